@@ -1,0 +1,126 @@
+"""``phantom``, ``inspect`` and ``prepare``: from a BRATS folder to a store."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from segan_ray.cli import show
+from segan_ray.cli.options import Json, Store
+
+Data = Annotated[Path, typer.Argument(help="A folder of BRATS cases.", metavar="DATA")]
+Layout = Annotated[
+    str | None, typer.Option(help="The layout, where names alone do not tell (e.g. brats2024).")
+]
+Workers = Annotated[int, typer.Option(min=1, help="Processes to work with.")]
+CORES = os.cpu_count() or 1
+
+
+def register(app: typer.Typer) -> None:
+    """Add these commands to the command line."""
+    app.command(epilog="Example: segan-ray phantom data --cases 20 --spacing 2")(phantom)
+    app.command(epilog="Example: segan-ray inspect data")(inspect)
+    app.command(epilog="Example: segan-ray prepare data store --skip-bad")(prepare)
+
+
+def phantom(
+    out: Annotated[Path, typer.Argument(help="The folder to write to.", metavar="OUT")],
+    cases: Annotated[int, typer.Option(min=1, help="How many cases.")] = 40,
+    layout: Annotated[str, typer.Option(help="The BRATS layout to write.")] = "brats2021",
+    spacing: Annotated[float, typer.Option(help="Voxel size in mm; BRATS itself has 1.")] = 1.0,
+    seed: Annotated[int, typer.Option(min=0, help="Other seeds make other patients.")] = 0,
+    workers: Workers = CORES,
+    as_json: Json = False,
+) -> None:
+    """Write anatomical BRATS-like cases: synthetic gliomas in the ICBM-152 brain."""
+    from segan_ray.data.phantom import write_phantoms
+
+    with show.progress("Growing tumours", cases) as done:
+        names = write_phantoms(
+            out,
+            cases=cases,
+            layout=layout,
+            spacing_mm=spacing,
+            seed=seed,
+            workers=workers,
+            on_case=done,
+        )
+    if as_json:
+        show.document({"out": str(out), "layout": layout, "cases": len(names)})
+    else:
+        print(f"{len(names)} {layout} cases in {out}")
+
+
+def inspect(data: Data, layout: Layout = None, as_json: Json = False) -> None:
+    """Show what is in a BRATS folder, and what is wrong with it."""
+    from segan_ray.data.cases import discover
+    from segan_ray.data.inspection import inspect_cases
+
+    discovery = discover(data, layout)
+    with show.progress("Reading cases", len(discovery.cases)) as done:
+        report = inspect_cases(discovery, workers=CORES, on_case=done)
+    if as_json:
+        show.document(report.document())
+    else:
+        columns = ("case", "patient", "shape", "mm", "whole ml", "core ml", "enhancing ml")
+        show.table(f"{data}: {discovery.layout.name}", columns, report.rows())
+        for case, problem in report.problems():
+            print(f"{case}: {problem}")
+        print(f"{report.ok} good, {report.bad} bad")
+    if report.bad:
+        raise typer.Exit(1)
+
+
+def prepare(
+    data: Data,
+    store: Store,
+    skip_bad: Annotated[
+        bool, typer.Option("--skip-bad", help="Leave bad cases out and list them.")
+    ] = False,
+    layout: Layout = None,
+    val: Annotated[float, typer.Option(help="Share of patients that steers the search.")] = 0.15,
+    gate: Annotated[
+        float, typer.Option(help="Share that only promotion reads; 0 goes without.")
+    ] = 0.15,
+    test: Annotated[float, typer.Option(help="Share that only evaluation reads.")] = 0.15,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the split.")] = 0,
+    workers: Workers = CORES,
+    as_json: Json = False,
+) -> None:
+    """Turn a BRATS folder into a store for training: cropped, normalised, split by patient."""
+    from segan_ray.data.cases import discover
+    from segan_ray.data.prepare import prepare as make_store
+    from segan_ray.data.splits import split_settings
+    from segan_ray.data.store import PrepareSettings
+
+    discovery = discover(data, layout)
+    settings = split_settings(val=val, gate=gate, test=test, seed=seed)
+    with show.progress("Preparing cases", len(discovery.cases)) as done:
+        manifest = make_store(
+            discovery,
+            store,
+            settings=PrepareSettings(),
+            split_settings=settings,
+            skip_bad=skip_bad,
+            workers=workers,
+            on_case=done,
+        )
+    skipped = [case.case for case in manifest.skipped]
+    if as_json:
+        show.document(
+            {
+                "store": str(store),
+                "fingerprint": manifest.fingerprint,
+                "cases": len(manifest.cases),
+                "skipped": skipped,
+                "splits": manifest.splits,
+            }
+        )
+        return
+    sides = ", ".join(f"{len(patients)} {name}" for name, patients in manifest.splits.items())
+    print(f"{len(manifest.cases)} cases in {store} (patients: {sides}; {manifest.fingerprint})")
+    for case in manifest.skipped:
+        print(f"Skipped {case.case}: {case.problem}")

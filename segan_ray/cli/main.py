@@ -1,0 +1,68 @@
+"""The command ``segan-ray``: its groups of commands, and the one handler of errors.
+
+Commands parse, call one function and print. What they call is imported inside them, so that
+``--help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from segan_ray import __version__
+from segan_ray.cli import data, models, sweeps, training
+from segan_ray.errors import SeganRayError
+
+app = typer.Typer(
+    name="segan-ray",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    help="Segment brain tumours with SegAN: search on Ray, compare in MLflow, promote, evaluate.",
+    epilog="Begin with: segan-ray phantom data && segan-ray prepare data store",
+)
+for group in (data, training, sweeps, models):
+    group.register(app)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"segan-ray {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show the traceback of an error (anywhere on the line).")
+    ] = False,
+) -> None:
+    """Take the options that stand before a command."""
+
+
+def main() -> None:
+    """Run the command line; a user's error is a plain line and exit code 1."""
+    arguments = sys.argv[1:]
+    debug = "--debug" in arguments
+    try:
+        app(args=[argument for argument in arguments if argument != "--debug"])
+    except SeganRayError as error:
+        if debug:
+            raise
+        print(f"Error: {error}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print("Interrupted.", file=sys.stderr)
+        sys.exit(130)
+    except Exception as error:
+        if debug:
+            raise
+        what = f"{type(error).__name__}: {error}".splitlines()[0]
+        print(f"Error: {what}\nThis should not happen; --debug shows where.", file=sys.stderr)
+        sys.exit(1)

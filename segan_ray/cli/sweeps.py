@@ -1,0 +1,106 @@
+"""``sweeps``, ``trials``, ``report`` and ``ui``: looking at what has run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from segan_ray.cli import show
+from segan_ray.cli.options import HomeFolder, Json, SweepName
+
+
+def register(app: typer.Typer) -> None:
+    """Add these commands to the command line."""
+    app.command(epilog="Example: segan-ray sweeps --json")(sweeps)
+    app.command(epilog="Example: segan-ray trials demo-20260101-120000")(trials)
+    app.command(epilog="Example: segan-ray report demo-20260101-120000 report.html")(report)
+    app.command(epilog="Example: segan-ray ui --port 5000")(ui)
+
+
+def sweeps(home: HomeFolder = None, as_json: Json = False) -> None:
+    """List every sweep, oldest first."""
+    from segan_ray.home import Home
+    from segan_ray.tracking.sweeps import list_sweeps
+
+    found = list_sweeps(Home.at(home))
+    if as_json:
+        show.document({"sweeps": [sweep.summary() for sweep in found]})
+        return
+    if not found:
+        print("No sweeps yet. Start one: segan-ray tune STORE --space search_spaces/demo.yaml")
+        return
+    columns = ("sweep", "status", "trials", "metric", "best", "store", "created")
+    show.table(
+        "Sweeps",
+        columns,
+        (
+            (
+                sweep.sweep,
+                sweep.status,
+                len(sweep.trials),
+                sweep.metric,
+                show.figure(sweep.best.score if sweep.best else None),
+                sweep.store,
+                sweep.created,
+            )
+            for sweep in found
+        ),
+    )
+
+
+def trials(sweep: SweepName, home: HomeFolder = None, as_json: Json = False) -> None:
+    """Show the leaderboard of one sweep."""
+    from segan_ray.home import Home
+    from segan_ray.tracking.sweeps import read_sweep
+
+    record = read_sweep(Home.at(home), sweep)
+    if as_json:
+        show.document(record.document())
+        return
+    paths = list(dict.fromkeys(path for trial in record.trials for path in trial.params))
+    show.table(
+        f"{record.sweep} ({record.status}): {record.metric}, {record.mode}",
+        ("trial", "status", "epochs", "score", *paths),
+        (
+            (
+                trial.trial,
+                trial.status,
+                trial.epochs,
+                show.figure(trial.score),
+                *(show.setting(trial.params.get(path)) for path in paths),
+            )
+            for trial in record.trials
+        ),
+    )
+    for trial in record.trials:
+        if trial.reason:
+            print(f"Trial {trial.trial}: {trial.reason}")
+
+
+def report(
+    sweep: SweepName,
+    out: Annotated[Path, typer.Argument(help="The page to write.", metavar="OUT.html")],
+    home: HomeFolder = None,
+) -> None:
+    """Write the sweep as one self-contained page."""
+    from segan_ray.evaluation.report import write_report
+    from segan_ray.home import Home
+    from segan_ray.tracking.report import collect_report
+
+    write_report(collect_report(Home.at(home), sweep), out)
+    print(f"Report: {out}")
+
+
+def ui(
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port on loopback.")] = 5000,
+    home: HomeFolder = None,
+) -> None:
+    """Open the MLflow UI on the right store, on loopback only, until Ctrl-C."""
+    from segan_ray.home import Home
+    from segan_ray.tracking.ui import serve_ui
+
+    where = Home.at(home)
+    show.note(f"MLflow UI of {where.tracking_uri}: http://127.0.0.1:{port} (Ctrl-C ends it)")
+    raise typer.Exit(serve_ui(where, port))

@@ -1,0 +1,1 @@
+"""Cases, volumes, the store, splits, slices and the phantom."""

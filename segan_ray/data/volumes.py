@@ -1,0 +1,203 @@
+"""Reading a ``Case`` into a ``Volume``, and saying in words what is wrong with it.
+
+``check_headers`` finds what can be seen without decompressing a voxel; ``read_volume`` finds
+the rest. Every volume is brought to the orientation BRATS itself uses (axes run to the
+patient's left, back and head), so that the last axis always counts axial slices.
+"""
+
+from __future__ import annotations
+
+import gzip
+import os
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+from jaxtyping import Float, Float32, UInt8
+from nibabel.filebasedimages import ImageFileError
+from nibabel.orientations import (
+    apply_orientation,
+    axcodes2ornt,
+    inv_ornt_aff,
+    io_orientation,
+    ornt_transform,
+)
+
+from segan_ray.brats import MODALITIES, LabelCode
+from segan_ray.data.cases import Case
+from segan_ray.errors import CaseError
+
+BRATS_AXES = ("L", "P", "S")
+AFFINE_TOLERANCE_MM = 1e-2
+
+
+@dataclass(frozen=True)
+class Volume:
+    """The voxels of one case, axes left × posterior × superior.
+
+    ``image`` is float32 (4, X, Y, Z) in the order of ``MODALITIES``; ``label`` holds the
+    layout's codes, uint8 (X, Y, Z), or None without truth; ``affine`` maps these voxels to mm.
+    """
+
+    image: Float32[np.ndarray, "modality x y z"]
+    label: UInt8[np.ndarray, "x y z"] | None
+    affine: Float[np.ndarray, "4 4"]
+
+    @property
+    def spacing_mm(self) -> tuple[float, float, float]:
+        """Voxel size along x, y and z in mm."""
+        x, y, z = np.linalg.norm(self.affine[:3, :3], axis=0)
+        return float(x), float(y), float(z)
+
+
+def check_headers(case: Case) -> tuple[str, ...]:
+    """Return every problem that file names, headers and file lengths show."""
+    problems = list(case.problems)
+    geometry = []
+    for name, path in _files(case):
+        try:
+            image = _open(path)
+            _check_length(path, image)
+            geometry.append((name, path, image.shape, image.affine))
+        except _ReadError as error:
+            problems.append(f"{path}: {error}")
+    problems.extend(_disagreements(geometry))
+    return tuple(problems)
+
+
+def read_volume(case: Case, code: LabelCode) -> Volume:
+    """Read all files of ``case``; ``code`` says which label values its layout may hold.
+
+    Raises:
+        CaseError: naming the file, what was found and what was expected.
+    """
+    problems = check_headers(case)
+    if problems:
+        raise CaseError(case.case, problems[0])
+    images = [_read_array(case, case.images[modality]) for modality in MODALITIES]
+    affine = images[0][1]
+    image = np.stack([voxels for voxels, _ in images])
+    for modality, voxels in zip(MODALITIES, image, strict=True):
+        _check_intensities(case, case.images[modality], voxels)
+    label = None
+    if case.label is not None:
+        label = _check_label(case, case.label, _read_array(case, case.label)[0], code)
+    return Volume(image, label, affine)
+
+
+class _ReadError(Exception):
+    """Why one file cannot be read, in words."""
+
+
+def _files(case: Case) -> Iterator[tuple[str, Path]]:
+    yield from case.images.items()
+    if case.label is not None:
+        yield "segmentation", case.label
+
+
+def _open(path: Path) -> nib.Nifti1Image:
+    if path.stat().st_size == 0:
+        raise _ReadError("the file is empty. Copy it again from the source.")
+    try:
+        image = nib.load(path)
+    except (OSError, EOFError, zlib.error) as error:
+        raise _ReadError(f"cannot be read ({error}). Copy it again from the source.") from None
+    except (ImageFileError, ValueError):
+        raise _ReadError("is not a NIfTI image. Copy it again from the source.") from None
+    if not isinstance(image, nib.Nifti1Image):
+        raise _ReadError(f"holds a {type(image).__name__}; expected NIfTI.")
+    if len(image.shape) != 3:
+        shape = "×".join(map(str, image.shape))
+        raise _ReadError(f"has {shape} voxels; expected a 3-D volume.")
+    return image
+
+
+def _check_length(path: Path, image: nib.Nifti1Image) -> None:
+    """Compare the file's length with its header's; gzip keeps the length in its last bytes."""
+    expected = (
+        int(image.header["vox_offset"])
+        + int(np.prod(image.shape)) * image.get_data_dtype().itemsize
+    )
+    if path.suffix == ".gz":
+        with path.open("rb") as stream:
+            stream.seek(-4, os.SEEK_END)
+            found = int.from_bytes(stream.read(4), "little")
+        # Longer is legal (padding, several gzip members), so let decompression decide.
+        truncated = found < expected % 2**32 or (found != expected % 2**32 and not _whole(path))
+    else:
+        truncated = path.stat().st_size < expected
+    if truncated:
+        raise _ReadError(
+            f"is truncated: its header promises {expected:,} bytes of image, the file ends "
+            "before. Copy it again from the source."
+        )
+
+
+def _whole(path: Path) -> bool:
+    try:
+        with gzip.open(path) as stream:
+            while stream.read(1 << 22):
+                pass
+    except (OSError, EOFError, zlib.error):
+        return False
+    return True
+
+
+def _disagreements(geometry: list[tuple[str, Path, tuple[int, ...], np.ndarray]]) -> list[str]:
+    problems = []
+    for name, path, shape, affine in geometry[1:]:
+        first, first_path, first_shape, first_affine = geometry[0]
+        if shape != first_shape:
+            ours, theirs = ("×".join(map(str, size)) for size in (first_shape, shape))
+            problems.append(
+                f"{first_path.name} ({first}) has {ours} voxels, {path.name} ({name}) {theirs}. "
+                "They must share one grid: re-export one of them or exclude the case."
+            )
+        elif not np.allclose(affine, first_affine, atol=AFFINE_TOLERANCE_MM):
+            problems.append(
+                f"{first_path.name} ({first}) and {path.name} ({name}) lie differently in space "
+                "(their affines differ). Re-export one of them or exclude the case."
+            )
+    return problems
+
+
+def _read_array(case: Case, path: Path) -> tuple[np.ndarray, np.ndarray]:
+    try:
+        image = _open(path)
+        voxels = np.asarray(image.dataobj, dtype=np.float32)
+    except _ReadError as error:
+        raise CaseError(case.case, f"{path}: {error}") from None
+    except (OSError, EOFError, zlib.error, ValueError) as error:
+        raise CaseError(
+            case.case, f"{path}: is truncated or damaged ({error}). Copy it again from the source."
+        ) from None
+    turn = ornt_transform(io_orientation(image.affine), axcodes2ornt(BRATS_AXES))
+    affine = image.affine @ inv_ornt_aff(turn, image.shape)
+    return np.ascontiguousarray(apply_orientation(voxels, turn)), affine
+
+
+def _check_intensities(case: Case, path: Path, voxels: np.ndarray) -> None:
+    if not np.isfinite(voxels).all():
+        raise CaseError(case.case, f"{path}: holds NaN or infinite voxels. Re-export the volume.")
+    if voxels.min() == voxels.max():
+        raise CaseError(
+            case.case,
+            f"{path}: every voxel is {voxels.flat[0]:g}. Re-export it or exclude the case.",
+        )
+
+
+def _check_label(case: Case, path: Path, voxels: np.ndarray, code: LabelCode) -> np.ndarray:
+    found = np.unique(voxels)
+    unknown = [float(value) for value in found if value not in {0, *code.names}]
+    if unknown:
+        expected = ", ".join(f"{value} {name}" for value, name in code.names.items())
+        listed = ", ".join(f"{value:g}" for value in unknown[:5])
+        hint = " Is this a 2024 case? Then say --layout brats2024." if unknown == [4] else ""
+        raise CaseError(
+            case.case, f"{path}: holds label {listed}; this layout knows 0, {expected}.{hint}"
+        )
+    return voxels.astype(np.uint8)

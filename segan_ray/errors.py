@@ -1,0 +1,89 @@
+"""Every exception a user can cause, as one tree.
+
+SeganRayError
+├── DataError            a BRATS folder, case or volume is not what it should be
+│   ├── NoCasesError     a folder holds no case of any known layout
+│   └── CaseError        one case is bad; the others are not touched by it
+├── StoreError           a prepared store is missing, unfinished or of another version
+├── SplitError           a split cannot be made, or puts a patient on two sides
+├── ConfigError          settings or a search space that cannot be right; lists every problem
+├── CheckpointError      a checkpoint is missing, unfinished or not ours
+├── SweepError           a sweep or trial is unknown, already there, or all of it failed
+├── TrackingError        MLflow cannot be reached or used
+└── RegistryError        a model, version or alias that is not registered
+
+Messages are one or two plain lines: which file or key, what was found, what was expected,
+what to do. The command line prints them as they are and exits with 1.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class SeganRayError(Exception):
+    """Root of everything a user can cause and mend."""
+
+
+class DataError(SeganRayError):
+    """A BRATS folder, case or volume is not what it should be."""
+
+
+class NoCasesError(DataError):
+    """A folder holds no case of any known layout."""
+
+
+class CaseError(DataError):
+    """One case is bad. ``case`` names it; the message says what is wrong in words."""
+
+    def __init__(self, case: str, message: str) -> None:
+        super().__init__(f"Case {case}: {message}")
+        self.case = case
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # Exceptions cross process borders by their args; ours takes two, so say how.
+        prefix = f"Case {self.case}: "
+        return type(self), (self.case, str(self).removeprefix(prefix))
+
+
+class StoreError(SeganRayError):
+    """A prepared store is missing, unfinished or of another version."""
+
+
+class SplitError(SeganRayError):
+    """A split cannot be made, or puts a patient on two sides."""
+
+
+class ConfigError(SeganRayError):
+    """Settings or a search space that cannot be right; ``problems`` holds them all."""
+
+    def __init__(self, where: str, problems: Iterable[str]) -> None:
+        self.where = where
+        self.problems = tuple(problems)
+        super().__init__("\n".join(f"{where}: {problem}" for problem in self.problems))
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (self.where, self.problems)
+
+
+class CheckpointError(SeganRayError):
+    """A checkpoint is missing, unfinished or not ours."""
+
+
+class SweepError(SeganRayError):
+    """A sweep or trial is unknown, already there, or all of it failed."""
+
+
+class TrackingError(SeganRayError):
+    """MLflow cannot be reached or used."""
+
+
+class RegistryError(SeganRayError):
+    """A model, version or alias that is not registered."""
+
+
+def nearest(name: str, valid: Iterable[str]) -> str:
+    """Return `` Did you mean 'x'?`` for the closest of ``valid``, or nothing."""
+    close = difflib.get_close_matches(name, list(valid), n=1, cutoff=0.5)
+    return f" Did you mean '{close[0]}'?" if close else ""

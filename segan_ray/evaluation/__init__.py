@@ -1,0 +1,1 @@
+"""Volume inference, BRATS metrics, the promotion gate, pictures and reports."""

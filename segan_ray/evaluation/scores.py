@@ -1,0 +1,181 @@
+"""From the scores of cases to tables, summaries over patients, and a paired comparison.
+
+The patient is the unit everywhere: a patient's cases (visits) are averaged first, since they
+are not independent and would make an interval too narrow. Intervals are percentile bootstrap
+intervals of the mean (Efron and Tibshirani 1993, chapters 13 and 16), seeded, so a document can
+be reproduced.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, TypedDict
+
+import numpy as np
+import pandas as pd
+
+from segan_ray.brats import REGIONS
+from segan_ray.evaluation.metrics import METRICS
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from jaxtyping import Float64
+
+    from segan_ray.brats import Region
+    from segan_ray.evaluation.metrics import Metric, RegionScores
+
+CONFIDENCE: Final = 0.95
+RESAMPLES: Final = 9999
+
+
+class Summary(TypedDict):
+    """One score over patients; ``ci95`` is the interval of the mean. HD95 in mm."""
+
+    mean: float
+    median: float
+    ci95: list[float]
+
+
+@dataclass(frozen=True)
+class CaseScores:
+    """The scores of one case, for every region."""
+
+    case: str
+    patient: str
+    regions: Mapping[Region, RegionScores]
+
+    def as_document(self) -> dict[str, Any]:
+        """Return the entry of this case in the ``cases`` list of the ``evaluate`` document."""
+        document: dict[str, Any] = {"case": self.case, "patient": self.patient}
+        return document | {region: self.regions[region].as_dict() for region in REGIONS}
+
+
+@dataclass(frozen=True)
+class PairedDifference:
+    """Candidate minus champion over the patients that both were scored on."""
+
+    mean: float
+    ci95: tuple[float, float]
+    patients: tuple[str, ...]
+
+    def as_document(self) -> dict[str, Any]:
+        """Return the ``difference`` of the ``promote`` document."""
+        return {"mean": self.mean, "ci95": list(self.ci95)}
+
+
+def case_table(scores: Sequence[CaseScores]) -> pd.DataFrame:
+    """Return one row per case and region, with the columns case, patient, region, *METRICS."""
+    rows = [
+        {"case": one.case, "patient": one.patient, "region": region, **found.as_dict()}
+        for one in scores
+        for region in REGIONS
+        for found in (one.regions[region],)
+    ]
+    return pd.DataFrame(rows, columns=["case", "patient", "region", *METRICS])
+
+
+def patient_table(scores: Sequence[CaseScores]) -> pd.DataFrame:
+    """Return one row per patient, sorted, and one column per (metric, region).
+
+    Values are means over the patient's cases, which therefore weigh the same.
+    """
+    cases = case_table(scores)
+    # Checked here, since a mean in pandas would skip a NaN and hide it.
+    _require_finite(cases[list(METRICS)].to_numpy(dtype=np.float64))
+    table = cases.pivot_table(index="patient", columns="region", values=list(METRICS))
+    return table[[(metric, region) for region in REGIONS for metric in METRICS]]
+
+
+def patient_scores(
+    scores: Sequence[CaseScores], metric: Metric, region: Region | None = None
+) -> dict[str, float]:
+    """Return one number per patient: ``metric`` of ``region``, or its mean over all regions."""
+    table = patient_table(scores)
+    regions = REGIONS if region is None else (region,)
+    chosen = table[[(metric, name) for name in regions]].mean(axis="columns")
+    return {str(patient): float(value) for patient, value in chosen.items()}
+
+
+def summarise(
+    scores: Sequence[CaseScores], *, seed: int = 0, resamples: int = RESAMPLES
+) -> dict[Region, dict[Metric, Summary]]:
+    """Return mean, median and 95% interval over patients of every metric of every region."""
+    if not scores:
+        raise ValueError("There are no scored cases to summarise.")
+    values = patient_table(scores).to_numpy(dtype=np.float64)
+    intervals = bootstrap_interval(values, seed=seed, resamples=resamples)
+    columns = (
+        Summary(
+            mean=float(of_patients.mean()),
+            median=float(np.median(of_patients)),
+            ci95=[float(limit) for limit in limits],
+        )
+        for of_patients, limits in zip(values.T, intervals, strict=True)
+    )
+    # The columns of the table come region by region, and metric by metric within.
+    return {region: {metric: next(columns) for metric in METRICS} for region in REGIONS}
+
+
+def evaluation_document(
+    model: str, split: str, scores: Sequence[CaseScores], *, seed: int = 0
+) -> dict[str, Any]:
+    """Return the JSON document of ``evaluate``."""
+    return {
+        "model": model,
+        "split": split,
+        "cases": [one.as_document() for one in scores],
+        "summary": summarise(scores, seed=seed),
+    }
+
+
+def paired_difference(
+    candidate: Mapping[str, float],
+    champion: Mapping[str, float],
+    *,
+    seed: int = 0,
+    resamples: int = RESAMPLES,
+) -> PairedDifference:
+    """Return the mean over shared patients of candidate minus champion, with its 95% interval.
+
+    Both map a patient to one score. Patients are resampled, each with the scores of both models,
+    so what makes a patient hard for both cancels out.
+    """
+    patients = tuple(sorted(candidate.keys() & champion.keys()))
+    if not patients:
+        raise ValueError("Candidate and champion were not scored on any patient in common.")
+    differences = np.array([candidate[name] - champion[name] for name in patients])
+    _require_finite(differences)
+    ((low, high),) = bootstrap_interval(differences[:, None], seed=seed, resamples=resamples)
+    return PairedDifference(float(differences.mean()), (float(low), float(high)), patients)
+
+
+def bootstrap_interval(
+    values: Float64[np.ndarray, "patient score"], *, seed: int, resamples: int = RESAMPLES
+) -> Float64[np.ndarray, "score 2"]:
+    """Return the 95% percentile bootstrap interval of each column's mean.
+
+    A single patient says nothing about spread: the interval is then that patient's value.
+    """
+    if len(values) == 1:
+        return np.repeat(values.T, 2, axis=1)
+    from scipy.stats import bootstrap  # costs half a second, and only summaries need it
+
+    result = bootstrap(
+        (values,),
+        np.mean,
+        axis=0,
+        vectorized=True,
+        n_resamples=resamples,
+        batch=100,  # bounds the memory: batch x patients x scores numbers
+        confidence_level=CONFIDENCE,
+        method="percentile",
+        rng=seed,
+    )
+    low, high = result.confidence_interval
+    return np.stack([low, high], axis=-1)
+
+
+def _require_finite(values: np.ndarray) -> None:
+    if not np.isfinite(values).all():
+        raise ValueError("Every score must be a finite number, found NaN or infinity.")

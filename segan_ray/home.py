@@ -1,0 +1,60 @@
+"""Where records live when nothing else is configured: one folder, and what is in it."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from segan_ray.errors import SweepError
+
+DEFAULT_HOME: Final = "segan-ray-home"
+NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
+
+
+@dataclass(frozen=True)
+class Home:
+    """The folder of ``--home`` / ``SEGAN_RAY_HOME``; every path in it is absolute."""
+
+    folder: Path
+
+    @classmethod
+    def at(cls, folder: Path | None) -> Home:
+        """Return the home at ``folder``, or at ``./segan-ray-home``."""
+        return cls((folder or Path(DEFAULT_HOME)).resolve())
+
+    @property
+    def tracking_uri(self) -> str:
+        """``MLFLOW_TRACKING_URI`` if set, else the home's own SQLite database."""
+        return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{self.folder / 'mlflow.db'}"
+
+    @property
+    def artifacts(self) -> Path:
+        """Where MLflow artifacts go when tracking is the home's own database."""
+        return self.folder / "mlartifacts"
+
+    @property
+    def optuna_storage(self) -> str:
+        """The Optuna database."""
+        return f"sqlite:///{self.folder / 'optuna.db'}"
+
+    @property
+    def sweeps(self) -> Path:
+        """Ray's storage of all sweeps, one folder each."""
+        return self.folder / "sweeps"
+
+
+def check_name(name: str) -> str:
+    """Return ``name`` if it can name a sweep: it becomes a folder and a study.
+
+    Raises:
+        SweepError: saying which characters are allowed.
+    """
+    if not NAME.fullmatch(name):
+        raise SweepError(
+            f"'{name}' cannot name a sweep. Use letters, digits, '-', '_' and '.', beginning "
+            "with a letter or digit, at most 100."
+        )
+    return name

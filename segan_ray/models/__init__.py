@@ -1,0 +1,1 @@
+"""Segmentor, critic and the U-Net baseline; torch alone."""

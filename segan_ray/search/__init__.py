@@ -1,0 +1,1 @@
+"""Search spaces, samplers, and the ranking of trials."""

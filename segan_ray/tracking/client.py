@@ -1,0 +1,72 @@
+"""Reaching MLflow: the client, the project's experiment, and the names of our tags."""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+from importlib.metadata import version
+from typing import Final
+
+from segan_ray.errors import TrackingError
+from segan_ray.home import Home
+
+# MLflow reads these when it is imported: no progress bars among our lines, no phoning home.
+os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+
+EXPERIMENT: Final = "segan-ray"
+PARENT: Final = "mlflow.parentRunId"
+KIND: Final = "segan.kind"
+SWEEP: Final = "segan.sweep"
+TRIAL: Final = "segan.trial"
+STORE: Final = "segan.store"
+STATUS: Final = "segan.status"
+EPOCHS: Final = "segan.epochs"
+SCORE: Final = "segan.score"
+BEST_EPOCH: Final = "segan.best_epoch"
+PARAMS: Final = "segan.params"
+REASON: Final = "segan.reason"
+METRIC: Final = "segan.metric"
+MODE: Final = "segan.mode"
+
+
+def connect(home: Home) -> MlflowClient:
+    """Return a client of the configured tracking store, making the home's own if need be.
+
+    Raises:
+        TrackingError: if the store cannot be reached.
+    """
+    for name in ("mlflow", "alembic"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", category=FutureWarning, module="mlflow")
+    home.folder.mkdir(parents=True, exist_ok=True)
+    try:
+        client = MlflowClient(home.tracking_uri, registry_uri=home.tracking_uri)
+        client.get_experiment_by_name(EXPERIMENT)
+    except MlflowException as error:
+        raise TrackingError(
+            f"MLflow at {home.tracking_uri} cannot be used: {error.message}\n"
+            "Is MLFLOW_TRACKING_URI right and the server up?"
+        ) from None
+    return client
+
+
+def experiment_id(client: MlflowClient, home: Home) -> str:
+    """Return the id of the project's experiment, created at first use."""
+    found = client.get_experiment_by_name(EXPERIMENT)
+    if found is not None:
+        return str(found.experiment_id)
+    # A server decides where its artifacts go; our own database keeps them beside itself.
+    own = "MLFLOW_TRACKING_URI" not in os.environ
+    location = home.artifacts.as_uri() if own else None
+    return str(client.create_experiment(EXPERIMENT, artifact_location=location))
+
+
+def version_tags() -> dict[str, str]:
+    """Return the versions that made a run."""
+    names = ("segan-ray", "torch", "ray", "optuna", "mlflow")
+    return {f"segan.version.{name}": version(name) for name in names}

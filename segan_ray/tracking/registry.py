@@ -1,0 +1,109 @@
+"""The model registry: versions of ``segan``, their aliases, and fetching what they name."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import mlflow
+from mlflow import MlflowClient
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
+
+from segan_ray.errors import RegistryError
+from segan_ray.home import Home
+from segan_ray.tracking.client import SWEEP, connect
+from segan_ray.training.checkpoint import read_state
+
+MODEL: Final = "segan"
+CHAMPION: Final = "champion"
+PREVIOUS: Final = "previous"
+
+
+@dataclass(frozen=True)
+class FetchedModel:
+    """A checkpoint folder on this machine, and what is known of where it came from."""
+
+    name: str
+    folder: Path
+    version: str | None = None
+    run: str | None = None
+    sweep: str | None = None
+
+
+def find_alias(client: MlflowClient, alias: str) -> ModelVersion | None:
+    """Return the version an alias points at, or None."""
+    with contextlib.suppress(MlflowException):
+        return client.get_model_version_by_alias(MODEL, alias)
+    return None
+
+
+def register(client: MlflowClient, run: str, tags: Mapping[str, str]) -> str:
+    """Register the checkpoint of ``run`` as a new version and return its number."""
+    with contextlib.suppress(MlflowException):
+        client.create_registered_model(
+            MODEL, description="SegAN segmentors, promoted from sweeps by segan-ray."
+        )
+    source = f"{client.get_run(run).info.artifact_uri}/checkpoint"
+    return str(client.create_model_version(MODEL, source, run_id=run, tags=dict(tags)).version)
+
+
+def move_alias(client: MlflowClient, alias: str, version: str) -> None:
+    """Point ``alias`` at ``version``; the champion it had becomes the previous one."""
+    held = find_alias(client, alias)
+    if held is not None and alias == CHAMPION and str(held.version) != version:
+        client.set_registered_model_alias(MODEL, PREVIOUS, str(held.version))
+    client.set_registered_model_alias(MODEL, alias, version)
+
+
+@contextlib.contextmanager
+def fetched(home: Home, model: str) -> Iterator[FetchedModel]:
+    """Have a model's checkpoint on this machine while the context lasts.
+
+    ``model`` is a folder, an alias of ``segan``, or an MLflow URI (``models:/segan/3``,
+    ``models:/segan@champion``, ``runs:/<run>/checkpoint``).
+
+    Raises:
+        RegistryError: if nothing of that name can be had.
+        CheckpointError: if a folder holds no whole checkpoint.
+    """
+    folder = Path(model)
+    if folder.is_dir():
+        read_state(folder)
+        yield FetchedModel(model, folder)
+        return
+    client = connect(home)
+    version = _version(client, model)
+    source = str(version.source) if version is not None else model
+    if version is None and not model.startswith("runs:/"):
+        raise RegistryError(
+            f"'{model}' is no checkpoint folder, no alias of the registered model '{MODEL}', "
+            f"and no models:/ or runs:/ URI. Promote one first: segan-ray promote SWEEP"
+        )
+    mlflow.set_tracking_uri(home.tracking_uri)
+    with tempfile.TemporaryDirectory() as into:
+        try:
+            local = mlflow.artifacts.download_artifacts(source, dst_path=into)
+        except (MlflowException, OSError) as error:
+            raise RegistryError(f"The files of '{model}' cannot be fetched: {error}") from None
+        run = str(version.run_id) if version is not None else model.split("/")[1]
+        yield FetchedModel(
+            name=model,
+            folder=Path(local),
+            version=None if version is None else str(version.version),
+            run=run,
+            sweep=client.get_run(run).data.tags.get(SWEEP),
+        )
+
+
+def _version(client: MlflowClient, model: str) -> ModelVersion | None:
+    name = model.removeprefix(f"models:/{MODEL}")
+    with contextlib.suppress(MlflowException):
+        if name.startswith("/"):
+            return client.get_model_version(MODEL, name[1:])
+        return client.get_model_version_by_alias(MODEL, name.removeprefix("@"))
+    return None

@@ -1,0 +1,119 @@
+"""Reading sweeps back out of MLflow."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, cast
+
+import mlflow
+from mlflow import MlflowClient
+from mlflow.entities import Run
+
+from segan_ray.errors import SweepError, nearest
+from segan_ray.home import Home
+from segan_ray.search.ranking import Mode, SweepRecord, SweepStatus, TrialRecord, TrialStatus, rank
+from segan_ray.tracking import client as names
+from segan_ray.tracking.client import connect
+
+
+def list_sweeps(home: Home) -> list[SweepRecord]:
+    """Return every sweep of the tracking store, oldest first."""
+    client = connect(home)
+    runs = _search(client, f"tags.`{names.KIND}` = 'sweep'")
+    return [_sweep(client, run) for run in sorted(runs, key=lambda run: run.info.start_time)]
+
+
+def read_sweep(home: Home, name: str) -> SweepRecord:
+    """Return one sweep with its trials.
+
+    Raises:
+        SweepError: if no sweep has that name, with the nearest that has one.
+    """
+    return _sweep(*_parent(home, name))
+
+
+def read_space(home: Home, name: str) -> str:
+    """Return the text of the space file a sweep was started with."""
+    _, parent = _parent(home, name)
+    return str(mlflow.artifacts.load_text(f"{parent.info.artifact_uri}/space.yaml"))
+
+
+def histories(home: Home, sweep: SweepRecord, metric: str) -> dict[str, list[tuple[int, float]]]:
+    """Return ``{trial: [(epoch, value), …]}`` of one metric for every trial of ``sweep``."""
+    client = connect(home)
+    return {
+        trial.trial: [
+            (point.step, point.value)
+            for point in client.get_metric_history(trial.mlflow_run, metric)
+        ]
+        for trial in sweep.trials
+    }
+
+
+def _parent(home: Home, name: str) -> tuple[MlflowClient, Run]:
+    client = connect(home)
+    runs = _search(client, f"tags.`{names.KIND}` = 'sweep'")
+    for run in runs:
+        if run.data.tags[names.SWEEP] == name:
+            return client, run
+    known = sorted(run.data.tags[names.SWEEP] for run in runs)
+    listed = "segan-ray sweeps lists them." if known else "There is none yet: segan-ray tune."
+    raise SweepError(f"No sweep is called '{name}'.{nearest(name, known)} {listed}")
+
+
+def _sweep(client: MlflowClient, parent: Run) -> SweepRecord:
+    tags = parent.data.tags
+    mode = cast("Mode", tags[names.MODE])
+    name = tags[names.SWEEP]
+    children = _search(client, f"tags.`{names.SWEEP}` = '{name}' and tags.`{names.KIND}` = 'trial'")
+    return SweepRecord(
+        sweep=name,
+        status=cast("SweepStatus", tags[names.STATUS]),
+        metric=tags[names.METRIC],
+        mode=mode,
+        store=tags[names.STORE],
+        created=datetime.fromtimestamp(parent.info.start_time / 1000, UTC).isoformat(
+            timespec="seconds"
+        ),
+        trials=rank([_trial(run) for run in children], mode),
+    )
+
+
+def _trial(run: Run) -> TrialRecord:
+    tags = run.data.tags
+    score = tags.get(names.SCORE)
+    return TrialRecord(
+        trial=tags[names.TRIAL],
+        status=cast("TrialStatus", tags[names.STATUS]),
+        epochs=int(tags[names.EPOCHS]),
+        score=None if score is None else float(score),
+        mlflow_run=run.info.run_id,
+        params=cast("dict[str, Any]", json.loads(tags[names.PARAMS])),
+        reason=tags.get(names.REASON),
+    )
+
+
+def _search(client: MlflowClient, query: str) -> list[Run]:
+    experiment = client.get_experiment_by_name(names.EXPERIMENT)
+    if experiment is None:
+        return []
+    found: list[Run] = []
+    token: str | None = None
+    while True:
+        page = client.search_runs([experiment.experiment_id], query, page_token=token)
+        found.extend(page)
+        token = page.token
+        if not token:
+            return found
+
+
+def store_path(home: Home, name: str) -> Path:
+    """Return where the store of a sweep was when it was trained."""
+    _, parent = _parent(home, name)
+    inputs = parent.inputs.dataset_inputs if parent.inputs else []
+    if not inputs:
+        raise SweepError(f"The sweep '{name}' has no record of its store.")
+    dataset = inputs[0].dataset
+    return Path(json.loads(dataset.source)["uri"])

@@ -1,0 +1,1 @@
+"""The adversarial step, the loop, losses and checkpoints; torch alone."""

@@ -1,0 +1,146 @@
+"""Checkpoints: weights and optimizer state as safetensors, everything else as JSON.
+
+::
+
+    segmentor.safetensors   weights and buffers of S
+    critic.safetensors      of C, absent for a variant without
+    optimizers.safetensors  every tensor of both optimizers, and the generator's state
+    state.json              epoch, best scores, optimizer settings, the Experiment
+
+Loading never unpickles. The folder is whole when ``state.json`` is in it: it is written last.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from segan_ray.config import Experiment, build
+from segan_ray.errors import CheckpointError
+from segan_ray.models.build import build_segmentor
+from segan_ray.training.state import Best, TrainingState
+
+CHECKPOINT_VERSION: Final = 1
+STATE: Final = "state.json"
+
+
+def save_checkpoint(folder: Path, state: TrainingState, experiment: Experiment) -> None:
+    """Write ``state`` into ``folder``, which is made if need be."""
+    folder.mkdir(parents=True, exist_ok=True)
+    _save(folder / "segmentor.safetensors", state.segmentor.state_dict())
+    if state.critic is not None:
+        _save(folder / "critic.safetensors", state.critic.state_dict())
+    tensors = {"rng.torch": torch.get_rng_state()}
+    groups = {}
+    for name, optimizer in _optimizers(state):
+        content = optimizer.state_dict()
+        groups[name] = content["param_groups"]
+        for index, entries in content["state"].items():
+            for key, value in entries.items():
+                tensors[f"{name}.{index}.{key}"] = value
+    _save(folder / "optimizers.safetensors", tensors)
+    best = None if state.best is None else {"epoch": state.best.epoch, "scores": state.best.scores}
+    content = {
+        "version": CHECKPOINT_VERSION,
+        "epoch": state.epoch,
+        "best": best,
+        "optimizers": groups,
+        "experiment": experiment.model_dump(mode="json"),
+    }
+    (folder / STATE).write_text(json.dumps(content, indent=1), encoding="utf-8")
+
+
+def restore(folder: Path, state: TrainingState) -> None:
+    """Put what ``folder`` holds into the networks and optimizers of ``state``.
+
+    Raises:
+        CheckpointError: if a file is missing, damaged, or of other networks.
+    """
+    content = read_state(folder)
+    _load_weights(state.segmentor, folder / "segmentor.safetensors")
+    if state.critic is not None:
+        _load_weights(state.critic, folder / "critic.safetensors")
+    tensors = _load(folder / "optimizers.safetensors")
+    torch.set_rng_state(tensors.pop("rng.torch"))
+    for name, optimizer in _optimizers(state):
+        optimizer.load_state_dict(
+            {"state": _entries(name, tensors), "param_groups": content["optimizers"][name]}
+        )
+    best = content["best"]
+    state.epoch = content["epoch"]
+    state.best = None if best is None else Best(best["epoch"], best["scores"])
+
+
+def load_segmentor(folder: Path) -> tuple[nn.Module, Experiment]:
+    """Return the trained segmentor of a checkpoint, in evaluation mode, and its Experiment.
+
+    Raises:
+        CheckpointError: if ``folder`` is no whole checkpoint of ours.
+    """
+    experiment = build(read_state(folder)["experiment"], str(folder / STATE))
+    segmentor = build_segmentor(experiment)
+    _load_weights(segmentor, folder / "segmentor.safetensors")
+    return segmentor.eval(), experiment
+
+
+def read_state(folder: Path) -> dict[str, Any]:
+    """Return the JSON half of a checkpoint.
+
+    Raises:
+        CheckpointError: if it is missing, damaged or of another version.
+    """
+    path = folder / STATE
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise CheckpointError(f"{folder}: no checkpoint here (no {STATE}).") from None
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path}: cannot be read ({error}).") from None
+    version = content.get("version") if isinstance(content, dict) else None
+    if version != CHECKPOINT_VERSION:
+        raise CheckpointError(
+            f"{path}: checkpoint version {version}; this segan-ray reads {CHECKPOINT_VERSION}."
+        )
+    return content  # type: ignore[no-any-return]
+
+
+def _optimizers(state: TrainingState) -> Iterator[tuple[str, Optimizer]]:
+    yield "segmentor", state.segmentor_optimizer
+    if state.critic_optimizer is not None:
+        yield "critic", state.critic_optimizer
+
+
+def _entries(name: str, tensors: dict[str, Tensor]) -> dict[int, dict[str, Tensor]]:
+    entries: dict[int, dict[str, Tensor]] = {}
+    for path, value in tensors.items():
+        owner, index, key = path.split(".", 2)
+        if owner == name:
+            entries.setdefault(int(index), {})[key] = value
+    return entries
+
+
+def _save(path: Path, tensors: dict[str, Tensor]) -> None:
+    save_file({name: tensor.contiguous().cpu() for name, tensor in tensors.items()}, path)
+
+
+def _load(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{path}: cannot be read ({error}).") from None
+
+
+def _load_weights(network: nn.Module, path: Path) -> None:
+    try:
+        network.load_state_dict(_load(path))
+    except RuntimeError as error:
+        first = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
+        raise CheckpointError(f"{path}: holds other networks' weights. {first}") from None
