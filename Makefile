@@ -18,7 +18,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	touch $@
 
 demo: $(VENV)/.installed ## Data, sweep, promotion, evaluation and report, in front of you
-	@PATH="$(CURDIR)/$(BIN):$$PATH" ./demo.sh
+	@PATH="$(CURDIR)/$(BIN):$$PATH" scripts/demo.sh
 
 test: $(VENV)/.installed ## All tests but endurance
 	$(BIN)/pytest -m "not endurance"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -54,16 +56,22 @@ def evaluate(
         list[str] | None,
         typer.Option(help="A row to compare with: threshold, or NAME=MODEL. May be repeated."),
     ] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="Also write the JSON document to this file.")
+    ] = None,
     home: HomeFolder = None,
     as_json: Json = False,
 ) -> None:
     """Score a model on the test patients, over whole volumes in the original grid."""
+    from segan_ray.files import write_text
     from segan_ray.home import Home
     from segan_ray.tracking.evaluate import evaluate as score_model
 
     named = dict(_named(item) for item in reference or [])
     with show.progress("Scoring cases", 0) as done:
         document = score_model(Home.at(home), model, store, references=named, on_case=done)
+    if output is not None:
+        write_text(output, json.dumps(document, indent=1))
     if as_json:
         show.document(document)
         return

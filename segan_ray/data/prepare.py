@@ -37,6 +37,7 @@ from segan_ray.data.store import (
 )
 from segan_ray.data.volumes import Volume, check_headers, read_volume
 from segan_ray.errors import CaseError, DataError, StoreError
+from segan_ray.files import write_text
 
 OnCase = Callable[[str], None]
 
@@ -82,7 +83,7 @@ def prepare(
     _refuse_bad(discovery, bad, skip_bad)
     manifest = _bind(discovery.layout.name, settings, split_settings, records, bad)
     _drop_strangers(work / "cases", {record.case for record in records})
-    _write_whole(work / MANIFEST, manifest.model_dump_json(indent=1))
+    write_text(work / MANIFEST, manifest.model_dump_json(indent=1))
     os.replace(work, store)
     return manifest
 
@@ -354,12 +355,3 @@ def _drop_strangers(folder: Path, wanted: set[str]) -> None:
     for path in folder.iterdir():
         if path.name not in wanted:
             shutil.rmtree(path)
-
-
-def _write_whole(path: Path, text: str) -> None:
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    with partial.open("w", encoding="utf-8") as stream:
-        stream.write(text)
-        stream.flush()
-        os.fsync(stream.fileno())
-    os.replace(partial, path)

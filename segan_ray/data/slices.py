@@ -127,11 +127,16 @@ def _assemble(
 
 
 def _window(size: int, crop: int, rng: np.random.Generator) -> tuple[slice, slice]:
-    """Return a random window of the slice and where it lands in the crop, along one axis."""
-    slack = int(rng.integers(abs(size - crop) + 1))
-    length = min(size, crop)
-    start, land = (slack, 0) if size > crop else (0, slack)
-    return slice(start, start + length), slice(land, land + length)
+    """Return the part of the slice to take and where it lands in the crop, along one axis.
+
+    A slice larger than the crop is cut at random. A smaller one lies in the middle: brains in
+    BRATS are aligned to one another, and where in the head a voxel is helps to tell what it is.
+    """
+    if size > crop:
+        start = int(rng.integers(size - crop + 1))
+        return slice(start, start + crop), slice(0, crop)
+    land = (crop - size) // 2
+    return slice(0, size), slice(land, land + size)
 
 
 def to_batch(

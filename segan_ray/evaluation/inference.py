@@ -13,7 +13,6 @@ from segan_ray.data.store import PreparedCase
 THRESHOLD = 0.5
 
 
-@torch.no_grad()
 def predict_box(
     segmentor: nn.Module,
     case: PreparedCase,
@@ -25,23 +24,48 @@ def predict_box(
 ) -> Bool[np.ndarray, "region slice height width"]:
     """Return the predicted regions over the stored box of ``case``.
 
-    Leaves the segmentor in evaluation mode.
+    ``brain_mask`` confines the maps as training did. Leaves the segmentor in evaluation mode.
+    """
+    slices = case.record.size[2]
+    maps = [
+        predict_slices(
+            segmentor,
+            case,
+            slice(start, min(start + batch_size, slices)),
+            halvings=halvings,
+            brain_mask=brain_mask,
+            device=device,
+        )
+        for start in range(0, slices, batch_size)
+    ]
+    return np.concatenate(maps, axis=1)
 
-    Slices are padded to the multiple of ``2**halvings`` the network needs and cut back.
-    ``brain_mask`` confines the maps as training did.
+
+@torch.no_grad()
+def predict_slices(
+    segmentor: nn.Module,
+    case: PreparedCase,
+    positions: slice,
+    *,
+    halvings: int,
+    brain_mask: bool,
+    device: torch.device | None = None,
+) -> Bool[np.ndarray, "region slice height width"]:
+    """Return the predicted regions over some slices of the stored box of ``case``.
+
+    Slices are padded on all sides to the multiple of ``2**halvings`` the network needs, and
+    cut back.
     """
     device = device or torch.device("cpu")
     segmentor.eval()
-    image, mask = case.image(), case.mask()
-    depth, height, width = mask.shape
+    image, mask = case.image()[positions], case.mask()[positions]
+    _, height, width = mask.shape
     unit = 2**halvings
-    padding = [(0, 0), (0, -height % unit), (0, -width % unit)]
-    maps = []
-    for start in range(0, depth, batch_size):
-        part = slice(start, min(start + batch_size, depth))
-        batch = to_batch(np.pad(image[part], [(0, 0), *padding]), np.pad(mask[part], padding), ())
-        probability = segmentor(batch.image.to(device, memory_format=torch.channels_last))
-        if brain_mask:
-            probability = probability * batch.brain.to(device)
-        maps.append((probability[..., :height, :width] > THRESHOLD).cpu().numpy())
-    return np.moveaxis(np.concatenate(maps), 1, 0)
+    top, left = (-height % unit) // 2, (-width % unit) // 2
+    padding = [(0, 0), (top, -height % unit - top), (left, -width % unit - left)]
+    batch = to_batch(np.pad(image, [(0, 0), *padding]), np.pad(mask, padding), ())
+    probability = segmentor(batch.image.to(device, memory_format=torch.channels_last))
+    if brain_mask:
+        probability = probability * batch.brain.to(device)
+    inside = probability[..., top : top + height, left : left + width]
+    return np.moveaxis((inside > THRESHOLD).cpu().numpy(), 1, 0)

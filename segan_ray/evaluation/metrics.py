@@ -180,8 +180,8 @@ def _robust_distance(start: _Surface, target: _Surface) -> float:
     """Return the distance in mm within which 95% of ``start``'s area has ``target``."""
     # A tree instead of a distance transform of the grid: same distances, and its cost follows
     # the surfaces rather than the box around both, which one stray voxel can make huge.
-    distances_mm: Float64[np.ndarray, "element"]
-    distances_mm, _ = KDTree(target.points_mm).query(start.points_mm)
+    found, _ = KDTree(target.points_mm).query(start.points_mm)
+    distances_mm = np.asarray(found, dtype=np.float64)
     order = np.lexsort((start.areas_mm2, distances_mm))
     share = np.cumsum(start.areas_mm2[order]) / start.areas_mm2.sum()
     # Rounding may leave the last share a little below 1.

@@ -14,7 +14,7 @@ from torch import nn
 
 from segan_ray.brats import MODALITIES, REGIONS, Region
 from segan_ray.data.store import PreparedCase
-from segan_ray.evaluation.inference import predict_box
+from segan_ray.evaluation.inference import predict_slices
 
 # Okabe and Ito's palette: tellable apart with any colour vision.
 COLOURS: Final[dict[Region, tuple[int, int, int]]] = {
@@ -44,10 +44,15 @@ def draw_overlay(
     rows = []
     for case in cases[:CASES]:
         position = int(np.argmax(case.record.tumour_voxels))
-        predicted = predict_box(
-            segmentor, case, halvings=halvings, brain_mask=brain_mask, device=device
-        )[:, position]
-        rows.append(_row(case, position, predicted))
+        predicted = predict_slices(
+            segmentor,
+            case,
+            slice(position, position + 1),
+            halvings=halvings,
+            brain_mask=brain_mask,
+            device=device,
+        )
+        rows.append(_row(case, position, predicted[:, 0]))
     titles = [f"{name} {kind}" for kind in ("truth", "prediction") for name in SHOWN]
     return _sheet(rows, titles)
 

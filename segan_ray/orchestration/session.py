@@ -21,6 +21,13 @@ SETTINGS: Final = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
 }
 
+LOCAL_SETTINGS: Final = {
+    # Nobody takes this machine away with notice, and each watcher is a process of its own.
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
+}
+OBJECT_STORE_BYTES: Final = 256 * 2**20
+"""Nothing large goes through Ray's object store: slices are memory-mapped, checkpoints files."""
+
 for _name, _value in SETTINGS.items():
     os.environ.setdefault(_name, _value)
 
@@ -33,7 +40,17 @@ def ray_session() -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    ray.init(log_to_driver=False, logging_level=logging.ERROR)
+    if os.environ.get("RAY_ADDRESS"):
+        ray.init(log_to_driver=False, logging_level=logging.ERROR)
+    else:
+        for name, value in LOCAL_SETTINGS.items():
+            os.environ.setdefault(name, value)
+        ray.init(
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            _node_ip_address="127.0.0.1",
+            object_store_memory=OBJECT_STORE_BYTES,
+        )
     try:
         yield
     finally:

@@ -16,6 +16,7 @@ os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 
 from mlflow import MlflowClient
+from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
 EXPERIMENT: Final = "segan-ray"
@@ -64,6 +65,21 @@ def experiment_id(client: MlflowClient, home: Home) -> str:
     own = "MLFLOW_TRACKING_URI" not in os.environ
     location = home.artifacts.as_uri() if own else None
     return str(client.create_experiment(EXPERIMENT, artifact_location=location))
+
+
+def search(client: MlflowClient, query: str) -> list[Run]:
+    """Return every run of the project's experiment that ``query`` finds, page by page."""
+    experiment = client.get_experiment_by_name(EXPERIMENT)
+    if experiment is None:
+        return []
+    found: list[Run] = []
+    token: str | None = None
+    while True:
+        page = client.search_runs([experiment.experiment_id], query, page_token=token)
+        found.extend(page)
+        token = page.token
+        if not token:
+            return found
 
 
 def version_tags() -> dict[str, str]:

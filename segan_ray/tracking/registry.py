@@ -16,7 +16,7 @@ from mlflow.exceptions import MlflowException
 
 from segan_ray.errors import RegistryError
 from segan_ray.home import Home
-from segan_ray.tracking.client import SWEEP, connect
+from segan_ray.tracking.client import KIND, SWEEP, connect, search
 from segan_ray.training.checkpoint import read_state
 
 MODEL: Final = "segan"
@@ -64,8 +64,8 @@ def move_alias(client: MlflowClient, alias: str, version: str) -> None:
 def fetched(home: Home, model: str) -> Iterator[FetchedModel]:
     """Have a model's checkpoint on this machine while the context lasts.
 
-    ``model`` is a folder, an alias of ``segan``, or an MLflow URI (``models:/segan/3``,
-    ``models:/segan@champion``, ``runs:/<run>/checkpoint``).
+    ``model`` is a folder, an alias of ``segan``, the name of a run of ``train``, or an MLflow
+    URI (``models:/segan/3``, ``models:/segan@champion``, ``runs:/<run>/checkpoint``).
 
     Raises:
         RegistryError: if nothing of that name can be had.
@@ -78,19 +78,14 @@ def fetched(home: Home, model: str) -> Iterator[FetchedModel]:
         return
     client = connect(home)
     version = _version(client, model)
-    source = str(version.source) if version is not None else model
-    if version is None and not model.startswith("runs:/"):
-        raise RegistryError(
-            f"'{model}' is no checkpoint folder, no alias of the registered model '{MODEL}', "
-            f"and no models:/ or runs:/ URI. Promote one first: segan-ray promote SWEEP"
-        )
+    source = str(version.source) if version is not None else _run_uri(client, model)
     mlflow.set_tracking_uri(home.tracking_uri)
     with tempfile.TemporaryDirectory() as into:
         try:
             local = mlflow.artifacts.download_artifacts(source, dst_path=into)
         except (MlflowException, OSError) as error:
             raise RegistryError(f"The files of '{model}' cannot be fetched: {error}") from None
-        run = str(version.run_id) if version is not None else model.split("/")[1]
+        run = str(version.run_id) if version is not None else source.split("/")[1]
         yield FetchedModel(
             name=model,
             folder=Path(local),
@@ -98,6 +93,19 @@ def fetched(home: Home, model: str) -> Iterator[FetchedModel]:
             run=run,
             sweep=client.get_run(run).data.tags.get(SWEEP),
         )
+
+
+def _run_uri(client: MlflowClient, model: str) -> str:
+    """Return where the checkpoint of a run is, given its URI or the name ``train`` gave it."""
+    if model.startswith("runs:/"):
+        return model
+    named = search(client, f"tags.`{KIND}` = 'train' and tags.`{SWEEP}` = '{model}'")
+    if not named:
+        raise RegistryError(
+            f"'{model}' is no checkpoint folder, no alias of the registered model '{MODEL}', no "
+            "run of train, and no models:/ or runs:/ URI. Promote one: segan-ray promote SWEEP"
+        )
+    return f"runs:/{named[0].info.run_id}/checkpoint"
 
 
 def _version(client: MlflowClient, model: str) -> ModelVersion | None:

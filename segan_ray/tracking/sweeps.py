@@ -15,13 +15,13 @@ from segan_ray.errors import SweepError, nearest
 from segan_ray.home import Home
 from segan_ray.search.ranking import Mode, SweepRecord, SweepStatus, TrialRecord, TrialStatus, rank
 from segan_ray.tracking import client as names
-from segan_ray.tracking.client import connect
+from segan_ray.tracking.client import connect, search
 
 
 def list_sweeps(home: Home) -> list[SweepRecord]:
     """Return every sweep of the tracking store, oldest first."""
     client = connect(home)
-    runs = _search(client, f"tags.`{names.KIND}` = 'sweep'")
+    runs = search(client, f"tags.`{names.KIND}` = 'sweep'")
     return [_sweep(client, run) for run in sorted(runs, key=lambda run: run.info.start_time)]
 
 
@@ -54,7 +54,7 @@ def histories(home: Home, sweep: SweepRecord, metric: str) -> dict[str, list[tup
 
 def _parent(home: Home, name: str) -> tuple[MlflowClient, Run]:
     client = connect(home)
-    runs = _search(client, f"tags.`{names.KIND}` = 'sweep'")
+    runs = search(client, f"tags.`{names.KIND}` = 'sweep'")
     for run in runs:
         if run.data.tags[names.SWEEP] == name:
             return client, run
@@ -67,7 +67,7 @@ def _sweep(client: MlflowClient, parent: Run) -> SweepRecord:
     tags = parent.data.tags
     mode = cast("Mode", tags[names.MODE])
     name = tags[names.SWEEP]
-    children = _search(client, f"tags.`{names.SWEEP}` = '{name}' and tags.`{names.KIND}` = 'trial'")
+    children = search(client, f"tags.`{names.SWEEP}` = '{name}' and tags.`{names.KIND}` = 'trial'")
     return SweepRecord(
         sweep=name,
         status=cast("SweepStatus", tags[names.STATUS]),
@@ -93,20 +93,6 @@ def _trial(run: Run) -> TrialRecord:
         params=cast("dict[str, Any]", json.loads(tags[names.PARAMS])),
         reason=tags.get(names.REASON),
     )
-
-
-def _search(client: MlflowClient, query: str) -> list[Run]:
-    experiment = client.get_experiment_by_name(names.EXPERIMENT)
-    if experiment is None:
-        return []
-    found: list[Run] = []
-    token: str | None = None
-    while True:
-        page = client.search_runs([experiment.experiment_id], query, page_token=token)
-        found.extend(page)
-        token = page.token
-        if not token:
-            return found
 
 
 def store_path(home: Home, name: str) -> Path:

@@ -64,6 +64,7 @@ def fit(
     steps = steps_per_epoch(experiment, source, place.workers)
     for epoch in range(state.epoch + 1, training.epochs + 1):
         started = perf_counter()
+        state.set_learning_rates(experiment, epoch)
         batches = epoch_batches(
             source,
             steps=steps,
@@ -125,6 +126,7 @@ def step(state: TrainingState, experiment: Experiment, batch: Batch, place: Plac
             image,
             truth,
             brain,
+            dice_smoothing=experiment.loss.dice_smoothing,
             average_gradients=place.average_gradients,
         )
     scales = experiment.critic.depth + 1
@@ -138,6 +140,7 @@ def step(state: TrainingState, experiment: Experiment, batch: Batch, place: Plac
         brain,
         scale_weights=experiment.loss.scale_weights or (1.0,) * scales,
         dice_weight=experiment.loss.dice_weight,
+        dice_smoothing=experiment.loss.dice_smoothing,
         clamp=experiment.critic.clamp,
         average_gradients=place.average_gradients,
     )

@@ -33,12 +33,13 @@ def soft_dice_loss(
     probability: Float[Tensor, "batch region height width"],
     truth: Float[Tensor, "batch region height width"],
     *,
-    smoothing: float = 1.0,
+    smoothing: float,
 ) -> Float[Tensor, ""]:
     """Return 1 − (2·Σpy + s) / (Σp + Σy + s), averaged over slices and regions.
 
     Averaged per slice so that the mean over two half batches is the whole batch's. An empty
-    truth gives a loss that falls to 0 as the prediction empties.
+    truth gives a loss that falls to 0 as the prediction empties, the more gently the larger
+    ``smoothing`` is (in voxels).
     """
     voxels = (-2, -1)
     shared = (probability * truth).sum(voxels)
@@ -49,7 +50,9 @@ def soft_dice_loss(
 def dice_cross_entropy(
     probability: Float[Tensor, "batch region height width"],
     truth: Float[Tensor, "batch region height width"],
+    *,
+    smoothing: float,
 ) -> Float[Tensor, ""]:
     """Return soft Dice plus binary cross-entropy, the loss of the U-Net baseline."""
     entropy = functional.binary_cross_entropy(probability.clamp(1e-6, 1 - 1e-6), truth)
-    return soft_dice_loss(probability, truth) + entropy
+    return soft_dice_loss(probability, truth, smoothing=smoothing) + entropy

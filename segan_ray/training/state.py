@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Final
 
 import torch
 from torch import nn
@@ -12,6 +14,8 @@ from torch.optim import Adam, Optimizer, RMSprop
 from segan_ray.config import CriticSettings, Experiment, SegmentorSettings
 from segan_ray.models.build import build_critic, build_segmentor
 from segan_ray.training.scores import SCORE
+
+POLY_POWER: Final = 0.9
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,15 @@ class TrainingState:
     epoch: int = 0
     best: Best | None = None
 
+    def set_learning_rates(self, experiment: Experiment, epoch: int) -> None:
+        """Give both optimizers their rates for ``epoch``; nothing else of them changes."""
+        factor = rate_factor(experiment, epoch)
+        for group in self.segmentor_optimizer.param_groups:
+            group["lr"] = experiment.segmentor.lr * factor
+        if self.critic_optimizer is not None:
+            for group in self.critic_optimizer.param_groups:
+                group["lr"] = experiment.critic.lr * factor
+
     def remember(self, epoch: int, scores: Mapping[str, float]) -> bool:
         """Note a finished epoch; return whether it is the best so far."""
         self.epoch = epoch
@@ -44,6 +57,18 @@ class TrainingState:
         if improved:
             self.best = Best(epoch, dict(scores))
         return improved
+
+
+def rate_factor(experiment: Experiment, epoch: int) -> float:
+    """Return what learning rates are multiplied by in ``epoch``, which counts from 1.
+
+    It depends on the epoch alone, so a resumed run needs no memory of it. ``poly`` is the
+    schedule of Chen et al. 2017 (DeepLab), with their power.
+    """
+    if experiment.training.schedule == "constant":
+        return 1.0
+    left = 1 - (epoch - 1) / experiment.training.epochs
+    return math.pow(left, POLY_POWER)
 
 
 def new_state(experiment: Experiment, device: torch.device) -> TrainingState:

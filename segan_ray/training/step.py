@@ -43,6 +43,7 @@ def adversarial_step(
     *,
     scale_weights: Sequence[float],
     dice_weight: float,
+    dice_smoothing: float,
     clamp: float | None,
     average_gradients: AverageGradients = keep_gradients,
 ) -> StepLosses:
@@ -70,7 +71,7 @@ def adversarial_step(
         true_features = critic(image, truth)
     loss = multi_scale_l1(critic(image, probability), true_features, scale_weights=scale_weights)
     if dice_weight:
-        loss = loss + dice_weight * soft_dice_loss(probability, truth)
+        loss = loss + dice_weight * soft_dice_loss(probability, truth, smoothing=dice_smoothing)
     segmentor_optimizer.zero_grad(set_to_none=True)
     loss.backward()
     average_gradients(segmentor.parameters())
@@ -87,11 +88,12 @@ def supervised_step(
     truth: Float[Tensor, "batch region height width"],
     brain: Float[Tensor, "batch 1 height width"] | None,
     *,
+    dice_smoothing: float,
     average_gradients: AverageGradients = keep_gradients,
 ) -> StepLosses:
     """Update a baseline without critic once on one batch, by Dice plus cross-entropy."""
     probability = segmentor(image) if brain is None else segmentor(image) * brain
-    loss = dice_cross_entropy(probability, truth)
+    loss = dice_cross_entropy(probability, truth, smoothing=dice_smoothing)
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
     average_gradients(segmentor.parameters())

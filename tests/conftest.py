@@ -1,0 +1,48 @@
+"""Data that tests share: a small phantom folder and the store made of it."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from segan_ray.data.cases import discover
+from segan_ray.data.phantom import write_phantoms
+from segan_ray.data.prepare import prepare
+from segan_ray.data.splits import SplitSettings
+from segan_ray.data.store import PrepareSettings, TuningCases, open_for_tuning
+
+CASES = 12
+SPLIT = SplitSettings(val=0.17, gate=0.17, test=0.17)
+
+
+@pytest.fixture(scope="session")
+def phantom_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twelve phantoms at 4 mm; read only."""
+    out = tmp_path_factory.mktemp("phantom") / "data"
+    write_phantoms(out, cases=CASES, spacing_mm=4.0, seed=3)
+    return out
+
+
+@pytest.fixture
+def folder(phantom_folder: Path, tmp_path: Path) -> Path:
+    """A copy of four phantoms that a test may break."""
+    copy = tmp_path / "data"
+    for case in sorted(phantom_folder.glob("BraTS2021_*"))[:8]:
+        shutil.copytree(case, copy / case.name)
+    return copy
+
+
+@pytest.fixture(scope="session")
+def store(phantom_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The store of the phantoms; read only."""
+    path = tmp_path_factory.mktemp("store") / "store"
+    prepare(discover(phantom_folder), path, settings=PrepareSettings(), split_settings=SPLIT)
+    return path
+
+
+@pytest.fixture(scope="session")
+def tuning_cases(store: Path) -> TuningCases:
+    """The train and val patients of the store."""
+    return open_for_tuning(store)

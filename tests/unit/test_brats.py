@@ -1,0 +1,41 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from segan_ray.brats import (
+    CODE_2017_TO_2021,
+    CODE_2023,
+    CODE_2024,
+    CODE_MSD,
+    CODE_UNTIL_2015,
+    LabelCode,
+)
+
+CODES = (CODE_UNTIL_2015, CODE_2017_TO_2021, CODE_2023, CODE_2024, CODE_MSD)
+
+
+@pytest.mark.parametrize(
+    ("code", "whole", "core", "enhancing"),
+    [
+        (CODE_UNTIL_2015, [1, 2, 3, 4], [1, 3, 4], [4]),
+        (CODE_2017_TO_2021, [1, 2, 4], [1, 4], [4]),
+        (CODE_2023, [1, 2, 3], [1, 3], [3]),
+        (CODE_2024, [1, 2, 3], [1, 3], [3]),
+        (CODE_MSD, [1, 2, 3], [2, 3], [3]),
+    ],
+)
+def test_regions_of_each_year(code: LabelCode, whole: list, core: list, enhancing: list) -> None:
+    label = np.arange(5, dtype=np.uint8)
+    for found, expected in zip(code.regions(label), (whole, core, enhancing), strict=True):
+        assert np.flatnonzero(found).tolist() == expected
+
+
+@given(st.sampled_from(CODES), arrays(np.uint8, (3, 4, 2), elements=st.integers(0, 4)))
+def test_regions_are_nested(code: LabelCode, label: np.ndarray) -> None:
+    whole, core, enhancing = code.regions(label)
+    assert not (core & ~whole).any()
+    assert not (enhancing & ~core).any()

@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from segan_ray.config import (
+    Experiment,
+    build,
+    flatten,
+    load_experiment,
+    load_yaml,
+    merge,
+    nest,
+    parse_assignments,
+    paths,
+)
+from segan_ray.errors import ConfigError
+
+
+def test_flatten_and_nest_are_inverse() -> None:
+    experiment = Experiment()
+    assert build(nest(flatten(experiment)), "here") == experiment
+    assert set(flatten(experiment)) == set(paths())
+
+
+def test_an_experiment_survives_json() -> None:
+    experiment = load_experiment(None, ["critic.depth=2", "loss.scale_weights=[1, 2, 0.5]"])
+    assert build(experiment.model_dump(mode="json"), "here") == experiment
+
+
+@pytest.mark.parametrize(
+    ("assignment", "words"),
+    [
+        ("critic.deptj=3", "unknown setting 'critic.deptj'. Did you mean 'critic.depth'?"),
+        ("critic.depth", "has no '='"),
+        ("critic.depth=9", "critic.depth is 9"),
+        ("critic.depth=[", "not a YAML value"),
+        ("segmentor.lr=-1", "segmentor.lr is -1"),
+        ("segmentor.lr=.inf", "segmentor.lr is inf"),
+        ("loss.scale_weights=[1, 1]", "critic.depth 3 makes 4 scales. Give 4 weights."),
+        ("loss.scale_weights=[0, 0, 0, 0]", "at least one must be above 0"),
+    ],
+)
+def test_a_wrong_assignment_is_said_in_words(assignment: str, words: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_experiment(None, [assignment])
+    assert words in str(caught.value)
+
+
+def test_every_problem_is_said_at_once() -> None:
+    with pytest.raises(ConfigError) as caught:
+        build({"critic": {"depth": 0, "widht": 1}, "seed": -1}, "file.yaml")
+    assert len(caught.value.problems) == 3
+    assert all(line.startswith("file.yaml: ") for line in str(caught.value).splitlines())
+
+
+def test_merge_goes_into_groups() -> None:
+    merged = merge({"a": {"b": 1, "c": 2}, "d": 3}, {"a": {"c": 4}})
+    assert merged == {"a": {"b": 1, "c": 4}, "d": 3}
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [("[1, 2]", "holds a list"), ("a: [", "not valid YAML at line"), ("a: 1\nb: : :", "line 2")],
+)
+def test_a_file_that_is_no_mapping(tmp_path: Path, text: str, words: str) -> None:
+    file = tmp_path / "settings.yaml"
+    file.write_text(text)
+    with pytest.raises(ConfigError, match=r"settings\.yaml") as caught:
+        load_yaml(file)
+    assert words in str(caught.value)
+
+
+def test_a_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no such file"):
+        load_experiment(tmp_path / "none.yaml")
+
+
+@given(st.sampled_from(sorted(paths())), st.integers(1, 4))
+def test_an_assignment_sets_its_path_alone(path: str, value: int) -> None:
+    assert parse_assignments([f"{path}={value}"]) == nest({path: value})

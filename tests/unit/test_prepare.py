@@ -1,0 +1,224 @@
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from segan_ray.brats import CODE_2017_TO_2021
+from segan_ray.data import prepare as module
+from segan_ray.data.cases import discover
+from segan_ray.data.prepare import bounding_box, normalise, prepare
+from segan_ray.data.splits import SplitSettings
+from segan_ray.data.store import (
+    Manifest,
+    PreparedCase,
+    PrepareSettings,
+    open_for_tuning,
+    open_gate,
+    open_test,
+    read_manifest,
+)
+from segan_ray.data.volumes import read_volume
+from segan_ray.errors import DataError, SplitError, StoreError
+
+
+def make(folder: Path, store: Path, **options) -> Manifest:
+    given = {"settings": PrepareSettings(), "split_settings": SplitSettings()}
+    return prepare(discover(folder), store, **{**given, **options})
+
+
+def cut_in_half(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def test_the_truth_lands_on_the_voxels_it_came_from(folder: Path, tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    manifest = make(folder, store)
+    for case, record in zip(discover(folder).cases, manifest.cases, strict=True):
+        volume = read_volume(case, CODE_2017_TO_2021)
+        prepared = PreparedCase(record, store / "cases" / record.case)
+        np.testing.assert_array_equal(prepared.truth(), CODE_2017_TO_2021.regions(volume.label))
+        x, y, z = (
+            slice(start, start + size)
+            for start, size in zip(record.origin, record.size, strict=True)
+        )
+        outside = (volume.image != 0).any(axis=0)
+        outside[x, y, z] = False
+        assert not outside.any()
+
+
+def test_stored_intensities_are_z_scores_of_the_brain(store: Path) -> None:
+    case = open_for_tuning(store).train[0]
+    brain = case.mask() & 8 != 0
+    for modality in range(4):
+        inside = case.image()[:, modality].astype(np.float64)[brain]
+        assert abs(inside.mean()) < 1e-2
+        assert abs(inside.std() - 1) < 1e-2
+        assert not case.image()[:, modality][~brain].any()
+
+
+def test_splits_hold_every_patient_once_and_are_kept_apart(store: Path) -> None:
+    tuning = open_for_tuning(store)
+    sides = [tuning.train, tuning.val, open_gate(store), open_test(store)]
+    names = [case.record.case for side in sides for case in side]
+    assert len(names) == len(set(names)) == len(read_manifest(store).cases)
+
+
+def test_preparing_again_returns_what_is_there(folder: Path, tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    first = make(folder, store)
+    stamp = (store / "manifest.json").stat().st_mtime_ns
+    assert make(folder, store) == first
+    assert (store / "manifest.json").stat().st_mtime_ns == stamp
+
+
+def test_the_fingerprint_depends_on_content_not_on_place(folder: Path, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "moved" / "deeper"
+    shutil.copytree(folder, elsewhere)
+    here, there = make(folder, tmp_path / "a"), make(elsewhere, tmp_path / "b", workers=2)
+    assert here.fingerprint == there.fingerprint
+    other = make(folder, tmp_path / "c", settings=PrepareSettings(clip_high=99.0))
+    assert other.fingerprint != here.fingerprint
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"settings": PrepareSettings(clip_low=1)}, "clip_low is 0.5, asked for 1"),
+        ({"split_settings": SplitSettings(seed=5)}, "seed is 0, asked for 5"),
+    ],
+)
+def test_other_settings_than_the_stores(
+    folder: Path, tmp_path: Path, options: dict, words: str
+) -> None:
+    make(folder, tmp_path / "store")
+    with pytest.raises(StoreError, match=words):
+        make(folder, tmp_path / "store", **options)
+
+
+def test_other_cases_than_the_stores(folder: Path, tmp_path: Path) -> None:
+    make(folder, tmp_path / "store")
+    shutil.rmtree(sorted(folder.iterdir())[0])
+    with pytest.raises(StoreError, match="1 cases came, went or changed"):
+        make(folder, tmp_path / "store")
+
+
+def test_a_bad_case_stops_it_before_anything_is_written(folder: Path, tmp_path: Path) -> None:
+    bad = sorted(folder.iterdir())[2]
+    cut_in_half(bad / f"{bad.name}_t2.nii.gz")
+    with pytest.raises(DataError, match=bad.name):
+        make(folder, tmp_path / "out" / "store")
+    assert not (tmp_path / "out").exists()
+
+
+def test_skip_bad_goes_on_and_lists_them(folder: Path, tmp_path: Path) -> None:
+    first, second, *_ = sorted(folder.iterdir())
+    (first / f"{first.name}_t1.nii.gz").unlink()
+    image = nib.load(second / f"{second.name}_flair.nii.gz")
+    empty = np.zeros(image.shape, dtype=np.int16)
+    nib.save(nib.Nifti1Image(empty, image.affine), second / f"{second.name}_flair.nii.gz")
+    manifest = make(folder, tmp_path / "store", skip_bad=True)
+    assert [case.case for case in manifest.skipped] == [first.name, second.name]
+    assert len(manifest.cases) == 6
+    assert make(folder, tmp_path / "store", skip_bad=True) == manifest
+
+
+def test_a_run_that_died_goes_on_where_it_was(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = tmp_path / "store"
+    real = module.read_volume
+    read: list[str] = []
+
+    def die_at_the_fourth(case, code):
+        if len(read) == 3:
+            raise KeyboardInterrupt
+        read.append(case.case)
+        return real(case, code)
+
+    monkeypatch.setattr(module, "read_volume", die_at_the_fourth)
+    with pytest.raises(KeyboardInterrupt):
+        make(folder, store)
+    assert not store.exists()
+    done = list(read)
+    again: list[str] = []
+    monkeypatch.setattr(
+        module, "read_volume", lambda case, code: (again.append(case.case), real(case, code))[1]
+    )
+    resumed = make(folder, store)
+    assert not set(done) & set(again)
+    assert not store.with_name("store.preparing").exists()
+    monkeypatch.setattr(module, "read_volume", real)
+    assert resumed.fingerprint == make(folder, tmp_path / "other").fingerprint
+
+
+def test_voxel_identical_cases_stay_on_one_side(folder: Path, tmp_path: Path) -> None:
+    original = sorted(folder.iterdir())[0]
+    for number in (90, 91, 92):
+        name = f"BraTS2021_000{number}"
+        (folder / name).mkdir()
+        for path in original.iterdir():
+            shutil.copy(path, folder / name / path.name.replace(original.name, name))
+    splits = make(folder, tmp_path / "store").splits
+    twins = {original.name, "BraTS2021_00090", "BraTS2021_00091", "BraTS2021_00092"}
+    assert sum(bool(twins & set(patients)) for patients in splits.values()) == 1
+
+
+def test_an_impossible_split_is_refused_before_work(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(SplitError):
+        make(folder, tmp_path / "store", split_settings=SplitSettings(val=0.5, test=0.5))
+    assert not list(tmp_path.glob("store*"))
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (lambda store: shutil.rmtree(store), "does not exist"),
+        (lambda store: (store / "manifest.json").unlink(), "no manifest.json"),
+        (lambda store: (store / "manifest.json").write_text("{"), "cannot be read"),
+        (lambda store: (store / "manifest.json").write_text('{"version": 99}'), "version 99"),
+        (lambda store: (store / "manifest.json").write_text('{"version": 1}'), "is damaged at"),
+    ],
+)
+def test_what_is_no_store_is_not_taken_for_one(store: Path, tmp_path: Path, damage, words) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(store, copy)
+    damage(copy)
+    with pytest.raises(StoreError, match=words):
+        open_for_tuning(copy)
+
+
+def test_a_store_without_gate(folder: Path, tmp_path: Path) -> None:
+    make(folder, tmp_path / "store", split_settings=SplitSettings(gate=0))
+    assert open_gate(tmp_path / "store") == ()
+
+
+def test_the_manifest_names_no_path(store: Path) -> None:
+    text = json.dumps(json.loads((store / "manifest.json").read_text()))
+    assert str(store.parent) not in text
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 2**32 - 1))
+def test_the_bounding_box_is_tight(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    voxels = rng.random((5, 6, 7)) < 0.05
+    voxels[tuple(rng.integers(size) for size in voxels.shape)] = True
+    box = bounding_box(voxels)
+    assert voxels[box].sum() == voxels.sum()
+    for axis in range(3):
+        for end in (0, -1):
+            assert np.take(voxels[box], end, axis=axis).any()
+
+
+def test_outliers_are_clipped() -> None:
+    image = np.linspace(1, 2, 1000, dtype=np.float32).reshape(1, 10, 10, 10)
+    image[0, 0, 0, 0] = 1e4
+    scored = normalise(image, np.ones((10, 10, 10), dtype=bool), PrepareSettings())
+    assert float(scored.max()) < 3

@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from segan_ray.data.slices import SliceSource, epoch_batches, fitting_crop, slice_source
+from segan_ray.data.store import TuningCases
+
+DRAW = {
+    "steps": 3, "batch_size": 4, "crop": 48, "tumour_fraction": 0.7, "flip": True, "seed": 1,
+}  # fmt: skip
+
+
+@pytest.fixture
+def source(tuning_cases: TuningCases) -> SliceSource:
+    return slice_source(tuning_cases.train)
+
+
+def test_every_slice_is_indexed_once(source: SliceSource, tuning_cases: TuningCases) -> None:
+    assert len(source) == sum(case.record.size[2] for case in tuning_cases.train)
+    assert not set(source.tumour) & set(source.empty)
+    for where in source.tumour[:5]:
+        assert (source.cases[where.case].mask()[where.position] & 1).any()
+    for where in source.empty[:5]:
+        assert not (source.cases[where.case].mask()[where.position] & 1).any()
+
+
+def test_an_epoch_is_the_same_each_time_and_differs_from_the_next(source: SliceSource) -> None:
+    first, again, second, other = (
+        list(epoch_batches(source, epoch=epoch, rank=rank, **DRAW))
+        for epoch, rank in ((1, 0), (1, 0), (2, 0), (1, 1))
+    )
+    for one, two in zip(first, again, strict=True):
+        assert one.slices == two.slices
+        assert torch.equal(one.image, two.image)
+    assert [batch.slices for batch in first] != [batch.slices for batch in second]
+    assert [batch.slices for batch in first] != [batch.slices for batch in other]
+
+
+def test_batches_hold_what_they_should(source: SliceSource) -> None:
+    for batch in epoch_batches(source, epoch=1, **DRAW):
+        assert batch.image.shape == (4, 4, 48, 48)
+        assert batch.truth.shape == (4, 3, 48, 48)
+        assert batch.brain.shape == (4, 1, 48, 48)
+        assert batch.image.dtype == batch.truth.dtype == torch.float32
+        assert not batch.image[batch.brain.expand_as(batch.image) == 0].any()
+        whole, core, enhancing = batch.truth.unbind(1)
+        assert (core <= whole).all()
+        assert (enhancing <= core).all()
+
+
+def test_a_padded_slice_keeps_every_voxel(source: SliceSource) -> None:
+    (batch,) = epoch_batches(source, epoch=1, **{**DRAW, "steps": 1, "crop": 64, "flip": False})
+    for index, where in enumerate(batch.slices):
+        stored = source.cases[where.case].image()[where.position]
+        kept = batch.image[index].numpy()
+        np.testing.assert_allclose(
+            np.sort(kept[kept != 0]), np.sort(stored[stored != 0].astype(np.float32))
+        )
+
+
+@pytest.mark.parametrize(("fraction", "bears"), [(0.0, False), (1.0, True)])
+def test_the_share_of_tumour_slices(source: SliceSource, fraction: float, bears: bool) -> None:
+    options = {**DRAW, "tumour_fraction": fraction, "crop": 64}
+    for batch in epoch_batches(source, epoch=1, **options):
+        assert batch.truth[:, 0].any(dim=-1).any(dim=-1).tolist() == [bears] * 4
+
+
+def test_a_flip_mirrors_image_and_truth_together(source: SliceSource) -> None:
+    options = {**DRAW, "crop": 64, "steps": 8, "tumour_fraction": 1.0}
+    flipped = list(epoch_batches(source, epoch=1, **options))
+    mirrored = 0
+    for batch in flipped:
+        for index, where in enumerate(batch.slices):
+            case = source.cases[where.case]
+            plain = case.image()[where.position].astype(np.float32)
+            found = batch.image[index].numpy()
+            box = np.argwhere(batch.brain[index, 0].numpy())
+            low, high = box.min(0), box.max(0) + 1
+            inside = found[:, low[0] : high[0], low[1] : high[1]]
+            brain = np.argwhere(case.mask()[where.position] & 8)
+            start, stop = brain.min(0), brain.max(0) + 1
+            true = plain[:, start[0] : stop[0], start[1] : stop[1]]
+            same = np.array_equal(inside, true)
+            mirror = np.array_equal(inside, true[:, ::-1])
+            assert same or mirror
+            mirrored += mirror and not same
+    assert 0 < mirrored < 32
+
+
+@pytest.mark.parametrize(
+    ("requested", "depth", "expected"), [(160, 4, 64), (60, 4, 48), (160, 6, 64), (16, 5, 32)]
+)
+def test_the_crop_fits_store_and_depth(
+    tuning_cases: TuningCases, requested: int, depth: int, expected: int
+) -> None:
+    largest = max(max(case.record.size[:2]) for case in tuning_cases.train)
+    assert 48 < largest <= 64
+    assert fitting_crop(requested, tuning_cases.train, depth) == expected
