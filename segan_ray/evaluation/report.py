@@ -18,6 +18,7 @@ from typing import Any, Final
 from segan_ray.brats import REGIONS, Region
 from segan_ray.errors import DataError
 from segan_ray.evaluation.report_page import (
+    MANY,
     SYMBOLS,
     WORDS,
     Axis,
@@ -139,9 +140,16 @@ def _evaluation_sentence(evaluation: Mapping[str, Any] | None) -> str:
 
 
 def _counts(sweep: SweepRecord) -> str:
+    return f"{_many(len(sweep.trials), 'trial')}: {_statuses(sweep)}." if sweep.trials else ""
+
+
+def _statuses(sweep: SweepRecord) -> str:
     counts = Counter(one.status for one in sweep.trials)
-    parts = [f"{counts[status]} {word}" for status, word in WORDS.items() if counts[status]]
-    return f"{_many(len(sweep.trials), 'trial')}: {', '.join(parts)}." if parts else ""
+    return ", ".join(
+        f"{'all' if counts[status] == len(sweep.trials) > 1 else counts[status]} {word}"
+        for status, word in WORDS.items()
+        if counts[status]
+    )
 
 
 def _many(count: int, thing: str) -> str:
@@ -169,9 +177,15 @@ def _tiles(report: SweepReport) -> list[str]:
         for region in REGIONS:
             dice = report.evaluation["summary"][region]["dice"]
             label = f"{_chip(region)}{split} Dice, {REGION_NAMES[region]}"
-            tiles.append(_tile(label, f"{dice['mean']:.3f}", f"95% interval {_interval(dice, 3)}"))
+            tiles.append(
+                _tile(
+                    label,
+                    f"{dice['mean']:.3f}",
+                    f"95% interval <span class=number>{_interval(dice, 3)}</span>",
+                )
+            )
     else:
-        tiles.append(_tile("Trials", str(len(sweep.trials)), _counts(sweep).partition(": ")[2]))
+        tiles.append(_tile("Trials", str(len(sweep.trials)), _statuses(sweep)))
     return tiles
 
 
@@ -319,7 +333,9 @@ def _trial_row(rank: int, one: TrialRecord, names: Sequence[str]) -> str:
 def _value(value: Any) -> str:
     if isinstance(value, list | tuple):
         return ", ".join(_value(one) for one in value)
-    return number(value) if isinstance(value, float) else str(value)
+    if isinstance(value, float):
+        return f"{value:.1f}" if value.is_integer() and abs(value) < 1000 else number(value)
+    return str(value)
 
 
 def _failures(trials: Sequence[TrialRecord]) -> str:
@@ -344,12 +360,12 @@ def _who(failed: Sequence[TrialRecord]) -> str:
 
 def _history(report: SweepReport) -> Section | None:
     """Show whether the search still finds better trials."""
-    if not scored(report.sweep):
+    if len(scored(report.sweep)) < 2:
         return None
     drawn = chart(
         "history",
         history_chart(report.sweep),
-        label="Score of each trial in the order of trials, with the best score so far",
+        spoken="Score of each trial in the order of trials, with the best score so far",
         caption="Each mark is a trial, the line the best score so far: where it is flat, the "
         "search found nothing better.",
     )
@@ -363,7 +379,7 @@ def _curves(report: SweepReport) -> Section | None:
     drawn = chart(
         "curves",
         curves_chart(report.sweep, report.histories),
-        label="The objective after each epoch, one line for each trial",
+        spoken="The objective after each epoch, one line for each trial",
         caption=f"{esc(report.sweep.metric)} after each epoch, a line a trial. A square ends the "
         "line of a trial that the scheduler stopped early, a cross that of one that failed.",
     )
@@ -375,13 +391,17 @@ def _parameters(report: SweepReport) -> Section | None:
     axes = _axes(report.sweep)
     if len(scored(report.sweep)) < 2 or len(axes) < 2:
         return None
+    tints = (
+        "Blue lines are the best tenth of the trials"
+        if len(scored(report.sweep)) > MANY
+        else 'Tints run from the worst <span class="ramp"></span> to the best scores'
+    )
     drawn = chart(
         "parameters",
         parameters_chart(report.sweep, axes),
-        label="Parallel coordinates: score and parameters of each trial, joined by a line",
-        caption='Follow a line down to read one trial. Tints run from the worst <span class="ramp">'
-        "</span> to the best scores; the best trial is the thick line. A line breaks off where a "
-        "trial has no such parameter.",
+        spoken="Parallel coordinates: score and parameters of each trial, joined by a line",
+        caption=f"Follow a line down to read one trial. {tints}; the best trial is the thick line. "
+        "A line breaks off where a trial has no such parameter.",
     )
     return Section("parameters", "Parameters against score", drawn)
 
@@ -417,7 +437,7 @@ def _space(report: SweepReport) -> Section:
     """Show what was searched."""
     body = (
         "<p>The file the sweep was started with: what was searched, and how.</p>\n"
-        f"<details><summary>Show the YAML</summary><pre><code>{esc(report.space)}</code></pre>"
+        f"<details><summary>The YAML file</summary><pre><code>{esc(report.space)}</code></pre>"
         "</details>"
     )
     return Section("space", "Search space", body)

@@ -1,7 +1,7 @@
 """How a report looks: the page, its tables, and its charts.
 
 Everything that comes from outside (names of trials, parameters, reasons) is text to show and
-never markup: ``esc`` for HTML, and for Plotly too, which reads tags in its labels.
+never markup: ``esc`` for HTML, ``label`` for Plotly, which reads tags in its texts.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from segan_ray.search.ranking import SweepRecord, TrialRecord, TrialStatus
 
 INK: Final = "#1b2733"
 SOFT: Final = "#56636f"
-RULE: Final = "#dfe5ea"
 GREY: Final = "#b4bfc9"
+PALE: Final = "#dde4ea"
 # From Okabe and Ito's palette: vermilion for the best, tints of blue from worst to best.
 BEST: Final = "#d55e00"
 SHADES: Final = ("#c9d8e5", "#a3c2da", "#6fa4cb", "#3685ba", "#005c90")
@@ -68,13 +68,18 @@ class Section:
 
 
 def esc(value: object) -> str:
-    """Return ``value`` as text that HTML and Plotly show letter by letter."""
+    """Return ``value`` as text that HTML shows letter by letter."""
     return html.escape(str(value))
 
 
+def label(value: object) -> str:
+    """Return ``value`` as text that Plotly, which knows no ``&quot;``, shows letter by letter."""
+    return html.escape(str(value), quote=False)
+
+
 def number(value: float) -> str:
-    """Return a parameter's value in three digits, without an exponent's padding."""
-    return f"{value:.3g}".replace("e-0", "e-").replace("e+0", "e+")
+    """Return a parameter's value in four digits, without an exponent's padding."""
+    return f"{value:.4g}".replace("e-0", "e-").replace("e+0", "e+")
 
 
 def page(title: str, header: str, sections: Sequence[Section]) -> str:
@@ -104,14 +109,14 @@ def table(head: str, rows: Sequence[str], *, kind: str, caption: str) -> str:
     )
 
 
-def chart(name: str, figure: go.Figure, *, label: str, caption: str) -> str:
-    """Return the place of a chart and its data; ``label`` is for those who cannot see it."""
+def chart(name: str, figure: go.Figure, *, spoken: str, caption: str) -> str:
+    """Return the place of a chart and its data; ``spoken`` is for those who cannot see it."""
     # A "<" inside the data could end the script element that carries it.
     data = str(figure.to_json()).replace("<", "\\u003c")
     return (
-        f'<figure class="chart"><div id="chart-{name}" role="img" aria-label="{label}" '
+        f'<figure class="chart"><div id="chart-{name}" role="img" aria-label="{spoken}" '
         f'style="min-height:{figure.layout.height}px"></div>\n'
-        "<noscript><p>Charts need JavaScript; the tables hold the same numbers.</p></noscript>\n"
+        "<noscript><p>Charts need JavaScript.</p></noscript>\n"
         f"<figcaption>{caption}</figcaption></figure>\n"
         f'<script type="application/json" data-chart="chart-{name}">{data}</script>\n'
     )
@@ -133,11 +138,11 @@ def history_chart(sweep: SweepRecord) -> go.Figure:
     ordered, drawn = in_order(sweep.trials), {one.trial for one in scored(sweep)}
     with_score = [one for one in ordered if one.trial in drawn]
     so_far = list(accumulate((float(one.score or 0.0) for one in with_score), better))
-    figure = _figure(esc(sweep.metric), 360)
+    figure = _figure(label(sweep.metric), 360)
     line = {"color": INK, "width": 1.6, "shape": "hv"}
     _add(
         figure,
-        [(*at, "") for at in zip((esc(one.trial) for one in with_score), so_far, strict=True)],
+        [(*at, "") for at in zip((label(one.trial) for one in with_score), so_far, strict=True)],
         name="best so far",
         mode="lines",
         line=line,
@@ -147,7 +152,7 @@ def history_chart(sweep: SweepRecord) -> go.Figure:
         _add_scores(figure, status, [one for one in with_score if one.status == status])
     _add_without_score(figure, [one for one in ordered if one.trial not in drawn])
     _add_star(figure, sweep)
-    names = [esc(one.trial) for one in ordered]
+    names = [label(one.trial) for one in ordered]
     figure.update_xaxes(
         title="trial", type="category", categoryarray=names, nticks=12, tickangle=0, showgrid=False
     )
@@ -156,26 +161,26 @@ def history_chart(sweep: SweepRecord) -> go.Figure:
 
 def curves_chart(sweep: SweepRecord, histories: Mapping[str, History]) -> go.Figure:
     """Draw the objective after each epoch, one line a trial, and how those cut short ended."""
-    figure = _figure(esc(sweep.metric), 420)
-    shades = _shades(sweep)
+    figure, shades = _figure(label(sweep.metric), 420), _shades(sweep)
     lines = {
         one.trial: _curve(one, histories[one.trial])
         for one in reversed(sweep.trials)
         if histories.get(one.trial)
     }
-    best = lines.pop(sweep.best.trial, None) if sweep.best else None
-    if len(lines) > MANY:
-        joined = [point for line in lines.values() for point in (*line, GAP)]
-        _add(figure, joined, mode="lines", line={"color": GREY, "width": 0.8}, showlegend=False)
+    best = sweep.best.trial if sweep.best else None
+    others = {trial: line for trial, line in lines.items() if trial != best}
+    if len(others) > MANY:
+        joined = [point for line in others.values() for point in (*line, GAP)]
+        _add_curve(figure, joined, GREY, 0.8, showlegend=False)
     else:
-        for trial, line in lines.items():
-            style = {"color": shades.get(trial, GREY), "width": 1.8}
-            _add(figure, line, mode=_mode(line), line=style, showlegend=False)
+        for trial, line in others.items():
+            _add_curve(figure, line, shades.get(trial, GREY), 1.8, showlegend=False)
+    if best in lines:
+        _add_curve(figure, lines[best], BEST, 3.2, name=f"best: {label(best)}", showlegend=True)
     _add_ends(figure, sweep, lines)
-    if best and sweep.best:
-        style = {"color": BEST, "width": 3.2}
-        _add(figure, best, name=f"best: {esc(sweep.best.trial)}", mode=_mode(best), line=style)
-    figure.update_xaxes(title="epoch", showgrid=False, rangemode="tozero", tickformat="d")
+    longest = max(len(line) for line in lines.values())
+    ticks = {"dtick": 1} if longest <= 12 else {"tickformat": "d"}
+    figure.update_xaxes(title="epoch", showgrid=False, rangemode="tozero", **ticks)
     return figure
 
 
@@ -207,40 +212,45 @@ def _figure(y_title: str, height: int) -> go.Figure:
 def _add(figure: go.Figure, points: Sequence[Any], **style: Any) -> None:
     """Add one trace; ``points`` are (x, y, text), and a GAP lifts the pen."""
     xs, ys, texts = zip(*points, strict=True)
-    told = (
-        {} if "hoverinfo" in style else {"text": texts, "hovertemplate": "%{text}<extra></extra>"}
-    )
-    figure.add_scatter(x=xs, y=ys, **told, **style)
+    told = {"text": texts, "hovertemplate": "%{text}<extra></extra>"}
+    figure.add_scatter(x=xs, y=ys, **(told | style))
 
 
-def _mode(line: Sequence[Point]) -> str:
-    return "lines" if len(line) > 1 else "markers"
+def _add_curve(
+    figure: go.Figure, line: Sequence[Point], colour: str, width: float, **style: Any
+) -> None:
+    mode = "lines" if len(line) > 1 else "markers"
+    told = "<b>trial %{text}</b><br>epoch %{x}: %{y:.4f}<extra></extra>"
+    pen = {"color": colour, "width": width}
+    _add(figure, line, mode=mode, line=pen, marker_color=colour, hovertemplate=told, **style)
 
 
 def _told(trial: TrialRecord, *more: str) -> str:
     score = "no score" if trial.score is None else f"score {trial.score:.4f}"
-    return "<br>".join([f"<b>trial {esc(trial.trial)}</b>, {WORDS[trial.status]}", score, *more])
+    return "<br>".join([f"<b>trial {label(trial.trial)}</b>, {WORDS[trial.status]}", score, *more])
 
 
 def _shades(sweep: SweepRecord) -> dict[str, str]:
-    """Return a tint for every scored trial, by rank: one odd score does not wash out the rest."""
+    """Return a tint for every scored trial, by rank: one odd score does not wash out the rest.
+
+    Of many trials only the best tenth is blue, since a mass of tints would hide it.
+    """
     ranked = scored(sweep)
-    return {
-        one.trial: SHADES[-1 - index * len(SHADES) // len(ranked)]
-        for index, one in enumerate(ranked)
-    }
+    if len(ranked) > MANY:
+        blue = len(ranked) // 10
+        tints = [SHADES[-2]] * blue + [PALE] * (len(ranked) - blue)
+    else:
+        tints = [SHADES[-1 - index * len(SHADES) // len(ranked)] for index in range(len(ranked))]
+    return {one.trial: tint for one, tint in zip(ranked, tints, strict=True)}
 
 
 def _curve(trial: TrialRecord, history: History) -> list[Point]:
-    head = f"<b>trial {esc(trial.trial)}</b>, {WORDS[trial.status]}<br>epoch"
-    return [
-        (epoch, round(value, 5), f"{head} {epoch}: {value:.4f}") for epoch, value in sorted(history)
-    ]
+    return [(epoch, round(value, 5), label(trial.trial)) for epoch, value in sorted(history)]
 
 
 def _add_scores(figure: go.Figure, status: TrialStatus, trials: Sequence[TrialRecord]) -> None:
     if trials:
-        points = [(esc(one.trial), one.score, _told(one)) for one in trials]
+        points = [(label(one.trial), one.score, _told(one)) for one in trials]
         _add(figure, points, name=WORDS[status], mode="markers", marker=MARKERS[status])
 
 
@@ -248,7 +258,7 @@ def _add_without_score(figure: go.Figure, trials: Sequence[TrialRecord]) -> None
     """Mark trials without a score on the floor of the chart, since they have no height."""
     if not trials:
         return
-    points = [(esc(one.trial), 0.0, _told(one)) for one in trials]
+    points = [(label(one.trial), 0.0, _told(one)) for one in trials]
     _add(figure, points, name="no score", mode="markers", marker=MARKERS["failed"], yaxis="y2")
     figure.data[-1].update(cliponaxis=False)
     figure.update_layout(
@@ -258,9 +268,9 @@ def _add_without_score(figure: go.Figure, trials: Sequence[TrialRecord]) -> None
 
 def _add_star(figure: go.Figure, sweep: SweepRecord) -> None:
     if sweep.best:
-        points = [(esc(sweep.best.trial), sweep.best.score, _told(sweep.best))]
+        points = [(label(sweep.best.trial), sweep.best.score, _told(sweep.best))]
         star = {"symbol": "star", "size": 17, "color": BEST, "line": {"color": "#fff", "width": 1}}
-        _add(figure, points, name=f"best: {esc(sweep.best.trial)}", mode="markers", marker=star)
+        _add(figure, points, name=f"best: {label(sweep.best.trial)}", mode="markers", marker=star)
 
 
 def _add_ends(figure: go.Figure, sweep: SweepRecord, lines: Mapping[str, list[Point]]) -> None:
@@ -317,14 +327,14 @@ def named_axis(name: str, values: Mapping[str, str]) -> Axis:
 def parameters_chart(sweep: SweepRecord, axes: Sequence[Axis]) -> go.Figure:
     """Draw parallel coordinates lying on their side, so they fit a phone: a line a trial."""
     trials, shades = scored(sweep), _shades(sweep)
-    figure = _figure("", 56 * len(axes) + 40)
+    figure = _figure("", 60 * len(axes) + 40)
     figure.update_layout(margin={"l": 12, "r": 12, "t": 34, "b": 26}, showlegend=False)
     figure.update_xaxes(visible=False, range=[-0.005, 1.005])
     figure.update_yaxes(visible=False, range=[len(axes) - 0.9, -0.1], automargin=False)
     for row, axis in enumerate(axes):
         _add_axis(figure, row, axis)
     width = 1.6 if len(trials) <= MANY else 0.8
-    for shade in SHADES:
+    for shade in (PALE, *SHADES):
         group = [one for one in reversed(trials[1:]) if shades[one.trial] == shade]
         points = [point for one in group for point in (*_path(one, axes), GAP)]
         if points:
@@ -338,7 +348,7 @@ def _path(trial: TrialRecord, axes: Sequence[Axis]) -> list[Point]:
         (
             axis.places.get(trial.trial),
             row,
-            _told(trial, f"{esc(axis.name)}: {esc(axis.texts.get(trial.trial, ''))}"),
+            _told(trial, f"{label(axis.name)}: {label(axis.texts.get(trial.trial, ''))}"),
         )
         for row, axis in enumerate(axes)
     ]
@@ -354,9 +364,9 @@ def _add_axis(figure: go.Figure, row: int, axis: Axis) -> None:
     line = {"color": GREY, "width": 1}
     figure.add_shape(type="line", x0=0, x1=1, y0=row, y1=row, line=line, layer="below")
     plain = {"showarrow": False, "borderpad": 0}
-    name = {"text": f"<b>{esc(axis.name)}</b>", "font": {"color": INK, "size": 13}}
+    name = {"text": f"<b>{label(axis.name)}</b>", "font": {"color": INK, "size": 13}}
     figure.add_annotation(x=0, y=row, xanchor="left", yshift=17, **name, **plain)
     for text, place in axis.ticks.items():
         anchor = "left" if place < 0.02 else "right" if place > 0.98 else "center"
-        tick = {"text": esc(text), "font": {"color": SOFT, "size": 12}}
+        tick = {"text": label(text), "font": {"color": SOFT, "size": 12}}
         figure.add_annotation(x=place, y=row, xanchor=anchor, yshift=-14, **tick, **plain)

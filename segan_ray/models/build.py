@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import nn
 
 from segan_ray.brats import MODALITIES, REGIONS
@@ -32,6 +33,15 @@ def halvings(experiment: Experiment) -> int:
     if experiment.variant == "unet":
         return experiment.segmentor.depth
     return max(experiment.segmentor.depth, experiment.critic.depth)
+
+
+def place(network: nn.Module, device: torch.device) -> nn.Module:
+    """Move a network to the device, channels last: convolutions are faster so."""
+    network.to(device)
+    for parameter in network.parameters():
+        if parameter.dim() == 4:
+            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+    return network
 
 
 def _segan_segmentor(settings: SegmentorSettings) -> Segmentor:

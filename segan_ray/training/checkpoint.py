@@ -25,7 +25,7 @@ from torch.optim import Optimizer
 
 from segan_ray.config import Experiment, build
 from segan_ray.errors import CheckpointError
-from segan_ray.models.build import build_segmentor
+from segan_ray.models.build import build_segmentor, place
 from segan_ray.training.state import Best, TrainingState
 
 CHECKPOINT_VERSION: Final = 1
@@ -86,7 +86,7 @@ def load_segmentor(folder: Path) -> tuple[nn.Module, Experiment]:
         CheckpointError: if ``folder`` is no whole checkpoint of ours.
     """
     experiment = build(read_state(folder)["experiment"], str(folder / STATE))
-    segmentor = build_segmentor(experiment)
+    segmentor = place(build_segmentor(experiment), torch.device("cpu"))
     _load_weights(segmentor, folder / "segmentor.safetensors")
     return segmentor.eval(), experiment
 

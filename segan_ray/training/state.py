@@ -12,7 +12,7 @@ from torch import nn
 from torch.optim import Adam, Optimizer, RMSprop
 
 from segan_ray.config import CriticSettings, Experiment, SegmentorSettings
-from segan_ray.models.build import build_critic, build_segmentor
+from segan_ray.models.build import build_critic, build_segmentor, place
 from segan_ray.training.scores import SCORE
 
 POLY_POWER: Final = 0.9
@@ -74,25 +74,16 @@ def rate_factor(experiment: Experiment, epoch: int) -> float:
 def new_state(experiment: Experiment, device: torch.device) -> TrainingState:
     """Build networks and optimizers, their weights drawn from the experiment's seed."""
     torch.manual_seed(experiment.seed)
-    segmentor = _place(build_segmentor(experiment), device)
+    segmentor = place(build_segmentor(experiment), device)
     critic = build_critic(experiment)
     if critic is not None:
-        _place(critic, device)
+        place(critic, device)
     return TrainingState(
         segmentor,
         critic,
         _optimizer(segmentor, experiment.segmentor),
         None if critic is None else _optimizer(critic, experiment.critic),
     )
-
-
-def _place(network: nn.Module, device: torch.device) -> nn.Module:
-    """Move a network to the device, channels last: convolutions are faster so."""
-    network.to(device)
-    for parameter in network.parameters():
-        if parameter.dim() == 4:
-            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
-    return network
 
 
 def _optimizer(network: nn.Module, settings: SegmentorSettings | CriticSettings) -> Optimizer:

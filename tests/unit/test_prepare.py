@@ -179,7 +179,7 @@ def test_an_impossible_split_is_refused_before_work(folder: Path, tmp_path: Path
 @pytest.mark.parametrize(
     ("damage", "words"),
     [
-        (lambda store: shutil.rmtree(store), "does not exist"),
+        (shutil.rmtree, "does not exist"),
         (lambda store: (store / "manifest.json").unlink(), "no manifest.json"),
         (lambda store: (store / "manifest.json").write_text("{"), "cannot be read"),
         (lambda store: (store / "manifest.json").write_text('{"version": 99}'), "version 99"),

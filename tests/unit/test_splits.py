@@ -62,5 +62,5 @@ def test_shares_that_leave_nobody() -> None:
 
 
 def test_a_share_out_of_range_is_named() -> None:
-    with pytest.raises(SplitError, match="--val 1.5"):
+    with pytest.raises(SplitError, match=r"--val 1\.5"):
         split_settings(val=1.5, gate=0.1, test=0.1, seed=0)

@@ -1,0 +1,157 @@
+"""The command line as users and scripts meet it: real processes, exit codes, streams."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import yaml
+
+COMMANDS = (
+    "phantom", "inspect", "prepare", "train", "tune", "sweeps", "trials", "promote", "evaluate",
+    "report", "ui",
+)  # fmt: skip
+SPACE = {
+    "name": "test",
+    "parameters": {"segmentor.lr": {"type": "float", "low": 1e-5, "high": 1e-2}},
+}
+
+
+def segan(*arguments: object, cwd: Path, home: Path | None = None) -> subprocess.CompletedProcess:
+    environment = {key: value for key, value in os.environ.items() if key != "MLFLOW_TRACKING_URI"}
+    if home is not None:
+        environment["SEGAN_RAY_HOME"] = str(home)
+    return subprocess.run(
+        [sys.executable, "-c", "from segan_ray.cli.main import main; main()", *map(str, arguments)],
+        cwd=cwd, env=environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+
+def refused(result: subprocess.CompletedProcess, words: str) -> None:
+    """Check a user's error: exit 1, words on stderr in one or two lines, nothing on stdout."""
+    assert result.returncode == 1, result.stderr
+    assert words in result.stderr
+    assert result.stdout == ""
+    assert len(result.stderr.strip().splitlines()) <= 2, result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_help_lists_every_command_and_no_stub(tmp_path: Path) -> None:
+    result = segan("--help", cwd=tmp_path)
+    assert result.returncode == 0
+    listed = [line.split()[0] for line in result.stdout.split("Commands:")[1].splitlines() if line]
+    assert set(COMMANDS) == {name for name in listed if name.isalpha() and name.islower()}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help_with_an_example(tmp_path: Path, command: str) -> None:
+    result = segan(command, "--help", cwd=tmp_path)
+    assert result.returncode == 0
+    assert f"Example: segan-ray {command}" in result.stdout
+
+
+@pytest.mark.parametrize("arguments", [["nonsense"], ["prepare"], ["tune", "x", "--nonsense"]])
+def test_wrong_syntax_exits_2(tmp_path: Path, arguments: list[str]) -> None:
+    result = segan(*arguments, cwd=tmp_path)
+    assert result.returncode == 2
+    assert "╭" not in result.stderr
+
+
+def test_phantom_inspect_prepare_as_documents(tmp_path: Path) -> None:
+    made = segan("phantom", "data", "--cases", 8, "--spacing", 4, "--json", cwd=tmp_path)
+    assert json.loads(made.stdout) == {"out": "data", "layout": "brats2021", "cases": 8}
+    seen = json.loads(segan("inspect", "data", "--json", cwd=tmp_path).stdout)
+    assert (seen["layout"], seen["ok"], seen["bad"]) == ("brats2021", 8, 0)
+    assert set(seen["cases"][0]) == {"case", "patient", "ok", "problems", "regions"}
+    stored = json.loads(segan("prepare", "data", "store", "--json", cwd=tmp_path).stdout)
+    assert stored["cases"] == 8
+    assert stored["skipped"] == []
+    assert sum(map(len, stored["splits"].values())) == 8
+    assert list(stored["splits"]) == ["train", "val", "gate", "test"]
+
+
+def test_inspect_says_what_is_wrong_and_exits_1(folder: Path, tmp_path: Path) -> None:
+    bad = sorted(folder.iterdir())[0]
+    (bad / f"{bad.name}_t1.nii.gz").unlink()
+    result = segan("inspect", folder, "--json", cwd=tmp_path)
+    assert result.returncode == 1
+    document = json.loads(result.stdout)
+    assert document["bad"] == 1
+    assert "t1 volume is missing" in document["cases"][0]["problems"][0]
+    assert "regions" not in document["cases"][0]
+
+
+def _remove(path: Path) -> None:
+    path.unlink()
+
+
+def _truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:5000])
+
+
+def _shrink(path: Path) -> None:
+    image = nib.load(path)
+    nib.save(nib.Nifti1Image(np.asarray(image.dataobj)[:-2], image.affine), path)
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (_remove, "the t2 volume is missing"),
+        (_truncate, "_t2.nii.gz"),
+        (_shrink, "They must share one grid"),
+    ],
+)
+def test_prepare_refuses_a_bad_case(folder: Path, tmp_path: Path, damage, words: str) -> None:
+    case = sorted(folder.iterdir())[0]
+    damage(case / f"{case.name}_t2.nii.gz")
+    refused(segan("prepare", folder, tmp_path / "out" / "store", cwd=tmp_path), words)
+    assert not (tmp_path / "out").exists()
+
+
+def test_prepare_refuses_a_folder_without_cases(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    refused(segan("prepare", "empty", "store", cwd=tmp_path), "no BRATS case found")
+    assert not (tmp_path / "store").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"parameters": {"critic.dept": {"type": "int", "low": 1, "high": 2}}}, "critic.depth"),
+        ({"objective": {"metric": "val/dise"}}, "no trial reports the metric 'val/dise'"),
+        ({}, "does not exist"),
+    ],
+    ids=["path", "metric", "store"],
+)
+def test_tune_refuses_before_ray_starts(tmp_path: Path, change: dict, words: str) -> None:
+    (tmp_path / "space.yaml").write_text(yaml.safe_dump({**SPACE, **change}))
+    home = tmp_path / "home"
+    refused(segan("tune", "none", "--space", "space.yaml", cwd=tmp_path, home=home), words)
+    assert not home.exists()
+
+
+def test_a_space_file_that_is_not_there(tmp_path: Path) -> None:
+    refused(segan("tune", "store", "--space", "none.yaml", cwd=tmp_path), "no such file")
+
+
+@pytest.mark.parametrize("name", ["../escape", "a b", ""])
+def test_a_name_cannot_leave_its_folder(store: Path, tmp_path: Path, name: str) -> None:
+    (tmp_path / "space.yaml").write_text(yaml.safe_dump(SPACE))
+    result = segan(
+        "tune", store, "--space", "space.yaml", "--name", name or "/", cwd=tmp_path,
+        home=tmp_path / "home",
+    )  # fmt: skip
+    refused(result, "cannot name a sweep")
+
+
+def test_debug_shows_where(tmp_path: Path) -> None:
+    result = segan("prepare", "none", "store", "--debug", cwd=tmp_path)
+    assert result.returncode == 1
+    assert "Traceback" in result.stderr

@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from segan_ray.training.losses import dice_cross_entropy, multi_scale_l1, soft_dice_loss
+
+
+def test_the_multi_scale_loss_worked_out_by_hand() -> None:
+    """Scale 0 differs by 1 in one of four values, scale 1 by 2 in both: 0.25 and 2."""
+    predicted = [torch.tensor([1.0, 0, 0, 0]), torch.tensor([3.0, 1.0])]
+    true = [torch.tensor([0.0, 0, 0, 0]), torch.tensor([1.0, -1.0])]
+    equal = multi_scale_l1(predicted, true, scale_weights=[1, 1])
+    assert equal.item() == pytest.approx((0.25 + 2) / 2)
+    weighted = multi_scale_l1(predicted, true, scale_weights=[3, 1])
+    assert weighted.item() == pytest.approx((3 * 0.25 + 1 * 2) / 4)
+    assert multi_scale_l1(predicted, true, scale_weights=[0, 1]).item() == pytest.approx(2)
+
+
+def test_the_scale_of_the_weights_does_not_matter() -> None:
+    features = [torch.randn(2, 3, 4, 4), torch.randn(2, 6, 2, 2)]
+    other = [torch.randn_like(scale) for scale in features]
+    one = multi_scale_l1(features, other, scale_weights=[1, 2])
+    ten = multi_scale_l1(features, other, scale_weights=[10, 20])
+    torch.testing.assert_close(one, ten)
+
+
+def test_a_weight_missing_is_an_error() -> None:
+    with pytest.raises(ValueError, match="zip"):
+        multi_scale_l1([torch.zeros(1)] * 2, [torch.zeros(1)] * 2, scale_weights=[1.0])
+
+
+def test_soft_dice_worked_out_by_hand() -> None:
+    truth = torch.tensor([1.0, 1, 0, 0]).view(1, 1, 2, 2)
+    half = torch.full((1, 1, 2, 2), 0.5)
+    # shared 1, size 2 + 2: Dice (2·1 + s) / (4 + s)
+    assert soft_dice_loss(half, truth, smoothing=1).item() == pytest.approx(1 - 3 / 5)
+    assert soft_dice_loss(truth, truth, smoothing=1).item() == 0
+    empty = torch.zeros_like(truth)
+    assert soft_dice_loss(empty, empty, smoothing=1).item() == 0
+    assert soft_dice_loss(half, empty, smoothing=2).item() == pytest.approx(1 - 2 / 4)
+
+
+def test_two_halves_average_to_the_whole() -> None:
+    torch.manual_seed(0)
+    probability, truth = torch.rand(6, 3, 8, 8), (torch.rand(6, 3, 8, 8) > 0.7).float()
+    whole = soft_dice_loss(probability, truth, smoothing=50)
+    halves = [
+        soft_dice_loss(probability[part], truth[part], smoothing=50)
+        for part in (slice(0, 3), slice(3, 6))
+    ]
+    torch.testing.assert_close(whole, sum(halves) / 2)
+
+
+def test_the_baselines_loss_is_finite_at_the_ends() -> None:
+    truth = torch.tensor([0.0, 1.0]).view(1, 1, 1, 2)
+    wrong = (1 - truth).requires_grad_()
+    loss = dice_cross_entropy(wrong, truth, smoothing=1)
+    loss.backward()
+    assert torch.isfinite(loss)
+    assert torch.isfinite(wrong.grad).all()

@@ -1,0 +1,381 @@
+"""The page of a sweep: self-contained, safe, complete, and there whatever the sweep came to."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import random
+import re
+import time
+from dataclasses import replace
+from html.parser import HTMLParser
+from itertools import pairwise
+
+import pytest
+from plotly.offline import get_plotlyjs
+
+from segan_ray.brats import REGIONS
+from segan_ray.errors import DataError
+from segan_ray.evaluation.report import SweepReport, render_report, write_report
+from segan_ray.search.ranking import SweepRecord, TrialRecord, rank
+
+EVIL = '</script><script>alert("x")</script><img src=http://evil.example/x onerror=alert(1)>'
+PNG = b"\x89PNG\r\n\x1a\n not much of a picture"
+VOID = {"meta", "img", "br", "wbr", "link", "input", "hr"}
+
+
+class Outline(HTMLParser):
+    """Elements in order with their attributes and text; refuses what is not nested well."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.rows: list[list[str]] = []
+        self._open: list[str] = []
+        self.feed(page)
+        assert self._open == []
+
+    def handle_starttag(self, tag, attributes):
+        self.elements.append((tag, dict(attributes)))
+        if tag not in VOID:
+            self._open.append(tag)
+        if tag == "tr":
+            self.rows.append([])
+        elif tag in {"td", "th"} and "tr" in self._open:
+            self.rows[-1].append("")
+
+    def handle_endtag(self, tag):
+        assert self._open.pop() == tag
+
+    def handle_data(self, data):
+        if {"td", "th"} & set(self._open):
+            self.rows[-1][-1] += data
+
+    def named(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.elements if name == tag]
+
+    def row(self, trial: str) -> list[str]:
+        return next(row for row in self.rows if len(row) > 1 and row[1] == trial)
+
+
+def trial(number: int, status="completed", score: float | None = 0.5, **more) -> TrialRecord:
+    params = {
+        "segmentor.lr": 0.000125 * (number + 1),
+        "critic.depth": 1 + number % 3,
+        "training.optimizer": ("adam", "adamw")[number % 2],
+        "loss.scale_weights": [0.52, 1.1, 3.0][: 2 + number % 2],
+    }
+    defaults = {"epochs": 4, "mlflow_run": f"run{number}", "params": params}
+    return TrialRecord(f"{number:04d}", status, score=score, **(defaults | more))
+
+
+def report(*trials: TrialRecord, **more) -> SweepReport:
+    sweep = SweepRecord(
+        sweep="critic",
+        status="finished",
+        metric="val/dice_mean",
+        mode="max",
+        store="9f3c1a7b",
+        created="2026-03-02T09:15:00+00:00",
+        trials=rank(trials, "max"),
+    )
+    defaults = {
+        "space": "name: critic\nobjective: {metric: val/dice_mean}\n",
+        "histories": {
+            one.trial: [(epoch, 0.1 * epoch) for epoch in range(1, one.epochs + 1)]
+            for one in trials
+        },
+        "overlay_png": None,
+        "evaluation": None,
+        "provenance": {"Git commit": "4be1d0c", "Commands": "segan-ray tune store --space F"},
+    }
+    return SweepReport(sweep=sweep, **(defaults | more))
+
+
+def usual() -> tuple[TrialRecord, ...]:
+    reason = "CUDA out of memory."
+    return (
+        trial(0, score=0.71234),
+        trial(1, "stopped", 0.4),
+        trial(2, score=0.8125),
+        trial(3, "failed", None, reason=reason),
+        trial(4, "failed", None, reason=reason),
+    )
+
+
+def summary(dice: float, hd95: float) -> dict:
+    def one(mean: float) -> dict:
+        return {"mean": mean, "median": mean, "ci95": [mean * 0.9, mean * 1.1]}
+
+    scores = {"dice": dice, "precision": 0.9, "sensitivity": 0.8, "specificity": 1.0, "hd95": hd95}
+    return {region: {name: one(mean) for name, mean in scores.items()} for region in REGIONS}
+
+
+def evaluation() -> dict:
+    patients = ("p1", "p1", "p2", "p3")  # one patient has two visits
+    return {
+        "model": "models:/segan@champion",
+        "split": "test",
+        "cases": [{"case": f"c{i}", "patient": one} for i, one in enumerate(patients)],
+        "summary": summary(0.8642, 4.25),
+        "references": {"threshold": summary(0.4218, 31.06), "unet": summary(0.8517, 5.14)},
+    }
+
+
+def markup(page: str) -> str:
+    """Return the page without Plotly's own code."""
+    library = get_plotlyjs()
+    assert page.count(library) == 1
+    return page.replace(library, "")
+
+
+def charts(page: str) -> dict[str, dict]:
+    pattern = r'<script type="application/json" data-chart="chart-(\w+)">(.*?)</script>'
+    return {name: json.loads(data) for name, data in re.findall(pattern, page, flags=re.DOTALL)}
+
+
+def test_page_loads_nothing_from_anywhere():
+    page = markup(render_report(report(*usual(), overlay_png=PNG, evaluation=evaluation())))
+    outline = Outline(page)
+    sources = [
+        value
+        for _, attributes in outline.elements
+        for name, value in attributes.items()
+        if name in {"src", "href", "srcset", "data", "action", "poster"}
+    ]
+    assert sources
+    assert all(value.startswith(("#", "data:")) for value in sources)
+    assert outline.named("link") == []
+    assert "@import" not in page
+    assert "url(" not in page
+    assert "http:" not in page
+    assert "https:" not in page
+
+
+def test_page_is_a_document_with_language_title_headings_and_alternatives():
+    page = markup(render_report(report(*usual(), overlay_png=PNG, evaluation=evaluation())))
+    outline = Outline(page)
+    assert page.startswith("<!DOCTYPE html>")
+    assert outline.named("html") == [{"lang": "en"}]
+    assert any(meta.get("name") == "viewport" for meta in outline.named("meta"))
+    levels = [int(tag[1]) for tag, _ in outline.elements if re.fullmatch("h[1-6]", tag)]
+    assert levels[0] == 1
+    assert levels.count(1) == 1
+    assert all(after - before <= 1 for before, after in pairwise(levels))
+    (picture,) = outline.named("img")
+    assert picture["alt"]
+    assert all(cell.get("scope") for cell in outline.named("th"))
+    anchors = {link["href"] for link in outline.named("a")}
+    assert anchors == {f"#{part['id']}" for part in outline.named("section")}
+
+
+def test_leaderboard_shows_the_numbers_given():
+    outline = Outline(markup(render_report(report(*usual()))))
+    best = outline.row("0002")
+    assert best[0] == "1 ★"
+    assert best[2:] == ["●completed", "4", "0.8125", "0.000375", "3", "adam", "0.52, 1.1"]
+    assert outline.row("0000")[4] == "0.7123"
+    assert outline.row("0001")[2:5] == ["■stopped early", "4", "0.4000"]
+    assert outline.row("0001")[-1] == "0.52, 1.1, 3.0"
+    assert outline.row("0003")[:5] == ["–", "0003", "✕failed", "4", "–"]
+
+
+def test_a_parameter_that_a_trial_did_not_draw_is_a_dash():
+    some = trial(0, params={"critic.depth": 2}), trial(1, params={"critic.lr": 6.25e-05})
+    outline = Outline(markup(render_report(report(*some))))
+    assert outline.row("0000")[-2:] == ["2", "–"]
+    assert outline.row("0001")[-2:] == ["–", "6.25e-5"]
+
+
+def test_evaluation_stands_beside_its_references_with_its_patients():
+    page = markup(render_report(report(*usual(), evaluation=evaluation())))
+    champion, threshold, unet = (
+        next(row for row in Outline(page).rows if row[0].startswith(name))
+        for name in ("Champion", "Threshold", "U-Net")
+    )
+    assert champion[1:3] == ["0.864 0.778–0.951", "4.2 3.8–4.7"]
+    assert threshold[1:3] == ["0.422 0.380–0.464", "31.1 28.0–34.2"]
+    assert unet[1].startswith("0.852 ")
+    assert "3 test patients (4 cases)" in page
+    # Best of a column: the highest Dice and the lowest distance, both the champion's.
+    assert "<strong>0.864</strong>" in page
+    assert "<strong>4.2</strong>" in page
+    assert "<strong>31.1</strong>" not in page
+
+
+def test_headline_names_best_trial_evaluation_and_how_trials_ended():
+    page = markup(render_report(report(*usual(), evaluation=evaluation())))
+    lead = re.sub("<[^>]+>", "", re.search('<p class="lead">(.*?)</p>', page).group(1))
+    assert lead == (
+        "Trial 0002 is the best: it reached val/dice_mean 0.812. On 3 test patients the evaluated "
+        "model reaches a whole-tumour Dice of 0.864 (95% interval 0.778–0.951). "
+        "5 trials: 2 completed, 1 stopped early, 2 failed."
+    )
+    assert "2 March 2026, 09:15 UTC · finished" in page
+
+
+def test_failures_are_told_once_for_each_reason():
+    page = render_report(report(*usual(), trial(5, "failed", None, epochs=1)))
+    assert page.count("CUDA out of memory.") == 1
+    assert "2 trials (0003, 0004)</strong>: CUDA out of memory." in page
+    assert "Trial 0005, after 1 epoch</strong>: No reason was recorded." in page
+
+
+def test_whatever_comes_from_outside_is_shown_and_never_run():
+    evil = trial(0, params={EVIL: EVIL, "list": [EVIL]}, reason=EVIL)
+    evil = replace(evil, trial=EVIL, status="failed")
+    document = evaluation() | {"model": EVIL, "split": EVIL, "references": {EVIL: summary(0.1, 9)}}
+    whole = report(
+        evil, *usual(), space=EVIL, evaluation=document, overlay_png=PNG, provenance={EVIL: EVIL}
+    )
+    names = {"sweep": EVIL, "metric": EVIL, "store": EVIL, "created": EVIL}
+    page = markup(render_report(replace(whole, sweep=replace(whole.sweep, **names))))
+    harmless = markup(render_report(report(*usual(), evaluation=document, overlay_png=PNG)))
+    outline = Outline(page)
+    assert EVIL not in page
+    assert len(outline.named("img")) == 1
+    assert len(outline.named("script")) == len(Outline(harmless).named("script"))
+    assert not any("onerror" in attributes for _, attributes in outline.elements)
+    # Plotly makes elements of tags in its labels, so they come to it escaped as well.
+    assert set(charts(page)) == {"history", "curves", "parameters"}
+    assert "<img" not in json.dumps(charts(page))
+    assert "&lt;img" in json.dumps(charts(page))
+
+
+def test_page_of_a_sweep_in_which_every_trial_failed():
+    failed = [trial(i, "failed", None, epochs=0, reason="No GPU.") for i in range(3)]
+    page = markup(render_report(report(*failed)))
+    Outline(page)
+    assert "No trial has a score. 3 trials: all failed." in page
+    assert "No GPU." in page
+    assert charts(page) == {}
+
+
+def test_page_of_a_sweep_without_a_trial():
+    page = markup(render_report(report(provenance={}, space="")))
+    Outline(page)
+    assert "No trial has a score." in page
+
+
+def test_page_of_a_single_trial():
+    page = markup(render_report(report(trial(0, score=0.61))))
+    assert "The only trial reached val/dice_mean <strong>0.610</strong>." in page
+    assert set(charts(page)) == {"curves"}
+
+
+def test_sections_without_content_are_left_out():
+    page = render_report(report(*usual()))
+    assert "Truth and prediction" not in page
+    assert "Test patients" not in page
+    assert "Dice, whole tumour" not in page
+
+
+def test_picture_is_inside_the_page_and_its_colours_are_named():
+    page = render_report(report(*usual(), overlay_png=PNG))
+    assert f"data:image/png;base64,{base64.b64encode(PNG).decode()}" in page
+    for colour, region in (
+        ("#E69F00", "whole tumour"),
+        ("#56B4E9", "tumour core"),
+        ("#CC79A7", "enhancing tumour"),
+    ):
+        assert re.search(f'{colour}"></span>{region}', page)
+
+
+def test_space_and_commands_are_shown():
+    page = render_report(report(*usual()))
+    assert "name: critic\nobjective: {metric: val/dice_mean}" in page
+    assert "<pre><code>segan-ray tune store --space F</code></pre>" in page
+
+
+@pytest.mark.parametrize(("mode", "expected"), [("max", [0.7, 0.7, 0.9]), ("min", [0.7, 0.4, 0.4])])
+def test_best_so_far_follows_the_order_of_trials(mode, expected):
+    some = [trial(0, score=0.7), trial(1, score=0.4), trial(2, score=0.9)]
+    given = report(*some)
+    sweep = replace(given.sweep, mode=mode, trials=rank(some, mode))
+    drawn = charts(markup(render_report(replace(given, sweep=sweep))))["history"]["data"]
+    so_far = next(one for one in drawn if one["name"] == "best so far")
+    assert so_far["x"] == ["0000", "0001", "0002"]
+    assert so_far["y"] == expected
+
+
+def test_curves_mark_where_stopped_and_failed_trials_end():
+    drawn = charts(markup(render_report(report(*usual()))))["curves"]["data"]
+    ends = {one["name"]: sorted(one["text"]) for one in drawn if one["mode"] == "markers"}
+    assert ends == {"stopped early": ["0001"], "failed": ["0003", "0004"]}
+    best = next(one for one in drawn if one.get("name") == "best: 0002")
+    assert best["y"] == pytest.approx([0.1, 0.2, 0.3, 0.4])
+
+
+def test_parameters_have_an_axis_for_each_entry_of_a_list():
+    layout = charts(markup(render_report(report(*usual()))))["parameters"]["layout"]
+    texts = [one["text"] for one in layout["annotations"]]
+    names = [text for text in texts if text.startswith("<b>")]
+    assert names == [
+        "<b>val/dice_mean</b>",
+        "<b>segmentor.lr</b>",
+        "<b>critic.depth</b>",
+        "<b>training.optimizer</b>",
+        "<b>loss.scale_weights[0]</b>",
+        "<b>loss.scale_weights[1]</b>",
+        "<b>loss.scale_weights[2]</b>",
+    ]
+
+
+def test_numbers_that_are_not_finite_leave_a_readable_page():
+    nan, infinite = float("nan"), float("inf")
+    broken = trial(7, score=nan, params={"segmentor.lr": infinite, "critic.depth": nan})
+    histories = {"0000": [(1, 0.2), (2, nan)], "0007": [(1, infinite)]}
+    page = markup(render_report(report(*usual(), broken, histories=histories)))
+    assert set(charts(page)) == {"history", "curves", "parameters"}
+    assert not re.search(r"[:,\[](NaN|-?Infinity)", json.dumps(charts(page)))
+
+
+def test_five_hundred_trials_are_quick_and_fit_an_email(tmp_path):
+    chance = random.Random(0)
+    status = ("completed", "stopped", "completed", "failed")
+    trials = [
+        trial(i, status[i % 4], None if status[i % 4] == "failed" else chance.random(), epochs=100)
+        for i in range(500)
+    ]
+    histories = {one.trial: [(epoch, chance.random()) for epoch in range(1, 101)] for one in trials}
+    start = time.perf_counter()
+    write_report(report(*trials, histories=histories), tmp_path / "report.html")
+    assert time.perf_counter() - start < 10
+    assert (tmp_path / "report.html").stat().st_size < 10e6
+
+
+def test_report_is_written_whole_and_replaces_the_old(tmp_path):
+    out = tmp_path / "report.html"
+    out.write_text("old")
+    given = report(*usual())
+    write_report(given, out)
+    assert out.read_text(encoding="utf-8") == render_report(given)
+    assert list(tmp_path.iterdir()) == [out]
+
+
+def test_failing_to_write_leaves_the_old_page_and_nothing_else(tmp_path, monkeypatch):
+    out = tmp_path / "report.html"
+    out.write_text("old")
+
+    def full(*paths):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(DataError, match=r"report\.html.*No space left on device"):
+        write_report(report(*usual()), out)
+    assert out.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [out]
+
+
+def test_a_folder_that_is_not_there_is_told(tmp_path):
+    with pytest.raises(DataError, match="there is no folder"):
+        write_report(report(*usual()), tmp_path / "none" / "report.html")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_in_the_place_of_the_page_is_told(tmp_path):
+    (tmp_path / "report.html").mkdir()
+    with pytest.raises(DataError, match="cannot be written"):
+        write_report(report(*usual()), tmp_path / "report.html")
+    assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
