@@ -224,5 +224,7 @@ def _with_truth(store: Path, manifest: Manifest, split: SplitName) -> tuple[Prep
 def _open_array(path: Path) -> np.ndarray:
     try:
         return np.load(path, mmap_mode="r", allow_pickle=False)  # type: ignore[no-any-return]
-    except (OSError, ValueError) as error:
+    except OSError as error:
         raise StoreError(f"{path}: cannot be read ({error}). Prepare the store again.") from None
+    except ValueError:
+        raise StoreError(f"{path}: is damaged. Prepare the store again.") from None

@@ -135,6 +135,11 @@ def ended_as(result: dict[str, Any] | None, crashed: bool) -> Outcome:
 
 def _cause(trial: Trial) -> str:
     """Return the last line of the innermost error: what went wrong, not where Ray saw it."""
-    text = str(trial.get_error() or trial.get_pickled_error() or "")
+    try:
+        text = Path(trial.error_file).read_text(encoding="utf-8")
+    except OSError:
+        text = ""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return lines[-1] if lines else "The trial's process died."
+    if not lines:
+        return "The trial's process died."
+    return lines[-1].removeprefix("segan_ray.errors.")

@@ -1,0 +1,101 @@
+"""One real sweep on a real local Ray cluster, shared by the tests that look at its traces."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from segan_ray.data.store import read_manifest
+from segan_ray.home import Home
+from segan_ray.orchestration.progress import TrialEvent
+from segan_ray.orchestration.sweep import run_sweep
+from segan_ray.search.space import SearchSpace
+from segan_ray.tracking.card import StoreCard
+
+# After orchestration, which sets Ray up before importing it.
+import ray  # isort: skip
+
+SWEEP = "stops-early"
+EPOCHS = 3
+SPACE = SearchSpace.model_validate(
+    {
+        "name": "test",
+        "base": {
+            "segmentor": {"base_width": 4, "depth": 2},
+            "critic": {"base_width": 4, "depth": 1},
+            "training": {"epochs": EPOCHS, "steps_per_epoch": 6, "batch_size": 4, "crop": 48},
+        },
+        "parameters": {
+            "segmentor.lr": {"type": "float", "low": 1e-7, "high": 1e-2, "log": True},
+            "loss.scale_weights": {"type": "floats", "length": 2, "low": 0.1, "high": 4},
+        },
+        "sampler": {"type": "tpe", "seed": 1, "startup_trials": 2},
+        "scheduler": {"type": "asha", "grace_period": 1, "reduction_factor": 2},
+        "budget": {"trials": 4},
+    }
+)
+
+
+@dataclass
+class FinishedSweep:
+    """A sweep's records, what its watcher heard, and the placement groups it saw."""
+
+    home: Home
+    store: Path
+    events: list[TrialEvent] = field(default_factory=list)
+    groups: list[int] = field(default_factory=list)
+
+
+def live_placement_groups() -> int:
+    """Return how many placement groups hold or want resources."""
+    table = ray.util.placement_group_table()
+    return sum(group["state"] != "REMOVED" for group in table.values())
+
+
+def eventually(holds: Callable[[], bool], within_s: float = 30.0) -> bool:
+    """Tell whether something comes true in time, looking ten times a second."""
+    never = threading.Event()
+    deadline = time.monotonic() + within_s
+    while not holds():
+        if time.monotonic() > deadline:
+            return False
+        never.wait(0.1)
+    return True
+
+
+def card(store: Path) -> StoreCard:
+    manifest = read_manifest(store)
+    counts: dict[str, int] = {name: len(members) for name, members in manifest.splits.items()}
+    return StoreCard(store, manifest.fingerprint, counts)
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[None]:
+    """A local cluster with two cores, on loopback."""
+    ray.init(num_cpus=2, log_to_driver=False, _node_ip_address="127.0.0.1")
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def sweep(cluster: None, store: Path, tmp_path_factory: pytest.TempPathFactory) -> FinishedSweep:
+    """A finished sweep of four trials, one at a time, so that each needs what the last held."""
+    finished = FinishedSweep(Home.at(tmp_path_factory.mktemp("home")), store)
+
+    def watch(event: TrialEvent) -> None:
+        finished.events.append(event)
+        finished.groups.append(live_placement_groups())
+
+    one_at_a_time = SPACE.model_copy(
+        update={"budget": SPACE.budget.model_copy(update={"max_concurrent": 1})}
+    )
+    run_sweep(
+        one_at_a_time, "name: test\n", SWEEP, store, card(store), finished.home,
+        trials=SPACE.budget.trials, on_event=watch,
+    )  # fmt: skip
+    return finished

@@ -1,0 +1,164 @@
+"""What a sweep leaves: in Ray, in Optuna, in MLflow."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import optuna
+import pytest
+from mlflow import MlflowClient
+from optuna.trial import TrialState
+
+from segan_ray.config import load_experiment
+from segan_ray.errors import SweepError
+from segan_ray.home import Home
+from segan_ray.orchestration.sweep import run_single, run_sweep
+from segan_ray.search.space import METRICS
+from segan_ray.tracking.sweeps import list_sweeps, read_sweep
+from segan_ray.training.checkpoint import load_segmentor
+from tests.integration.conftest import (
+    EPOCHS,
+    SPACE,
+    SWEEP,
+    FinishedSweep,
+    card,
+    eventually,
+    live_placement_groups,
+)
+
+pytestmark = pytest.mark.slow
+
+TINY = [
+    "segmentor.base_width=4", "segmentor.depth=2", "critic.base_width=4", "critic.depth=1",
+    "training.epochs=2", "training.steps_per_epoch=3", "training.batch_size=4", "training.crop=48",
+]  # fmt: skip
+
+
+def test_after_an_early_stop_its_placement_group_is_gone_and_the_next_trial_runs(
+    sweep: FinishedSweep,
+) -> None:
+    stopped = [event.trial for event in sweep.events if event.status == "stopped"]
+    assert stopped, "no trial was stopped early: the space must make one"
+    # While a trial trains, only its driver and its workers hold groups; a group that leaked
+    # from the trial before would add to them.
+    training = [
+        groups
+        for event, groups in zip(sweep.events, sweep.groups, strict=True)
+        if event.status == "running" and event.epoch > 1
+    ]
+    assert max(training) == min(training)
+    assert eventually(lambda: live_placement_groups() == 0)
+    assert {event.trial for event in sweep.events if event.epoch} == {"000", "001", "002", "003"}
+
+
+def test_each_trial_is_told_to_optuna_as_what_it_was(sweep: FinishedSweep) -> None:
+    study = optuna.load_study(study_name=SWEEP, storage=sweep.home.optuna_storage)
+    record = read_sweep(sweep.home, SWEEP)
+    states = {"completed": TrialState.COMPLETE, "stopped": TrialState.PRUNED}
+    assert len(study.trials) == 4
+    for trial in record.trials:
+        told = study.trials[int(trial.trial)]
+        assert told.state == states[trial.status]
+        assert list(told.intermediate_values) == list(range(1, trial.epochs + 1))
+        assert max(told.intermediate_values.values()) == trial.score
+        if trial.status == "completed":
+            assert told.value == trial.score
+
+
+def test_mlflow_has_one_parent_and_one_run_a_trial(sweep: FinishedSweep) -> None:
+    client = MlflowClient(sweep.home.tracking_uri)
+    experiment = client.get_experiment_by_name("segan-ray")
+    runs = client.search_runs([experiment.experiment_id], "tags.`segan.kind` != 'evaluation'")
+    parents = [run for run in runs if run.data.tags["segan.kind"] == "sweep"]
+    trials = [run for run in runs if run.data.tags["segan.kind"] == "trial"]
+    assert [run.data.tags["segan.sweep"] for run in parents] == [SWEEP]
+    assert sorted(run.data.tags["segan.trial"] for run in trials) == ["000", "001", "002", "003"]
+    assert {run.info.status for run in runs} == {"FINISHED"}
+    for run in trials:
+        assert run.data.tags["mlflow.parentRunId"] == parents[0].info.run_id
+        assert set(run.data.metrics) == set(METRICS)
+        assert run.data.params["training.epochs"] == str(EPOCHS)
+        assert run.data.params["segmentor.lr"] == str(
+            json.loads(run.data.tags["segan.params"])["segmentor.lr"]
+        )
+        steps = [
+            point.step for point in client.get_metric_history(run.info.run_id, "val/dice_mean")
+        ]
+        assert steps == list(range(1, int(run.data.tags["segan.epochs"]) + 1))
+        (used,) = run.inputs.dataset_inputs
+        assert used.dataset.digest == run.data.tags["segan.store"]
+        kept = {item.path for item in client.list_artifacts(run.info.run_id)}
+        assert kept == {"checkpoint", "overlays"}
+
+
+def test_the_best_checkpoint_of_a_trial_is_the_one_kept(sweep: FinishedSweep) -> None:
+    record = read_sweep(sweep.home, SWEEP)
+    client = MlflowClient(sweep.home.tracking_uri)
+    for trial in record.trials:
+        uri = client.get_run(trial.mlflow_run).info.artifact_uri
+        folder = Path(uri.removeprefix("file://")) / "checkpoint"
+        state = json.loads((folder / "state.json").read_text())
+        assert state["best"]["scores"]["val/dice_mean"] == trial.score
+        assert state["epoch"] == state["best"]["epoch"]
+        load_segmentor(folder)
+
+
+def test_sweeps_are_listed_with_their_best(sweep: FinishedSweep) -> None:
+    (listed,) = list_sweeps(sweep.home)
+    assert listed.status == "finished"
+    assert listed.best is not None
+    assert listed.best.score == max(trial.score or 0 for trial in listed.trials)
+
+
+def test_an_unknown_sweep_names_the_nearest(sweep: FinishedSweep) -> None:
+    with pytest.raises(SweepError, match=f"Did you mean '{SWEEP}'"):
+        read_sweep(sweep.home, "stop-early")
+
+
+def test_a_name_that_is_taken_is_refused(sweep: FinishedSweep) -> None:
+    with pytest.raises(SweepError, match="exists already"):
+        run_sweep(
+            SPACE, "", SWEEP, sweep.store, card(sweep.store), sweep.home, trials=1,
+            on_event=lambda event: None,
+        )  # fmt: skip
+
+
+def test_a_trial_that_raises_fails_with_its_cause(
+    cluster: None, store: Path, tmp_path: Path
+) -> None:
+    broken = tmp_path / "store"
+    shutil.copytree(store, broken)
+    for image in broken.glob("cases/*/image.npy"):
+        image.write_bytes(b"no array")
+    home = Home.at(tmp_path / "home")
+    with pytest.raises(SweepError, match=r"All 1 trials of 'broken' failed.*image\.npy"):
+        run_sweep(
+            SPACE, "", "broken", broken, card(broken), home, trials=1, on_event=lambda event: None
+        )
+    (trial,) = read_sweep(home, "broken").trials
+    assert trial.status == "failed"
+    assert "image.npy" in (trial.reason or "")
+    study = optuna.load_study(study_name="broken", storage=home.optuna_storage)
+    assert [told.state for told in study.trials] == [TrialState.FAIL]
+
+
+def test_two_workers_train_one_model(cluster: None, store: Path, tmp_path: Path) -> None:
+    experiment = load_experiment(None, [*TINY, "resources.workers=2"])
+    home = Home.at(tmp_path / "home")
+    result = run_single(experiment, "pair", store, card(store), home, on_event=lambda event: None)
+    assert result.epochs == 2
+    assert result.checkpoint.is_dir()
+    load_segmentor(result.checkpoint)
+    client = MlflowClient(home.tracking_uri)
+    assert client.get_run(result.run).data.tags["segan.kind"] == "train"
+
+
+def test_more_than_the_cluster_has_is_refused_with_the_numbers(
+    cluster: None, store: Path, tmp_path: Path
+) -> None:
+    experiment = load_experiment(None, [*TINY, "resources.workers=3"])
+    home = Home.at(tmp_path / "home")
+    with pytest.raises(SweepError, match="asks for 3 CPU"):
+        run_single(experiment, "big", store, card(store), home, on_event=lambda event: None)
