@@ -103,4 +103,4 @@ def ui(
 
     where = Home.at(home)
     show.note(f"MLflow UI of {where.tracking_uri}: http://127.0.0.1:{port} (Ctrl-C ends it)")
-    raise typer.Exit(serve_ui(where, port))
+    serve_ui(where, port)

@@ -13,7 +13,7 @@ from scipy.ndimage import binary_erosion, zoom
 from torch import nn
 
 from segan_ray.brats import MODALITIES, REGIONS, Region
-from segan_ray.data.store import PreparedCase
+from segan_ray.data.store import BRAIN_BIT, PreparedCase
 from segan_ray.evaluation.inference import predict_slices
 
 # Okabe and Ito's palette: tellable apart with any colour vision.
@@ -23,7 +23,7 @@ COLOURS: Final[dict[Region, tuple[int, int, int]]] = {
     "enhancing": (204, 121, 167),
 }
 SHOWN: Final = ("flair", "t1ce")
-PANEL: Final = 224
+PANEL: Final = 288
 CAPTION: Final = 18
 CASES: Final = 3
 
@@ -64,7 +64,7 @@ def _row(
     truth = np.stack([mask & (1 << bit) != 0 for bit in range(len(REGIONS))])
     image = case.image()[position].astype(np.float32)
     panels = [
-        outlined(image[MODALITIES.index(name)], regions)
+        outlined(image[MODALITIES.index(name)], mask & BRAIN_BIT != 0, regions)
         for regions in (truth, predicted)
         for name in SHOWN
     ]
@@ -72,13 +72,16 @@ def _row(
 
 
 def outlined(
-    image: Float[np.ndarray, "left back"], regions: Bool[np.ndarray, "region left back"]
+    image: Float[np.ndarray, "left back"],
+    brain: Bool[np.ndarray, "left back"],
+    regions: Bool[np.ndarray, "region left back"],
 ) -> UInt8[np.ndarray, "height width rgb"]:
     """Return a z-scored slice as an upright RGB panel with each region's outline on it."""
     # Stored slices run left × back; on the page that is across × down, as radiologists look.
-    upright = np.moveaxis(image, 0, 1)
+    shown = np.where(brain, np.clip((image + 2.5) / 6, 0, 1), 0)
+    upright = np.moveaxis(shown, 0, 1)
     scale = PANEL / max(upright.shape)
-    grey = np.clip((zoom(upright, scale, order=1) + 2.0) / 5.5, 0, 1) * 255
+    grey = np.clip(zoom(upright, scale, order=3), 0, 1) * 255
     panel = np.repeat(grey.astype(np.uint8)[..., None], 3, axis=2)
     for name, region in zip(REGIONS, regions, strict=True):
         shape = zoom(np.moveaxis(region, 0, 1).astype(np.float32), scale, order=1) > 0.5

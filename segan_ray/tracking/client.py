@@ -64,7 +64,9 @@ def experiment_id(client: MlflowClient, home: Home) -> str:
     # A server decides where its artifacts go; our own database keeps them beside itself.
     own = "MLFLOW_TRACKING_URI" not in os.environ
     location = home.artifacts.as_uri() if own else None
-    return str(client.create_experiment(EXPERIMENT, artifact_location=location))
+    # The kind tells MLflow's UI to open on runs and their metrics, not on traces of chats.
+    kind = {"mlflow.experimentKind": "custom_model_development"}
+    return str(client.create_experiment(EXPERIMENT, artifact_location=location, tags=kind))
 
 
 def search(client: MlflowClient, query: str) -> list[Run]:

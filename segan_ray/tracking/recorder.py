@@ -8,6 +8,7 @@ growing pauses, before the record after it.
 from __future__ import annotations
 
 import contextlib
+import getpass
 import json
 import logging
 import queue
@@ -203,7 +204,14 @@ def _persist(write: Callable[[], None]) -> None:
 
 
 def _common_tags(name: str, store: StoreCard) -> dict[str, str]:
-    tags = {names.SWEEP: name, names.STORE: store.fingerprint, **version_tags()}
+    tags = {
+        names.SWEEP: name,
+        names.STORE: store.fingerprint,
+        "mlflow.source.name": "segan-ray",
+        **version_tags(),
+    }
+    with contextlib.suppress(OSError, KeyError):
+        tags["mlflow.user"] = getpass.getuser()
     with contextlib.suppress(OSError, subprocess.CalledProcessError):
         here = Path(__file__).parent
         commit = subprocess.run(

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-import subprocess
+import os
 import sys
+from typing import Final, NoReturn
 
 from segan_ray.errors import TrackingError
 from segan_ray.home import Home
 from segan_ray.tracking.client import connect
 
+QUIET: Final = {
+    # Background jobs serve MLflow's assistants for language models; each is a process.
+    "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+}
 
-def serve_ui(home: Home, port: int) -> int:
-    """Run MLflow's server on loopback until it is ended; return its exit code.
+
+def serve_ui(home: Home, port: int) -> NoReturn:
+    """Become MLflow's server, on loopback; does not return.
 
     Raises:
         TrackingError: if records are on a server, which has a UI of its own.
@@ -23,9 +30,5 @@ def serve_ui(home: Home, port: int) -> int:
     command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", uri]
     command += ["--default-artifact-root", home.artifacts.as_uri()]
     command += ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    with subprocess.Popen(command) as server:
-        try:
-            return server.wait()
-        except KeyboardInterrupt:
-            server.terminate()
-            return 0
+    # In place of this process, so that whoever ends it ends the server and its workers.
+    os.execve(command[0], command, {**os.environ, **QUIET})
