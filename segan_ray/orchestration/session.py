@@ -22,13 +22,17 @@ SETTINGS: Final = {
 }
 
 LOCAL_SETTINGS: Final = {
+    # Everything a cluster of our own starts listens on loopback alone (Ray has this switch for
+    # desktop systems; without it, sockets are open to the network).
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
     # Nobody takes this machine away with notice, and each watcher is a process of its own.
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
 }
 OBJECT_STORE_BYTES: Final = 256 * 2**20
 """Nothing large goes through Ray's object store: slices are memory-mapped, checkpoints files."""
 
-for _name, _value in SETTINGS.items():
+_local = not os.environ.get("RAY_ADDRESS")
+for _name, _value in {**SETTINGS, **(LOCAL_SETTINGS if _local else {})}.items():
     os.environ.setdefault(_name, _value)
 
 import ray
@@ -40,17 +44,8 @@ def ray_session() -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    if os.environ.get("RAY_ADDRESS"):
-        ray.init(log_to_driver=False, logging_level=logging.ERROR)
-    else:
-        for name, value in LOCAL_SETTINGS.items():
-            os.environ.setdefault(name, value)
-        ray.init(
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            _node_ip_address="127.0.0.1",
-            object_store_memory=OBJECT_STORE_BYTES,
-        )
+    store = {"object_store_memory": OBJECT_STORE_BYTES} if _local else {}
+    ray.init(log_to_driver=False, logging_level=logging.ERROR, **store)
     try:
         yield
     finally:

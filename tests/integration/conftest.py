@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -77,7 +78,7 @@ def card(store: Path) -> StoreCard:
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[None]:
     """A local cluster with two cores, on loopback."""
-    ray.init(num_cpus=2, log_to_driver=False, _node_ip_address="127.0.0.1")
+    ray.init(num_cpus=2, log_to_driver=False, logging_level=logging.ERROR)
     yield
     ray.shutdown()
 
