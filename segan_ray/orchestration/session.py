@@ -44,8 +44,11 @@ def ray_session() -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    store = {"object_store_memory": OBJECT_STORE_BYTES} if _local else {}
-    ray.init(log_to_driver=False, logging_level=logging.ERROR, **store)
+    ray.init(
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+        object_store_memory=OBJECT_STORE_BYTES if _local else None,
+    )
     try:
         yield
     finally:
