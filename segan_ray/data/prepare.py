@@ -70,7 +70,7 @@ def prepare(
     _refuse_bad(discovery, bad, skip_bad)
     good = tuple(case for case in discovery.cases if case.case not in bad)
     _refuse_impossible_split(good, split_settings)
-    if store.exists():
+    if store.exists() and not _is_empty_folder(store):
         manifest = _existing(store, discovery, good, settings, split_settings)
         for record in manifest.cases:
             on_case(record.case)
@@ -101,6 +101,10 @@ def _refuse_bad(discovery: Discovery, bad: dict[str, str], skip_bad: bool) -> No
             f"Case {first}: {problem}\nNothing was prepared{others}. "
             "Mend it, or leave bad cases out with --skip-bad."
         )
+
+
+def _is_empty_folder(path: Path) -> bool:
+    return path.is_dir() and next(path.iterdir(), None) is None
 
 
 def _refuse_impossible_split(cases: Sequence[Case], split_settings: SplitSettings) -> None:

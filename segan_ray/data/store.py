@@ -186,10 +186,16 @@ def read_manifest(store: Path) -> Manifest:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        state = "is not a prepared store (no manifest.json)" if store.exists() else "does not exist"
+        if store.exists():
+            raise StoreError(
+                f"{store} is not a prepared store: it has no {MANIFEST}. Give the folder that "
+                "segan-ray prepare made, or a new name to prepare into."
+            ) from None
         raise StoreError(
-            f"The store {store} {state}. Make it with: segan-ray prepare DATA {store}"
+            f"The store {store} does not exist. Make it with: segan-ray prepare DATA {store}"
         ) from None
+    except NotADirectoryError:
+        raise StoreError(f"{store} is a file; expected the folder of a prepared store.") from None
     except (OSError, ValueError) as error:
         raise StoreError(f"{path}: cannot be read ({error}). Prepare the store again.") from None
     version = content.get("version") if isinstance(content, dict) else None

@@ -100,10 +100,19 @@ class TrackTrials(Callback):
         """Close the run of a trial that crashed, with its cause."""
         self._end(trial, "failed", _cause(trial))
 
+    def close(self) -> None:
+        """Close the runs of trials that were cut off, so that none is left RUNNING."""
+        for trial_id in list(self._open):
+            self._close(
+                self._open.pop(trial_id), "failed", "The sweep ended before this trial did."
+            )
+
     def _end(self, trial: Trial, outcome: Outcome, cause: str | None = None) -> None:
         followed = self._open.pop(trial.trial_id, None)
-        if followed is None:
-            return
+        if followed is not None:
+            self._close(followed, outcome, cause)
+
+    def _close(self, followed: Followed, outcome: Outcome, cause: str | None) -> None:
         reason = cause or followed.diverged
         self.ended[followed.trial] = followed
         if outcome == "failed":

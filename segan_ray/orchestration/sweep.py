@@ -93,6 +93,7 @@ def run_sweep(
                 track=track,
             )
         finally:
+            track.close()
             study.close()
             recorder.close(failed=track.all_failed)
     if track.all_failed:
@@ -134,6 +135,7 @@ def run_single(
                 config=config,
             )
         finally:
+            track.close()
             recorder.close(failed=track.all_failed)
     trial = track.ended.get(SINGLE)
     if trial is None or trial.best_checkpoint is None or track.all_failed:

@@ -180,7 +180,7 @@ def test_an_impossible_split_is_refused_before_work(folder: Path, tmp_path: Path
     ("damage", "words"),
     [
         (shutil.rmtree, "does not exist"),
-        (lambda store: (store / "manifest.json").unlink(), "no manifest.json"),
+        (lambda store: (store / "manifest.json").unlink(), "has no manifest.json"),
         (lambda store: (store / "manifest.json").write_text("{"), "cannot be read"),
         (lambda store: (store / "manifest.json").write_text('{"version": 99}'), "version 99"),
         (lambda store: (store / "manifest.json").write_text('{"version": 1}'), "is damaged at"),
