@@ -97,7 +97,7 @@ class Experiment(Settings):
     """All settings of one run."""
 
     variant: Literal["s1-3c", "unet"] = "s1-3c"
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     segmentor: SegmentorSettings = SegmentorSettings()
     critic: CriticSettings = CriticSettings()
     loss: LossSettings = LossSettings()
@@ -183,6 +183,8 @@ def explain(problem: Mapping[str, Any]) -> str:
     """Say one of pydantic's findings in words: which path, what was found, what is expected."""
     path = ".".join(str(part) for part in problem["loc"])
     if problem["type"] == "extra_forbidden":
+        if path in set(paths()):
+            return f"'{path}' is written as one key; nest it, as in critic: {{depth: 3}}."
         return f"unknown setting '{path}'.{nearest(path, paths())}"
     message = str(problem["msg"]).removeprefix("Value error, ")
     if not path:
@@ -208,7 +210,7 @@ def parse_assignments(assignments: Iterable[str]) -> dict[str, Any]:
         else:
             try:
                 flat[path] = yaml.safe_load(text)
-            except yaml.YAMLError:
+            except (yaml.YAMLError, ValueError):
                 problems.append(f"{path}: '{text}' is not a YAML value.")
     if problems:
         raise ConfigError("--set", problems)
@@ -227,7 +229,7 @@ def load_yaml(path: Path) -> dict[str, Any]:
         raise ConfigError(str(path), ["no such file."]) from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(str(path), [f"cannot be read: {error}."]) from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:
         mark = getattr(error, "problem_mark", None)
         line = f" at line {mark.line + 1}" if mark else ""
         reason = getattr(error, "problem", None) or "it cannot be parsed"

@@ -8,6 +8,16 @@ from pathlib import Path
 from segan_ray.errors import DataError
 
 
+def check_folder(path: Path) -> None:
+    """Make sure that ``path`` can be written later, before work is spent on it.
+
+    Raises:
+        DataError: if its folder is not there.
+    """
+    if not path.parent.is_dir():
+        raise DataError(f"{path}: the folder {path.parent} does not exist. Make it first.")
+
+
 def write_text(path: Path, text: str) -> None:
     """Write ``text`` to ``path`` so that no reader ever finds half of it.
 

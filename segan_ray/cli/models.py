@@ -63,10 +63,12 @@ def evaluate(
     as_json: Json = False,
 ) -> None:
     """Score a model on the test patients, over whole volumes in the original grid."""
-    from segan_ray.files import write_text
+    from segan_ray.files import check_folder, write_text
     from segan_ray.home import Home
     from segan_ray.tracking.evaluate import evaluate as score_model
 
+    if output is not None:
+        check_folder(output)
     named = dict(_named(item) for item in reference or [])
     with show.progress("Scoring cases", 0) as done:
         document = score_model(Home.at(home), model, store, references=named, on_case=done)

@@ -142,6 +142,9 @@ def _case_folders(folder: Path, layout: Layout, depth: int = 3) -> Iterator[Path
     if layout.case.fullmatch(folder.name) and depth == 3:
         yield folder
         return
+    # A store beside its data, finished or not, holds folders named after cases too.
+    if folder.name.endswith(".preparing") or (folder / "manifest.json").exists():
+        return
     with os.scandir(folder) as entries:
         folders = sorted(entry.path for entry in entries if entry.is_dir())
     for path in map(Path, folders):

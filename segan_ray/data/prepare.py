@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import shutil
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from functools import partial
@@ -72,16 +73,26 @@ def prepare(
     _refuse_impossible_split(good, split_settings)
     if store.exists() and not _is_empty_folder(store):
         manifest = _existing(store, discovery, good, settings, split_settings)
+        _refuse_bad(discovery, {case.case: case.problem for case in manifest.skipped}, skip_bad)
         for record in manifest.cases:
             on_case(record.case)
         return manifest
 
-    work = store.with_name(f"{store.name}.preparing")
+    work = store.resolve().with_name(f"{store.name}.preparing")
     work.mkdir(parents=True, exist_ok=True)
     records, worse = _prepare_cases(discovery.layout, good, work, settings, workers, on_case)
     bad |= worse
     _refuse_bad(discovery, bad, skip_bad)
-    manifest = _bind(discovery.layout.name, settings, split_settings, records, bad)
+    skipped = tuple(
+        SkippedCase(
+            case=case.case,
+            problem=bad[case.case],
+            sources=_signature(case) if case.case in worse else {},
+        )
+        for case in discovery.cases
+        if case.case in bad
+    )
+    manifest = _bind(discovery.layout.name, settings, split_settings, records, skipped)
     _drop_strangers(work / "cases", {record.case for record in records})
     write_text(work / MANIFEST, manifest.model_dump_json(indent=1))
     os.replace(work, store)
@@ -127,9 +138,9 @@ def _existing(
         for key in asked
         if asked[key] != found[key]
     ]
-    skipped = {case.case for case in manifest.skipped}
     sources = {record.case: record.sources for record in manifest.cases}
-    now = {case.case: _signature(case) for case in good if case.case not in skipped}
+    sources |= {case.case: case.sources for case in manifest.skipped if case.sources}
+    now = {case.case: _signature(case) for case in good}
     if changed := sorted(name for name in {*sources, *now} if sources.get(name) != now.get(name)):
         differences.append(f"{len(changed)} cases came, went or changed, first {changed[0]}")
     if differences:
@@ -276,16 +287,17 @@ def _record(
 
 
 def _signature(case: Case) -> dict[str, str]:
-    """Return ``{file name: length and, of a gzip, its own checksum}``: cheap, and no path."""
+    """Return ``{file name: length and checksum}``; a gzip carries its own in its last bytes."""
     paths = [*case.images.values(), *([case.label] if case.label else [])]
     signature = {}
     for path in paths:
-        size = path.stat().st_size
-        tail = ""
+        size, tail = path.stat().st_size, ""
         if path.suffix == ".gz":
             with path.open("rb") as stream:
                 stream.seek(-8, os.SEEK_END)
                 tail = stream.read(4).hex()
+        else:
+            tail = f"{zlib.crc32(path.read_bytes()):08x}"
         signature[path.name] = f"{size}-{tail}"
     return signature
 
@@ -311,7 +323,7 @@ def _bind(
     settings: PrepareSettings,
     split_settings: SplitSettings,
     records: tuple[CaseRecord, ...],
-    bad: dict[str, str],
+    skipped: tuple[SkippedCase, ...],
 ) -> Manifest:
     splits = split_cases(records, split_settings)
     return Manifest(
@@ -320,7 +332,7 @@ def _bind(
         settings=settings,
         split_settings=split_settings,
         cases=records,
-        skipped=tuple(SkippedCase(case=name, problem=text) for name, text in bad.items()),
+        skipped=skipped,
         splits=splits,
         fingerprint=fingerprint(layout, settings, records, splits),
     )
@@ -329,16 +341,21 @@ def _bind(
 def split_cases(
     records: Sequence[CaseRecord], split_settings: SplitSettings
 ) -> dict[SplitName, tuple[str, ...]]:
-    """Split the patients of ``records``; patients who share a scan stay on one side."""
+    """Split the patients of ``records``; patients who share a scan stay on one side.
+
+    Patients without any segmentation can be neither validated nor tested on: they train.
+    """
     leader = _leaders(records)
-    grades = {leader[record.patient]: record.grade for record in records}
+    grades = {leader[record.patient]: record.grade for record in records if record.has_truth}
     side = {
         patient: name
         for name, patients in split_patients(grades, split_settings).items()
         for patient in patients
     }
     return {
-        name: tuple(sorted(patient for patient in leader if side[leader[patient]] == name))
+        name: tuple(
+            sorted(patient for patient in leader if side.get(leader[patient], "train") == name)
+        )
         for name in SPLITS
     }
 

@@ -25,11 +25,11 @@ from typing import Any, Final
 
 import numpy as np
 from jaxtyping import Bool, Float16, UInt8
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from segan_ray.brats import REGIONS, Region
+from segan_ray.brats import MODALITIES, REGIONS, Region
 from segan_ray.data.cases import Grade
-from segan_ray.data.splits import SplitName, SplitSettings
+from segan_ray.data.splits import SPLITS, SplitName, SplitSettings
 from segan_ray.errors import StoreError
 
 STORE_VERSION: Final = 1
@@ -74,10 +74,11 @@ class CaseRecord(_Frozen):
 
 
 class SkippedCase(_Frozen):
-    """A case that was left out, and why."""
+    """A case that was left out, and why; ``sources`` as of a case, if its files could be read."""
 
     case: str
     problem: str
+    sources: dict[str, str] = {}
 
 
 class Manifest(_Frozen):
@@ -91,6 +92,14 @@ class Manifest(_Frozen):
     skipped: tuple[SkippedCase, ...]
     splits: dict[SplitName, tuple[str, ...]]
     fingerprint: str
+
+    @model_validator(mode="after")
+    def _each_patient_on_one_side(self) -> Manifest:
+        sides = [patient for name in SPLITS for patient in self.splits.get(name, ())]
+        patients = {case.patient for case in self.cases}
+        if set(self.splits) != set(SPLITS) or sorted(sides) != sorted(patients):
+            raise ValueError("every patient must be in exactly one of train, val, gate and test")
+        return self
 
 
 def fingerprint(
@@ -122,11 +131,13 @@ class PreparedCase:
 
     def image(self) -> Float16[np.ndarray, "slice modality height width"]:
         """Return the z-scored image, memory-mapped read-only."""
-        return _open_array(self.folder / "image.npy")
+        x, y, z = self.record.size
+        return _open_array(self.folder / "image.npy", (z, len(MODALITIES), x, y))
 
     def mask(self) -> UInt8[np.ndarray, "slice height width"]:
         """Return regions and brain as bits, memory-mapped read-only."""
-        return _open_array(self.folder / "mask.npy")
+        x, y, z = self.record.size
+        return _open_array(self.folder / "mask.npy", (z, x, y))
 
     def truth(self) -> Bool[np.ndarray, "region x y z"]:
         """Return the true regions in the original grid."""
@@ -168,7 +179,8 @@ def open_for_tuning(store: Path) -> TuningCases:
 
 def open_gate(store: Path) -> tuple[PreparedCase, ...]:
     """Open the gate patients of ``store``, empty if it was made without; for promotion alone."""
-    return _cases(store, read_manifest(store), "gate")
+    manifest = read_manifest(store)
+    return _with_truth(store, manifest, "gate") if manifest.splits["gate"] else ()
 
 
 def open_test(store: Path) -> tuple[PreparedCase, ...]:
@@ -207,8 +219,11 @@ def read_manifest(store: Path) -> Manifest:
     try:
         return Manifest.model_validate(content)
     except ValidationError as error:
-        where = ".".join(str(part) for part in error.errors()[0]["loc"])
-        raise StoreError(f"{path}: is damaged at '{where}'. Prepare the store again.") from None
+        problem = error.errors()[0]
+        where = ".".join(str(part) for part in problem["loc"]) or "splits"
+        raise StoreError(
+            f"{path}: is damaged at '{where}' ({problem['msg']}). Prepare the store again."
+        ) from None
 
 
 def _cases(store: Path, manifest: Manifest, split: SplitName) -> tuple[PreparedCase, ...]:
@@ -227,10 +242,15 @@ def _with_truth(store: Path, manifest: Manifest, split: SplitName) -> tuple[Prep
     return cases
 
 
-def _open_array(path: Path) -> np.ndarray:
+def _open_array(path: Path, shape: tuple[int, ...]) -> np.ndarray:
     try:
-        return np.load(path, mmap_mode="r", allow_pickle=False)  # type: ignore[no-any-return]
+        array: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
     except OSError as error:
         raise StoreError(f"{path}: cannot be read ({error}). Prepare the store again.") from None
-    except ValueError:
+    except (ValueError, EOFError):
         raise StoreError(f"{path}: is damaged. Prepare the store again.") from None
+    if array.shape != shape:
+        raise StoreError(
+            f"{path}: has shape {array.shape}, the manifest says {shape}. Prepare the store again."
+        )
+    return array

@@ -26,6 +26,7 @@ from nibabel.orientations import (
     io_orientation,
     ornt_transform,
 )
+from nibabel.spatialimages import HeaderDataError
 
 from segan_ray.brats import MODALITIES, LabelCode
 from segan_ray.data.cases import Case
@@ -62,7 +63,7 @@ def check_headers(case: Case) -> tuple[str, ...]:
         try:
             image = _open(path)
             _check_length(path, image)
-            geometry.append((name, path, image.shape, image.affine))
+            geometry.append((name, path, _grid(image), image.affine))
         except _ReadError as error:
             problems.append(f"{path}: {error}")
     problems.extend(_disagreements(geometry))
@@ -103,17 +104,30 @@ def _open(path: Path) -> nib.Nifti1Image:
     if path.stat().st_size == 0:
         raise _ReadError("the file is empty. Copy it again from the source.")
     try:
-        image = nib.load(path)
+        loaded = nib.load(path)
     except (OSError, EOFError, zlib.error) as error:
         raise _ReadError(f"cannot be read ({error}). Copy it again from the source.") from None
-    except (ImageFileError, ValueError):
+    except (ImageFileError, HeaderDataError, ValueError):
         raise _ReadError("is not a NIfTI image. Copy it again from the source.") from None
-    if not isinstance(image, nib.Nifti1Image):
-        raise _ReadError(f"holds a {type(image).__name__}; expected NIfTI.")
-    if len(image.shape) != 3:
+    if not isinstance(loaded, nib.Nifti1Image):
+        raise _ReadError(f"holds a {type(loaded).__name__}; expected NIfTI.")
+    image: nib.Nifti1Image = loaded
+    if len(_grid(image)) != 3:
         shape = "×".join(map(str, image.shape))
         raise _ReadError(f"has {shape} voxels; expected a 3-D volume.")
+    if not np.isfinite(image.affine).all() or abs(np.linalg.det(image.affine[:3, :3])) < 1e-9:
+        raise _ReadError("says nothing of where its voxels lie (its affine is singular).")
+    if image.get_data_dtype().fields is not None or image.get_data_dtype().kind not in "iuf":
+        raise _ReadError(f"holds voxels of type {image.get_data_dtype()}; expected numbers.")
     return image
+
+
+def _grid(image: nib.Nifti1Image) -> tuple[int, ...]:
+    """Return the shape of an image without further axes of length 1."""
+    shape: tuple[int, ...] = image.shape
+    while len(shape) > 3 and shape[-1] == 1:
+        shape = shape[:-1]
+    return shape
 
 
 def _check_length(path: Path, image: nib.Nifti1Image) -> None:
@@ -168,16 +182,16 @@ def _read_array(case: Case, path: Path) -> tuple[np.ndarray, np.ndarray]:
         image = _open(path)
         if path.suffix == ".gz":
             # nibabel stops at the last voxel and so never sees gzip's checksum behind it.
-            image = nib.Nifti1Image.from_bytes(gzip.decompress(path.read_bytes()))
-        voxels = np.asarray(image.dataobj, dtype=np.float32)
+            image = type(image).from_bytes(gzip.decompress(path.read_bytes()))
+        voxels = np.asarray(image.dataobj, dtype=np.float32).reshape(_grid(image))
     except _ReadError as error:
         raise CaseError(case.case, f"{path}: {error}") from None
-    except (OSError, EOFError, zlib.error, ValueError) as error:
+    except (OSError, EOFError, zlib.error, ValueError, HeaderDataError) as error:
         raise CaseError(
             case.case, f"{path}: is truncated or damaged ({error}). Copy it again from the source."
         ) from None
     turn = ornt_transform(io_orientation(image.affine), axcodes2ornt(BRATS_AXES))
-    affine = image.affine @ inv_ornt_aff(turn, image.shape)
+    affine = image.affine @ inv_ornt_aff(turn, voxels.shape)
     return np.ascontiguousarray(apply_orientation(voxels, turn)), affine
 
 

@@ -81,7 +81,8 @@ class TrackTrials(Callback):
         metrics = {name: result[name] for name in METRICS if name in result}
         self._recorder.log_epoch(followed.trial, followed.epoch, metrics)
         score = metrics[self._metric]
-        if followed.score is None or (score - followed.score) * self._sign > 0:
+        # Of equal epochs the later: Ray Train deletes the earlier one's checkpoint.
+        if followed.score is None or (score - followed.score) * self._sign >= 0:
             followed.score = score
             followed.best_epoch = followed.epoch
             followed.best_metrics = dict(metrics)
@@ -100,12 +101,14 @@ class TrackTrials(Callback):
         """Close the run of a trial that crashed, with its cause."""
         self._end(trial, "failed", _cause(trial))
 
-    def close(self) -> None:
-        """Close the runs of trials that were cut off, so that none is left RUNNING."""
+    def close(self) -> bool:
+        """Close the runs of trials that were cut off, if any; return whether there were."""
+        cut_off = bool(self._open)
         for trial_id in list(self._open):
             self._close(
                 self._open.pop(trial_id), "failed", "The sweep ended before this trial did."
             )
+        return cut_off
 
     def _end(self, trial: Trial, outcome: Outcome, cause: str | None = None) -> None:
         followed = self._open.pop(trial.trial_id, None)

@@ -37,6 +37,8 @@ for _name, _value in {**SETTINGS, **(LOCAL_SETTINGS if _local else {})}.items():
 
 import ray
 
+from segan_ray.errors import SweepError
+
 
 @contextmanager
 def ray_session() -> Iterator[None]:
@@ -44,11 +46,19 @@ def ray_session() -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    ray.init(
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-        object_store_memory=OBJECT_STORE_BYTES if _local else None,
-    )
+    try:
+        ray.init(
+            # Without an address, a cluster of our own, not one that happens to run here.
+            address="local" if _local else None,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            object_store_memory=OBJECT_STORE_BYTES if _local else None,
+        )
+    except ConnectionError:
+        raise SweepError(
+            f"No Ray cluster answers at RAY_ADDRESS={os.environ.get('RAY_ADDRESS')}. Start it, "
+            "correct the address, or unset it to run on this machine."
+        ) from None
     try:
         yield
     finally:

@@ -31,6 +31,7 @@ from segan_ray.orchestration.searcher import StudySearcher
 from segan_ray.orchestration.trial import run_trial
 from segan_ray.tracking.card import StoreCard
 from segan_ray.tracking.recorder import Recorder
+from segan_ray.tracking.sweeps import name_is_taken
 
 SINGLE: Final = "000"
 DRIVER_BYTES: Final = 300 * 2**20
@@ -63,8 +64,7 @@ def run_sweep(
     Raises:
         SweepError: if the name is taken, the cluster cannot hold one trial, or all failed.
     """
-    if (home.sweeps / name).exists():
-        raise SweepError(f"A sweep named '{name}' exists already. Choose another --name.")
+    _refuse_taken_name(home, name)
     objective = space.objective
     with ray_session():
         concurrent = concurrency(space.base_experiment())
@@ -93,9 +93,15 @@ def run_sweep(
                 track=track,
             )
         finally:
-            track.close()
+            interrupted = track.close()
             study.close()
-            recorder.close(failed=track.all_failed)
+            cut_off = interrupted or len(track.ended) < trials
+            recorder.close(failed=track.all_failed or cut_off)
+    if cut_off:
+        raise SweepError(
+            f"'{name}' was interrupted before its {trials} trials had ended. What they recorded "
+            f"is kept: segan-ray trials {name}"
+        )
     if track.all_failed:
         raise SweepError(
             f"All {len(track.ended)} trials of '{name}' failed. The first: {track.first_reason}"
@@ -116,8 +122,7 @@ def run_single(
     Raises:
         SweepError: if the name is taken, the cluster cannot hold it, or it failed.
     """
-    if (home.sweeps / name).exists():
-        raise SweepError(f"A run named '{name}' exists already. Choose another --name.")
+    _refuse_taken_name(home, name)
     with ray_session():
         concurrency(experiment)
         recorder = Recorder.for_run(home, name, card, SCORE, "max")
@@ -227,6 +232,11 @@ def _run(
     tuner.fit()
 
 
+def _refuse_taken_name(home: Home, name: str) -> None:
+    if (home.sweeps / name).exists() or name_is_taken(home, name):
+        raise SweepError(f"A sweep or run named '{name}' exists already. Choose another --name.")
+
+
 def _scheduler(space: SearchSpace) -> TrialScheduler:
     settings = space.scheduler
     if not isinstance(settings, AshaScheduler):
@@ -235,7 +245,7 @@ def _scheduler(space: SearchSpace) -> TrialScheduler:
         time_attr="epoch",
         metric=space.objective.metric,
         mode=space.objective.mode,
-        max_t=space.base_experiment().training.epochs,
+        max_t=space.most_epochs(),
         grace_period=settings.grace_period,
         reduction_factor=settings.reduction_factor,
     )

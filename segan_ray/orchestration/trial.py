@@ -25,7 +25,7 @@ def run_trial(config: dict[str, Any]) -> None:
     resources = config["experiment"]["resources"]
     TorchTrainer(
         train_worker,
-        train_loop_config={"experiment": config["experiment"], "store": config["store"]},
+        train_loop_config={key: config[key] for key in ("experiment", "store", "metric", "mode")},
         scaling_config=ScalingConfig(
             num_workers=resources["workers"],
             use_gpu=resources["gpus_per_worker"] > 0,

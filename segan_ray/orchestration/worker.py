@@ -9,7 +9,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import ray.train
 import torch
@@ -26,11 +26,12 @@ from segan_ray.training.checkpoint import restore, save_checkpoint
 from segan_ray.training.fit import EpochReport, Place, fit
 from segan_ray.training.state import new_state
 
-OVERLAY = "validation.png"
+OVERLAY: Final = "validation.png"
+WORST: Final = 1e9
 
 
 def train_worker(config: dict[str, Any]) -> None:
-    """Train one experiment on this worker's share; ``config`` holds it, nested, and the store."""
+    """Train one experiment on this worker's share; ``config`` holds it, nested."""
     experiment = build(config["experiment"], "trial")
     context = ray.train.get_context()
     rank, workers = context.get_world_rank(), context.get_world_size()
@@ -66,6 +67,9 @@ def train_worker(config: dict[str, Any]) -> None:
             "diverged": epoch.diverged,
             **epoch.metrics,
         }
+        if epoch.diverged:
+            # A scheduler must find its objective, as a number: the worst there is.
+            metrics[config["metric"]] = 0.0 if config["mode"] == "max" else WORST
         if rank != 0:
             ray.train.report(metrics)
             return

@@ -108,10 +108,11 @@ class FloatsParameter(_Range):
     def suggest(self, trial: Trial, path: str, drawn: Mapping[str, Any]) -> list[float]:
         return [
             trial.suggest_float(f"{path}.{index}", self.low, self.high, log=self.log)
-            for index in range(self._count(drawn))
+            for index in range(self.count(drawn))
         ]
 
-    def _count(self, drawn: Mapping[str, Any]) -> int:
+    def count(self, drawn: Mapping[str, Any]) -> int:
+        """Return how many numbers there are, given the settings drawn and fixed."""
         if isinstance(self.length, int):
             return self.length
         match = LENGTH.fullmatch(self.length)
@@ -130,7 +131,7 @@ class TpeSampler(_Frozen):
     type: Literal["tpe"] = "tpe"
     multivariate: bool = True
     group: bool = True
-    seed: int | None = None
+    seed: Annotated[int, Field(ge=0, lt=2**32)] | None = None
     startup_trials: Annotated[int, Field(ge=1)] = 10
 
 
@@ -138,7 +139,7 @@ class RandomSampler(_Frozen):
     """Independent draws."""
 
     type: Literal["random"]
-    seed: int | None = None
+    seed: Annotated[int, Field(ge=0, lt=2**32)] | None = None
 
 
 class AshaScheduler(_Frozen):
@@ -185,6 +186,16 @@ class SearchSpace(_Frozen):
         """Return the whole ``Experiment`` of a drawn point."""
         return build(merge(self.base, nest(point)), f"space {self.name}")
 
+    def most_epochs(self) -> int:
+        """Return how many epochs the longest trial may run."""
+        drawn = self.parameters.get("training.epochs")
+        return max(_ends(drawn)) if drawn else self.base_experiment().training.epochs
+
+    def fewest_epochs(self) -> int:
+        """Return how many epochs the shortest trial may run."""
+        drawn = self.parameters.get("training.epochs")
+        return min(_ends(drawn)) if drawn else self.base_experiment().training.epochs
+
     def base_experiment(self) -> Experiment:
         """Return the settings that stay the same in every trial."""
         return build(self.base, f"space {self.name}, base")
@@ -230,37 +241,56 @@ def _impossible_points(space: SearchSpace) -> Iterator[str]:
     except ConfigError as error:
         yield from (f"base: {problem}" for problem in error.problems)
         return
+    lengths = [
+        problem
+        for path, parameter in space.parameters.items()
+        if isinstance(parameter, FloatsParameter)
+        for problem in _impossible_length(path, parameter.length)
+    ]
+    yield from lengths or _impossible_ends(space)
+    scheduler = space.scheduler
+    if not lengths and isinstance(scheduler, AshaScheduler):
+        fewest = space.fewest_epochs()
+        if scheduler.grace_period > fewest:
+            yield (
+                f"scheduler.grace_period {scheduler.grace_period} is more than the {fewest} epochs "
+                "a trial runs: nothing could ever be stopped."
+            )
+
+
+def _impossible_length(path: str, length: int | str) -> Iterator[str]:
     known = set(paths())
-    for path, parameter in space.parameters.items():
-        if isinstance(parameter, FloatsParameter):
-            yield from _impossible_length(path, parameter.length, known)
-    for path, parameter in space.parameters.items():
-        if not isinstance(parameter, FloatsParameter):
-            yield from _impossible_ends(space, path, parameter)
-
-
-def _impossible_length(path: str, length: int | str, known: set[str]) -> Iterator[str]:
     match = LENGTH.fullmatch(length) if isinstance(length, str) else None
     if match is not None and match["path"] not in known:
         yield f"{path}: length names '{match['path']}', no setting.{nearest(match['path'], known)}"
+    elif match is not None and not isinstance(flatten(Experiment())[match["path"]], int):
+        yield f"{path}: length names '{match['path']}', which is no whole number."
     elif isinstance(length, str) and match is None:
         yield f"{path}: length '{length}' is not a count, a setting, or a setting + a count."
 
 
-def _impossible_ends(space: SearchSpace, path: str, parameter: Any) -> Iterator[str]:
-    ends = (
-        parameter.values
-        if isinstance(parameter, ChoiceParameter)
-        else (parameter.low, parameter.high)
-    )
-    # A length may follow this setting, so it is tried alone, without the base's weights.
-    base = flatten(space.base_experiment())
-    base["loss.scale_weights"] = None
-    for end in dict.fromkeys(ends):
-        try:
-            build(nest({**base, path: end}), path)
-        except ConfigError as error:
-            yield from error.problems
+def _impossible_ends(space: SearchSpace) -> Iterator[str]:
+    """Move one parameter at a time to each of its ends, the others at their first."""
+    first = {path: _ends(parameter)[0] for path, parameter in space.parameters.items()}
+    seen: set[str] = set()
+    for path, parameter in space.parameters.items():
+        for end in _ends(parameter):
+            point = {**first, path: end}
+            known = {**flatten(space.base_experiment()), **point}
+            for name, other in space.parameters.items():
+                if isinstance(other, FloatsParameter):
+                    point[name] = [point[name]] * other.count(known)
+            try:
+                space.experiment(point)
+            except ConfigError as error:
+                yield from (text for text in error.problems if text not in seen)
+                seen.update(error.problems)
+
+
+def _ends(parameter: Any) -> tuple[Any, ...]:
+    if isinstance(parameter, ChoiceParameter):
+        return parameter.values
+    return tuple(dict.fromkeys((parameter.low, parameter.high)))
 
 
 def _explain(problem: Mapping[str, Any]) -> str:

@@ -18,6 +18,7 @@ os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
+from sqlalchemy.exc import SQLAlchemyError
 
 EXPERIMENT: Final = "segan-ray"
 PARENT: Final = "mlflow.parentRunId"
@@ -44,14 +45,20 @@ def connect(home: Home) -> MlflowClient:
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", category=FutureWarning, module="mlflow")
-    home.folder.mkdir(parents=True, exist_ok=True)
     try:
+        home.folder.mkdir(parents=True, exist_ok=True)
         client = MlflowClient(home.tracking_uri, registry_uri=home.tracking_uri)
         client.get_experiment_by_name(EXPERIMENT)
     except MlflowException as error:
         raise TrackingError(
             f"MLflow at {home.tracking_uri} cannot be used: {error.message}\n"
             "Is MLFLOW_TRACKING_URI right and the server up?"
+        ) from None
+    except (OSError, SQLAlchemyError) as error:
+        reason = str(error).splitlines()[0]
+        raise TrackingError(
+            f"MLflow at {home.tracking_uri} cannot be used: {reason}\n"
+            "Is --home a folder, or MLFLOW_TRACKING_URI right?"
         ) from None
     return client
 
@@ -62,7 +69,7 @@ def experiment_id(client: MlflowClient, home: Home) -> str:
     if found is not None:
         return str(found.experiment_id)
     # A server decides where its artifacts go; our own database keeps them beside itself.
-    own = "MLFLOW_TRACKING_URI" not in os.environ
+    own = not os.environ.get("MLFLOW_TRACKING_URI")
     location = home.artifacts.as_uri() if own else None
     # The kind tells MLflow's UI to open on runs and their metrics, not on traces of chats.
     kind = {"mlflow.experimentKind": "custom_model_development"}

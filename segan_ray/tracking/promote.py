@@ -18,7 +18,7 @@ from segan_ray.home import Home
 from segan_ray.search.ranking import SweepRecord, TrialRecord
 from segan_ray.tracking import client as names
 from segan_ray.tracking.client import connect
-from segan_ray.tracking.registry import fetched, find_alias, move_alias, register
+from segan_ray.tracking.registry import check_alias, fetched, find_alias, move_alias, register
 from segan_ray.tracking.sweeps import read_sweep, store_path
 
 
@@ -65,9 +65,9 @@ def promote(
         SweepError: if the sweep is unknown or has no scored trial.
         StoreError: if the sweep's store is gone or is another now.
     """
+    check_alias(alias)
     record = read_sweep(home, sweep)
-    if record.best is None:
-        raise SweepError(f"The sweep '{sweep}' has no trial with a score to promote.")
+    candidate = _best_ended(record)
     store = sweep_store(home, record)
     cases = open_gate(store)
     optimistic = not cases
@@ -79,7 +79,7 @@ def promote(
     else:
         champion = {"version": str(held.version), **_champion_facts(held.tags)}
         verdict = _compare(
-            home, record, held.tags, f"models:/segan/{held.version}",
+            home, record, candidate, held.tags, f"models:/segan/{held.version}",
             cases or open_for_tuning(store).val, on_case,
         )  # fmt: skip
     forced = force and verdict.verdict == "kept"
@@ -87,10 +87,19 @@ def promote(
         verdict = Verdict("promoted", f"Forced. {verdict.reason}", verdict.difference)
     version = None
     if not dry_run and verdict.verdict == "promoted":
-        tags = _version_tags(record, record.best, verdict, optimistic=optimistic, forced=forced)
-        version = register(client, record.best.mlflow_run, tags)
+        with fetched(home, _checkpoint_uri(candidate)):
+            tags = _version_tags(record, candidate, verdict, optimistic=optimistic, forced=forced)
+            version = register(client, candidate.mlflow_run, tags)
         move_alias(client, alias, version)
-    return Promotion(record.best, champion, verdict, optimistic, forced, dry_run, version)
+    return Promotion(candidate, champion, verdict, optimistic, forced, dry_run, version)
+
+
+def _best_ended(record: SweepRecord) -> TrialRecord:
+    """Return the best trial that has ended: only then is its checkpoint where records are."""
+    for trial in record.trials:
+        if trial.score is not None and trial.status in ("completed", "stopped"):
+            return trial
+    raise SweepError(f"The sweep '{record.sweep}' has no ended trial with a score to promote.")
 
 
 def sweep_store(home: Home, record: SweepRecord) -> Path:
@@ -112,6 +121,7 @@ def sweep_store(home: Home, record: SweepRecord) -> Path:
 def _compare(
     home: Home,
     record: SweepRecord,
+    candidate: TrialRecord,
     champion_tags: dict[str, str],
     champion: str,
     cases: Sequence[PreparedCase],
@@ -123,11 +133,13 @@ def _compare(
             f"The champion was trained on store {champion_tags.get(names.STORE)}, this sweep on "
             f"{record.store}: their patients differ, so they cannot be compared.",
         )
-    best = record.best
-    run = f"runs:/{best.mlflow_run}/checkpoint" if best is not None else ""
-    ours = _score(home, run, cases, on_case)
+    ours = _score(home, _checkpoint_uri(candidate), cases, on_case)
     theirs = _score(home, champion, cases, on_case)
     return judge(ours, theirs)
+
+
+def _checkpoint_uri(trial: TrialRecord) -> str:
+    return f"runs:/{trial.mlflow_run}/checkpoint"
 
 
 def _score(

@@ -114,7 +114,7 @@ class Recorder:
         values = [Metric(name, value, now, epoch) for name, value in metrics.items()]
         tags = [RunTag(names.EPOCHS, str(epoch))]
         score = metrics[self.metric]
-        if record.score is None or (score - record.score) * self._sign > 0:
+        if record.score is None or (score - record.score) * self._sign >= 0:
             record.score = score
             tags += [RunTag(names.SCORE, repr(score)), RunTag(names.BEST_EPOCH, str(epoch))]
 

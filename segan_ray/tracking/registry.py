@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -14,14 +15,17 @@ from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
-from segan_ray.errors import RegistryError
-from segan_ray.home import Home
+from segan_ray.errors import RegistryError, TrackingError
+from segan_ray.home import NAME, Home
 from segan_ray.tracking.client import KIND, SWEEP, connect, search
 from segan_ray.training.checkpoint import read_state
 
 MODEL: Final = "segan"
 CHAMPION: Final = "champion"
 PREVIOUS: Final = "previous"
+ALIAS: Final = re.compile(r"[A-Za-z0-9_-]{1,100}")
+VERSION_LIKE: Final = re.compile(r"[vV]?\d+")
+NOT_FOUND: Final = {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}
 
 
 @dataclass(frozen=True)
@@ -36,10 +40,31 @@ class FetchedModel:
 
 
 def find_alias(client: MlflowClient, alias: str) -> ModelVersion | None:
-    """Return the version an alias points at, or None."""
-    with contextlib.suppress(MlflowException):
+    """Return the version an alias points at, or None.
+
+    Raises:
+        TrackingError: if the registry does not answer, which is not the same as no version.
+    """
+    try:
         return client.get_model_version_by_alias(MODEL, alias)
-    return None
+    except MlflowException as error:
+        if error.error_code in NOT_FOUND:
+            return None
+        raise TrackingError(f"The model registry cannot be read: {error.message}") from None
+
+
+def check_alias(alias: str) -> str:
+    """Return ``alias`` if MLflow takes it.
+
+    Raises:
+        RegistryError: saying what an alias may be.
+    """
+    if not ALIAS.fullmatch(alias) or VERSION_LIKE.fullmatch(alias) or alias == "latest":
+        raise RegistryError(
+            f"'{alias}' cannot be an alias. Use letters, digits, '-' and '_'; 'latest' and names "
+            "like v2 are MLflow's own."
+        )
+    return alias
 
 
 def register(client: MlflowClient, run: str, tags: Mapping[str, str]) -> str:
@@ -99,7 +124,9 @@ def _run_uri(client: MlflowClient, model: str) -> str:
     """Return where the checkpoint of a run is, given its URI or the name ``train`` gave it."""
     if model.startswith("runs:/"):
         return model
-    named = search(client, f"tags.`{KIND}` = 'train' and tags.`{SWEEP}` = '{model}'")
+    named = NAME.fullmatch(model) and search(
+        client, f"tags.`{KIND}` = 'train' and tags.`{SWEEP}` = '{model}'"
+    )
     if not named:
         raise RegistryError(
             f"'{model}' is no checkpoint folder, no alias of the registered model '{MODEL}', no "
@@ -111,7 +138,7 @@ def _run_uri(client: MlflowClient, model: str) -> str:
 def _version(client: MlflowClient, model: str) -> ModelVersion | None:
     name = model.removeprefix(f"models:/{MODEL}")
     with contextlib.suppress(MlflowException):
-        if name.startswith("/"):
+        if model != name and name.startswith("/"):
             return client.get_model_version(MODEL, name[1:])
         return client.get_model_version_by_alias(MODEL, name.removeprefix("@"))
     return None

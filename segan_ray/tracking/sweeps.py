@@ -34,6 +34,11 @@ def read_sweep(home: Home, name: str) -> SweepRecord:
     return _sweep(*_parent(home, name))
 
 
+def name_is_taken(home: Home, name: str) -> bool:
+    """Tell whether a sweep or run of that name is recorded, by this home or any other."""
+    return bool(search(connect(home), f"tags.`{names.SWEEP}` = '{name}'"))
+
+
 def read_space(home: Home, name: str) -> str:
     """Return the text of the space file a sweep was started with."""
     _, parent = _parent(home, name)
@@ -67,7 +72,7 @@ def _sweep(client: MlflowClient, parent: Run) -> SweepRecord:
     tags = parent.data.tags
     mode = cast("Mode", tags[names.MODE])
     name = tags[names.SWEEP]
-    children = search(client, f"tags.`{names.SWEEP}` = '{name}' and tags.`{names.KIND}` = 'trial'")
+    children = search(client, f"tags.`{names.PARENT}` = '{parent.info.run_id}'")
     return SweepRecord(
         sweep=name,
         status=cast("SweepStatus", tags[names.STATUS]),

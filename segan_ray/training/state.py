@@ -51,9 +51,9 @@ class TrainingState:
                 group["lr"] = experiment.critic.lr * factor
 
     def remember(self, epoch: int, scores: Mapping[str, float]) -> bool:
-        """Note a finished epoch; return whether it is the best so far."""
+        """Note a finished epoch; return whether it is the best so far, the later of equals."""
         self.epoch = epoch
-        improved = self.best is None or scores[SCORE] > self.best.score
+        improved = self.best is None or scores[SCORE] >= self.best.score
         if improved:
             self.best = Best(epoch, dict(scores))
         return improved

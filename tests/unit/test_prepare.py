@@ -194,6 +194,57 @@ def test_what_is_no_store_is_not_taken_for_one(store: Path, tmp_path: Path, dama
         open_for_tuning(copy)
 
 
+@pytest.mark.parametrize("content", [b"", b"no array", None])
+def test_a_damaged_array_is_said_plainly(store: Path, tmp_path: Path, content) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(store, copy)
+    case = open_for_tuning(copy).train[0]
+    path = case.folder / "image.npy"
+    if content is None:
+        np.save(path, np.zeros((2, 4, 3, 3), dtype=np.float16))
+    else:
+        path.write_bytes(content)
+    with pytest.raises(StoreError, match=r"image\.npy"):
+        case.image()
+
+
+def test_a_patient_on_two_sides_is_refused(store: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(store, copy)
+    manifest = json.loads((copy / "manifest.json").read_text())
+    manifest["splits"]["test"].append(manifest["splits"]["train"][0])
+    (copy / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(StoreError, match="exactly one of train, val, gate and test"):
+        open_for_tuning(copy)
+
+
+def test_patients_without_truth_train(folder: Path, tmp_path: Path) -> None:
+    for case in sorted(folder.iterdir())[:3]:
+        (case / f"{case.name}_seg.nii.gz").unlink()
+    manifest = make(folder, tmp_path / "store")
+    blind = {record.patient for record in manifest.cases if not record.has_truth}
+    assert len(blind) == 3
+    assert blind <= set(manifest.splits["train"])
+
+
+def test_a_store_inside_its_data_can_be_prepared_again(folder: Path) -> None:
+    first = make(folder, folder / "store")
+    assert make(folder, folder / "store") == first
+
+
+def test_a_skipped_case_that_was_mended_is_noticed(folder: Path, tmp_path: Path) -> None:
+    case = sorted(folder.iterdir())[0]
+    path = case / f"{case.name}_t1.nii.gz"
+    content = path.read_bytes()
+    path.unlink()
+    make(folder, tmp_path / "store", skip_bad=True)
+    with pytest.raises(DataError, match="t1 volume is missing"):
+        make(folder, tmp_path / "store")
+    path.write_bytes(content)
+    with pytest.raises(StoreError, match="1 cases came, went or changed"):
+        make(folder, tmp_path / "store", skip_bad=True)
+
+
 def test_a_store_without_gate(folder: Path, tmp_path: Path) -> None:
     make(folder, tmp_path / "store", split_settings=SplitSettings(gate=0))
     assert open_gate(tmp_path / "store") == ()

@@ -116,6 +116,33 @@ def parameters(**entry: object) -> dict:
                 "type": "floats", "length": "critic.depth * 2", "low": 0.1, "high": 1}}),
             "is not a count, a setting, or a setting + a count",
         ),
+        (
+            changed(parameters={"segmentor.lr": {
+                "type": "floats", "length": 2, "low": 0.1, "high": 1}}),
+            "segmentor.lr is [0.1, 0.1]",
+        ),
+        (
+            changed(parameters={"loss.scale_weights": {
+                "type": "floats", "length": "critic.depth", "low": 0.1, "high": 1}}),
+            "critic.depth 3 makes 4 scales. Give 4 weights.",
+        ),
+        (
+            changed(parameters={"loss.scale_weights": {
+                "type": "floats", "length": "critic.clamp", "low": 0.1, "high": 1}}),
+            "which is no whole number",
+        ),
+        (
+            changed(base={"training": {"epochs": 2}}, scheduler={
+                "type": "asha", "grace_period": 5}),
+            "grace_period 5 is more than the 2 epochs",
+        ),
+        (
+            {"name": "x", "base": {"loss": {"scale_weights": [1, 1, 1, 1]}},
+             "parameters": {"critic.depth": {"type": "int", "low": 1, "high": 5}}},
+            "critic.depth 1 makes 2 scales",
+        ),
+        (changed(base={"training.epochs": 3}), "is written as one key; nest it"),
+        (changed(sampler={"type": "tpe", "seed": -1}), "sampler.tpe.seed"),
         (changed(base={"critic": {"widht": 3}}), "unknown setting 'critic.widht'"),
         (changed(sampler={"type": "tpe", "sed": 1}), "Did you mean 'seed'?"),
         (changed(scheduler={"type": "asah"}), "type 'asah'"),
@@ -150,6 +177,14 @@ def test_all_problems_are_said_at_once(tmp_path: Path) -> None:
 def test_a_space_survives_writing_and_reading(tmp_path: Path) -> None:
     space = load_space(write(tmp_path, GOOD))
     assert load_space(write(tmp_path, space.model_dump(mode="json"))) == space
+
+
+def test_drawn_epochs_bound_the_scheduler() -> None:
+    space = SearchSpace.model_validate(
+        changed(parameters={"training.epochs": {"type": "int", "low": 4, "high": 40}})
+    )
+    assert (space.fewest_epochs(), space.most_epochs()) == (4, 40)
+    assert SearchSpace.model_validate(GOOD).most_epochs() == 20
 
 
 def test_the_sampler_is_the_one_asked_for() -> None:

@@ -133,3 +133,38 @@ def test_another_orientation_reads_the_same(folder: Path) -> None:
     np.testing.assert_array_equal(before.image, after.image)
     np.testing.assert_array_equal(before.label, after.label)
     np.testing.assert_allclose(before.affine, after.affine, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (lambda image: image.header.__setitem__("datatype", 9999), "is not a NIfTI image"),
+        (lambda image: image.header["dim"].__setitem__(0, 99), "expected a 3-D volume"),
+    ],
+)
+def test_a_damaged_header_is_a_problem_of_its_case(folder: Path, damage, words: str) -> None:
+    case = first(folder)
+    path = case.images["t1"]
+    content = bytearray(gzip.decompress(path.read_bytes()))
+    image = nib.Nifti1Image.from_bytes(bytes(content))
+    damage(image)
+    content[:348] = image.header.binaryblock[:348]
+    path.write_bytes(gzip.compress(bytes(content)))
+    assert words in check_headers(case)[0]
+
+
+def test_a_nifti_2_file_and_a_fourth_axis_of_one_are_read(folder: Path) -> None:
+    case = first(folder)
+    before = read_volume(case, CODE_2017_TO_2021)
+    image = nib.load(case.images["t1"])
+    voxels = np.asarray(image.dataobj)[..., None]
+    nib.save(nib.Nifti2Image(voxels, image.affine), case.images["t1"])
+    np.testing.assert_array_equal(read_volume(case, CODE_2017_TO_2021).image, before.image)
+
+
+def test_colours_are_no_intensities(folder: Path) -> None:
+    case = first(folder)
+    image = nib.load(case.images["t1"])
+    colour = np.zeros(image.shape, dtype=[("R", "u1"), ("G", "u1"), ("B", "u1")])
+    nib.save(nib.Nifti1Image(colour, image.affine), case.images["t1"])
+    assert "expected numbers" in check_headers(case)[0]
