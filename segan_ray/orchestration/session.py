@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
@@ -46,20 +47,44 @@ def ray_session() -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    try:
-        ray.init(
-            # Without an address, a cluster of our own, not one that happens to run here.
-            address="local" if _local else None,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            object_store_memory=OBJECT_STORE_BYTES if _local else None,
-        )
-    except ConnectionError:
-        raise SweepError(
-            f"No Ray cluster answers at RAY_ADDRESS={os.environ.get('RAY_ADDRESS')}. Start it, "
-            "correct the address, or unset it to run on this machine."
-        ) from None
+    if _local:
+        _start_own_cluster()
+    else:
+        _join_cluster()
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def _start_own_cluster() -> None:
+    """Start a cluster of this machine's cores, not one that happens to run here already.
+
+    Its processes are told its address: Ray Train's cleaner of placement groups looks for "the"
+    cluster of the machine, and where two run it finds neither and releases nothing.
+    """
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    told = {"RAY_GCS_SERVER_PORT": str(port), "RAY_ADDRESS": f"127.0.0.1:{port}"}
+    os.environ.update(told)
+    try:
+        ray.init(
+            address="local",
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            object_store_memory=OBJECT_STORE_BYTES,
+        )
+    finally:
+        for name in told:
+            del os.environ[name]
+
+
+def _join_cluster() -> None:
+    try:
+        ray.init(log_to_driver=False, logging_level=logging.ERROR)
+    except ConnectionError:
+        raise SweepError(
+            f"No Ray cluster answers at RAY_ADDRESS={os.environ['RAY_ADDRESS']}. Start it, "
+            "correct the address, or unset it to run on this machine."
+        ) from None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,6 +13,7 @@ import pytest
 from segan_ray.data.store import read_manifest
 from segan_ray.home import Home
 from segan_ray.orchestration.progress import TrialEvent
+from segan_ray.orchestration.session import ray_session
 from segan_ray.orchestration.sweep import run_sweep
 from segan_ray.search.space import SearchSpace
 from segan_ray.tracking.card import StoreCard
@@ -77,10 +77,9 @@ def card(store: Path) -> StoreCard:
 
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[None]:
-    """A local cluster with two cores, on loopback."""
-    ray.init(num_cpus=2, log_to_driver=False, logging_level=logging.ERROR)
-    yield
-    ray.shutdown()
+    """A local cluster of this machine's cores, on loopback."""
+    with ray_session():
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -27,6 +28,9 @@ from tests.integration.conftest import (
     eventually,
     live_placement_groups,
 )
+
+# After orchestration, which sets Ray up before importing it.
+import ray  # isort: skip
 
 pytestmark = pytest.mark.slow
 
@@ -162,3 +166,11 @@ def test_more_than_the_cluster_has_is_refused_with_the_numbers(
     home = Home.at(tmp_path / "home")
     with pytest.raises(SweepError, match="asks for 3 CPU"):
         run_single(experiment, "big", store, card(store), home, on_event=lambda event: None)
+
+
+def test_every_process_is_told_its_own_cluster(cluster: None) -> None:
+    """Where two clusters run on a machine, Ray Train's cleaner must not have to guess."""
+    told = ray.get(ray.remote(lambda: os.environ["RAY_ADDRESS"]).remote())
+    assert told == ray.get_runtime_context().gcs_address
+    assert told.startswith("127.0.0.1:")
+    assert "RAY_ADDRESS" not in os.environ
