@@ -8,6 +8,7 @@ plain numbers from it, never the tree itself.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -20,7 +21,9 @@ PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegativeFloat = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
-ScaleWeights = Annotated[tuple[NonNegativeFloat, ...], Field(min_length=2)]
+ScaleWeights = Annotated[tuple[NonNegativeFloat, ...], Field(min_length=1)]
+Variant = Literal["s1-1c", "s1-3c", "s3-3c", "unet"]
+Optimizer = Literal["adam", "adamw", "rmsprop"]
 
 
 class Settings(BaseModel):
@@ -30,10 +33,13 @@ class Settings(BaseModel):
 
 
 class SegmentorSettings(Settings):
-    """The segmentor S and its optimizer. Width doubles with each of ``depth`` halvings."""
+    """The segmentor S and its optimizer.
+
+    Width doubles with each of ``depth`` halvings, up to eight times ``base_width``.
+    """
 
     lr: PositiveFloat = 1e-3
-    optimizer: Literal["adam", "rmsprop"] = "adam"
+    optimizer: Optimizer = "adam"
     beta1: Fraction = 0.5
     depth: Annotated[int, Field(ge=2, le=6)] = 4
     base_width: Count = 16
@@ -41,47 +47,78 @@ class SegmentorSettings(Settings):
 
 
 class CriticSettings(Settings):
-    """The critic C and its optimizer; ``depth`` blocks give ``depth + 1`` feature scales."""
+    """The critic C and its optimizer.
+
+    ``depth`` blocks give ``depth + 1`` feature scales, the masked image being the first; a
+    ``single-scale`` critic is judged by its deepest features alone. ``steps`` is how often it
+    is updated for each update of the segmentor. ``clamp`` and ``spectral_norm`` constrain it.
+    """
 
     lr: PositiveFloat = 3e-4
-    optimizer: Literal["adam", "rmsprop"] = "adam"
+    optimizer: Optimizer = "adam"
     beta1: Fraction = 0.5
     depth: Annotated[int, Field(ge=1, le=6)] = 3
     base_width: Count = 16
+    scales: Literal["multi-scale", "single-scale"] = "multi-scale"
+    steps: Count = 1
     clamp: PositiveFloat | None = None
+    spectral_norm: bool = False
+
+    @property
+    def scale_count(self) -> int:
+        """How many scales the loss compares."""
+        return 1 if self.scales == "single-scale" else self.depth + 1
 
 
 class LossSettings(Settings):
-    """The multi-scale L1 loss; ``scale_weights`` is one weight a scale, equal if absent.
+    """The multi-scale L1 loss, and Dice beside it.
 
-    ``dice_smoothing`` is in voxels. At 1, slices without a region push its map to empty so hard
-    that the enhancing map dies for good in some runs; at 50 it does not.
+    ``scale_weights`` is one weight a scale, equal if absent. ``reduction`` averages each scale
+    and then over scales (the paper), or all features at once, so that large maps count most
+    (the authors' published code). ``dice_power`` is the exponent of Dice's denominator.
+    ``dice_smoothing`` is in voxels: at 1, slices without a region push its map to empty so
+    hard that the enhancing map dies for good in some runs; at 50 it does not.
     """
 
     scale_weights: ScaleWeights | None = None
+    reduction: Literal["per-scale", "concatenated"] = "per-scale"
     dice_weight: NonNegativeFloat = 1.0
     dice_smoothing: PositiveFloat = 50.0
+    dice_power: Literal[1, 2] = 1
 
 
 class TrainingSettings(Settings):
-    """The loop. ``crop`` is in voxels and shrinks to what the store and the depths allow.
+    """The loop.
 
-    ``schedule`` is how learning rates go from the first epoch to the last: they stay, or fall
-    as (1 − share of epochs done)^0.9.
+    ``batch_size`` is that of one update, shared out among workers and cut into ``accumulate``
+    parts where memory is short. ``crop`` is in voxels and shrinks to what the store and the
+    depths allow. ``schedule`` is how learning rates go from the first epoch to the last: they
+    stay, fall as (1 − share of epochs done)^0.9, as half a cosine, or by half every
+    ``halve_every`` epochs; never below ``min_lr``. ``patience`` is how many validations in a
+    row may find every map empty or full. ``precision`` and ``compile`` are chosen for the
+    device where they are ``auto``. ``deterministic`` makes runs on a GPU repeat exactly, as
+    runs on a CPU always do.
     """
 
     epochs: Count = 20
     batch_size: Count = 8
+    accumulate: Count = 1
     steps_per_epoch: Count | None = None
     crop: Annotated[int, Field(ge=16)] = 160
-    schedule: Literal["constant", "poly"] = "poly"
+    schedule: Literal["constant", "poly", "cosine", "halving"] = "poly"
+    halve_every: Count = 25
+    min_lr: NonNegativeFloat = 0.0
     brain_mask: bool = True
+    patience: Count = 3
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    compile: Literal["auto"] | bool = "auto"
+    deterministic: bool = True
 
 
 class DataSettings(Settings):
-    """How slices are drawn: the share that bears tumour, and left-right flips."""
+    """How slices are drawn: the share that bears tumour (null: as they come), and flips."""
 
-    tumour_fraction: Fraction = 0.8
+    tumour_fraction: Fraction | None = 0.8
     flip: bool = True
 
 
@@ -94,9 +131,15 @@ class ResourceSettings(Settings):
 
 
 class Experiment(Settings):
-    """All settings of one run."""
+    """All settings of one run.
 
-    variant: Literal["s1-3c", "unet"] = "s1-3c"
+    ``variant`` names the networks: ``s1-1c`` one segmentor and one critic for each region,
+    each pair trained by itself; ``s3-3c`` the same networks trained together on the mean of
+    their losses; ``s1-3c`` one segmentor with a map for each region and a critic for each;
+    ``unet`` MONAI's U-Net without a critic.
+    """
+
+    variant: Variant = "s1-3c"
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     segmentor: SegmentorSettings = SegmentorSettings()
     critic: CriticSettings = CriticSettings()
@@ -108,14 +151,27 @@ class Experiment(Settings):
     @model_validator(mode="after")
     def _one_weight_per_scale(self) -> Experiment:
         weights = self.loss.scale_weights
-        scales = self.critic.depth + 1
+        scales = self.critic.scale_count
         if weights is not None and len(weights) != scales:
-            raise ValueError(
-                f"loss.scale_weights has {len(weights)} values; critic.depth "
-                f"{self.critic.depth} makes {scales} scales. Give {scales} weights."
+            makes = (
+                "a single-scale critic compares 1 scale. Give 1 weight."
+                if scales == 1
+                else f"critic.depth {self.critic.depth} makes {scales} scales. Give {scales} weights."
             )
+            raise ValueError(f"loss.scale_weights has {len(weights)} values; {makes}")
         if weights is not None and not any(weights):
             raise ValueError("loss.scale_weights are all 0; at least one must be above 0.")
+        return self
+
+    @model_validator(mode="after")
+    def _a_slice_for_everyone(self) -> Experiment:
+        parts = self.resources.workers * self.training.accumulate
+        if self.training.batch_size < parts:
+            raise ValueError(
+                f"training.batch_size {self.training.batch_size} cannot be shared by "
+                f"{self.resources.workers} workers in {self.training.accumulate} parts each; it "
+                f"must be at least {parts}."
+            )
         return self
 
 
@@ -242,7 +298,37 @@ def load_yaml(path: Path) -> dict[str, Any]:
     return content
 
 
-def load_experiment(file: Path | None, assignments: Iterable[str] = ()) -> Experiment:
-    """Return the ``Experiment`` of a YAML file (or the defaults) with ``--set`` over it."""
-    tree = load_yaml(file) if file else {}
-    return build(merge(tree, parse_assignments(assignments)), str(file or "--set"))
+def presets() -> list[str]:
+    """Return the names of the settings that come with the package."""
+    folder = files("segan_ray") / "presets"
+    return sorted(
+        entry.name.removesuffix(".yaml")
+        for entry in folder.iterdir()
+        if entry.name.endswith(".yaml")
+    )
+
+
+def load_preset(name: str) -> dict[str, Any]:
+    """Return the nested settings of a preset.
+
+    Raises:
+        ConfigError: if there is none of that name.
+    """
+    if name not in presets():
+        known = ", ".join(presets())
+        raise ConfigError(
+            "preset", [f"no preset '{name}'.{nearest(name, presets())} There are: {known}."]
+        )
+    tree: dict[str, Any] = yaml.safe_load(
+        (files("segan_ray") / "presets" / f"{name}.yaml").read_text(encoding="utf-8")
+    )
+    return tree
+
+
+def load_experiment(
+    file: Path | None, assignments: Iterable[str] = (), preset: str | None = None
+) -> Experiment:
+    """Return the ``Experiment`` of a YAML file and ``--set``, over a preset or the defaults."""
+    first = load_preset(preset) if preset else {}
+    tree = merge(first, load_yaml(file) if file else {})
+    return build(merge(tree, parse_assignments(assignments)), str(file or preset or "--set"))

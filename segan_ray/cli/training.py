@@ -28,6 +28,9 @@ def train(
     config: Annotated[
         Path | None, typer.Option(help="A YAML file of settings; defaults fill the rest.")
     ] = None,
+    preset: Annotated[
+        str | None, typer.Option(help="Settings to begin from: paper, or authors-code.")
+    ] = None,
     assignments: Annotated[
         list[str] | None, typer.Option("--set", help="One setting, e.g. critic.depth=4.")
     ] = None,
@@ -43,7 +46,7 @@ def train(
     from segan_ray.home import Home, check_name
 
     given = [*(assignments or []), *([f"resources.workers={workers}"] if workers else [])]
-    experiment = load_experiment(config, given)
+    experiment = load_experiment(config, given, preset)
     run_name = check_name(name or f"train-{_now()}")
     card = _card(store)
 

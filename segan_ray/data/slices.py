@@ -1,18 +1,22 @@
 """Drawing batches of axial slices from prepared cases.
 
 A slice costs no decoding: it is copied out of a memory-mapped array. What an epoch draws
-depends on (seed, epoch, rank) alone, so a resumed run draws what the uninterrupted one would.
+depends on (seed, epoch) alone: a resumed run draws what the uninterrupted one would, and a
+group of workers draws together what a single one would, each taking its share.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Generator, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Float16, UInt8
 from torch import Tensor
 
 from segan_ray.brats import MODALITIES, REGIONS
@@ -26,9 +30,41 @@ class SliceRef(NamedTuple):
     position: int
 
 
+class Draw(NamedTuple):
+    """One drawn slice: where its window starts along both axes, and whether it is mirrored."""
+
+    where: SliceRef
+    start: tuple[int, int]
+    mirrored: bool
+
+
+@dataclass(frozen=True)
+class PackedBatch:
+    """Slices as the store keeps them, and where each came from; half the bytes of a ``Batch``."""
+
+    image: Float16[Tensor, "batch modality height width"]
+    mask: UInt8[Tensor, "batch height width"]
+    slices: tuple[SliceRef, ...]
+
+    def unpack(self, device: torch.device) -> Batch:
+        """Move to ``device`` and turn into what networks take, there."""
+        image = self.image.to(device, non_blocking=True).to(
+            torch.float32, memory_format=torch.channels_last
+        )
+        packed = self.mask.to(device, non_blocking=True)[:, None]
+        bits = torch.tensor([1 << bit for bit in range(len(REGIONS))], dtype=torch.uint8)
+        truth = packed & bits.to(device)[None, :, None, None] != 0
+        return Batch(
+            image=image,
+            truth=truth.to(torch.float32, memory_format=torch.channels_last),
+            brain=(packed & BRAIN_BIT != 0).float(),
+            slices=self.slices,
+        )
+
+
 @dataclass(frozen=True)
 class Batch:
-    """Slices on their way to a network, and where each came from."""
+    """Slices ready for a network, and where each came from."""
 
     image: Float[Tensor, "batch modality height width"]
     truth: Float[Tensor, "batch region height width"]
@@ -80,75 +116,98 @@ def epoch_batches(
     steps: int,
     batch_size: int,
     crop: int,
-    tumour_fraction: float,
+    tumour_fraction: float | None,
     flip: bool,
     seed: int,
     epoch: int,
     rank: int = 0,
-) -> Iterator[Batch]:
-    """Yield ``steps`` batches for one worker of one epoch."""
-    rng = np.random.default_rng([seed, epoch, rank])
-    for _ in range(steps):
-        slices = _draw(source, batch_size, tumour_fraction, rng)
-        yield _assemble(source, slices, crop, flip, rng)
+    workers: int = 1,
+    threads: int = 1,
+    pinned: bool = False,
+) -> Generator[PackedBatch]:
+    """Yield one worker's share of each of an epoch's ``steps`` batches of ``batch_size``.
+
+    ``tumour_fraction`` is the expected share of slices that bear tumour; None draws slices as
+    they come. Batches are assembled ahead by ``threads`` threads, in page-locked memory where
+    ``pinned``, so that whoever takes them does not wait.
+    """
+    rng = np.random.default_rng([seed, epoch])
+    mine = np.array_split(np.arange(batch_size), workers)[rank]
+
+    def draws() -> Iterator[list[Draw]]:
+        for _ in range(steps):
+            batch = _draw(source, batch_size, crop, tumour_fraction, flip, rng)
+            yield [batch[index] for index in mine]
+
+    with ThreadPoolExecutor(threads, thread_name_prefix="slices") as pool:
+        coming = draws()
+        waiting: deque[Future[PackedBatch]] = deque(
+            pool.submit(_assemble, source, batch, crop, pinned)
+            for batch in islice(coming, threads + 1)
+        )
+        try:
+            while waiting:
+                ready = waiting.popleft().result()
+                for batch in islice(coming, 1):
+                    waiting.append(pool.submit(_assemble, source, batch, crop, pinned))
+                yield ready
+        finally:
+            for future in waiting:
+                future.cancel()
 
 
 def _draw(
-    source: SliceSource, count: int, tumour_fraction: float, rng: np.random.Generator
-) -> tuple[SliceRef, ...]:
-    chosen = []
+    source: SliceSource,
+    count: int,
+    crop: int,
+    tumour_fraction: float | None,
+    flip: bool,
+    rng: np.random.Generator,
+) -> list[Draw]:
+    if tumour_fraction is None:
+        tumour_fraction = len(source.tumour) / len(source)
+    draws = []
     for bears in rng.random(count) < tumour_fraction:
         first, second = (source.tumour, source.empty) if bears else (source.empty, source.tumour)
         pool = first or second
-        chosen.append(pool[rng.integers(len(pool))])
-    return tuple(chosen)
+        where = pool[rng.integers(len(pool))]
+        height, width, _ = source.cases[where.case].record.size
+        start = (_start(height, crop, rng), _start(width, crop, rng))
+        draws.append(Draw(where, start, flip and rng.random() < 0.5))
+    return draws
 
 
-def _assemble(
-    source: SliceSource,
-    slices: tuple[SliceRef, ...],
-    crop: int,
-    flip: bool,
-    rng: np.random.Generator,
-) -> Batch:
-    image = np.zeros((len(slices), len(MODALITIES), crop, crop), dtype=np.float32)
-    mask = np.zeros((len(slices), crop, crop), dtype=np.uint8)
-    for index, where in enumerate(slices):
-        case = source.cases[where.case]
-        stored = case.mask()[where.position]
-        (from_y, to_y), (from_x, to_x) = (_window(size, crop, rng) for size in stored.shape)
-        image[index][:, to_y, to_x] = case.image()[where.position][:, from_y, from_x]
-        mask[index][to_y, to_x] = stored[from_y, from_x]
-        # Height runs left to right in the stored slice: flipping it mirrors the hemispheres.
-        if flip and rng.random() < 0.5:
-            image[index] = image[index][:, ::-1]
-            mask[index] = mask[index][::-1]
-    return to_batch(image, mask, slices)
-
-
-def _window(size: int, crop: int, rng: np.random.Generator) -> tuple[slice, slice]:
-    """Return the part of the slice to take and where it lands in the crop, along one axis.
+def _start(size: int, crop: int, rng: np.random.Generator) -> int:
+    """Return where the window starts along one axis; below 0 where the crop is the larger.
 
     A slice larger than the crop is cut at random. A smaller one lies in the middle: brains in
     BRATS are aligned to one another, and where in the head a voxel is helps to tell what it is.
     """
-    if size > crop:
-        start = int(rng.integers(size - crop + 1))
-        return slice(start, start + crop), slice(0, crop)
-    land = (crop - size) // 2
-    return slice(0, size), slice(land, land + size)
+    return int(rng.integers(size - crop + 1)) if size > crop else -((crop - size) // 2)
 
 
-def to_batch(
-    image: np.ndarray, mask: UInt8[np.ndarray, "batch height width"], slices: tuple[SliceRef, ...]
-) -> Batch:
-    """Turn assembled arrays into tensors, unpacking the regions and the brain."""
-    packed = torch.from_numpy(mask)[:, None]
-    bits = torch.tensor([1 << bit for bit in range(len(REGIONS))], dtype=torch.uint8)
-    truth = (packed & bits[None, :, None, None]) != 0
-    return Batch(
-        image=torch.from_numpy(np.ascontiguousarray(image, dtype=np.float32)),
-        truth=truth.float(),
-        brain=(packed & BRAIN_BIT != 0).float(),
-        slices=slices,
+def _assemble(source: SliceSource, draws: Sequence[Draw], crop: int, pinned: bool) -> PackedBatch:
+    image = torch.zeros(
+        (len(draws), len(MODALITIES), crop, crop), dtype=torch.float16, pin_memory=pinned
     )
+    mask = torch.zeros((len(draws), crop, crop), dtype=torch.uint8, pin_memory=pinned)
+    into, mask_into = image.numpy(), mask.numpy()
+    for index, (where, start, mirrored) in enumerate(draws):
+        case = source.cases[where.case]
+        stored = case.mask()[where.position]
+        (from_y, to_y), (from_x, to_x) = (
+            _window(size, crop, at) for size, at in zip(stored.shape, start, strict=True)
+        )
+        # Height runs left to right in the stored slice: flipping it mirrors the hemispheres.
+        order = slice(None, None, -1 if mirrored else 1)
+        into[index, :, order][:, to_y, to_x] = case.image()[where.position][:, from_y, from_x]
+        mask_into[index, order][to_y, to_x] = stored[from_y, from_x]
+    return PackedBatch(image, mask, tuple(draw.where for draw in draws))
+
+
+def _window(size: int, crop: int, start: int) -> tuple[slice, slice]:
+    """Return the part of the slice to take and where it lands in the crop, along one axis."""
+    if start >= 0:
+        taken = min(size, crop)
+        return slice(start, start + taken), slice(0, taken)
+    return slice(0, size), slice(-start, -start + size)

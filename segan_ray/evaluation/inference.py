@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Bool
 from torch import nn
 
-from segan_ray.data.slices import to_batch
+from segan_ray.data.slices import PackedBatch
 from segan_ray.data.store import PreparedCase
 
 THRESHOLD = 0.5
@@ -63,9 +63,14 @@ def predict_slices(
     unit = 2**halvings
     top, left = (-height % unit) // 2, (-width % unit) // 2
     padding = [(0, 0), (top, -height % unit - top), (left, -width % unit - left)]
-    batch = to_batch(np.pad(image, [(0, 0), *padding]), np.pad(mask, padding), ())
-    probability = segmentor(batch.image.to(device, memory_format=torch.channels_last))
+    batch = PackedBatch(
+        torch.from_numpy(np.pad(image, [(0, 0), *padding])),
+        torch.from_numpy(np.pad(mask, padding)),
+        (),
+    ).unpack(device)
+    # Past what training may have compiled: the grids of volumes differ from its one crop.
+    probability = segmentor.forward(batch.image)
     if brain_mask:
-        probability = probability * batch.brain.to(device)
+        probability = probability * batch.brain
     inside = probability[..., top : top + height, left : left + width]
     return np.moveaxis((inside > THRESHOLD).cpu().numpy(), 1, 0)

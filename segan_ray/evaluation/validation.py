@@ -6,20 +6,29 @@ returns the mean over all.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import nn
 
 from segan_ray.brats import REGIONS
-from segan_ray.data.store import PreparedCase
+from segan_ray.data.store import BRAIN_BIT, PreparedCase
 from segan_ray.evaluation.inference import predict_box
 from segan_ray.evaluation.metrics import overlap
+from segan_ray.training.scores import SCORE, Validation
 
 Gather = Callable[[Any], list[Any]]
 """Collects one object from every worker of a group, in order of rank."""
+
+
+class _Case(NamedTuple):
+    """One case's scores, how many voxels each map fills, and how many it might."""
+
+    scores: dict[str, float]
+    filled: tuple[int, ...]
+    voxels: int
 
 
 def validate(
@@ -32,7 +41,7 @@ def validate(
     rank: int = 0,
     workers: int = 1,
     gather: Gather = lambda mine: [mine],
-) -> dict[str, float]:
+) -> Validation:
     """Return ``val/{dice,precision,sensitivity}_<region>`` and ``val/dice_mean``.
 
     The stored box holds every voxel of tumour and brain, and overlap does not change with
@@ -43,11 +52,19 @@ def validate(
         predicted = predict_box(
             segmentor, case, halvings=halvings, brain_mask=brain_mask, device=device
         )
-        mine.append(_scores(predicted, case))
-    return _mean(score for scores in gather(mine) for score in scores)
+        mine.append(_score(predicted, case, brain_mask))
+    rows = [row for shared in gather(mine) for row in shared]
+    voxels = sum(row.voxels for row in rows)
+    return Validation(
+        {name: float(np.mean([row.scores[name] for row in rows])) for name in rows[0].scores},
+        {
+            region: sum(row.filled[index] for row in rows) / voxels
+            for index, region in enumerate(REGIONS)
+        },
+    )
 
 
-def _scores(predicted: np.ndarray, case: PreparedCase) -> dict[str, float]:
+def _score(predicted: np.ndarray, case: PreparedCase, brain_mask: bool) -> _Case:
     mask = case.mask()
     scores = {}
     for bit, (region, map_) in enumerate(zip(REGIONS, predicted, strict=True)):
@@ -55,10 +72,9 @@ def _scores(predicted: np.ndarray, case: PreparedCase) -> dict[str, float]:
         scores[f"val/dice_{region}"] = found.dice
         scores[f"val/precision_{region}"] = found.precision
         scores[f"val/sensitivity_{region}"] = found.sensitivity
-    scores["val/dice_mean"] = float(np.mean([scores[f"val/dice_{name}"] for name in REGIONS]))
-    return scores
-
-
-def _mean(scores: Iterable[dict[str, float]]) -> dict[str, float]:
-    rows = list(scores)
-    return {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
+    scores[SCORE] = float(np.mean([scores[f"val/dice_{name}"] for name in REGIONS]))
+    return _Case(
+        scores,
+        tuple(int(map_.sum()) for map_ in predicted),
+        int(np.count_nonzero(mask & BRAIN_BIT)) if brain_mask else mask.size,
+    )

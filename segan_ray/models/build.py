@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import torch
 from torch import nn
 
 from segan_ray.brats import MODALITIES, REGIONS
-from segan_ray.config import CriticSettings, Experiment, SegmentorSettings
+from segan_ray.config import CriticSettings, Experiment, SegmentorSettings, TrainingSettings
 from segan_ray.models.critic import CriticBank
-from segan_ray.models.segmentor import Segmentor
+from segan_ray.models.segmentor import Segmentor, SegmentorBank
 
 
 def build_segmentor(experiment: Experiment) -> nn.Module:
     """Return the network that maps slices to region probabilities."""
+    settings = experiment.segmentor
     if experiment.variant == "unet":
         from segan_ray.models.unet import build_unet
 
-        settings = experiment.segmentor
         return build_unet(
             len(MODALITIES), len(REGIONS), depth=settings.depth, base_width=settings.base_width
         )
-    return _segan_segmentor(experiment.segmentor)
+    return _segan_segmentor(Segmentor if experiment.variant == "s1-3c" else SegmentorBank, settings)
 
 
 def build_critic(experiment: Experiment) -> CriticBank | None:
@@ -35,17 +38,61 @@ def halvings(experiment: Experiment) -> int:
     return max(experiment.segmentor.depth, experiment.critic.depth)
 
 
-def place(network: nn.Module, device: torch.device) -> nn.Module:
-    """Move a network to the device, channels last: convolutions are faster so."""
-    network.to(device)
-    for parameter in network.parameters():
-        if parameter.dim() == 4:
-            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
-    return network
+@dataclass(frozen=True)
+class Numerics:
+    """How networks compute: the convolutions' precision, and whether they are compiled."""
+
+    precision: torch.dtype
+    compiled: bool
 
 
-def _segan_segmentor(settings: SegmentorSettings) -> Segmentor:
-    return Segmentor(
+def choose_numerics(settings: TrainingSettings, device: torch.device) -> Numerics:
+    """Return what ``settings`` ask for, or what suits ``device`` where they leave it open.
+
+    bfloat16 where the processor multiplies it faster than float32: every CUDA device that has
+    it, and CPUs with its instructions (AVX-512 BF16 or AMX). Compilation on CUDA alone.
+    """
+    asked = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+    fast = torch.bfloat16 if _multiplies_bfloat16(device) else torch.float32
+    compiled = device.type == "cuda" if settings.compile == "auto" else settings.compile
+    return Numerics(asked.get(settings.precision, fast), compiled)
+
+
+def place(
+    networks: Sequence[nn.Module], device: torch.device, numerics: Numerics, *, synchronised: bool
+) -> None:
+    """Move networks to the device as they compute best there; their state's names stay.
+
+    Channels last, since convolutions are faster so. ``synchronised`` shares the statistics of
+    batch norm among the workers of a group, which needs CUDA.
+    """
+    for network in networks:
+        if synchronised:
+            nn.SyncBatchNorm.convert_sync_batchnorm(network)
+        network.to(device)
+        for parameter in network.parameters():
+            if parameter.dim() == 4:
+                parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+        if numerics.precision != torch.float32:
+            cast = torch.autocast(device.type, dtype=numerics.precision)
+            network.forward = cast(network.forward)
+        if numerics.compiled:
+            network.compile()
+
+
+def _multiplies_bfloat16(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    if device.type != "cpu" or not hasattr(torch.cpu, "get_capabilities"):
+        return False
+    capabilities = torch.cpu.get_capabilities()
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+
+
+def _segan_segmentor(
+    kind: type[Segmentor | SegmentorBank], settings: SegmentorSettings
+) -> Segmentor | SegmentorBank:
+    return kind(
         len(MODALITIES),
         len(REGIONS),
         depth=settings.depth,
@@ -56,5 +103,9 @@ def _segan_segmentor(settings: SegmentorSettings) -> Segmentor:
 
 def _critics(settings: CriticSettings) -> CriticBank:
     return CriticBank(
-        len(MODALITIES), len(REGIONS), depth=settings.depth, base_width=settings.base_width
+        len(MODALITIES),
+        len(REGIONS),
+        depth=settings.depth,
+        base_width=settings.base_width,
+        spectral_norm=settings.spectral_norm,
     )

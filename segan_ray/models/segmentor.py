@@ -7,11 +7,53 @@ batch norm, and a sigmoid over the regions.
 
 from __future__ import annotations
 
+from typing import Final
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn import functional
 
-LEAK = 0.2
+LEAK: Final = 0.2
+WIDEST: Final = 8
+
+
+def level_widths(base_width: int, depth: int) -> list[int]:
+    """Return the channels after each halving: doubled each time, up to 8 × ``base_width``.
+
+    The paper's four levels are 64, 128, 256, 512; the authors' published code stays at 512.
+    """
+    return [base_width * min(2**level, WIDEST) for level in range(depth)]
+
+
+class Double(nn.Module):
+    """Double the grid bilinearly; the same on every device, and repeatable on all."""
+
+    def forward(
+        self, image: Float[Tensor, "batch channel height width"]
+    ) -> Float[Tensor, "batch channel 2*height 2*width"]:
+        """Return ``image`` resized, corners not aligned."""
+        if image.is_cuda:
+            return double_by_neighbours(image)
+        return functional.interpolate(image, scale_factor=2, mode="bilinear", align_corners=False)
+
+
+def double_by_neighbours(
+    image: Float[Tensor, "batch channel height width"],
+) -> Float[Tensor, "batch channel 2*height 2*width"]:
+    """Return ``image`` doubled by weights of its neighbours, 3/4 and 1/4 along each axis.
+
+    What ``interpolate`` computes; but its gradient on CUDA adds in no fixed order, so that no
+    two runs are equal, and this one's does not.
+    """
+    for axis in (2, 3):
+        size = image.shape[axis]
+        before = torch.cat([image.narrow(axis, 0, 1), image.narrow(axis, 0, size - 1)], axis)
+        after = torch.cat([image.narrow(axis, 1, size - 1), image.narrow(axis, size - 1, 1)], axis)
+        near = 0.75 * image
+        pairs = torch.stack([near + 0.25 * before, near + 0.25 * after], axis + 1)
+        image = pairs.flatten(axis, axis + 1)
+    return image.contiguous(memory_format=torch.channels_last)
 
 
 class Down(nn.Sequential):
@@ -31,7 +73,7 @@ class Up(nn.Sequential):
 
     def __init__(self, channels_in: int, channels_out: int) -> None:
         super().__init__(
-            nn.Upsample(scale_factor=2, mode="bilinear", align_corners=False),
+            Double(),
             nn.Conv2d(channels_in, channels_out, 3, padding=1, bias=False),
             nn.BatchNorm2d(channels_out),
             nn.ReLU(inplace=True),
@@ -45,7 +87,7 @@ class Segmentor(nn.Module):
         channels: modalities of the input.
         regions: maps of the output.
         depth: number of halvings; height and width must be multiples of ``2**depth``.
-        base_width: channels after the first halving, doubled with each further one.
+        base_width: channels after the first halving; see ``level_widths``.
         concat_skips: join the mirrored levels by concatenation rather than addition.
     """
 
@@ -54,7 +96,7 @@ class Segmentor(nn.Module):
     ) -> None:
         super().__init__()
         self.concat_skips = concat_skips
-        widths = [base_width * 2**level for level in range(depth)]
+        widths = level_widths(base_width, depth)
         self.down = nn.ModuleList(
             Down(channels_in, channels_out, norm=level > 0)
             for level, (channels_in, channels_out) in enumerate(
@@ -67,7 +109,7 @@ class Segmentor(nn.Module):
             for level in range(depth - 1, 0, -1)
         )
         self.head = nn.Sequential(
-            nn.Upsample(scale_factor=2, mode="bilinear", align_corners=False),
+            Double(),
             nn.Conv2d(widths[0] * joined, regions, 3, padding=1),
         )
 
@@ -83,7 +125,27 @@ class Segmentor(nn.Module):
         skips.pop()
         for block in self.up:
             features = self._join(block(features), skips.pop())
-        return torch.sigmoid(self.head(features))
+        # In single precision even where the rest is not: losses and thresholds read it.
+        return torch.sigmoid(self.head(features).float())
 
     def _join(self, features: Tensor, skip: Tensor) -> Tensor:
         return torch.cat([features, skip], dim=1) if self.concat_skips else features + skip
+
+
+class SegmentorBank(nn.Module):
+    """One segmentor with one map per region, sharing nothing (variants S1-1C and S3-3C)."""
+
+    def __init__(
+        self, channels: int, regions: int, *, depth: int, base_width: int, concat_skips: bool
+    ) -> None:
+        super().__init__()
+        self.segmentors = nn.ModuleList(
+            Segmentor(channels, 1, depth=depth, base_width=base_width, concat_skips=concat_skips)
+            for _ in range(regions)
+        )
+
+    def forward(
+        self, image: Float[Tensor, "batch modality height width"]
+    ) -> Float[Tensor, "batch region height width"]:
+        """Return probabilities in [0, 1]."""
+        return torch.cat([segmentor(image) for segmentor in self.segmentors], dim=1)

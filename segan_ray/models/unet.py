@@ -2,8 +2,17 @@
 
 from __future__ import annotations
 
+import torch
 from monai.networks.nets.unet import UNet
-from torch import nn
+from torch import Tensor, nn
+
+
+class Probability(nn.Module):
+    """The sigmoid, in single precision even where the rest is not: losses read it."""
+
+    def forward(self, logits: Tensor) -> Tensor:
+        """Return probabilities in [0, 1]."""
+        return torch.sigmoid(logits.float())
 
 
 def build_unet(channels: int, regions: int, *, depth: int, base_width: int) -> nn.Module:
@@ -17,4 +26,4 @@ def build_unet(channels: int, regions: int, *, depth: int, base_width: int) -> n
         num_res_units=0,
         norm="BATCH",
     )
-    return nn.Sequential(network, nn.Sigmoid())
+    return nn.Sequential(network, Probability())

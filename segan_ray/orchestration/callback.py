@@ -29,7 +29,7 @@ class Followed:
     best_epoch: int = 0
     best_metrics: dict[str, float] = field(default_factory=dict)
     best_checkpoint: Path | None = None
-    diverged: str | None = None
+    failure: str | None = None
 
 
 class TrackTrials(Callback):
@@ -77,7 +77,7 @@ class TrackTrials(Callback):
         if followed is None or result.get("epoch", 0) <= followed.epoch:
             return
         followed.epoch = result["epoch"]
-        followed.diverged = result["diverged"]
+        followed.failure = result["failure"]
         metrics = {name: result[name] for name in METRICS if name in result}
         self._recorder.log_epoch(followed.trial, followed.epoch, metrics)
         score = metrics[self._metric]
@@ -116,7 +116,7 @@ class TrackTrials(Callback):
             self._close(followed, outcome, cause)
 
     def _close(self, followed: Followed, outcome: Outcome, cause: str | None) -> None:
-        reason = cause or followed.diverged
+        reason = cause or followed.failure
         self.ended[followed.trial] = followed
         if outcome == "failed":
             self.failed[followed.trial] = reason or "It ended without a single epoch."
@@ -140,9 +140,20 @@ class TrackTrials(Callback):
 
 def ended_as(result: dict[str, Any] | None, crashed: bool) -> Outcome:
     """Tell how a trial ended from its last result: short of its last epoch means stopped."""
-    if crashed or not result or "epoch" not in result or result.get("diverged"):
+    if crashed or not result or "epoch" not in result or result.get("failure"):
         return "failed"
     return "completed" if result["epoch"] >= result["epochs"] else "stopped"
+
+
+def told_as(result: dict[str, Any] | None, crashed: bool) -> Outcome:
+    """Tell what Optuna should learn of a trial's end.
+
+    A trial that diverged or collapsed counts as stopped at the worst value, so that the sampler
+    keeps away from its settings; those of a crash say nothing.
+    """
+    if not crashed and result and result.get("failure"):
+        return "stopped"
+    return ended_as(result, crashed)
 
 
 def _cause(trial: Trial) -> str:

@@ -26,7 +26,7 @@ import ray  # isort: skip
 from ray import tune  # isort: skip
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler  # isort: skip
 
-from segan_ray.orchestration.callback import TrackTrials, ended_as
+from segan_ray.orchestration.callback import TrackTrials, told_as
 from segan_ray.orchestration.searcher import StudySearcher
 from segan_ray.orchestration.trial import run_trial
 from segan_ray.tracking.card import StoreCard
@@ -88,7 +88,7 @@ def run_sweep(
                 home,
                 trials=trials,
                 concurrent=min(concurrent, trials),
-                searcher=StudySearcher(study, configure, ended_as),
+                searcher=StudySearcher(study, configure, told_as),
                 scheduler=_scheduler(space),
                 track=track,
             )

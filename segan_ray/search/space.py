@@ -15,19 +15,23 @@ from typing import Annotated, Any, Final, Literal
 from optuna import Trial
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from segan_ray.brats import REGIONS
-from segan_ray.config import Experiment, build, flatten, load_yaml, merge, nest, paths
+from segan_ray.config import (
+    Experiment,
+    build,
+    flatten,
+    load_preset,
+    load_yaml,
+    merge,
+    nest,
+    paths,
+)
 from segan_ray.errors import ConfigError, nearest
+from segan_ray.training.scores import VALIDATION
 
 METRICS: Final = (
     "train/loss_critic",
     "train/loss_segmentor",
-    *(
-        f"val/{name}_{region}"
-        for name in ("dice", "precision", "sensitivity")
-        for region in REGIONS
-    ),
-    "val/dice_mean",
+    *VALIDATION,
     "time/epoch_s",
     "time/slices_per_s",
 )
@@ -164,10 +168,11 @@ class Budget(_Frozen):
 
 
 class SearchSpace(_Frozen):
-    """A whole space file."""
+    """A whole space file. ``base`` is put over ``preset``, and a drawn point over both."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
     objective: Objective = Objective()
+    preset: str | None = None
     base: dict[str, Any] = {}
     parameters: Annotated[dict[str, Parameter], Field(min_length=1)]
     sampler: Annotated[TpeSampler | RandomSampler, Field(discriminator="type")] = TpeSampler()
@@ -184,7 +189,7 @@ class SearchSpace(_Frozen):
 
     def experiment(self, point: Mapping[str, Any]) -> Experiment:
         """Return the whole ``Experiment`` of a drawn point."""
-        return build(merge(self.base, nest(point)), f"space {self.name}")
+        return build(merge(self._fixed(), nest(point)), f"space {self.name}")
 
     def most_epochs(self) -> int:
         """Return how many epochs the longest trial may run."""
@@ -198,7 +203,10 @@ class SearchSpace(_Frozen):
 
     def base_experiment(self) -> Experiment:
         """Return the settings that stay the same in every trial."""
-        return build(self.base, f"space {self.name}, base")
+        return build(self._fixed(), f"space {self.name}, base")
+
+    def _fixed(self) -> dict[str, Any]:
+        return merge(load_preset(self.preset) if self.preset else {}, self.base)
 
     def _by_need(self) -> Iterator[tuple[str, Any]]:
         """Yield parameters so that a length comes after the setting it depends on."""

@@ -25,10 +25,10 @@ from torch.optim import Optimizer
 
 from segan_ray.config import Experiment, build
 from segan_ray.errors import CheckpointError
-from segan_ray.models.build import build_segmentor, place
+from segan_ray.models.build import Numerics, build_segmentor, place
 from segan_ray.training.state import Best, TrainingState
 
-CHECKPOINT_VERSION: Final = 1
+CHECKPOINT_VERSION: Final = 2
 STATE: Final = "state.json"
 
 
@@ -39,6 +39,8 @@ def save_checkpoint(folder: Path, state: TrainingState, experiment: Experiment) 
     if state.critic is not None:
         _save(folder / "critic.safetensors", state.critic.state_dict())
     tensors = {"rng.torch": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        tensors["rng.cuda"] = torch.cuda.get_rng_state()
     groups = {}
     for name, optimizer in _optimizers(state):
         content = optimizer.state_dict()
@@ -52,6 +54,7 @@ def save_checkpoint(folder: Path, state: TrainingState, experiment: Experiment) 
         "version": CHECKPOINT_VERSION,
         "epoch": state.epoch,
         "best": best,
+        "collapsed": state.collapsed,
         "optimizers": groups,
         "experiment": experiment.model_dump(mode="json"),
     }
@@ -70,12 +73,16 @@ def restore(folder: Path, state: TrainingState) -> None:
         _load_weights(state.critic, folder / "critic.safetensors")
     tensors = _load(folder / "optimizers.safetensors")
     torch.set_rng_state(tensors.pop("rng.torch"))
+    if "rng.cuda" in tensors and torch.cuda.is_available():
+        torch.cuda.set_rng_state(tensors["rng.cuda"])
     for name, optimizer in _optimizers(state):
         optimizer.load_state_dict(
             {"state": _entries(name, tensors), "param_groups": content["optimizers"][name]}
         )
+        _lay_out_as_parameters(optimizer)
     best = content["best"]
     state.epoch = content["epoch"]
+    state.collapsed = content["collapsed"]
     state.best = None if best is None else Best(best["epoch"], best["scores"])
 
 
@@ -86,7 +93,8 @@ def load_segmentor(folder: Path) -> tuple[nn.Module, Experiment]:
         CheckpointError: if ``folder`` is no whole checkpoint of ours.
     """
     experiment = build(read_state(folder)["experiment"], str(folder / STATE))
-    segmentor = place(build_segmentor(experiment), torch.device("cpu"))
+    segmentor = build_segmentor(experiment)
+    place([segmentor], torch.device("cpu"), Numerics(torch.float32, False), synchronised=False)
     _load_weights(segmentor, folder / "segmentor.safetensors")
     return segmentor.eval(), experiment
 
@@ -125,6 +133,18 @@ def _entries(name: str, tensors: dict[str, Tensor]) -> dict[int, dict[str, Tenso
         if owner == name:
             entries.setdefault(int(index), {})[key] = value
     return entries
+
+
+def _lay_out_as_parameters(optimizer: Optimizer) -> None:
+    """Give the state of each parameter its memory layout, which a file does not keep.
+
+    Fused optimizers walk parameter, gradient and state side by side in memory, and where their
+    layouts differ compute something else without a word.
+    """
+    for parameter, entries in optimizer.state.items():
+        for key, value in entries.items():
+            if value.shape == parameter.shape:
+                entries[key] = torch.empty_like(parameter).copy_(value)
 
 
 def _save(path: Path, tensors: dict[str, Tensor]) -> None:

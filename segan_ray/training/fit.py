@@ -1,52 +1,62 @@
 """THE loop: for each epoch train, validate, report.
 
-It knows neither Ray nor MLflow. Whoever calls it says how gradients are averaged over
-workers, how a segmentor is validated, and what becomes of an epoch's report (which is also
-where checkpoints are written).
+It knows neither Ray nor MLflow. Whoever calls it says how tensors are averaged over workers,
+how a segmentor is validated, and what becomes of an epoch's report (which is also where
+checkpoints are written).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from time import perf_counter
+from typing import Final
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from segan_ray.config import Experiment
-from segan_ray.data.slices import Batch, SliceSource, epoch_batches
+from segan_ray.data.slices import PackedBatch, SliceSource, epoch_batches
+from segan_ray.errors import ConfigError
+from segan_ray.models.build import halvings
+from segan_ray.training.recipe import Step, make_step
+from segan_ray.training.scores import VALIDATION, Validation
 from segan_ray.training.state import TrainingState
-from segan_ray.training.step import (
-    AverageGradients,
-    StepLosses,
-    adversarial_step,
-    keep_gradients,
-    supervised_step,
-)
+from segan_ray.training.step import Average, Part, keep
 
-Validate = Callable[[nn.Module], Mapping[str, float]]
+Validate = Callable[[nn.Module], Validation]
+CUDA_LOADERS: Final = 4
+"""Threads that assemble slices for a GPU; on a CPU, one, since the cores are for training."""
 
 
 @dataclass(frozen=True)
 class EpochReport:
-    """One finished epoch: its metrics, whether it is the best, and why training ends, if so."""
+    """One finished epoch: its metrics, whether it is the best, and why training fails, if so."""
 
     epoch: int
     metrics: Mapping[str, float]
     improved: bool
-    diverged: str | None = None
+    failure: str | None = None
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where this process stands in its group of workers, and how gradients are shared."""
+    """Where this process stands in its group of workers, and how tensors are averaged there."""
 
     device: torch.device
     rank: int = 0
     workers: int = 1
-    average_gradients: AverageGradients = keep_gradients
+    average: Average = keep
+
+
+@dataclass(frozen=True)
+class EpochLosses:
+    """The mean losses of an epoch's steps, or why they broke off."""
+
+    metrics: Mapping[str, float]
+    failure: str | None = None
 
 
 def fit(
@@ -59,93 +69,131 @@ def fit(
     validate: Validate,
     report: Callable[[EpochReport], None],
 ) -> None:
-    """Train ``state`` from its epoch to the last, reporting each; stop if a loss diverges."""
-    training, data = experiment.training, experiment.data
-    steps = steps_per_epoch(experiment, source, place.workers)
+    """Train ``state`` from its epoch to the last, reporting each.
+
+    A loss that is no finite number ends training at once, and so do ``patience`` validations
+    in a row that find every map empty or full: the last report has the worst scores, 0, and
+    says why.
+
+    Raises:
+        ConfigError: if a part of a batch is too small for batch norm at the deepest level.
+    """
+    training = experiment.training
+    _require_values_to_normalise(experiment, crop, place.workers)
+    step = make_step(experiment)
     for epoch in range(state.epoch + 1, training.epochs + 1):
         started = perf_counter()
         state.set_learning_rates(experiment, epoch)
-        batches = epoch_batches(
-            source,
-            steps=steps,
-            batch_size=training.batch_size,
-            crop=crop,
-            tumour_fraction=data.tumour_fraction,
-            flip=data.flip,
-            seed=experiment.seed,
-            epoch=epoch,
-            rank=place.rank,
-        )
-        losses = train_epoch(state, experiment, batches, place)
+        with closing(_batches(experiment, source, crop, place, epoch)) as batches:
+            losses = train_epoch(state, experiment, batches, place, step)
         trained_s = perf_counter() - started
-        diverged = _divergence(losses)
-        scores = dict(validate(state.segmentor))
-        if diverged:
-            scores = dict.fromkeys(scores, 0.0)
+
+        failure, scores = losses.failure, dict.fromkeys(VALIDATION, 0.0)
+        if failure is None:
+            validation = validate(state.segmentor)
+            state.collapsed = state.collapsed + 1 if validation.collapse else 0
+            if state.collapsed < training.patience:
+                scores = dict(validation.scores)
+            else:
+                failure = (
+                    f"collapsed: {validation.collapse}, {state.collapsed} validations in a row"
+                )
+
+        slices = steps_per_epoch(experiment, source) * training.batch_size
         metrics = {
-            **({} if diverged else losses),
+            **losses.metrics,
             **scores,
             "time/epoch_s": perf_counter() - started,
-            "time/slices_per_s": steps * training.batch_size * place.workers / trained_s,
+            "time/slices_per_s": slices / trained_s,
         }
-        report(EpochReport(epoch, metrics, state.remember(epoch, scores), diverged))
-        if diverged:
+        report(EpochReport(epoch, metrics, state.remember(epoch, scores), failure))
+        if failure is not None:
             return
 
 
-def steps_per_epoch(experiment: Experiment, source: SliceSource, workers: int) -> int:
+def steps_per_epoch(experiment: Experiment, source: SliceSource) -> int:
     """Return the asked number of steps, or as many as show every slice once on average."""
-    asked = experiment.training.steps_per_epoch
-    return asked or math.ceil(len(source) / (experiment.training.batch_size * workers))
+    training = experiment.training
+    return training.steps_per_epoch or math.ceil(len(source) / training.batch_size)
 
 
 def train_epoch(
-    state: TrainingState, experiment: Experiment, batches: Iterable[Batch], place: Place
-) -> dict[str, float]:
-    """Run one epoch of steps and return the mean of both losses."""
+    state: TrainingState,
+    experiment: Experiment,
+    batches: Iterable[PackedBatch],
+    place: Place,
+    step: Step,
+) -> EpochLosses:
+    """Run one epoch of steps; return the mean of both losses over steps and workers."""
     state.segmentor.train()
-    sums = torch.zeros(2, device=place.device)
-    count = 0
+    sums, count = torch.zeros(2, device=place.device), 0
+    before: Tensor | None = None
     for batch in batches:
-        sums += torch.stack(step(state, experiment, batch, place))
+        losses = torch.stack(step(state, split(batch, experiment, place), place.average))
+        # All workers must see the same, or one would wait for the others for ever.
+        place.average([losses])
+        # The step before is looked at, so that a GPU has this one to do meanwhile.
+        if before is not None and not before.isfinite().all():
+            break
+        sums += losses
         count += 1
+        before = losses
     critic, segmentor = (sums / count).tolist()
-    return {"train/loss_critic": critic, "train/loss_segmentor": segmentor}
+    metrics = {"train/loss_critic": critic, "train/loss_segmentor": segmentor}
+    bad = [f"{name} is {value}" for name, value in metrics.items() if not math.isfinite(value)]
+    if bad:
+        return EpochLosses({}, f"diverged: {bad[0]} at step {count} of epoch {state.epoch + 1}")
+    return EpochLosses(metrics)
 
 
-def step(state: TrainingState, experiment: Experiment, batch: Batch, place: Place) -> StepLosses:
-    """Move a batch to the device and update the networks once, as the variant asks."""
-    layout = torch.channels_last
-    image = batch.image.to(place.device, memory_format=layout)
-    truth = batch.truth.to(place.device, memory_format=layout)
-    brain = batch.brain.to(place.device) if experiment.training.brain_mask else None
-    if state.critic is None or state.critic_optimizer is None:
-        return supervised_step(
-            state.segmentor,
-            state.segmentor_optimizer,
-            image,
-            truth,
-            brain,
-            dice_smoothing=experiment.loss.dice_smoothing,
-            average_gradients=place.average_gradients,
+def split(batch: PackedBatch, experiment: Experiment, place: Place) -> list[Part]:
+    """Move a worker's share of a batch to the device and cut it into the parts asked for."""
+    training = experiment.training
+    ready = batch.unpack(place.device)
+    # What one slice counts where the parts are summed and the workers averaged.
+    slice_share = place.workers / training.batch_size
+    return [
+        Part(image, truth, brain if training.brain_mask else None, len(image) * slice_share)
+        for image, truth, brain in zip(
+            ready.image.tensor_split(training.accumulate),
+            ready.truth.tensor_split(training.accumulate),
+            ready.brain.tensor_split(training.accumulate),
+            strict=True,
         )
-    scales = experiment.critic.depth + 1
-    return adversarial_step(
-        state.segmentor,
-        state.critic,
-        state.segmentor_optimizer,
-        state.critic_optimizer,
-        image,
-        truth,
-        brain,
-        scale_weights=experiment.loss.scale_weights or (1.0,) * scales,
-        dice_weight=experiment.loss.dice_weight,
-        dice_smoothing=experiment.loss.dice_smoothing,
-        clamp=experiment.critic.clamp,
-        average_gradients=place.average_gradients,
+    ]
+
+
+def _batches(
+    experiment: Experiment, source: SliceSource, crop: int, place: Place, epoch: int
+) -> Generator[PackedBatch]:
+    training, data = experiment.training, experiment.data
+    on_cuda = place.device.type == "cuda"
+    return epoch_batches(
+        source,
+        steps=steps_per_epoch(experiment, source),
+        batch_size=training.batch_size,
+        crop=crop,
+        tumour_fraction=data.tumour_fraction,
+        flip=data.flip,
+        seed=experiment.seed,
+        epoch=epoch,
+        rank=place.rank,
+        workers=place.workers,
+        threads=CUDA_LOADERS if on_cuda else 1,
+        pinned=on_cuda,
     )
 
 
-def _divergence(losses: Mapping[str, float]) -> str | None:
-    bad = [f"{name} is {value}" for name, value in losses.items() if not math.isfinite(value)]
-    return f"diverged: {bad[0]}" if bad else None
+def _require_values_to_normalise(experiment: Experiment, crop: int, workers: int) -> None:
+    training = experiment.training
+    fewest = training.batch_size // (workers * training.accumulate)
+    grid = crop // 2 ** halvings(experiment)
+    if fewest * grid * grid < 2:
+        raise ConfigError(
+            "training",
+            [
+                f"batch_size {training.batch_size} leaves parts of one slice, and at the deepest "
+                f"level a crop of {crop} is one voxel: batch norm needs two values. Raise "
+                "batch_size or crop, or lower the depths."
+            ],
+        )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
@@ -15,18 +16,49 @@ def multi_scale_l1(
     """Return Σᵢ wᵢ · mean|fᵢ(x∘S(x)) − fᵢ(x∘y)| / Σᵢ wᵢ.
 
     Equation 2 of Xue et al. 2018 with a weight for each scale (equal weights give the
-    paper's mean over scales). ``predicted`` and ``true`` are a critic's features of one
+    paper's mean over scales). ``predicted`` and ``true`` are one critic's features of one
     batch, one tensor a scale. Where a map is empty its features are those of a black image,
     so two empty maps are at distance 0.
 
     Raises:
         ValueError: if the three sequences differ in length.
     """
-    total = predicted[0].new_zeros(())
-    for weight, ours, truth in zip(scale_weights, predicted, true, strict=True):
-        if weight:
-            total = total + weight * functional.l1_loss(ours, truth)
-    return total / sum(scale_weights)
+    means = [
+        weight * _absolute_sum(ours - truth) / ours.numel()
+        for weight, ours, truth in zip(scale_weights, predicted, true, strict=True)
+        if weight
+    ]
+    return torch.stack(means).sum() / sum(scale_weights)
+
+
+def concatenated_l1(
+    predicted: Sequence[Tensor], true: Sequence[Tensor], *, scale_weights: Sequence[float]
+) -> Float[Tensor, ""]:
+    """Return the mean of |wᵢ fᵢ(x∘S(x)) − wᵢ fᵢ(x∘y)| over the features of all scales at once.
+
+    What the authors' published code computes, there with the weights 1, 1, 2, 2, 2, 2, 4: a
+    scale counts by its size, so the large early maps dominate, and doubling the weights
+    doubles the loss.
+
+    Raises:
+        ValueError: if the three sequences differ in length.
+    """
+    sums = [
+        weight * _absolute_sum(ours - truth)
+        for weight, ours, truth in zip(scale_weights, predicted, true, strict=True)
+    ]
+    return torch.stack(sums).sum() / sum(features.numel() for features in predicted)
+
+
+def single_scale_l1(predicted: Sequence[Tensor], true: Sequence[Tensor]) -> Float[Tensor, ""]:
+    """Return mean|f(x∘S(x)) − f(x∘y)| of the deepest scale alone, the paper's comparison."""
+    return multi_scale_l1(predicted[-1:], true[-1:], scale_weights=(1.0,))
+
+
+def _absolute_sum(difference: Tensor) -> Float[Tensor, ""]:
+    # Summed, not averaged by l1_loss: the gradient of a mean comes in PyTorch's default memory
+    # layout, and every layer behind it then waits for channels to be moved.
+    return difference.abs().sum(dtype=torch.float32)
 
 
 def soft_dice_loss(
@@ -34,16 +66,18 @@ def soft_dice_loss(
     truth: Float[Tensor, "batch region height width"],
     *,
     smoothing: float,
+    power: int = 1,
 ) -> Float[Tensor, ""]:
-    """Return 1 − (2·Σpy + s) / (Σp + Σy + s), averaged over slices and regions.
+    """Return 1 − (2·Σpy + s) / (Σpᵏ + Σyᵏ + s), averaged over slices and regions.
 
-    Averaged per slice so that the mean over two half batches is the whole batch's. An empty
-    truth gives a loss that falls to 0 as the prediction empties, the more gently the larger
-    ``smoothing`` is (in voxels).
+    ``power`` k is 1, or 2 as in V-Net (Milletari et al. 2016) and the authors' published
+    code. Averaged per slice so that the mean over two half batches is the whole batch's. An
+    empty truth gives a loss that falls to 0 as the prediction empties, the more gently the
+    larger ``smoothing`` is (in voxels).
     """
     voxels = (-2, -1)
     shared = (probability * truth).sum(voxels)
-    size = probability.sum(voxels) + truth.sum(voxels)
+    size = probability.pow(power).sum(voxels) + truth.pow(power).sum(voxels)
     return (1 - (2 * shared + smoothing) / (size + smoothing)).mean()
 
 

@@ -1,5 +1,48 @@
-"""The name of the score that training itself keeps its best epoch by."""
+"""What validation says of a segmentor, and the score that training keeps its best epoch by."""
 
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Final
 
+from segan_ray.brats import REGIONS, Region
+
 SCORE: Final = "val/dice_mean"
+VALIDATION: Final = (
+    *(
+        f"val/{name}_{region}"
+        for name in ("dice", "precision", "sensitivity")
+        for region in REGIONS
+    ),
+    SCORE,
+)
+"""The names of every validation score."""
+
+EMPTY: Final = 1e-5
+FULL: Final = 1 - 1e-3
+"""Shares of the voxels a map may fill at which it says nothing: some 15 voxels of a brain."""
+
+
+@dataclass(frozen=True)
+class Validation:
+    """Scores over the validation patients, and what share of its voxels each map fills."""
+
+    scores: Mapping[str, float]
+    filled: Mapping[Region, float]
+
+    @property
+    def collapse(self) -> str | None:
+        """How the segmentor has collapsed, or None while some map still says something."""
+        kinds = {region: _degenerate(share) for region, share in self.filled.items()}
+        if not all(kinds.values()):
+            return None
+        if len(set(kinds.values())) == 1:
+            return f"every map is {next(iter(kinds.values()))}"
+        return ", ".join(f"{region} is {kind}" for region, kind in kinds.items())
+
+
+def _degenerate(share: float) -> str | None:
+    if share <= EMPTY:
+        return "empty"
+    return "full" if share >= FULL else None

@@ -9,10 +9,10 @@ from typing import Final
 
 import torch
 from torch import nn
-from torch.optim import Adam, Optimizer, RMSprop
+from torch.optim import Adam, AdamW, Optimizer, RMSprop
 
 from segan_ray.config import CriticSettings, Experiment, SegmentorSettings
-from segan_ray.models.build import build_critic, build_segmentor, place
+from segan_ray.models.build import build_critic, build_segmentor, choose_numerics, place
 from segan_ray.training.scores import SCORE
 
 POLY_POWER: Final = 0.9
@@ -32,7 +32,10 @@ class Best:
 
 @dataclass
 class TrainingState:
-    """Both networks, both optimizers, and how far they have come. Epochs count from 1."""
+    """Both networks, both optimizers, and how far they have come. Epochs count from 1.
+
+    ``collapsed`` is how many validations in a row have found every map empty or full.
+    """
 
     segmentor: nn.Module
     critic: nn.Module | None
@@ -40,15 +43,15 @@ class TrainingState:
     critic_optimizer: Optimizer | None
     epoch: int = 0
     best: Best | None = None
+    collapsed: int = 0
 
     def set_learning_rates(self, experiment: Experiment, epoch: int) -> None:
         """Give both optimizers their rates for ``epoch``; nothing else of them changes."""
-        factor = rate_factor(experiment, epoch)
         for group in self.segmentor_optimizer.param_groups:
-            group["lr"] = experiment.segmentor.lr * factor
+            group["lr"] = learning_rate(experiment, experiment.segmentor.lr, epoch)
         if self.critic_optimizer is not None:
             for group in self.critic_optimizer.param_groups:
-                group["lr"] = experiment.critic.lr * factor
+                group["lr"] = learning_rate(experiment, experiment.critic.lr, epoch)
 
     def remember(self, epoch: int, scores: Mapping[str, float]) -> bool:
         """Note a finished epoch; return whether it is the best so far, the later of equals."""
@@ -59,34 +62,65 @@ class TrainingState:
         return improved
 
 
+def learning_rate(experiment: Experiment, first: float, epoch: int) -> float:
+    """Return the rate in ``epoch`` of what begins at ``first``; ``min_lr`` never raises it."""
+    lowest = min(first, experiment.training.min_lr)
+    return max(lowest, first * rate_factor(experiment, epoch))
+
+
 def rate_factor(experiment: Experiment, epoch: int) -> float:
     """Return what learning rates are multiplied by in ``epoch``, which counts from 1.
 
     It depends on the epoch alone, so a resumed run needs no memory of it. ``poly`` is the
-    schedule of Chen et al. 2017 (DeepLab), with their power.
+    schedule of Chen et al. 2017 (DeepLab), with their power; ``halving`` is that of the
+    authors' published code, which there also forgets the optimizer's state.
     """
-    if experiment.training.schedule == "constant":
-        return 1.0
-    left = 1 - (epoch - 1) / experiment.training.epochs
-    return math.pow(left, POLY_POWER)
+    training = experiment.training
+    done = (epoch - 1) / training.epochs
+    if training.schedule == "poly":
+        return math.pow(1 - done, POLY_POWER)
+    if training.schedule == "cosine":
+        return (1 + math.cos(math.pi * done)) / 2
+    if training.schedule == "halving":
+        return math.pow(0.5, (epoch - 1) // training.halve_every)
+    return 1.0
 
 
-def new_state(experiment: Experiment, device: torch.device) -> TrainingState:
+def new_state(
+    experiment: Experiment, device: torch.device, *, synchronised: bool = False
+) -> TrainingState:
     """Build networks and optimizers, their weights drawn from the experiment's seed."""
+    if device.type == "cuda":
+        # Untested kernels are timed on the first batches; which one wins differs between runs.
+        torch.backends.cudnn.deterministic = experiment.training.deterministic
+        torch.backends.cudnn.benchmark = not experiment.training.deterministic
     torch.manual_seed(experiment.seed)
-    segmentor = place(build_segmentor(experiment), device)
+    segmentor = build_segmentor(experiment)
     critic = build_critic(experiment)
-    if critic is not None:
-        place(critic, device)
+    place(
+        [network for network in (segmentor, critic) if network is not None],
+        device,
+        choose_numerics(experiment.training, device),
+        synchronised=synchronised,
+    )
     return TrainingState(
         segmentor,
         critic,
-        _optimizer(segmentor, experiment.segmentor),
-        None if critic is None else _optimizer(critic, experiment.critic),
+        _optimizer(segmentor, experiment.segmentor, device),
+        None if critic is None else _optimizer(critic, experiment.critic, device),
     )
 
 
-def _optimizer(network: nn.Module, settings: SegmentorSettings | CriticSettings) -> Optimizer:
+def _optimizer(
+    network: nn.Module, settings: SegmentorSettings | CriticSettings, device: torch.device
+) -> Optimizer:
     if settings.optimizer == "rmsprop":
         return RMSprop(network.parameters(), lr=settings.lr)
-    return Adam(network.parameters(), lr=settings.lr, betas=(settings.beta1, 0.999))
+    kind = AdamW if settings.optimizer == "adamw" else Adam
+    return kind(
+        network.parameters(),
+        lr=settings.lr,
+        betas=(settings.beta1, 0.999),
+        # One kernel for all tensors. On a CPU it gains next to nothing.
+        fused=device.type == "cuda",
+    )

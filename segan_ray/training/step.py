@@ -7,7 +7,7 @@ gives the parameters of the textbook order with two forwards.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -15,10 +15,28 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from segan_ray.training.losses import dice_cross_entropy, multi_scale_l1, soft_dice_loss
+FeatureDistance = Callable[[Sequence[Tensor], Sequence[Tensor]], Tensor]
+"""Compares one critic's features, scale by scale, of two masked images."""
 
-AverageGradients = Callable[[Iterable[nn.Parameter]], None]
-"""Averages gradients over the workers of a group, in place; the identity when alone."""
+MapLoss = Callable[[Tensor, Tensor], Tensor]
+"""Compares a map with the truth directly."""
+
+Average = Callable[[Sequence[Tensor]], None]
+"""Averages tensors over the workers of a group, in place; does nothing when alone."""
+
+
+class Part(NamedTuple):
+    """Slices that go through the networks together: a worker's batch, or a piece of it.
+
+    ``brain`` confines the maps to where the product with the image can see (None: nowhere
+    confined, the paper's letter). ``share`` is what the part counts, so that the average over
+    workers of the sum over parts is the mean over all slices of the batch.
+    """
+
+    image: Float[Tensor, "batch modality height width"]
+    truth: Float[Tensor, "batch region height width"]
+    brain: Float[Tensor, "batch 1 height width"] | None
+    share: float = 1.0
 
 
 class StepLosses(NamedTuple):
@@ -28,8 +46,8 @@ class StepLosses(NamedTuple):
     segmentor: Float[Tensor, ""]
 
 
-def keep_gradients(parameters: Iterable[nn.Parameter]) -> None:
-    """Leave gradients as they are: the ``AverageGradients`` of a single process."""
+def keep(tensors: Sequence[Tensor]) -> None:
+    """Leave tensors as they are: the ``Average`` of a single process."""
 
 
 def adversarial_step(
@@ -37,68 +55,79 @@ def adversarial_step(
     critic: nn.Module,
     segmentor_optimizer: Optimizer,
     critic_optimizer: Optimizer,
-    image: Float[Tensor, "batch modality height width"],
-    truth: Float[Tensor, "batch region height width"],
-    brain: Float[Tensor, "batch 1 height width"] | None,
+    parts: Sequence[Part],
     *,
-    scale_weights: Sequence[float],
-    dice_weight: float,
-    dice_smoothing: float,
-    clamp: float | None,
-    average_gradients: AverageGradients = keep_gradients,
+    distance: FeatureDistance,
+    map_loss: MapLoss | None,
+    critic_steps: int = 1,
+    clamp: float | None = None,
+    pairs: int = 1,
+    average: Average = keep,
 ) -> StepLosses:
-    """Update the critic once, then the segmentor once, on one batch.
+    """Update the critic ``critic_steps`` times, then the segmentor once, on one batch.
 
-    ``brain`` confines the maps to where the product with the image can see (None: nowhere
-    confined, the paper's letter). ``clamp`` bounds the critic's weights after its update.
+    ``clamp`` bounds the critic's weights after each of its updates. ``pairs`` is how many
+    segmentors and critics are trained side by side, each pair on its own loss; 1 trains all
+    on the mean over regions.
     """
-    probability = segmentor(image) if brain is None else segmentor(image) * brain
+    # With several parts the segmentor runs forward again: keeping all their graphs until the
+    # critic is updated would take the very memory that cutting the batch saves.
+    whole = len(parts) == 1
+    with torch.set_grad_enabled(whole):
+        maps = [_segment(segmentor, part) for part in parts]
 
-    # The critic ascends the distance; the segmentor's map is a constant to it.
-    distance = multi_scale_l1(
-        critic(image, probability.detach()), critic(image, truth), scale_weights=scale_weights
-    )
-    critic_optimizer.zero_grad(set_to_none=True)
-    (-distance).backward()
-    average_gradients(critic.parameters())
-    critic_optimizer.step()
-    if clamp is not None:
-        clamp_weights(critic, clamp)
+    # The critic ascends the distance; the segmentor's maps are constants to it.
+    for _ in range(critic_steps):
+        raised = []
+        critic_optimizer.zero_grad(set_to_none=True)
+        for part, probability in zip(parts, maps, strict=True):
+            predicted = critic(part.image, probability.detach())
+            loss = part.share * _over_regions(distance, predicted, critic(part.image, part.truth))
+            (-pairs * loss).backward()
+            raised.append(loss.detach())
+        _update(critic_optimizer, average)
+        if clamp is not None:
+            clamp_weights(critic, clamp)
 
     # The segmentor descends it; the critic is a constant here, and so is the truth's side.
+    lowered = []
     critic.requires_grad_(False)
-    with torch.no_grad():
-        true_features = critic(image, truth)
-    loss = multi_scale_l1(critic(image, probability), true_features, scale_weights=scale_weights)
-    if dice_weight:
-        loss = loss + dice_weight * soft_dice_loss(probability, truth, smoothing=dice_smoothing)
     segmentor_optimizer.zero_grad(set_to_none=True)
-    loss.backward()
-    average_gradients(segmentor.parameters())
-    segmentor_optimizer.step()
+    for part, with_graph in zip(parts, maps, strict=True):
+        probability = with_graph if whole else _segment(segmentor, part)
+        predicted = critic(part.image, probability)
+        with torch.no_grad():
+            true = critic(part.image, part.truth)
+        loss = _over_regions(distance, predicted, true)
+        if map_loss is not None:
+            loss = loss + map_loss(probability, part.truth)
+        loss = part.share * loss
+        (pairs * loss).backward()
+        lowered.append(loss.detach())
+    _update(segmentor_optimizer, average)
     critic.requires_grad_(True)
 
-    return StepLosses(distance.detach(), loss.detach())
+    return StepLosses(torch.stack(raised).sum(), torch.stack(lowered).sum())
 
 
 def supervised_step(
     segmentor: nn.Module,
     optimizer: Optimizer,
-    image: Float[Tensor, "batch modality height width"],
-    truth: Float[Tensor, "batch region height width"],
-    brain: Float[Tensor, "batch 1 height width"] | None,
+    parts: Sequence[Part],
     *,
-    dice_smoothing: float,
-    average_gradients: AverageGradients = keep_gradients,
+    map_loss: MapLoss,
+    average: Average = keep,
 ) -> StepLosses:
-    """Update a baseline without critic once on one batch, by Dice plus cross-entropy."""
-    probability = segmentor(image) if brain is None else segmentor(image) * brain
-    loss = dice_cross_entropy(probability, truth, smoothing=dice_smoothing)
+    """Update a baseline without critic once on one batch."""
+    lowered = []
     optimizer.zero_grad(set_to_none=True)
-    loss.backward()
-    average_gradients(segmentor.parameters())
-    optimizer.step()
-    return StepLosses(loss.new_zeros(()), loss.detach())
+    for part in parts:
+        loss = part.share * map_loss(_segment(segmentor, part), part.truth)
+        loss.backward()
+        lowered.append(loss.detach())
+    _update(optimizer, average)
+    total = torch.stack(lowered).sum()
+    return StepLosses(torch.zeros_like(total), total)
 
 
 @torch.no_grad()
@@ -106,3 +135,24 @@ def clamp_weights(network: nn.Module, bound: float) -> None:
     """Clamp every parameter of ``network`` to ±``bound`` (the authors' published code)."""
     for parameter in network.parameters():
         parameter.clamp_(-bound, bound)
+
+
+def _segment(segmentor: nn.Module, part: Part) -> Tensor:
+    probability: Tensor = segmentor(part.image)
+    return probability if part.brain is None else probability * part.brain
+
+
+def _over_regions(
+    distance: FeatureDistance,
+    predicted: Sequence[Sequence[Tensor]],
+    true: Sequence[Sequence[Tensor]],
+) -> Tensor:
+    """Return the mean over the critics, one a region (Xue et al. 2018, S1-3C)."""
+    regions = [distance(ours, truth) for ours, truth in zip(predicted, true, strict=True)]
+    return torch.stack(regions).mean()
+
+
+def _update(optimizer: Optimizer, average: Average) -> None:
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    average([parameter.grad for parameter in parameters if parameter.grad is not None])
+    optimizer.step()

@@ -11,11 +11,13 @@ from segan_ray.config import (
     build,
     flatten,
     load_experiment,
+    load_preset,
     load_yaml,
     merge,
     nest,
     parse_assignments,
     paths,
+    presets,
 )
 from segan_ray.errors import ConfigError
 
@@ -42,6 +44,8 @@ def test_an_experiment_survives_json() -> None:
         ("segmentor.lr=.inf", "segmentor.lr is inf"),
         ("loss.scale_weights=[1, 1]", "critic.depth 3 makes 4 scales. Give 4 weights."),
         ("loss.scale_weights=[0, 0, 0, 0]", "at least one must be above 0"),
+        ("training.accumulate=9", "batch_size 8 cannot be shared by 1 workers in 9 parts"),
+        ("resources.workers=16", "it must be at least 16"),
     ],
 )
 def test_a_wrong_assignment_is_said_in_words(assignment: str, words: str) -> None:
@@ -82,3 +86,40 @@ def test_a_missing_file(tmp_path: Path) -> None:
 @given(st.sampled_from(sorted(paths())), st.integers(1, 4))
 def test_an_assignment_sets_its_path_alone(path: str, value: int) -> None:
     assert parse_assignments([f"{path}={value}"]) == nest({path: value})
+
+
+def test_a_single_scale_has_one_weight() -> None:
+    single = load_experiment(None, ["critic.scales=single-scale", "loss.scale_weights=[2]"])
+    assert single.critic.scale_count == 1
+    with pytest.raises(ConfigError, match="a single-scale critic"):
+        load_experiment(None, ["critic.scales=single-scale", "loss.scale_weights=[1, 1, 1, 1]"])
+
+
+def test_the_presets_are_the_paper_and_the_authors_code() -> None:
+    assert presets() == ["authors-code", "paper"]
+    paper = load_experiment(None, preset="paper")
+    for network, depth in ((paper.segmentor, 4), (paper.critic, 3)):
+        assert (network.optimizer, network.lr) == ("rmsprop", 2e-5)
+        assert (network.depth, network.base_width) == (depth, 64)
+    assert paper.training.batch_size == 64
+    assert (paper.loss.reduction, paper.loss.dice_weight) == ("per-scale", 0)
+    code = load_experiment(None, preset="authors-code")
+    for network in (code.segmentor, code.critic):
+        assert (network.optimizer, network.beta1) == ("adam", 0.5)
+    assert code.critic.clamp == 0.05
+    assert code.loss.reduction == "concatenated"
+    assert code.loss.scale_weights == (1, 1, 2, 2, 2, 2, 4)
+    assert code.loss.dice_weight > 0
+
+
+def test_settings_go_over_a_file_and_a_file_over_a_preset(tmp_path: Path) -> None:
+    file = tmp_path / "own.yaml"
+    file.write_text("critic: {depth: 2}\ntraining: {epochs: 7}\n")
+    found = load_experiment(file, ["training.epochs=9"], "paper")
+    assert (found.critic.depth, found.training.epochs) == (2, 9)
+    assert found.segmentor.optimizer == "rmsprop"
+
+
+def test_an_unknown_preset_names_those_there_are() -> None:
+    with pytest.raises(ConfigError, match=r"Did you mean 'paper'\? There are: authors-code, paper"):
+        load_preset("papr")

@@ -64,7 +64,8 @@ def test_a_perfect_prediction_scores_perfectly(tuning_cases: TuningCases) -> Non
 
 
 def test_validation_equals_the_scores_in_the_original_grid(tuning_cases: TuningCases) -> None:
-    found = validate(BrightFlair(), tuning_cases.val, halvings=4, brain_mask=True, device=CPU)
+    validation = validate(BrightFlair(), tuning_cases.val, halvings=4, brain_mask=True, device=CPU)
+    found = validation.scores
     scores = score_cases(
         lambda case: predict_box(BrightFlair(), case, halvings=4, brain_mask=True),
         tuning_cases.val,

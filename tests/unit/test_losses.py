@@ -3,7 +3,13 @@ from __future__ import annotations
 import pytest
 import torch
 
-from segan_ray.training.losses import dice_cross_entropy, multi_scale_l1, soft_dice_loss
+from segan_ray.training.losses import (
+    concatenated_l1,
+    dice_cross_entropy,
+    multi_scale_l1,
+    single_scale_l1,
+    soft_dice_loss,
+)
 
 
 def test_the_multi_scale_loss_worked_out_by_hand() -> None:
@@ -15,6 +21,53 @@ def test_the_multi_scale_loss_worked_out_by_hand() -> None:
     weighted = multi_scale_l1(predicted, true, scale_weights=[3, 1])
     assert weighted.item() == pytest.approx((3 * 0.25 + 1 * 2) / 4)
     assert multi_scale_l1(predicted, true, scale_weights=[0, 1]).item() == pytest.approx(2)
+
+
+def test_the_concatenated_loss_worked_out_by_hand() -> None:
+    """Differences 1 (of four values) and 2, 2 (of two): sums 1 and 4 over six values."""
+    predicted = [torch.tensor([1.0, 0, 0, 0]), torch.tensor([3.0, 1.0])]
+    true = [torch.tensor([0.0, 0, 0, 0]), torch.tensor([1.0, -1.0])]
+    equal = concatenated_l1(predicted, true, scale_weights=[1, 1])
+    assert equal.item() == pytest.approx((1 + 4) / 6)
+    weighted = concatenated_l1(predicted, true, scale_weights=[1, 2])
+    assert weighted.item() == pytest.approx((1 + 2 * 4) / 6)
+
+
+def test_it_is_the_mean_over_weighted_features_laid_end_to_end() -> None:
+    """As the authors' code writes it, with its weights."""
+    torch.manual_seed(0)
+    shapes = [(4, 64), (8, 32), (16, 16), (16, 8), (16, 4), (16, 2), (16, 1)]
+    weights = (1, 1, 2, 2, 2, 2, 4)
+    ours, truth = ([torch.randn(2, c, s, s) for c, s in shapes] for _ in range(2))
+    flat = [
+        torch.cat([w * f.flatten(1) for w, f in zip(weights, scales, strict=True)], dim=1)
+        for scales in (ours, truth)
+    ]
+    torch.testing.assert_close(
+        concatenated_l1(ours, truth, scale_weights=weights), (flat[0] - flat[1]).abs().mean()
+    )
+
+
+def test_a_single_scale_is_the_deepest() -> None:
+    predicted = [torch.tensor([9.0]), torch.tensor([3.0, 1.0])]
+    true = [torch.tensor([0.0]), torch.tensor([1.0, -1.0])]
+    assert single_scale_l1(predicted, true).item() == pytest.approx(2)
+
+
+def test_two_black_images_are_at_no_distance() -> None:
+    features = [torch.zeros(2, 3, 4, 4), torch.randn(2, 6, 2, 2)]
+    for loss in (multi_scale_l1, concatenated_l1):
+        assert loss(features, features, scale_weights=[1, 1]).item() == 0
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_gradients_come_in_the_layout_of_the_features(layout: torch.memory_format) -> None:
+    one, two = (torch.randn(2, 8, 4, 4).contiguous(memory_format=layout) for _ in range(2))
+    one.requires_grad_()
+    gradients: list[torch.Tensor] = []
+    (through := one * 1).register_hook(gradients.append)
+    multi_scale_l1([through], [two], scale_weights=[1]).backward()
+    assert gradients[0].is_contiguous(memory_format=layout)
 
 
 def test_the_scale_of_the_weights_does_not_matter() -> None:
@@ -39,6 +92,14 @@ def test_soft_dice_worked_out_by_hand() -> None:
     empty = torch.zeros_like(truth)
     assert soft_dice_loss(empty, empty, smoothing=1).item() == 0
     assert soft_dice_loss(half, empty, smoothing=2).item() == pytest.approx(1 - 2 / 4)
+
+
+def test_dice_with_squares_worked_out_by_hand() -> None:
+    """V-Net's form: Σpy = 1, Σp² = 1, Σy² = 2."""
+    truth = torch.tensor([1.0, 1, 0, 0]).view(1, 1, 2, 2)
+    half = torch.full((1, 1, 2, 2), 0.5)
+    found = soft_dice_loss(half, truth, smoothing=1e-6, power=2).item()
+    assert found == pytest.approx(1 - 2 / 3, abs=1e-6)
 
 
 def test_two_halves_average_to_the_whole() -> None:

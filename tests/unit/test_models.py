@@ -1,18 +1,37 @@
 from __future__ import annotations
 
+import shutil
+
 import pytest
 import torch
+from torch import nn
+from torch.nn import functional
 
-from segan_ray.config import load_experiment
-from segan_ray.models.build import build_critic, build_segmentor, halvings
-from segan_ray.models.critic import CriticBank, mask_image
-from segan_ray.models.segmentor import Segmentor
+from segan_ray.config import Experiment, load_experiment
+from segan_ray.models.build import (
+    Numerics,
+    build_critic,
+    build_segmentor,
+    choose_numerics,
+    halvings,
+    place,
+)
+from segan_ray.models.critic import CriticBank
+from segan_ray.models.segmentor import Segmentor, SegmentorBank, double_by_neighbours
+
+SMALL = ["segmentor.base_width=4", "critic.base_width=4", "segmentor.depth=2", "critic.depth=2"]
+
+
+def parameters(network: nn.Module | None) -> int:
+    assert network is not None
+    return sum(parameter.numel() for parameter in network.parameters())
 
 
 @pytest.mark.parametrize("depth", [2, 3, 4, 5, 6])
 @pytest.mark.parametrize("skip", ["add", "concat"])
-def test_the_segmentor_keeps_the_grid(depth: int, skip: str) -> None:
-    network = Segmentor(4, 3, depth=depth, base_width=4, concat_skips=skip == "concat")
+@pytest.mark.parametrize("kind", [Segmentor, SegmentorBank])
+def test_the_segmentor_keeps_the_grid(depth: int, skip: str, kind: type[nn.Module]) -> None:
+    network = kind(4, 3, depth=depth, base_width=2, concat_skips=skip == "concat")
     side = 2**depth
     maps = network(torch.randn(2, 4, side, 2 * side))
     assert maps.shape == (2, 3, side, 2 * side)
@@ -20,47 +39,144 @@ def test_the_segmentor_keeps_the_grid(depth: int, skip: str) -> None:
 
 
 @pytest.mark.parametrize("depth", [1, 2, 3, 4, 5, 6])
-def test_the_critic_returns_every_scale(depth: int) -> None:
-    critic = CriticBank(4, 3, depth=depth, base_width=2)
+@pytest.mark.parametrize("spectral_norm", [False, True])
+def test_the_critic_returns_every_scale_of_every_region(depth: int, spectral_norm: bool) -> None:
+    critic = CriticBank(4, 3, depth=depth, base_width=2, spectral_norm=spectral_norm)
     image, maps = torch.randn(2, 4, 64, 64), torch.rand(2, 3, 64, 64)
-    scales = critic(image, maps)
-    assert len(scales) == depth + 1
-    assert torch.equal(scales[0], mask_image(image, maps))
-    for level, features in enumerate(scales[1:], start=1):
-        assert features.shape == (2, 3 * 2 * 2 ** (level - 1), 64 >> level, 64 >> level)
+    regions = critic(image, maps)
+    assert len(regions) == 3
+    for region, scales in enumerate(regions):
+        assert len(scales) == depth + 1
+        assert torch.equal(scales[0], image * maps[:, region : region + 1])
+        for level, features in enumerate(scales[1:], start=1):
+            width = 2 * min(2 ** (level - 1), 8)
+            assert features.shape == (2, width, 64 >> level, 64 >> level)
 
 
-def test_every_modality_is_multiplied_by_each_regions_map() -> None:
-    image = torch.arange(2.0).view(1, 2, 1, 1) + 1
-    maps = torch.tensor([3.0, 5.0, 7.0]).view(1, 3, 1, 1)
-    assert mask_image(image, maps).flatten().tolist() == [3, 6, 5, 10, 7, 14]
+def test_a_region_is_judged_by_its_own_critic_alone() -> None:
+    critic = CriticBank(4, 3, depth=2, base_width=4)
+    image, maps = torch.randn(2, 4, 16, 16), torch.rand(2, 3, 16, 16, requires_grad=True)
+    critic(image, maps)[1][-1].sum().backward()
+    assert maps.grad is not None
+    assert [bool(gradient.any()) for gradient in maps.grad.unbind(1)] == [False, True, False]
+    for region, own in enumerate(critic.critics):
+        assert any(p.grad is not None for p in own.parameters()) == (region == 1)
 
 
-def test_a_bank_is_as_many_critics_that_share_nothing() -> None:
-    """The features of one region are those of a critic of its own, in value and gradient."""
-    torch.manual_seed(0)
-    bank, single = CriticBank(4, 3, depth=2, base_width=4), CriticBank(4, 1, depth=2, base_width=4)
-    for region in range(3):
-        weights = {
-            name: tensor.chunk(3)[region] if tensor.dim() else tensor
-            for name, tensor in bank.state_dict().items()
-        }
-        single.load_state_dict(weights)
-        image, maps = torch.randn(2, 4, 16, 16), torch.rand(2, 3, 16, 16)
-        for joined, alone in zip(
-            bank(image, maps), single(image, maps[:, region : region + 1]), strict=True
-        ):
-            torch.testing.assert_close(joined.chunk(3, dim=1)[region], alone)
+def test_the_papers_networks_have_the_papers_sizes() -> None:
+    """Four blocks of 64, 128, 256, 512 maps and back; a critic of 64, 128, 256.
+
+    By hand, for four modalities and three maps: 4×4 kernels down (a bias on the first, two
+    parameters a map of batch norm on the others), 3×3 up, skips doubling the input of all but
+    the deepest, a bias on the last.
+    """
+    paper = load_experiment(None, preset="paper")
+    down = (4 * 64 * 16 + 64) + (64 * 128 * 16 + 2 * 128) + (128 * 256 * 16 + 2 * 256)
+    deepest = 256 * 512 * 16 + 2 * 512
+    up = (512 * 256 * 9 + 2 * 256) + (2 * 256 * 128 * 9 + 2 * 128) + (2 * 128 * 64 * 9 + 2 * 64)
+    head = 2 * 64 * 3 * 9 + 3
+    assert parameters(build_segmentor(paper)) == down + deepest + up + head == 4_679_747
+    assert parameters(build_critic(paper)) == 3 * down == 1_980_864
+
+    shapes: list[tuple[int, ...]] = []
+    segmentor = build_segmentor(paper).eval()
+    assert isinstance(segmentor, Segmentor)
+    for block in (*segmentor.down, *segmentor.up, segmentor.head):
+        block.register_forward_hook(lambda module, given, found: shapes.append(found.shape[1:]))
+    with torch.no_grad():
+        segmentor(torch.zeros(1, 4, 160, 160))
+    assert shapes == [
+        (64, 80, 80), (128, 40, 40), (256, 20, 20), (512, 10, 10),
+        (256, 20, 20), (128, 40, 40), (64, 80, 80), (3, 160, 160),
+    ]  # fmt: skip
 
 
-def test_variants_are_built_as_asked() -> None:
-    segan = load_experiment(None, ["segmentor.depth=3", "critic.depth=5", "segmentor.base_width=4"])
-    assert isinstance(build_segmentor(segan), Segmentor)
-    assert isinstance(build_critic(segan), CriticBank)
-    assert halvings(segan) == 5
+@pytest.mark.parametrize(
+    ("variant", "segmentors", "critics"), [("s1-3c", 1, 3), ("s3-3c", 3, 3), ("s1-1c", 3, 3)]
+)
+def test_variants_have_as_many_networks_as_they_say(
+    variant: str, segmentors: int, critics: int
+) -> None:
+    experiment = load_experiment(None, [*SMALL, f"variant={variant}"])
+    outputs = 3 // segmentors
+    one = Segmentor(4, outputs, depth=2, base_width=4, concat_skips=True)
+    assert parameters(build_segmentor(experiment)) == segmentors * parameters(one)
+    critic = build_critic(experiment)
+    assert isinstance(critic, CriticBank)
+    assert len(critic.critics) == critics
+
+
+def test_unet_has_no_critic() -> None:
     unet = load_experiment(None, ["variant=unet", "segmentor.depth=3", "segmentor.base_width=4"])
     assert build_critic(unet) is None
     assert halvings(unet) == 3
     maps = build_segmentor(unet)(torch.randn(1, 4, 16, 16))
     assert maps.shape == (1, 3, 16, 16)
     assert ((maps >= 0) & (maps <= 1)).all()
+
+
+def test_the_deeper_network_sets_the_crops_unit() -> None:
+    assert halvings(load_experiment(None, ["segmentor.depth=3", "critic.depth=5"])) == 5
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 1, 1), (1, 2, 5, 8), (2, 4, 16, 16)])
+def test_doubling_by_neighbours_is_bilinear_resizing(shape: tuple[int, ...]) -> None:
+    """What runs on CUDA, for its repeatable gradient, is what runs elsewhere."""
+    torch.manual_seed(0)
+    image = torch.randn(shape, dtype=torch.float64, requires_grad=True)
+    ours = double_by_neighbours(image)
+    library = functional.interpolate(image, scale_factor=2, mode="bilinear", align_corners=False)
+    torch.testing.assert_close(ours, library)
+    weight = torch.randn_like(ours)
+    torch.testing.assert_close(
+        torch.autograd.grad((ours * weight).sum(), image),
+        torch.autograd.grad((library * weight).sum(), image),
+    )
+
+
+def test_precision_and_compilation_are_chosen_or_asked_for() -> None:
+    cpu = torch.device("cpu")
+    asked = load_experiment(None, ["training.precision=float32", "training.compile=true"])
+    assert choose_numerics(asked.training, cpu) == Numerics(torch.float32, True)
+    half = load_experiment(None, ["training.precision=bfloat16"])
+    assert choose_numerics(half.training, cpu) == Numerics(torch.bfloat16, False)
+    able = torch.cpu.get_capabilities()
+    fast = able.get("avx512_bf16") or able.get("amx_bf16")
+    expected = torch.bfloat16 if fast else torch.float32
+    assert choose_numerics(Experiment().training, cpu) == Numerics(expected, False)
+
+
+@pytest.mark.parametrize("variant", ["s1-3c", "s3-3c", "unet"])
+def test_half_precision_gives_nearly_the_same_maps_and_the_same_names(variant: str) -> None:
+    experiment = load_experiment(None, [*SMALL, f"variant={variant}"])
+    torch.manual_seed(0)
+    whole = build_segmentor(experiment)
+    torch.manual_seed(0)
+    half = build_segmentor(experiment)
+    for network, precision in ((whole, torch.float32), (half, torch.bfloat16)):
+        place([network], torch.device("cpu"), Numerics(precision, False), synchronised=False)
+    image = torch.randn(2, 4, 16, 16)
+    assert half(image).dtype == torch.float32
+    torch.testing.assert_close(half(image), whole(image), atol=0.05, rtol=0.05)
+    assert not torch.equal(half(image), whole(image))
+    assert list(half.state_dict()) == list(whole.state_dict())
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a compiler on CPU")
+def test_a_compiled_network_is_the_same_network() -> None:
+    torch.manual_seed(0)
+    network = build_segmentor(load_experiment(None, SMALL)).eval()
+    names, image = list(network.state_dict()), torch.randn(2, 4, 16, 16)
+    expected = network(image)
+    place([network], torch.device("cpu"), Numerics(torch.float32, True), synchronised=False)
+    torch.testing.assert_close(network(image), expected, atol=1e-4, rtol=1e-4)
+    assert list(network.state_dict()) == names
+
+
+def test_norms_are_synchronised_where_asked() -> None:
+    network = build_segmentor(load_experiment(None, SMALL))
+    names = list(network.state_dict())
+    place([network], torch.device("cpu"), Numerics(torch.float32, False), synchronised=True)
+    kinds = {type(module) for module in network.modules() if "Norm" in type(module).__name__}
+    assert kinds == {nn.SyncBatchNorm}
+    assert list(network.state_dict()) == names

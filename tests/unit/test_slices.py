@@ -1,15 +1,28 @@
 from __future__ import annotations
 
+import threading
+
 import numpy as np
 import pytest
 import torch
 
-from segan_ray.data.slices import SliceSource, epoch_batches, fitting_crop, slice_source
+from segan_ray.data.slices import (
+    Batch,
+    SliceRef,
+    SliceSource,
+    epoch_batches,
+    fitting_crop,
+    slice_source,
+)
 from segan_ray.data.store import TuningCases
 
 DRAW = {
     "steps": 3, "batch_size": 4, "crop": 48, "tumour_fraction": 0.7, "flip": True, "seed": 1,
 }  # fmt: skip
+
+
+def unpacked(source: SliceSource, **options) -> list[Batch]:
+    return [batch.unpack(torch.device("cpu")) for batch in epoch_batches(source, **options)]
 
 
 @pytest.fixture
@@ -27,19 +40,56 @@ def test_every_slice_is_indexed_once(source: SliceSource, tuning_cases: TuningCa
 
 
 def test_an_epoch_is_the_same_each_time_and_differs_from_the_next(source: SliceSource) -> None:
-    first, again, second, other = (
-        list(epoch_batches(source, epoch=epoch, rank=rank, **DRAW))
-        for epoch, rank in ((1, 0), (1, 0), (2, 0), (1, 1))
+    first, again, threaded, second, other = (
+        unpacked(source, epoch=epoch, threads=threads, **{**DRAW, "seed": seed})
+        for epoch, threads, seed in ((1, 1, 1), (1, 1, 1), (1, 4, 1), (2, 1, 1), (1, 1, 2))
     )
-    for one, two in zip(first, again, strict=True):
-        assert one.slices == two.slices
-        assert torch.equal(one.image, two.image)
+    for same in (again, threaded):
+        for one, two in zip(first, same, strict=True):
+            assert one.slices == two.slices
+            assert torch.equal(one.image, two.image)
+            assert torch.equal(one.truth, two.truth)
     assert [batch.slices for batch in first] != [batch.slices for batch in second]
     assert [batch.slices for batch in first] != [batch.slices for batch in other]
 
 
+@pytest.mark.parametrize("workers", [2, 3, 4])
+def test_workers_draw_together_what_one_would(source: SliceSource, workers: int) -> None:
+    """Batches of four: shares of 2 + 2, of 2 + 1 + 1, of one each."""
+    alone = unpacked(source, epoch=1, **DRAW)
+    shares = [
+        unpacked(source, epoch=1, rank=rank, workers=workers, **DRAW) for rank in range(workers)
+    ]
+    for batch, *parts in zip(alone, *shares, strict=True):
+        assert all(part.slices for part in parts)
+        assert batch.slices == tuple(where for part in parts for where in part.slices)
+        assert torch.equal(batch.image, torch.cat([part.image for part in parts]))
+        assert torch.equal(batch.truth, torch.cat([part.truth for part in parts]))
+
+
+def test_slices_as_they_come_bear_tumour_as_often_as_the_cases(source: SliceSource) -> None:
+    options = {**DRAW, "tumour_fraction": None, "steps": 50, "crop": 16}
+    drawn = [where for batch in unpacked(source, epoch=1, **options) for where in batch.slices]
+    bears = set(source.tumour)
+    share = len(source.tumour) / len(source)
+    assert abs(np.mean([where in bears for where in drawn]) - share) < 0.15
+
+
+def test_an_epoch_left_early_leaves_no_thread(source: SliceSource) -> None:
+    batches = epoch_batches(source, epoch=1, **DRAW)
+    next(batches)
+    batches.close()
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("slices")]
+
+
+def test_an_error_of_a_loader_reaches_the_loop(source: SliceSource) -> None:
+    broken = SliceSource(source.cases[:1], (SliceRef(0, 10**6),), (SliceRef(0, 10**6),))
+    with pytest.raises(IndexError):
+        next(epoch_batches(broken, epoch=1, **DRAW))
+
+
 def test_batches_hold_what_they_should(source: SliceSource) -> None:
-    for batch in epoch_batches(source, epoch=1, **DRAW):
+    for batch in unpacked(source, epoch=1, **DRAW):
         assert batch.image.shape == (4, 4, 48, 48)
         assert batch.truth.shape == (4, 3, 48, 48)
         assert batch.brain.shape == (4, 1, 48, 48)
@@ -51,7 +101,7 @@ def test_batches_hold_what_they_should(source: SliceSource) -> None:
 
 
 def test_a_padded_slice_keeps_every_voxel(source: SliceSource) -> None:
-    (batch,) = epoch_batches(source, epoch=1, **{**DRAW, "steps": 1, "crop": 64, "flip": False})
+    (batch,) = unpacked(source, epoch=1, **{**DRAW, "steps": 1, "crop": 64, "flip": False})
     for index, where in enumerate(batch.slices):
         stored = source.cases[where.case].image()[where.position]
         kept = batch.image[index].numpy()
@@ -63,13 +113,13 @@ def test_a_padded_slice_keeps_every_voxel(source: SliceSource) -> None:
 @pytest.mark.parametrize(("fraction", "bears"), [(0.0, False), (1.0, True)])
 def test_the_share_of_tumour_slices(source: SliceSource, fraction: float, bears: bool) -> None:
     options = {**DRAW, "tumour_fraction": fraction, "crop": 64}
-    for batch in epoch_batches(source, epoch=1, **options):
+    for batch in unpacked(source, epoch=1, **options):
         assert batch.truth[:, 0].any(dim=-1).any(dim=-1).tolist() == [bears] * 4
 
 
 def test_a_flip_mirrors_image_and_truth_together(source: SliceSource) -> None:
     options = {**DRAW, "crop": 64, "steps": 8, "tumour_fraction": 1.0}
-    flipped = list(epoch_batches(source, epoch=1, **options))
+    flipped = unpacked(source, epoch=1, **options)
     mirrored = 0
     for batch in flipped:
         for index, where in enumerate(batch.slices):

@@ -1,182 +1,303 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable
-from typing import NamedTuple
+import math
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, NamedTuple
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from segan_ray.models.critic import CriticBank
-from segan_ray.models.segmentor import Segmentor
-from segan_ray.training.losses import multi_scale_l1, soft_dice_loss
-from segan_ray.training.step import adversarial_step, supervised_step
+from segan_ray.models.segmentor import Segmentor, SegmentorBank
+from segan_ray.training.losses import (
+    concatenated_l1,
+    dice_cross_entropy,
+    multi_scale_l1,
+    soft_dice_loss,
+)
+from segan_ray.training.step import FeatureDistance, Part, adversarial_step, supervised_step
 
 WEIGHTS = (1.0, 2.0, 0.5)
-LOSS = {"scale_weights": WEIGHTS, "dice_weight": 1.0, "dice_smoothing": 50.0, "clamp": None}
+DISTANCE = partial(multi_scale_l1, scale_weights=WEIGHTS)
+DICE = partial(soft_dice_loss, smoothing=50.0)
+LOSS: dict[str, Any] = {"distance": DISTANCE, "map_loss": DICE}
+SGD = partial(torch.optim.SGD, lr=0.1)
+RMSPROP = partial(torch.optim.RMSprop, lr=1e-3)
 
 
-class Setup(NamedTuple):
+class Networks(NamedTuple):
     segmentor: nn.Module
     critic: nn.Module
     segmentor_optimizer: torch.optim.Optimizer
     critic_optimizer: torch.optim.Optimizer
 
 
-class Slices(NamedTuple):
-    image: torch.Tensor
-    truth: torch.Tensor
-    brain: torch.Tensor
-
-
-def setup(optimizer=torch.optim.RMSprop, lr: float = 1e-3) -> Setup:
+def networks(optimizer: Callable[..., Any] = RMSPROP, *, spectral_norm: bool = False) -> Networks:
     torch.manual_seed(0)
     segmentor = Segmentor(4, 3, depth=2, base_width=4, concat_skips=True)
-    critic = CriticBank(4, 3, depth=2, base_width=4)
-    return Setup(
-        segmentor,
-        critic,
-        optimizer(segmentor.parameters(), lr=lr),
-        optimizer(critic.parameters(), lr=lr),
+    critic = CriticBank(4, 3, depth=2, base_width=4, spectral_norm=spectral_norm)
+    return Networks(
+        segmentor, critic, optimizer(segmentor.parameters()), optimizer(critic.parameters())
     )
 
 
-def slices(seed: int = 0) -> Slices:
+def slices(seed: int = 0, count: int = 3) -> Part:
     torch.manual_seed(seed)
-    brain = (torch.rand(3, 1, 16, 16) > 0.3).float()
-    return Slices(
-        torch.randn(3, 4, 16, 16) * brain,
-        (torch.rand(3, 3, 16, 16) > 0.8).float() * brain,
+    brain = (torch.rand(count, 1, 16, 16) > 0.3).float()
+    return Part(
+        torch.randn(count, 4, 16, 16) * brain,
+        (torch.rand(count, 3, 16, 16) > 0.8).float() * brain,
         brain,
     )
 
 
-def textbook_step(networks: Setup, batch: Slices) -> None:
-    """Algorithm 1 as the paper writes it: the segmentor runs forward in each phase."""
-    image, truth, brain = batch
-    segmentor, critic, segmentor_optimizer, critic_optimizer = networks
+def cut(batch: Part, *sizes: int) -> list[Part]:
+    assert batch.brain is not None
+    tensors = (batch.image.split(sizes), batch.truth.split(sizes), batch.brain.split(sizes))
+    return [
+        Part(image, truth, brain, len(image) / sum(sizes))
+        for image, truth, brain in zip(*tensors, strict=True)
+    ]
 
-    critic_optimizer.zero_grad()
+
+def freeze_norms(network: nn.Module) -> None:
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.eval()
+
+
+def over_regions(
+    distance: FeatureDistance, ours: Sequence[Sequence[Tensor]], truth: Sequence[Sequence[Tensor]]
+) -> Tensor:
+    return sum(distance(a, b) for a, b in zip(ours, truth, strict=True)) / len(ours)  # type: ignore[return-value]
+
+
+def textbook_step(
+    nets: Networks, batch: Part, distance: FeatureDistance = DISTANCE, critic_steps: int = 1
+) -> None:
+    """Algorithm 1 as the paper writes it: the segmentor runs forward in each phase."""
+    image, truth, brain, _ = batch
+    segmentor, critic, segmentor_optimizer, critic_optimizer = nets
+
     with torch.no_grad():
         fake = segmentor(image) * brain
-    distance = multi_scale_l1(critic(image, fake), critic(image, truth), scale_weights=WEIGHTS)
-    (-distance).backward()
-    critic_optimizer.step()
+    for _ in range(critic_steps):
+        critic_optimizer.zero_grad()
+        (-over_regions(distance, critic(image, fake), critic(image, truth))).backward()
+        critic_optimizer.step()
 
     segmentor_optimizer.zero_grad()
     fake = segmentor(image) * brain
-    loss = multi_scale_l1(critic(image, fake), critic(image, truth), scale_weights=WEIGHTS)
-    loss = loss + soft_dice_loss(fake, truth, smoothing=50)
-    loss.backward()
+    loss = over_regions(distance, critic(image, fake), critic(image, truth))
+    (loss + DICE(fake, truth)).backward()
     segmentor_optimizer.step()
 
 
-def test_one_forward_gives_the_parameters_of_the_textbook_order() -> None:
-    ours, theirs = setup(), setup()
+def assert_same(ours: nn.Module, theirs: nn.Module, rtol: float = 1e-4, atol: float = 1e-6) -> None:
+    expected = theirs.state_dict()
+    for name, tensor in ours.state_dict().items():
+        torch.testing.assert_close(tensor, expected[name], rtol=rtol, atol=atol, msg=name)
+
+
+@pytest.mark.parametrize("optimizer", [RMSPROP, partial(torch.optim.AdamW, lr=1e-3), SGD])
+@pytest.mark.parametrize("spectral_norm", [False, True])
+@pytest.mark.parametrize("reduction", [multi_scale_l1, concatenated_l1])
+@pytest.mark.parametrize("critic_steps", [1, 2])
+def test_one_forward_gives_what_the_textbook_order_gives(
+    optimizer: Callable[..., Any],
+    spectral_norm: bool,
+    reduction: Callable[..., Tensor],
+    critic_steps: int,
+) -> None:
+    """Parameters and the critic's buffers; the segmentor's buffers up to the double update.
+
+    Of two updates by the same statistics the running ones keep (1 − m)², so a textbook whose
+    momentum m gives the square of ours must arrive at our buffers.
+    """
+    distance = partial(reduction, scale_weights=WEIGHTS)
+    ours = networks(optimizer, spectral_norm=spectral_norm)
+    theirs = networks(optimizer, spectral_norm=spectral_norm)
+    for module in theirs.segmentor.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            assert module.momentum is not None
+            module.momentum = 1 - math.sqrt(1 - module.momentum)
     for seed in range(5):
-        adversarial_step(*ours, *slices(seed), **LOSS)
-        textbook_step(theirs, slices(seed))
-    for network, reference in ((ours.segmentor, theirs.segmentor), (ours.critic, theirs.critic)):
-        for one, two in zip(network.parameters(), reference.parameters(), strict=True):
-            torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-6)
+        adversarial_step(
+            *ours, [slices(seed)], distance=distance, map_loss=DICE, critic_steps=critic_steps
+        )
+        textbook_step(theirs, slices(seed), distance, critic_steps)
+    assert_same(ours.critic, theirs.critic)
+    for module in (*ours.segmentor.modules(), *theirs.segmentor.modules()):
+        if isinstance(module, nn.BatchNorm2d):
+            assert module.num_batches_tracked is not None
+            module.num_batches_tracked.zero_()
+    assert_same(ours.segmentor, theirs.segmentor)
 
 
-def distance(networks: Setup, batch: Slices) -> float:
+def distance_now(nets: Networks, batch: Part) -> float:
     with torch.no_grad():
-        fake = networks.segmentor(batch.image) * batch.brain
-        return multi_scale_l1(
-            networks.critic(batch.image, fake),
-            networks.critic(batch.image, batch.truth),
-            scale_weights=WEIGHTS,
+        fake = nets.segmentor(batch.image) * batch.brain
+        return over_regions(
+            DISTANCE, nets.critic(batch.image, fake), nets.critic(batch.image, batch.truth)
         ).item()
 
 
-def test_the_critics_half_raises_the_distance() -> None:
-    networks = setup(lambda parameters, lr: torch.optim.SGD(parameters, lr=0.1))
-    batch = slices()
-    for group in networks.segmentor_optimizer.param_groups:
-        group["lr"] = 0.0
-    before = copy.deepcopy(networks.segmentor.state_dict())
-    first = distance(networks, batch)
-    adversarial_step(*networks, *batch, **LOSS)
-    assert distance(networks, batch) > first
-    for name, parameter in networks.segmentor.named_parameters():
+def test_the_critics_half_raises_the_distance_and_leaves_the_segmentor() -> None:
+    nets, batch = networks(SGD), slices()
+    nets.segmentor_optimizer.param_groups[0]["lr"] = 0.0
+    before = {name: tensor.clone() for name, tensor in nets.segmentor.named_parameters()}
+    first = distance_now(nets, batch)
+    adversarial_step(*nets, [batch], **LOSS)
+    assert distance_now(nets, batch) > first
+    for name, parameter in nets.segmentor.named_parameters():
         assert torch.equal(parameter, before[name])
 
 
-def test_the_segmentors_half_lowers_it() -> None:
-    networks = setup(lambda parameters, lr: torch.optim.SGD(parameters, lr=0.1))
-    batch = slices()
-    for group in networks.critic_optimizer.param_groups:
-        group["lr"] = 0.0
-    before = {name: tensor.clone() for name, tensor in networks.critic.named_parameters()}
-    first = distance(networks, batch)
+def test_the_segmentors_half_lowers_it_and_leaves_the_critic() -> None:
+    nets, batch = networks(SGD), slices()
+    nets.critic_optimizer.param_groups[0]["lr"] = 0.0
+    before = {name: tensor.clone() for name, tensor in nets.critic.named_parameters()}
+    first = distance_now(nets, batch)
     for _ in range(3):
-        adversarial_step(*networks, *batch, **{**LOSS, "dice_weight": 0.0})
-    assert distance(networks, batch) < first
-    for name, parameter in networks.critic.named_parameters():
+        adversarial_step(*nets, [batch], distance=DISTANCE, map_loss=None)
+    assert distance_now(nets, batch) < first
+    for name, parameter in nets.critic.named_parameters():
         assert torch.equal(parameter, before[name])
 
 
 def test_the_segmentors_half_leaves_no_gradient_in_the_critic() -> None:
-    networks = setup()
-    adversarial_step(*networks, *slices(), **LOSS)
-    own = [parameter.grad.clone() for parameter in networks.critic.parameters()]
-    assert all(parameter.requires_grad for parameter in networks.critic.parameters())
+    nets, batch = networks(), slices()
+    adversarial_step(*nets, [batch], **LOSS)
+    assert all(parameter.requires_grad for parameter in nets.critic.parameters())
     # The gradients that stand are those of the critic's own half: redo it and compare.
-    again = setup()
-    fake = (again.segmentor(slices().image) * slices().brain).detach()
-    image, truth, _ = slices()
-    (-multi_scale_l1(
-        again.critic(image, fake), again.critic(image, truth), scale_weights=WEIGHTS
-    )).backward()  # fmt: skip
-    for found, parameter in zip(own, again.critic.parameters(), strict=True):
-        torch.testing.assert_close(found, parameter.grad)
+    again = networks()
+    fake = (again.segmentor(batch.image) * batch.brain).detach()
+    (
+        -over_regions(
+            DISTANCE, again.critic(batch.image, fake), again.critic(batch.image, batch.truth)
+        )
+    ).backward()
+    for found, expected in zip(nets.critic.parameters(), again.critic.parameters(), strict=True):
+        torch.testing.assert_close(found.grad, expected.grad)
+
+
+def test_the_truths_side_carries_no_gradient_in_the_segmentors_half() -> None:
+    """The critic's features of the truth are computed without a graph there."""
+    nets = networks()
+    modes: list[tuple[bool, bool]] = []
+
+    def watch(module: nn.Module, inputs: tuple[Tensor, Tensor]) -> None:
+        frozen = not next(module.parameters()).requires_grad
+        modes.append((frozen, torch.is_grad_enabled()))
+
+    nets.critic.register_forward_pre_hook(watch)
+    adversarial_step(*nets, [slices()], **LOSS)
+    assert modes == [(False, True), (False, True), (True, True), (True, False)]
+
+
+@pytest.mark.parametrize("sizes", [(3, 3), (4, 2), (1, 3, 2)])
+def test_parts_of_a_batch_add_up_to_it(sizes: tuple[int, ...]) -> None:
+    """With norm layers frozen, since those see one part at a time."""
+    whole, parts = networks(SGD), networks(SGD)
+    for nets in (whole, parts):
+        freeze_norms(nets.segmentor)
+        freeze_norms(nets.critic)
+    for seed in range(3):
+        batch = slices(seed, count=6)
+        expected = adversarial_step(*whole, [batch], **LOSS)
+        found = adversarial_step(*parts, cut(batch, *sizes), **LOSS)
+        torch.testing.assert_close(found, expected)
+    assert_same(parts.segmentor, whole.segmentor)
+    assert_same(parts.critic, whole.critic)
+
+
+def test_pairs_side_by_side_are_pairs_trained_alone() -> None:
+    """S1-1C: what one pair becomes is what it would without the others, on its own region."""
+    torch.manual_seed(0)
+    segmentors = SegmentorBank(4, 3, depth=2, base_width=4, concat_skips=False)
+    critics = CriticBank(4, 3, depth=2, base_width=4)
+    alone = []
+    for region in range(3):
+        segmentor = copy.deepcopy(segmentors.segmentors[region])
+        critic = CriticBank(4, 1, depth=2, base_width=4)
+        critic.critics[0] = copy.deepcopy(critics.critics[region])
+        alone.append(
+            Networks(segmentor, critic, SGD(segmentor.parameters()), SGD(critic.parameters()))
+        )
+    together = Networks(
+        segmentors, critics, SGD(segmentors.parameters()), SGD(critics.parameters())
+    )
+    for seed in range(3):
+        batch = slices(seed)
+        adversarial_step(*together, [batch], **LOSS, pairs=3)
+        for region, nets in enumerate(alone):
+            own = batch._replace(truth=batch.truth[:, region : region + 1])
+            adversarial_step(*nets, [own], **LOSS)
+    for region, nets in enumerate(alone):
+        assert_same(nets.segmentor, segmentors.segmentors[region])
+        assert_same(nets.critic.critics[0], critics.critics[region])
 
 
 def test_the_clamp_bounds_every_weight_of_the_critic() -> None:
-    networks = setup()
-    adversarial_step(*networks, *slices(), **{**LOSS, "clamp": 0.01})
-    assert max(parameter.abs().max() for parameter in networks.critic.parameters()) <= 0.01
+    nets = networks()
+    adversarial_step(*nets, [slices()], **LOSS, clamp=0.01, critic_steps=2)
+    assert max(parameter.abs().max() for parameter in nets.critic.parameters()) <= 0.01
+
+
+def test_spectral_norm_holds_every_convolution_at_one() -> None:
+    nets = networks(SGD, spectral_norm=True)
+    for seed in range(5):
+        adversarial_step(*nets, [slices(seed)], **LOSS)
+    for critic in nets.critic.critics:
+        for block in critic.blocks:
+            with torch.no_grad():
+                for _ in range(30):
+                    block[0].weight  # noqa: B018 each look is one more power iteration
+                largest = torch.linalg.matrix_norm(block[0].weight.flatten(1), ord=2)
+            assert largest.item() == pytest.approx(1, rel=1e-3)
 
 
 @pytest.mark.parametrize("masked", [True, False])
 def test_outside_the_brain_the_map_is_confined_or_free(masked: bool) -> None:
-    """Confined, what the segmentor says there costs nothing: gradients do not see it."""
-    networks = setup()
-    image, truth, brain = slices()
-    outside = truth + (1 - brain)
-    losses = [
-        adversarial_step(*setup(), image, target, brain if masked else None, **LOSS).segmentor
-        for target in (truth, outside)
-    ]
-    assert networks.segmentor is not None
+    """Confined, the map there is 0 whatever the segmentor says: a truth there is missed whole."""
+    batch = slices()
+    assert batch.brain is not None
+    outside = batch._replace(truth=batch.truth + (1 - batch.brain))
+    used = [part if masked else part._replace(brain=None) for part in (batch, outside)]
+    losses = [adversarial_step(*networks(), [part], **LOSS).segmentor for part in used]
     assert not torch.isclose(losses[0], losses[1])
-    clean = adversarial_step(*setup(), image, truth, brain if masked else None, **LOSS)
-    assert torch.isfinite(torch.stack(clean)).all()
+    assert torch.isfinite(torch.stack(losses)).all()
 
 
-def test_gradients_pass_through_the_averager() -> None:
-    networks = setup()
+def test_gradients_of_both_networks_are_averaged_before_they_are_used() -> None:
+    nets = networks(SGD)
     seen: list[int] = []
 
-    def average(parameters: Iterable[nn.Parameter]) -> None:
-        seen.append(sum(parameter.numel() for parameter in parameters))
+    def average(gradients: Sequence[Tensor]) -> None:
+        seen.append(sum(gradient.numel() for gradient in gradients))
+        for gradient in gradients:
+            gradient.zero_()
 
-    adversarial_step(*networks, *slices(), **LOSS, average_gradients=average)
-    sizes = [
-        sum(parameter.numel() for parameter in network.parameters())
-        for network in (networks.critic, networks.segmentor)
-    ]
+    before = copy.deepcopy((nets.segmentor, nets.critic))
+    adversarial_step(*nets, [slices()], **LOSS, average=average)
+    sizes = [sum(p.numel() for p in network.parameters()) for network in before[::-1]]
     assert seen == sizes
+    for one, two in zip(before, (nets.segmentor, nets.critic), strict=True):
+        for old, new in zip(one.parameters(), two.parameters(), strict=True):
+            assert torch.equal(old, new)
 
 
 def test_the_baseline_learns_a_batch() -> None:
-    networks = setup(torch.optim.Adam, lr=1e-2)
+    nets = networks(partial(torch.optim.Adam, lr=1e-2))
     losses = [
         supervised_step(
-            networks.segmentor, networks.segmentor_optimizer, *slices(), dice_smoothing=50.0
+            nets.segmentor,
+            nets.segmentor_optimizer,
+            [slices()],
+            map_loss=partial(dice_cross_entropy, smoothing=50.0),
         ).segmentor.item()
         for _ in range(15)
     ]

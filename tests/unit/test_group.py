@@ -1,0 +1,151 @@
+"""Two processes that train together, against one that trains alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+from safetensors.torch import load_file, save_file
+from torch import nn
+from torch.multiprocessing.spawn import spawn
+
+from segan_ray.config import Experiment, build, load_experiment
+from segan_ray.data.slices import slice_source
+from segan_ray.data.store import open_for_tuning
+from segan_ray.evaluation.validation import validate
+from segan_ray.training.fit import EpochReport, Place, fit
+from segan_ray.training.group import average, average_buffers, gather
+from segan_ray.training.state import TrainingState, new_state
+
+CPU = torch.device("cpu")
+
+
+def freeze_norms(network: nn.Module) -> None:
+    """Keep norm layers at their first statistics, whatever mode the loop sets.
+
+    Batch norm sees its own worker's slices, and is synchronised on CUDA alone.
+    """
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.eval()
+            module.train = lambda mode=True, module=module: module  # type: ignore[method-assign]
+
+
+def train(experiment: Experiment, store: Path, rank: int, workers: int) -> dict[str, torch.Tensor]:
+    """Train two epochs with frozen norms; return both networks and what was reported."""
+    torch.set_num_threads(1)
+    cases = open_for_tuning(store)
+    state = new_state(experiment, CPU)
+    reports: list[EpochReport] = []
+    for network in (state.segmentor, state.critic):
+        if network is not None:
+            freeze_norms(network)
+    fit(
+        state,
+        experiment,
+        slice_source(cases.train),
+        crop=32,
+        place=Place(CPU, rank, workers, average),
+        validate=lambda segmentor: validate(
+            segmentor, cases.val, halvings=2, brain_mask=True, device=CPU,
+            rank=rank, workers=workers, gather=gather,
+        ),
+        report=reports.append,
+    )  # fmt: skip
+    return {**weights(state), **metrics(reports)}
+
+
+def weights(state: TrainingState) -> dict[str, torch.Tensor]:
+    found = {f"segmentor.{n}": t for n, t in state.segmentor.state_dict().items()}
+    if state.critic is not None:
+        found |= {f"critic.{n}": t for n, t in state.critic.state_dict().items()}
+    return {name: tensor.contiguous() for name, tensor in found.items()}
+
+
+def metrics(reports: list[EpochReport]) -> dict[str, torch.Tensor]:
+    return {
+        f"{report.epoch}.{name}": torch.tensor(value)
+        for report in reports
+        for name, value in report.metrics.items()
+        if not name.startswith("time/")
+    }
+
+
+def worker(rank: int, workers: int, experiment: dict, store: str, folder: str) -> None:
+    dist.init_process_group(
+        "gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=workers
+    )
+    found = train(build(experiment, "test"), Path(store), rank, workers)
+    save_file(found, f"{folder}/{rank}.safetensors")
+    dist.destroy_process_group()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ["training.batch_size=6"],
+        ["training.batch_size=5", "critic.optimizer=rmsprop", "critic.steps=2"],
+        ["training.batch_size=7", "training.accumulate=2", "variant=s1-1c"],
+        ["training.batch_size=5", "variant=unet", "segmentor.optimizer=adamw"],
+    ],
+    ids=" ".join,
+)
+def test_two_workers_on_shares_become_what_one_does_on_the_whole(
+    store: Path, tmp_path: Path, settings: list[str]
+) -> None:
+    """Shares of 3 + 3 slices, and of 3 + 2 and 4 + 3: what does not divide must count right."""
+    experiment = load_experiment(
+        None,
+        [
+            "segmentor.base_width=4", "segmentor.depth=2", "critic.base_width=4", "critic.depth=2",
+            "training.epochs=2", "training.steps_per_epoch=4", "training.precision=float32",
+            *settings,
+        ],
+    )  # fmt: skip
+    alone = train(experiment, store, 0, 1)
+    spawn(
+        worker,
+        args=(2, experiment.model_dump(mode="json"), str(store), str(tmp_path)),
+        nprocs=2,
+    )
+    first, second = (load_file(tmp_path / f"{rank}.safetensors") for rank in range(2))
+    assert alone.keys() == first.keys()
+    for name, expected in alone.items():
+        assert torch.equal(first[name], second[name]), name
+        torch.testing.assert_close(first[name], expected, rtol=2e-3, atol=2e-5, msg=name)
+
+
+def average_worker(rank: int, folder: str) -> None:
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
+    network = nn.BatchNorm2d(2)
+    assert network.running_mean is not None
+    network.running_mean.fill_(rank)
+    average_buffers(network)
+    scattered = torch.full((2, 3, 2, 2), float(rank)).contiguous(memory_format=torch.channels_last)
+    scattered[0, 0] += 4
+    average([scattered, torch.zeros(0)])
+    assert gather(rank) == [0, 1]
+    save_file(
+        {"buffer": network.running_mean, "tensor": scattered.contiguous()}, f"{folder}/{rank}"
+    )
+    dist.destroy_process_group()
+
+
+@pytest.mark.slow
+def test_buffers_and_tensors_are_averaged_in_place(tmp_path: Path) -> None:
+    spawn(average_worker, args=(str(tmp_path),), nprocs=2)
+    for rank in range(2):
+        found = load_file(tmp_path / str(rank))
+        assert found["buffer"].tolist() == [0.5, 0.5]
+        assert found["tensor"][0, 0].unique().tolist() == [4.5]
+        assert found["tensor"][1].unique().tolist() == [0.5]
+
+
+def test_alone_nothing_is_shared() -> None:
+    tensor = torch.ones(3)
+    average([tensor])
+    assert tensor.tolist() == [1, 1, 1]
+    assert gather("mine") == ["mine"]
