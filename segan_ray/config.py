@@ -156,7 +156,7 @@ class Experiment(Settings):
             makes = (
                 "a single-scale critic compares 1 scale. Give 1 weight."
                 if scales == 1
-                else f"critic.depth {self.critic.depth} makes {scales} scales. Give {scales} weights."
+                else f"critic.depth {scales - 1} makes {scales} scales. Give {scales} weights."
             )
             raise ValueError(f"loss.scale_weights has {len(weights)} values; {makes}")
         if weights is not None and not any(weights):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -24,7 +25,7 @@ def multi_scale_l1(
         ValueError: if the three sequences differ in length.
     """
     means = [
-        weight * _absolute_sum(ours - truth) / ours.numel()
+        weight * _absolute_sum(ours, truth) / ours.numel()
         for weight, ours, truth in zip(scale_weights, predicted, true, strict=True)
         if weight
     ]
@@ -44,7 +45,7 @@ def concatenated_l1(
         ValueError: if the three sequences differ in length.
     """
     sums = [
-        weight * _absolute_sum(ours - truth)
+        weight * _absolute_sum(ours, truth)
         for weight, ours, truth in zip(scale_weights, predicted, true, strict=True)
     ]
     return torch.stack(sums).sum() / sum(features.numel() for features in predicted)
@@ -55,10 +56,30 @@ def single_scale_l1(predicted: Sequence[Tensor], true: Sequence[Tensor]) -> Floa
     return multi_scale_l1(predicted[-1:], true[-1:], scale_weights=(1.0,))
 
 
-def _absolute_sum(difference: Tensor) -> Float[Tensor, ""]:
-    # Summed, not averaged by l1_loss: the gradient of a mean comes in PyTorch's default memory
-    # layout, and every layer behind it then waits for channels to be moved.
-    return difference.abs().sum(dtype=torch.float32)
+class _AbsoluteSum(torch.autograd.Function):
+    """Σ|a − b| in single precision, with a gradient in the memory layout of the features.
+
+    The gradient that PyTorch derives for ``l1_loss``, or for a sum in another precision, comes
+    in its default layout, and every layer behind it then waits for channels to be moved.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, ours: Tensor, truth: Tensor) -> Tensor:
+        difference = ours - truth
+        ctx.save_for_backward(difference)
+        # Rows first: a CPU would copy half-precision features whole to sum them in single.
+        return difference.abs().sum(-1).sum(dtype=torch.float32)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor | None]:
+        (difference,) = ctx.saved_tensors
+        slope = difference.sgn().mul_(gradient)
+        return slope, -slope if ctx.needs_input_grad[1] else None
+
+
+def _absolute_sum(ours: Tensor, truth: Tensor) -> Tensor:
+    total: Tensor = _AbsoluteSum.apply(ours, truth)  # type: ignore[no-untyped-call]
+    return total
 
 
 def soft_dice_loss(

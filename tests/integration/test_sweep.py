@@ -16,7 +16,7 @@ from segan_ray.config import load_experiment
 from segan_ray.errors import SweepError
 from segan_ray.home import Home
 from segan_ray.orchestration.sweep import run_single, run_sweep
-from segan_ray.search.space import METRICS
+from segan_ray.search.space import METRICS, ChoiceParameter
 from segan_ray.tracking.sweeps import list_sweeps, read_sweep
 from segan_ray.training.checkpoint import load_segmentor
 from tests.integration.conftest import (
@@ -146,6 +146,33 @@ def test_a_trial_that_raises_fails_with_its_cause(
     assert "image.npy" in (trial.reason or "")
     study = optuna.load_study(study_name="broken", storage=home.optuna_storage)
     assert [told.state for told in study.trials] == [TrialState.FAIL]
+
+
+def test_a_trial_that_diverges_ends_with_the_worst_score_and_its_reason(
+    cluster: None, store: Path, tmp_path: Path
+) -> None:
+    """Nowhere is it left running; the sampler learns of it, as of a trial stopped at 0."""
+    space = SPACE.model_copy(
+        update={
+            "parameters": {"segmentor.lr": ChoiceParameter(type="choice", values=(1e38,))},
+            "budget": SPACE.budget.model_copy(update={"trials": 1}),
+        }
+    )
+    home = Home.at(tmp_path / "home")
+    with pytest.raises(SweepError, match=r"failed.*diverged: train/loss_\w+ is (nan|inf|-inf)"):
+        run_sweep(
+            space, "", "wild", store, card(store), home, trials=1, on_event=lambda event: None
+        )
+    (trial,) = read_sweep(home, "wild").trials
+    assert (trial.status, trial.score) == ("failed", 0.0)
+    assert "diverged" in (trial.reason or "")
+    client = MlflowClient(home.tracking_uri)
+    experiment = client.get_experiment_by_name("segan-ray")
+    runs = client.search_runs([experiment.experiment_id])
+    assert {run.info.status for run in runs} == {"FAILED"}
+    (told,) = optuna.load_study(study_name="wild", storage=home.optuna_storage).trials
+    assert told.state == TrialState.PRUNED
+    assert set(told.intermediate_values.values()) == {0.0}
 
 
 def test_two_workers_train_one_model(cluster: None, store: Path, tmp_path: Path) -> None:

@@ -1,0 +1,148 @@
+"""Slices/s of one and two Ray Train workers against a single process with all the cores.
+
+The cores of the machine are divided between the workers; the batch of one update is the same,
+shared out. All three train the same network on the same phantoms through the same epoch; they
+alternate, and each round's ratio is taken within the round.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import tempfile
+from pathlib import Path
+from statistics import median
+from time import perf_counter
+from typing import Any
+
+from segan_ray.orchestration.session import ray_session
+
+import ray.train  # isort: skip
+import torch
+from ray.train import RunConfig, ScalingConfig
+from ray.train.torch import TorchTrainer
+
+from segan_ray.config import Experiment, build, load_experiment
+from segan_ray.data.cases import discover
+from segan_ray.data.phantom import write_phantoms
+from segan_ray.data.prepare import prepare
+from segan_ray.data.slices import epoch_batches, slice_source
+from segan_ray.data.splits import SplitSettings
+from segan_ray.data.store import PrepareSettings, open_for_tuning
+from segan_ray.training.fit import Place, train_epoch
+from segan_ray.training.group import average
+from segan_ray.training.recipe import make_step
+from segan_ray.training.state import new_state
+
+CORES = len(os.sched_getaffinity(0))
+CPU = torch.device("cpu")
+CROP = 96
+STEPS = 150
+TARGET = 0.95
+
+
+def slices_per_s(experiment: Experiment, store: Path, threads: int, place: Place) -> float:
+    """Return how fast an epoch goes, after one that warms up."""
+    torch.set_num_threads(threads)
+    source = slice_source(open_for_tuning(store).train)
+    state, step = new_state(experiment, CPU), make_step(experiment)
+    taken = 0.0
+    for epoch, steps in ((1, 5), (2, STEPS)):
+        batches = epoch_batches(
+            source,
+            steps=steps,
+            batch_size=experiment.training.batch_size,
+            crop=CROP,
+            tumour_fraction=0.8,
+            flip=True,
+            seed=0,
+            epoch=epoch,
+            rank=place.rank,
+            workers=place.workers,
+        )
+        started = perf_counter()
+        train_epoch(state, experiment, batches, place, step)
+        taken = perf_counter() - started
+    return STEPS * experiment.training.batch_size / taken
+
+
+def worker(config: dict[str, Any]) -> None:
+    context = ray.train.get_context()
+    place = Place(CPU, context.get_world_rank(), context.get_world_size(), average)
+    experiment = build(config["experiment"], "benchmark")
+    speed = slices_per_s(experiment, Path(config["store"]), config["threads"], place)
+    if place.rank == 0:
+        Path(config["answer"]).write_text(str(speed), encoding="utf-8")
+
+
+def with_ray_train(experiment: Experiment, store: Path, workers: int, folder: Path) -> float:
+    threads, answer = CORES // workers, folder / "slices_per_s"
+    TorchTrainer(
+        worker,
+        train_loop_config={
+            "experiment": experiment.model_dump(mode="json"),
+            "store": str(store),
+            "threads": threads,
+            "answer": str(answer),
+        },
+        scaling_config=ScalingConfig(
+            num_workers=workers, resources_per_worker={"CPU": threads}, use_gpu=False
+        ),
+        run_config=RunConfig(storage_path=str(folder)),
+    ).fit()
+    return float(answer.read_text(encoding="utf-8"))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--json", action="store_true", help="print one JSON document")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--width", type=int, default=16)
+    options = parser.parse_args()
+    if CORES < 2:
+        raise SystemExit("Two workers need two cores; this machine lends one.")
+    experiment = load_experiment(
+        None, [f"segmentor.base_width={options.width}", f"critic.base_width={options.width}"]
+    )
+    with tempfile.TemporaryDirectory() as temporary, ray_session():
+        folder = Path(temporary)
+        store = make_store(folder)
+        rounds = [
+            {
+                "single process": slices_per_s(experiment, store, CORES, Place(CPU)),
+                "1 worker": with_ray_train(experiment, store, 1, folder),
+                "2 workers": with_ray_train(experiment, store, 2, folder),
+            }
+            for _ in range(options.rounds)
+        ]
+    ratios = {}
+    for name in ("1 worker", "2 workers"):
+        value = median(each[name] / each["single process"] for each in rounds)
+        ratios[name] = {"value": value, "target": TARGET, "ok": value >= TARGET}
+    if options.json:
+        device = f"CPU {platform.machine()}, {CORES} cores"
+        print(json.dumps({"device": device, "ratios": ratios, "detail": {"rounds": rounds}}))
+        return
+    print(
+        f"Slices/s, width {options.width}, crop {CROP}, batch "
+        f"{experiment.training.batch_size}, {CORES} cores; medians of {options.rounds} rounds"
+    )
+    for name in ("single process", *ratios):
+        speed = median(each[name] for each in rounds)
+        ratio = ratios.get(name)
+        verdict = "" if ratio is None else f"{ratio['value']:8.2f}  target {TARGET:.2f}"
+        print(f"{name:16}{speed:10.1f}{verdict}")
+
+
+def make_store(folder: Path) -> Path:
+    data, store = folder / "data", folder / "store"
+    write_phantoms(data, cases=8, spacing_mm=2.0, seed=0)
+    split = SplitSettings(val=0.13, gate=0.13, test=0.13)
+    prepare(discover(data), store, settings=PrepareSettings(), split_settings=split)
+    return store
+
+
+if __name__ == "__main__":
+    main()
