@@ -52,8 +52,8 @@ class PackedBatch:
             torch.float32, memory_format=torch.channels_last
         )
         packed = self.mask.to(device, non_blocking=True)[:, None]
-        bits = torch.tensor([1 << bit for bit in range(len(REGIONS))], dtype=torch.uint8)
-        truth = packed & bits.to(device)[None, :, None, None] != 0
+        bits = torch.arange(len(REGIONS), dtype=torch.uint8, device=device)[None, :, None, None]
+        truth = packed >> bits & 1
         return Batch(
             image=image,
             truth=truth.to(torch.float32, memory_format=torch.channels_last),

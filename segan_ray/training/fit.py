@@ -15,12 +15,13 @@ from time import perf_counter
 from typing import Final
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from segan_ray.config import Experiment
 from segan_ray.data.slices import PackedBatch, SliceSource, epoch_batches
 from segan_ray.errors import ConfigError
 from segan_ray.models.build import halvings
+from segan_ray.training.divergence import DivergenceWatch
 from segan_ray.training.recipe import Step, make_step
 from segan_ray.training.scores import VALIDATION, Validation
 from segan_ray.training.state import TrainingState
@@ -127,17 +128,15 @@ def train_epoch(
     """Run one epoch of steps; return the mean of both losses over steps and workers."""
     state.segmentor.train()
     sums, count = torch.zeros(2, device=place.device), 0
-    before: Tensor | None = None
+    watch = DivergenceWatch(place.device)
     for batch in batches:
         losses = torch.stack(step(state, split(batch, experiment, place), place.average))
         # All workers must see the same, or one would wait for the others for ever.
         place.average([losses])
-        # The step before is looked at, so that a GPU has this one to do meanwhile.
-        if before is not None and not before.isfinite().all():
+        if watch.diverged_before(losses):
             break
         sums += losses
         count += 1
-        before = losses
     critic, segmentor = (sums / count).tolist()
     metrics = {"train/loss_critic": critic, "train/loss_segmentor": segmentor}
     bad = [f"{name} is {value}" for name, value in metrics.items() if not math.isfinite(value)]
