@@ -19,9 +19,10 @@ VALIDATION: Final = (
 )
 """The names of every validation score."""
 
-EMPTY: Final = 1e-5
-FULL: Final = 1 - 1e-3
-"""Shares of the voxels a map may fill at which it says nothing: some 15 voxels of a brain."""
+EMPTY: Final = 1e-4
+FULL: Final = 0.99
+"""Shares of the voxels a map may fill at which it says nothing: below 0.15 ml of a brain, no
+tumour is meant, and a map of nearly all of it means none in particular."""
 
 
 @dataclass(frozen=True)
