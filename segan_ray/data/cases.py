@@ -21,7 +21,7 @@ __all__ = ["LAYOUTS", "Case", "Discovery", "Grade", "Layout", "discover", "layou
 
 LAYOUTS: Final[tuple[Layout, ...]] = (*VSD_LAYOUTS, *NIFTI_LAYOUTS, MSD_LAYOUT)
 
-_DEEPEST: Final = 3  # BRATS-2/Image_Data/HG/0001
+_DEEPEST: Final = 4  # BRATS-2/Image_Data/HG/0001
 
 
 def layout_named(name: str) -> Layout:
