@@ -136,6 +136,7 @@ def test_a_file_that_is_no_whole_image(
         assert words in text
         assert str(path) in text
         assert "\n" not in text
+    assert capfd.readouterr() == ("", "")
 
 
 def test_a_changed_byte_is_found_on_reading(tmp_path: Path) -> None:

@@ -15,9 +15,11 @@ from hypothesis.extra.numpy import arrays
 
 from segan_ray.brats import CODE_2017_TO_2021
 from segan_ray.data import phantom as writer
+from segan_ray.data import prepare
 from segan_ray.data.cases import LAYOUTS, discover
 from segan_ray.data.phantom import PhantomCase, synthesize_patient, write_phantoms
 from segan_ray.data.phantom_layouts import PHANTOM_LAYOUTS
+from segan_ray.data.store import PrepareSettings
 from segan_ray.data.volumes import check_headers, read_volume
 
 NAMES = tuple(layout.name for layout in LAYOUTS)
@@ -115,6 +117,19 @@ def test_rerun_mends_what_is_missing_and_keeps_the_rest(tmp_path: Path, name: st
     write_phantoms(tmp_path, cases=2, layout=name, spacing_mm=SPACING_MM)
     assert contents(tmp_path) == before
     assert kept.stat().st_mtime_ns == made_at
+
+
+@pytest.mark.parametrize("name", ["brats2013", "brats2015", "msd"])
+def test_a_case_is_prepared_once_from_the_same_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    write_phantoms(tmp_path / "data", cases=1, layout=name, spacing_mm=SPACING_MM)
+    (case,) = discover(tmp_path / "data").cases
+    record = prepare.prepare_case(case, name, tmp_path / "work", PrepareSettings())
+    assert (record.case, record.patient, record.grade) == (case.case, case.patient, case.grade)
+    assert record.region_voxels["whole"] > 0
+    monkeypatch.setattr(prepare, "read_volume", None)
+    assert prepare.prepare_case(case, name, tmp_path / "work", PrepareSettings()) == record
 
 
 def test_non_enhancing_tissue_is_told_from_necrosis_until_2015(tmp_path: Path) -> None:
