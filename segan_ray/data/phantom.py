@@ -73,7 +73,7 @@ def write_phantoms(
 
     A case that is there already stays; ``on_case`` hears of each one once it is there. With
     ``workers`` above 1, that many processes make them. Layouts whose names tell time points
-    have two of every third patient; in the others each case is a patient of its own.
+    have two scans of every third patient; in the others each case is a patient of its own.
 
     Raises:
         DataError: An argument cannot be right, or ``out`` holds something else.
