@@ -54,11 +54,14 @@ class TumourPlan:
 class Tumour:
     """A grown tumour on a grid: the truth, and what the scanner will see of it.
 
-    ``label`` uses the codes above. ``edema`` is how much of a voxel's tissue is swollen, from
-    0 to 1 with a soft border. The others are crisp parts of the core, apart from each other.
+    ``label`` uses the codes above; ``label_solid`` is its part of ``NECROSIS`` that is not dead
+    but merely does not enhance, which years until 2015 tell apart. ``edema`` is how much of a
+    voxel's tissue is swollen, from 0 to 1 with a soft border. The others are crisp parts of the
+    core, apart from each other.
     """
 
     label: UInt8[np.ndarray, "x y z"]
+    label_solid: Bool[np.ndarray, "x y z"]
     edema: Float32[np.ndarray, "x y z"]
     necrotic: Bool[np.ndarray, "x y z"]
     enhancing: Bool[np.ndarray, "x y z"]
@@ -121,8 +124,12 @@ def grow_tumour(
     edema = np.where(tissues.brain & ~core, softness * (1 - tissues.csf), 0)
     core_front = core_front + _READER_CORE_MM * random_field(rng, axes_mm, step_mm=9)
     edema_front = edema_front + _READER_EDGE_MM * random_field(rng, axes_mm, step_mm=12)
+    label, label_solid = _read(
+        texture, plan, tissues, core_front, edema_front, spacing_mm=spacing_mm
+    )
     return Tumour(
-        label=_read(texture, plan, tissues, core_front, edema_front, spacing_mm=spacing_mm),
+        label=label,
+        label_solid=label_solid,
         edema=edema.astype(np.float32),
         necrotic=core & ~enhancing & ~solid,
         enhancing=enhancing,
@@ -138,15 +145,15 @@ def _read(
     edema_front: Float32[np.ndarray, "x y z"],
     *,
     spacing_mm: float,
-) -> UInt8[np.ndarray, "x y z"]:
-    """Return the label of the tumour whose fronts have come to where they are 0."""
+) -> tuple[UInt8[np.ndarray, "x y z"], Bool[np.ndarray, "x y z"]]:
+    """Return the label of the tumour whose fronts are at 0, and what of it is solid."""
     core = (core_front < 0) & tissues.brain
-    enhancing, _ = _core_parts(texture, plan, core, spacing_mm=spacing_mm)
+    enhancing, solid = _core_parts(texture, plan, core, spacing_mm=spacing_mm)
     label = np.zeros(core.shape, dtype=np.uint8)
     label[(edema_front < 0) & tissues.brain & (tissues.csf < 0.6)] = EDEMA
     label[core] = NECROSIS
     label[enhancing] = ENHANCING
-    return label
+    return label, solid
 
 
 # ----------------------------------------------------------------------------------- fronts

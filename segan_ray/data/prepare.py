@@ -287,10 +287,15 @@ def _record(
 
 
 def _signature(case: Case) -> dict[str, str]:
-    """Return ``{file name: length and checksum}``; a gzip carries its own in its last bytes."""
-    paths = [*case.images.values(), *([case.label] if case.label else [])]
+    """Return ``{file name: length and checksum}``; a gzip carries its own in its last bytes.
+
+    A truth that is called like its image goes by its folder too; ``channels`` is the order of
+    the modalities in a file that holds them all.
+    """
+    paths = {*case.images.values(), *([case.label] if case.label else [])}
+    names = [path.name for path in paths]
     signature = {}
-    for path in paths:
+    for path in sorted(paths):
         size, tail = path.stat().st_size, ""
         if path.suffix == ".gz":
             with path.open("rb") as stream:
@@ -298,7 +303,11 @@ def _signature(case: Case) -> dict[str, str]:
                 tail = stream.read(4).hex()
         else:
             tail = f"{zlib.crc32(path.read_bytes()):08x}"
-        signature[path.name] = f"{size}-{tail}"
+        unique = names.count(path.name) == 1
+        signature[path.name if unique else f"{path.parent.name}/{path.name}"] = f"{size}-{tail}"
+    if case.channels:
+        stacked = sorted((channel, modality) for modality, channel in case.channels.items())
+        signature["channels"] = ",".join(modality for _, modality in stacked)
     return signature
 
 

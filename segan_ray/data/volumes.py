@@ -7,18 +7,12 @@ patient's left, back and head), so that the last axis always counts axial slices
 
 from __future__ import annotations
 
-import gzip
-import os
-import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import nibabel as nib
 import numpy as np
 from jaxtyping import Float, Float32, UInt8
-from nibabel.filebasedimages import ImageFileError
 from nibabel.orientations import (
     apply_orientation,
     axcodes2ornt,
@@ -26,10 +20,11 @@ from nibabel.orientations import (
     io_orientation,
     ornt_transform,
 )
-from nibabel.spatialimages import HeaderDataError
 
-from segan_ray.brats import MODALITIES, LabelCode
+from segan_ray.brats import CODE_2023, MODALITIES, LabelCode, Modality
 from segan_ray.data.cases import Case
+from segan_ray.data.headers import ImageError, ImageHeader, times
+from segan_ray.data.images import read_header, read_image
 from segan_ray.errors import CaseError
 
 BRATS_AXES = ("L", "P", "S")
@@ -59,12 +54,10 @@ def check_headers(case: Case) -> tuple[str, ...]:
     """Return every problem that file names, headers and file lengths show."""
     problems = list(case.problems)
     geometry = []
-    for name, path in _files(case):
+    for name, path, channels in _files(case):
         try:
-            image = _open(path)
-            _check_length(path, image)
-            geometry.append((name, path, _grid(image), image.affine))
-        except _ReadError as error:
+            geometry.append((name, path, read_header(path, channels=channels)))
+        except ImageError as error:
             problems.append(f"{path}: {error}")
     problems.extend(_disagreements(geometry))
     return tuple(problems)
@@ -79,97 +72,36 @@ def read_volume(case: Case, code: LabelCode) -> Volume:
     problems = check_headers(case)
     if problems:
         raise CaseError(case.case, problems[0])
-    images = [_read_array(case, case.images[modality]) for modality in MODALITIES]
-    affine = images[0][1]
-    image = np.stack([voxels for voxels, _ in images])
+    image, affine = _read_images(case)
     for modality, voxels in zip(MODALITIES, image, strict=True):
-        _check_intensities(case, case.images[modality], voxels)
+        _check_intensities(case, modality, voxels)
     label = None
     if case.label is not None:
-        label = _check_label(case, case.label, _read_array(case, case.label)[0], code)
+        label = _check_label(case, case.label, _read_array(case, case.label, 0)[0], code)
     return Volume(image, label, affine)
 
 
-class _ReadError(Exception):
-    """Why one file cannot be read, in words."""
-
-
-def _files(case: Case) -> Iterator[tuple[str, Path]]:
-    yield from case.images.items()
-    if case.label is not None:
-        yield "segmentation", case.label
-
-
-def _open(path: Path) -> nib.Nifti1Image:
-    if path.stat().st_size == 0:
-        raise _ReadError("the file is empty. Copy it again from the source.")
-    try:
-        loaded = nib.load(path)
-    except (OSError, EOFError, zlib.error) as error:
-        raise _ReadError(f"cannot be read ({error}). Copy it again from the source.") from None
-    except (ImageFileError, HeaderDataError, ValueError):
-        raise _ReadError("is not a NIfTI image. Copy it again from the source.") from None
-    if not isinstance(loaded, nib.Nifti1Image):
-        raise _ReadError(f"holds a {type(loaded).__name__}; expected NIfTI.")
-    image: nib.Nifti1Image = loaded
-    if len(_grid(image)) != 3:
-        shape = "×".join(map(str, image.shape))
-        raise _ReadError(f"has {shape} voxels; expected a 3-D volume.")
-    if not np.isfinite(image.affine).all() or abs(np.linalg.det(image.affine[:3, :3])) < 1e-9:
-        raise _ReadError("says nothing of where its voxels lie (its affine is singular).")
-    if image.get_data_dtype().fields is not None or image.get_data_dtype().kind not in "iuf":
-        raise _ReadError(f"holds voxels of type {image.get_data_dtype()}; expected numbers.")
-    return image
-
-
-def _grid(image: nib.Nifti1Image) -> tuple[int, ...]:
-    """Return the shape of an image without further axes of length 1."""
-    shape: tuple[int, ...] = image.shape
-    while len(shape) > 3 and shape[-1] == 1:
-        shape = shape[:-1]
-    return shape
-
-
-def _check_length(path: Path, image: nib.Nifti1Image) -> None:
-    """Compare the file's length with its header's; gzip keeps the length in its last bytes."""
-    on_disk: Any = image.dataobj  # nibabel sets the offset in the header to 0 as it loads
-    expected = on_disk.offset + int(np.prod(image.shape)) * on_disk.dtype.itemsize
-    if path.suffix == ".gz":
-        with path.open("rb") as stream:
-            stream.seek(-4, os.SEEK_END)
-            found = int.from_bytes(stream.read(4), "little")
-        # Longer is legal (padding, several gzip members), so let decompression decide.
-        truncated = found < expected % 2**32 or (found != expected % 2**32 and not _whole(path))
+def _files(case: Case) -> Iterator[tuple[str, Path, int]]:
+    """Yield what each file is, the file, and how many channels it must have (0: it is 3-D)."""
+    if case.channels:
+        yield from (("images", path, len(case.channels)) for path in set(case.images.values()))
     else:
-        truncated = path.stat().st_size < expected
-    if truncated:
-        raise _ReadError(
-            f"is truncated: its header promises {expected:,} bytes of image, the file ends "
-            "before. Copy it again from the source."
-        )
+        yield from ((modality, path, 0) for modality, path in case.images.items())
+    if case.label is not None:
+        yield "segmentation", case.label, 0
 
 
-def _whole(path: Path) -> bool:
-    try:
-        with gzip.open(path) as stream:
-            while stream.read(1 << 22):
-                pass
-    except (OSError, EOFError, zlib.error):
-        return False
-    return True
-
-
-def _disagreements(geometry: list[tuple[str, Path, tuple[int, ...], np.ndarray]]) -> list[str]:
+def _disagreements(geometry: Sequence[tuple[str, Path, ImageHeader]]) -> list[str]:
     problems = []
-    for name, path, shape, affine in geometry[1:]:
-        first, first_path, first_shape, first_affine = geometry[0]
-        if shape != first_shape:
-            ours, theirs = ("×".join(map(str, size)) for size in (first_shape, shape))
+    for name, path, header in geometry[1:]:
+        first, first_path, first_header = geometry[0]
+        if header.grid != first_header.grid:
             problems.append(
-                f"{first_path.name} ({first}) has {ours} voxels, {path.name} ({name}) {theirs}. "
+                f"{first_path.name} ({first}) has {times(first_header.grid)} voxels, "
+                f"{path.name} ({name}) {times(header.grid)}. "
                 "They must share one grid: re-export one of them or exclude the case."
             )
-        elif not np.allclose(affine, first_affine, atol=AFFINE_TOLERANCE_MM):
+        elif not np.allclose(header.affine, first_header.affine, atol=AFFINE_TOLERANCE_MM):
             problems.append(
                 f"{first_path.name} ({first}) and {path.name} ({name}) lie differently in space "
                 "(their affines differ). Re-export one of them or exclude the case."
@@ -177,25 +109,36 @@ def _disagreements(geometry: list[tuple[str, Path, tuple[int, ...], np.ndarray]]
     return problems
 
 
-def _read_array(case: Case, path: Path) -> tuple[np.ndarray, np.ndarray]:
+def _read_images(
+    case: Case,
+) -> tuple[Float32[np.ndarray, "modality x y z"], Float[np.ndarray, "4 4"]]:
+    """Return the modalities in order and their affine, reading every file once."""
+    if case.channels:
+        (path,) = set(case.images.values())
+        voxels, affine = _read_array(case, path, len(case.channels))
+        order = [case.channels[modality] for modality in MODALITIES]
+        return np.ascontiguousarray(np.moveaxis(voxels, -1, 0)[order]), affine
+    read = [_read_array(case, case.images[modality], 0) for modality in MODALITIES]
+    return np.stack([voxels for voxels, _ in read]), read[0][1]
+
+
+def _read_array(
+    case: Case, path: Path, channels: int
+) -> tuple[Float32[np.ndarray, "x y z *channel"], Float[np.ndarray, "4 4"]]:
+    """Read one file and turn it to ``BRATS_AXES``."""
     try:
-        image = _open(path)
-        if path.suffix == ".gz":
-            # nibabel stops at the last voxel and so never sees gzip's checksum behind it.
-            image = type(image).from_bytes(gzip.decompress(path.read_bytes()))
-        voxels = np.asarray(image.dataobj, dtype=np.float32).reshape(_grid(image))
-    except _ReadError as error:
+        voxels, affine = read_image(path, channels=channels)
+    except ImageError as error:
         raise CaseError(case.case, f"{path}: {error}") from None
-    except (OSError, EOFError, zlib.error, ValueError, HeaderDataError) as error:
-        raise CaseError(
-            case.case, f"{path}: is truncated or damaged ({error}). Copy it again from the source."
-        ) from None
-    turn = ornt_transform(io_orientation(image.affine), axcodes2ornt(BRATS_AXES))
-    affine = image.affine @ inv_ornt_aff(turn, voxels.shape)
-    return np.ascontiguousarray(apply_orientation(voxels, turn)), affine
+    turn = ornt_transform(io_orientation(affine), axcodes2ornt(BRATS_AXES))
+    turned_affine = affine @ inv_ornt_aff(turn, voxels.shape[:3])
+    return np.ascontiguousarray(apply_orientation(voxels, turn)), turned_affine
 
 
-def _check_intensities(case: Case, path: Path, voxels: np.ndarray) -> None:
+def _check_intensities(case: Case, modality: Modality, voxels: np.ndarray) -> None:
+    path = str(case.images[modality])
+    if case.channels:
+        path += f" (channel {case.channels[modality]}, {modality})"
     if not np.isfinite(voxels).all():
         raise CaseError(case.case, f"{path}: holds NaN or infinite voxels. Re-export the volume.")
     if voxels.min() == voxels.max():
@@ -211,7 +154,8 @@ def _check_label(case: Case, path: Path, voxels: np.ndarray, code: LabelCode) ->
     if unknown:
         expected = ", ".join(f"{value} {name}" for value, name in code.names.items())
         listed = ", ".join(f"{value:g}" for value in unknown[:5])
-        hint = " Is this a 2024 case? Then say --layout brats2024." if unknown == [4] else ""
+        is_2024 = code == CODE_2023 and 4 in unknown
+        hint = " Is this a 2024 case? Then say --layout brats2024." if is_2024 else ""
         raise CaseError(
             case.case, f"{path}: holds label {listed}; this layout knows 0, {expected}.{hint}"
         )

@@ -39,3 +39,13 @@ def test_regions_are_nested(code: LabelCode, label: np.ndarray) -> None:
     whole, core, enhancing = code.regions(label)
     assert not (core & ~whole).any()
     assert not (enhancing & ~core).any()
+
+
+@given(st.sampled_from(CODES), arrays(np.uint8, (3, 4, 2), elements=st.integers(0, 5)))
+def test_a_voxel_is_in_a_region_exactly_if_its_value_is(code: LabelCode, label: np.ndarray) -> None:
+    for values, found in zip(
+        (code.whole, code.core, code.enhancing), code.regions(label), strict=True
+    ):
+        assert values <= set(code.names)
+        for value, inside in zip(label.flat, found.flat, strict=True):
+            assert inside == (int(value) in values)

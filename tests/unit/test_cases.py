@@ -77,6 +77,39 @@ def test_the_misnamed_mask_is_found(tmp_path: Path) -> None:
     assert case.label == mask
 
 
+def test_twins_that_macos_leaves_are_passed_over(tmp_path: Path) -> None:
+    make(tmp_path, "BraTS20_Training_355", CLASSIC[:4], "_", ".nii")
+    folder = tmp_path / "BraTS20_Training_355"
+    mask = folder / "W39_1998.09.19_Segm.nii"
+    for path in (mask, folder / f"._{mask.name}", folder / "._BraTS20_Training_355_t1.nii"):
+        path.write_bytes(b"x")
+    (case,) = discover(tmp_path).cases
+    assert case.label == mask
+    assert case.problems == ()
+
+
+def test_endings_may_differ_from_file_to_file(tmp_path: Path) -> None:
+    make(tmp_path, "HGG/Brats17_2013_2_1", CLASSIC[:2], "_", ".nii")
+    for name in CLASSIC[2:]:
+        (tmp_path / f"HGG/Brats17_2013_2_1/Brats17_2013_2_1_{name}.nii.gz").write_bytes(b"x")
+    (case,) = discover(tmp_path).cases
+    assert case.problems == ()
+    assert case.images["t1"].suffix == ".nii"
+    assert case.label is not None
+
+
+@pytest.mark.parametrize("given", [".", ".."])
+def test_the_folder_may_be_named_by_where_one_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: str
+) -> None:
+    make(tmp_path, "BraTS2021_00000", CLASSIC, "_", ".nii.gz")
+    (tmp_path / "BraTS2021_00000" / "deeper").mkdir()
+    monkeypatch.chdir(tmp_path / "BraTS2021_00000" / ("deeper" if given == ".." else ""))
+    (case,) = discover(Path(given)).cases
+    assert case.case == "BraTS2021_00000"
+    assert case.problems == ()
+
+
 def test_hidden_folders_are_passed_over(tmp_path: Path) -> None:
     make(tmp_path, "BraTS2021_00000", CLASSIC, "_", ".nii.gz")
     make(tmp_path, ".trash/BraTS2021_00001", CLASSIC, "_", ".nii.gz")
@@ -110,5 +143,5 @@ def test_an_unknown_layout_names_the_nearest(tmp_path: Path) -> None:
 def test_the_same_case_twice(tmp_path: Path) -> None:
     for grade in ("HGG", "LGG"):
         make(tmp_path, f"{grade}/Brats18_2013_0_1", CLASSIC, "_", ".nii.gz")
-    with pytest.raises(DataError, match="two folders are called Brats18_2013_0_1"):
+    with pytest.raises(DataError, match=r"two folders are called Brats18_2013_0_1: .*HGG.*LGG"):
         discover(tmp_path)

@@ -7,7 +7,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from segan_ray.brats import CODE_2017_TO_2021
+from segan_ray.brats import CODE_2017_TO_2021, CODE_2023, CODE_2024, CODE_MSD
 from segan_ray.data.cases import Case, discover
 from segan_ray.data.volumes import check_headers, read_volume
 from segan_ray.errors import CaseError
@@ -113,6 +113,26 @@ def test_a_label_outside_the_code(folder: Path) -> None:
     case = first(folder)
     rewrite(case.label, lambda voxels: np.where(voxels == 2, 3, voxels), dtype=np.uint8)
     assert "holds label 3; this layout knows 0, 1 necrotic" in problem(case)
+
+
+def test_a_cavity_under_2023_names_the_layout_of_2024(folder: Path) -> None:
+    case = first(folder)
+    rewrite(case.label, lambda voxels: np.where(voxels == 2, 4, voxels), dtype=np.uint8)
+    with pytest.raises(
+        CaseError, match=r"holds label 4; .*Then say --layout brats2024\."
+    ) as caught:
+        read_volume(case, CODE_2023)
+    assert str(case.label) in str(caught.value)
+    assert read_volume(case, CODE_2024).label.max() == 4
+    with pytest.raises(CaseError, match="holds label 4") as caught:
+        read_volume(case, CODE_MSD)
+    assert "brats2024" not in str(caught.value)
+
+
+def test_an_axis_without_voxels(folder: Path) -> None:
+    case = first(folder)
+    rewrite(case.images["t2"], lambda voxels: voxels[:, :, :0])
+    assert "has 60×60×0 voxels; expected a 3-D volume" in problem(case)
 
 
 def test_a_fractional_label(folder: Path) -> None:

@@ -1,0 +1,41 @@
+"""One door to every image format a case may come in; the file's ending tells which."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float, Float32
+
+from segan_ray.data import nifti
+from segan_ray.data.headers import ImageHeader
+
+
+def read_header(path: Path, *, channels: int = 0) -> ImageHeader:
+    """Read the header of ``path`` and compare the file's length with it.
+
+    ``channels`` is how many a 4-D file must have, 0 for a 3-D file.
+
+    Raises:
+        ImageError: saying what the file is instead, or that it is truncated.
+    """
+    if path.suffix == ".mha":
+        from segan_ray.data import metaimage
+
+        return metaimage.read_header(path, channels=channels)
+    return nifti.read_header(path, channels=channels)
+
+
+def read_image(
+    path: Path, *, channels: int = 0
+) -> tuple[Float32[np.ndarray, "x y z *channel"], Float[np.ndarray, "4 4"]]:
+    """Read the voxels of ``path`` as stored, and the affine from them to mm, as NIfTI has it.
+
+    Raises:
+        ImageError: the file is damaged, or not what ``read_header`` expects.
+    """
+    if path.suffix == ".mha":
+        from segan_ray.data import metaimage
+
+        return metaimage.read_image(path, channels=channels)
+    return nifti.read_image(path, channels=channels)

@@ -1,0 +1,80 @@
+"""What every layout is: names that tell which files of a folder are one case.
+
+``Case`` is what a layout makes of them. The layouts themselves are in ``nifti_layout`` (2017
+and later), ``vsd_layout`` (2013 and 2015) and ``msd_layout`` (Decathlon).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, Literal
+
+from segan_ray.brats import LabelCode, Modality
+
+Grade = Literal["HGG", "LGG"]
+
+_GRADES: Final[Mapping[str, Grade]] = {"HGG": "HGG", "HG": "HGG", "LGG": "LGG", "LG": "LGG"}
+
+
+@dataclass(frozen=True)
+class Case:
+    """One scan session of one patient: ids and paths, no voxels.
+
+    ``channels`` is empty when each modality has a file of its own; in layouts that keep all
+    of them in one 4-D file, ``images`` names that file four times and ``channels`` says where
+    on its last axis each modality lies. ``problems`` holds what file names alone show to be
+    wrong; a case with problems may lack entries in ``images``.
+    """
+
+    case: str
+    patient: str
+    grade: Grade | None
+    images: Mapping[Modality, Path]
+    label: Path | None
+    problems: tuple[str, ...] = field(default=())
+    channels: Mapping[Modality, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Layout(ABC):
+    """How one year names its folders and files, and which label values it uses."""
+
+    name: str
+    code: LabelCode
+
+    @abstractmethod
+    def holds(self, folder: Path) -> bool:
+        """Tell by its name whether ``folder`` is one that holds a case, or cases."""
+
+    @abstractmethod
+    def read(self, folder: Path) -> tuple[Case, ...]:
+        """Return what such a folder holds, opening no image.
+
+        Raises:
+            DataError: what describes the folder contradicts this layout.
+        """
+
+
+def grade_of(folder: Path) -> Grade | None:
+    """Return the grade that the folder around a case's folder is named after."""
+    return _GRADES.get(folder.absolute().parent.name)
+
+
+def visible_files(folder: Path) -> list[Path]:
+    """Return the files in ``folder`` by name, without hidden ones (macOS adds ``._`` twins)."""
+    if not folder.is_dir():
+        return []
+    return sorted(
+        path for path in folder.iterdir() if path.is_file() and not path.name.startswith(".")
+    )
+
+
+def only_one(paths: list[Path], problems: list[str], *, below: Path) -> Path | None:
+    """Return the first of ``paths``; a second one is a problem."""
+    if len(paths) > 1:
+        first, second = (path.relative_to(below) for path in paths[:2])
+        problems.append(f"{first} and {second} both exist; keep one of them.")
+    return paths[0] if paths else None

@@ -1,0 +1,175 @@
+"""Reading and writing MetaImage files (``.mha``), the format of BRATS 2013 and 2015.
+
+ITK measures positions along left, back and head; everything here speaks NIfTI's right, front
+and head, so x and y change sign on the way. ITK does not check that a file is whole: it may
+print a warning and return what it found, so lengths and checksums are compared first.
+"""
+
+from __future__ import annotations
+
+import re
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import SimpleITK as sitk  # noqa: N813
+from jaxtyping import Float, Float32
+
+from segan_ray.data.headers import ImageError, ImageHeader, checked_header, times, truncated
+
+_LPS_TO_RAS: Final = np.diag([-1.0, -1.0, 1.0, 1.0])
+_HEADER_BYTES: Final = 1 << 16
+_ITEM_BYTES: Final = {
+    "MET_CHAR": 1,
+    "MET_UCHAR": 1,
+    "MET_SHORT": 2,
+    "MET_USHORT": 2,
+    "MET_INT": 4,
+    "MET_UINT": 4,
+    "MET_LONG": 4,
+    "MET_ULONG": 4,
+    "MET_LONG_LONG": 8,
+    "MET_ULONG_LONG": 8,
+    "MET_FLOAT": 4,
+    "MET_DOUBLE": 8,
+}
+
+
+def read_header(path: Path, *, channels: int = 0) -> ImageHeader:
+    """Read the header of ``path`` and compare the file's length with it.
+
+    ``channels`` is how many a 4-D file must have, 0 for a 3-D file.
+
+    Raises:
+        ImageError: saying what the file is instead, or that it is truncated.
+    """
+    layout = _parse(path)
+    header = _itk_header(path, channels)
+    layout.check_length(path)
+    return header
+
+
+def read_image(
+    path: Path, *, channels: int = 0
+) -> tuple[Float32[np.ndarray, "x y z *channel"], Float[np.ndarray, "4 4"]]:
+    """Read the voxels of ``path`` as stored, and their affine.
+
+    Raises:
+        ImageError: the file is damaged, or not what ``read_header`` expects.
+    """
+    layout = _parse(path)
+    header = _itk_header(path, channels)
+    layout.check_length(path)
+    layout.check_content(path)
+    try:
+        image = sitk.ReadImage(str(path), imageIO="MetaImageIO")
+    except RuntimeError as error:
+        raise _damaged(str(error).strip().splitlines()[-1]) from None
+    voxels = sitk.GetArrayFromImage(image).T.astype(np.float32)
+    return voxels.reshape(header.shape), header.affine
+
+
+def write_image(
+    path: Path, voxels: np.ndarray, affine: Float[np.ndarray, "4 4"], *, compress: bool = True
+) -> None:
+    """Write a volume; ``affine`` maps its voxels to mm as NIfTI does. Equal in, equal bytes."""
+    image = sitk.GetImageFromArray(np.ascontiguousarray(voxels.T))
+    lps = _LPS_TO_RAS @ affine
+    spacing_mm = np.linalg.norm(lps[:3, :3], axis=0)
+    image.SetSpacing(spacing_mm.tolist())
+    image.SetOrigin(lps[:3, 3].tolist())
+    image.SetDirection((lps[:3, :3] / spacing_mm).ravel().tolist())
+    sitk.WriteImage(image, str(path), useCompression=compress)
+
+
+@dataclass(frozen=True)
+class _Stored:
+    """How the voxels lie in a file: from byte ``offset`` on, ``size`` bytes once unpacked."""
+
+    offset: int
+    size: int
+    compressed: bool
+    compressed_size: int | None
+
+    def check_length(self, path: Path) -> None:
+        """Compare the file's length with what its header promises."""
+        promised = self.compressed_size if self.compressed else self.size
+        if promised is not None and path.stat().st_size < self.offset + promised:
+            raise truncated(promised)
+
+    def check_content(self, path: Path) -> None:
+        """Unpack compressed voxels once: ITK looks neither at their number nor the checksum."""
+        if not self.compressed:
+            return
+        unpack = zlib.decompressobj()
+        found = 0
+        try:
+            with path.open("rb") as stream:
+                stream.seek(self.offset)
+                while not unpack.eof and (packed := stream.read(1 << 20)):
+                    found += len(unpack.decompress(packed))
+        except zlib.error as error:
+            raise _damaged(str(error)) from None
+        if not unpack.eof or found < self.size:
+            raise truncated(self.size)
+
+
+def _damaged(reason: str) -> ImageError:
+    return ImageError(f"is truncated or damaged ({reason}). Copy it again from the source.")
+
+
+def _parse(path: Path) -> _Stored:
+    """Read the lines of text in front of the voxels; ElementDataFile is the last of them."""
+    with path.open("rb") as stream:
+        start = stream.read(_HEADER_BYTES)
+    if not start:
+        raise ImageError("the file is empty. Copy it again from the source.")
+    last = re.search(rb"^ElementDataFile[ \t]*=[ \t]*(\S+)[ \t]*\r?\n", start, re.MULTILINE)
+    if last is None:
+        raise ImageError("is not a MetaImage (.mha). Copy it again from the source.")
+    lines = start[: last.start()].decode("latin-1").splitlines()
+    fields = dict(re.split(r"\s*=\s*", line.strip(), maxsplit=1) for line in lines if "=" in line)
+    if last[1] != b"LOCAL":
+        raise ImageError(
+            f"keeps its voxels in another file ({last[1].decode('latin-1')}); expected them "
+            "within. Re-export the volume."
+        )
+    item = _ITEM_BYTES.get(fields.get("ElementType", ""))
+    if item is None or fields.get("ElementNumberOfChannels", "1") != "1":
+        kind = fields.get("ElementType", "unknown")
+        many = fields.get("ElementNumberOfChannels", "1")
+        raise ImageError(f"holds {many} × {kind} in each voxel; expected one number.")
+    try:
+        shape = [int(size) for size in fields["DimSize"].split()]
+        packed = fields.get("CompressedDataSize")
+        if min(shape) < 1:
+            raise ImageError(f"has {times(shape)} voxels; expected a 3-D volume.")
+        return _Stored(
+            offset=last.end(),
+            size=int(np.prod(shape, dtype=np.int64)) * item,
+            compressed=fields.get("CompressedData", "False").lower() in {"true", "1"},
+            compressed_size=int(packed) if packed else None,
+        )
+    except (KeyError, ValueError):
+        raise ImageError("is not a MetaImage (.mha). Copy it again from the source.") from None
+
+
+def _itk_header(path: Path, channels: int) -> ImageHeader:
+    reader = sitk.ImageFileReader()
+    reader.SetImageIO("MetaImageIO")
+    reader.SetFileName(str(path))
+    try:
+        reader.ReadImageInformation()
+    except RuntimeError as error:
+        reason = str(error).strip().splitlines()[-1]
+        raise ImageError(f"cannot be read ({reason}). Copy it again from the source.") from None
+    axes = reader.GetDimension()
+    spacing_mm = np.array(reader.GetSpacing())
+    direction = np.array(reader.GetDirection()).reshape(axes, axes)
+    lps = np.eye(4)
+    volume = min(axes, 3)
+    lps[:volume, :volume] = (direction * spacing_mm)[:volume, :volume]
+    lps[:volume, 3] = reader.GetOrigin()[:volume]
+    return checked_header(reader.GetSize(), _LPS_TO_RAS @ lps, channels=channels)

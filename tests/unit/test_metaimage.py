@@ -1,0 +1,158 @@
+"""MetaImage files: where their voxels lie, and what is said of damaged ones."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from segan_ray.brats import CODE_UNTIL_2015, MODALITIES
+from segan_ray.data import metaimage
+from segan_ray.data.cases import Case
+from segan_ray.data.volumes import check_headers, read_volume
+from segan_ray.errors import CaseError
+
+SHAPE = (5, 6, 7)
+CORNER = (0, 0, 0)
+SPACING_MM = (2.0, 3.0, 4.0)
+ORIGIN_LPS_MM = (11.0, -22.0, 33.0)
+OBLIQUE = np.array(  # a turn of 10° about the head's axis, in ITK's left, back, head
+    [
+        [np.cos(np.pi / 18), -np.sin(np.pi / 18), 0],
+        [np.sin(np.pi / 18), np.cos(np.pi / 18), 0],
+        [0, 0, 1],
+    ]
+)
+SAGITTAL = np.array([[0.0, 0, -1], [1, 0, 0], [0, -1, 0]])  # back, feet, right
+
+
+def voxels() -> np.ndarray:
+    image = np.random.default_rng(0).integers(1, 900, SHAPE).astype(np.int16)
+    image[CORNER] = 5000
+    return image
+
+
+def write_both(folder: Path, direction: np.ndarray) -> sitk.Image:
+    """Write one volume with ITK and, its place in space worked out anew, with nibabel."""
+    image = sitk.GetImageFromArray(voxels().transpose(2, 1, 0))
+    image.SetSpacing(SPACING_MM)
+    image.SetOrigin(ORIGIN_LPS_MM)
+    image.SetDirection(direction.ravel().tolist())
+    sitk.WriteImage(image, str(folder / "scan.mha"))
+    affine = np.eye(4)
+    for column in range(3):
+        affine[:3, column] = direction[:, column] * SPACING_MM[column]
+    affine[:3, 3] = ORIGIN_LPS_MM
+    affine[:2] *= -1
+    nib.save(nib.Nifti1Image(voxels(), affine), folder / "scan.nii.gz")
+    return image
+
+
+def case(path: Path, label: Path | None = None) -> Case:
+    return Case("C", "C", None, dict.fromkeys(MODALITIES, path), label)
+
+
+@pytest.mark.parametrize("direction", [np.eye(3), OBLIQUE, SAGITTAL, np.diag([-1.0, -1, 1])])
+def test_both_formats_put_a_voxel_in_one_place(tmp_path: Path, direction: np.ndarray) -> None:
+    image = write_both(tmp_path, direction)
+    meta = read_volume(case(tmp_path / "scan.mha"), CODE_UNTIL_2015)
+    nifti = read_volume(case(tmp_path / "scan.nii.gz"), CODE_UNTIL_2015)
+    np.testing.assert_array_equal(meta.image, nifti.image)
+    np.testing.assert_allclose(meta.affine, nifti.affine, atol=1e-4)
+    (index,) = np.argwhere(meta.image[0] == 5000)
+    left, back, head = image.TransformIndexToPhysicalPoint(CORNER)
+    np.testing.assert_allclose(
+        (meta.affine @ [*index, 1])[:3], [-left, -back, head], rtol=0, atol=1e-4
+    )
+    # Axes of the array run to the left, back and head.
+    assert (np.diag(meta.affine)[:3] * [-1, -1, 1] > 0).all()
+
+
+def test_an_image_without_turns_keeps_its_array(tmp_path: Path) -> None:
+    """ITK's own axes are left, back and head, as BRATS has them."""
+    write_both(tmp_path, np.eye(3))
+    volume = read_volume(case(tmp_path / "scan.mha"), CODE_UNTIL_2015)
+    np.testing.assert_array_equal(volume.image[0], voxels())
+    assert volume.spacing_mm == pytest.approx(SPACING_MM)
+
+
+def test_formats_may_be_mixed_in_a_case(tmp_path: Path) -> None:
+    write_both(tmp_path, SAGITTAL)
+    mixed = case(tmp_path / "scan.mha")
+    mixed = Case("C", "C", None, {**mixed.images, "t2": tmp_path / "scan.nii.gz"}, None)
+    assert check_headers(mixed) == ()
+    assert np.ptp(read_volume(mixed, CODE_UNTIL_2015).image, axis=0).max() == 0
+
+
+@pytest.mark.parametrize("compress", [True, False])
+@pytest.mark.parametrize("dtype", [np.int16, np.uint8, np.float32])
+def test_what_is_written_is_read(tmp_path: Path, compress: bool, dtype: type) -> None:
+    affine = np.diag([-2.0, -3.0, 4.0, 1.0])
+    affine[:3, 3] = [1, 239, -5]
+    written = (voxels() % 200).astype(dtype)
+    for name in ("a.mha", "b.mha"):
+        metaimage.write_image(tmp_path / name, written, affine, compress=compress)
+    found, found_affine = metaimage.read_image(tmp_path / "a.mha")
+    np.testing.assert_array_equal(found, written)
+    np.testing.assert_allclose(found_affine, affine)
+    assert (tmp_path / "a.mha").read_bytes() == (tmp_path / "b.mha").read_bytes()
+
+
+def without_size(content: bytes) -> bytes:
+    """Drop the line that says how long the compressed voxels are, and their end."""
+    lines = content.split(b"\n")
+    return b"\n".join(line for line in lines if b"CompressedDataSize" not in line)[:-20]
+
+
+@pytest.mark.parametrize("compress", [True, False])
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (lambda content: b"", "the file is empty"),
+        (lambda content: b"no image at all" * 100, "is not a MetaImage"),
+        (lambda content: content[:60], "is not a MetaImage"),
+        (lambda content: content[: len(content) // 2 + 150], "is truncated"),
+        (lambda content: content[:-1], "is truncated"),
+        (without_size, "is truncated"),
+        (lambda content: content.replace(b"= 5 6 7", b"= 5 6 0"), "has 5×6×0 voxels"),
+        (lambda content: content.replace(b"MET_SHORT", b"MET_OTHER"), "expected one number"),
+        (lambda content: content.replace(b"LOCAL", b"a.raw"), "another file (a.raw)"),
+        (lambda content: content.replace(b"NDims = 3", b"NDims = 2"), "voxels; expected a 3-D"),
+    ],
+)
+def test_a_file_that_is_no_whole_image(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], compress: bool, damage, words: str
+) -> None:
+    path = tmp_path / "scan.mha"
+    metaimage.write_image(path, voxels(), np.eye(4), compress=compress)
+    path.write_bytes(damage(path.read_bytes()))
+    problems = check_headers(case(path))
+    with pytest.raises(CaseError) as caught:
+        read_volume(case(path), CODE_UNTIL_2015)
+    for text in (str(caught.value), *problems[:1]):
+        assert words in text
+        assert str(path) in text
+        assert "\n" not in text
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_changed_byte_is_found_on_reading(tmp_path: Path) -> None:
+    path = tmp_path / "scan.mha"
+    metaimage.write_image(path, voxels(), np.eye(4))
+    content = bytearray(path.read_bytes())
+    content[-30] ^= 0xFF
+    path.write_bytes(bytes(content))
+    assert check_headers(case(path)) == ()
+    with pytest.raises(CaseError, match="damaged"):
+        read_volume(case(path), CODE_UNTIL_2015)
+
+
+def test_a_label_outside_the_code(tmp_path: Path) -> None:
+    write_both(tmp_path, np.eye(3))
+    label = sitk.ReadImage(str(tmp_path / "scan.mha")) * 0 + 5
+    sitk.WriteImage(label, str(tmp_path / "label.mha"))
+    with pytest.raises(CaseError, match="holds label 5; this layout knows 0, 1 necrosis, 2 edema"):
+        read_volume(case(tmp_path / "scan.mha", tmp_path / "label.mha"), CODE_UNTIL_2015)

@@ -1,0 +1,160 @@
+"""BRATS 2013 and 2015: a folder a volume, as the Virtual Skeleton Database named them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from segan_ray.data.cases import Case, discover
+from segan_ray.errors import DataError, NoCasesError
+
+YEAR_2013 = (
+    "VSD.Brain.XX.O.MR_Flair/VSD.Brain.XX.O.MR_Flair.684.mha",
+    "VSD.Brain.XX.O.MR_T1/VSD.Brain.XX.O.MR_T1.685.mha",
+    "VSD.Brain.XX.O.MR_T1c/VSD.Brain.XX.O.MR_T1c.686.mha",
+    "VSD.Brain.XX.O.MR_T2/VSD.Brain.XX.O.MR_T2.687.mha",
+    "VSD.Brain_3more.XX.XX.OT/VSD.Brain_3more.XX.XX.OT.6560.mha",
+)
+YEAR_2015 = (
+    "VSD.Brain.XX.O.MR_Flair.54512/VSD.Brain.XX.O.MR_Flair.54512.mha",
+    "VSD.Brain.XX.O.MR_T1.54513/VSD.Brain.XX.O.MR_T1.54513.mha",
+    "VSD.Brain.XX.O.MR_T1c.54514/VSD.Brain.XX.O.MR_T1c.54514.mha",
+    "VSD.Brain.XX.O.MR_T2.54515/VSD.Brain.XX.O.MR_T2.54515.mha",
+    "VSD.Brain_3more.XX.O.OT.54517/VSD.Brain_3more.XX.O.OT.54517.mha",
+)
+
+
+def make(folder: Path, files: tuple[str, ...]) -> Path:
+    for file in files:
+        (folder / file).parent.mkdir(parents=True, exist_ok=True)
+        (folder / file).write_bytes(b"x")
+    return folder
+
+
+def only(root: Path) -> Case:
+    (case,) = discover(root).cases
+    return case
+
+
+@pytest.mark.parametrize(
+    ("layout", "folder", "files", "case", "patient", "grade"),
+    [
+        ("brats2013", "BRATS-2/Image_Data/HG/0001", YEAR_2013, "HG_0001", "HG_0001", "HGG"),
+        ("brats2013", "LG/0014", YEAR_2013, "LG_0014", "LG_0014", "LGG"),
+        (
+            "brats2015",
+            "BRATS2015_Training/HGG/brats_2013_pat0001_1",
+            YEAR_2015,
+            "brats_2013_pat0001_1",
+            "brats_2013_pat0001",
+            "HGG",
+        ),
+        (
+            "brats2015",
+            "LGG/brats_tcia_pat202_0001",
+            YEAR_2015,
+            "brats_tcia_pat202_0001",
+            "brats_tcia_pat202",
+            "LGG",
+        ),
+        (
+            "brats2015",
+            "BRATS2015_Testing/HGG_LGG/brats_tcia_pat108_0001",
+            YEAR_2015[:4],
+            "brats_tcia_pat108_0001",
+            "brats_tcia_pat108",
+            None,
+        ),
+    ],
+)
+def test_cases_are_told_by_their_names(
+    tmp_path: Path,
+    layout: str,
+    folder: str,
+    files: tuple[str, ...],
+    case: str,
+    patient: str,
+    grade: str | None,
+) -> None:
+    place = make(tmp_path / folder, files)
+    assert discover(tmp_path).layout.name == layout
+    found = only(tmp_path)
+    assert (found.case, found.patient, found.grade) == (case, patient, grade)
+    assert found.problems == ()
+    by_name = {"flair": files[0], "t1": files[1], "t1ce": files[2], "t2": files[3]}
+    assert found.images == {modality: place / file for modality, file in by_name.items()}
+    assert found.label == (place / files[4] if len(files) == 5 else None)
+    assert only(place).case == case
+    assert only(place.parent).grade == grade
+
+
+def test_two_grades_use_one_number_for_two_patients(tmp_path: Path) -> None:
+    for grade in ("HG", "LG"):
+        make(tmp_path / grade / "0001", YEAR_2013)
+    assert [case.case for case in discover(tmp_path).cases] == ["HG_0001", "LG_0001"]
+    assert len({case.patient for case in discover(tmp_path).cases}) == 2
+
+
+def test_one_number_twice_in_a_grade_is_refused(tmp_path: Path) -> None:
+    for release in ("Image_Data", "Copy"):
+        make(tmp_path / release / "HG" / "0001", YEAR_2013)
+    with pytest.raises(DataError, match=r"two cases are called HG_0001: .*Copy.*Image_Data"):
+        discover(tmp_path)
+
+
+def test_time_points_share_a_patient(tmp_path: Path) -> None:
+    for case in ("brats_tcia_pat153_0002", "brats_tcia_pat153_0109", "brats_tcia_pat154_0001"):
+        make(tmp_path / "HGG" / case, YEAR_2015)
+    patients = [case.patient for case in discover(tmp_path).cases]
+    assert patients == ["brats_tcia_pat153", "brats_tcia_pat153", "brats_tcia_pat154"]
+
+
+def test_four_digits_alone_are_no_case(tmp_path: Path) -> None:
+    make(tmp_path / "scans" / "0001", YEAR_2013)
+    with pytest.raises(NoCasesError, match="no BRATS case found"):
+        discover(tmp_path)
+
+
+def test_a_missing_modality_is_a_problem(tmp_path: Path) -> None:
+    make(tmp_path / "HGG" / "brats_2013_pat0001_1", (*YEAR_2015[:2], *YEAR_2015[3:]))
+    (problem,) = only(tmp_path).problems
+    assert problem.startswith("the t1ce volume is missing: expected an .mha file in a folder VSD.")
+    assert "MR_T1c" in problem
+    assert "brats_2013_pat0001_1" in problem
+
+
+def test_a_modality_twice_is_a_problem(tmp_path: Path) -> None:
+    again = "VSD.Brain.XX.O.MR_T1.9/VSD.Brain.XX.O.MR_T1.9.mha"
+    make(tmp_path / "HGG" / "brats_2013_pat0001_1", (*YEAR_2015, again))
+    (problem,) = only(tmp_path).problems
+    assert problem == f"{YEAR_2015[1]} and {again} both exist; keep one of them."
+
+
+def test_an_empty_truth_folder_is_no_case_without_truth(tmp_path: Path) -> None:
+    place = make(tmp_path / "HGG" / "brats_2013_pat0001_1", YEAR_2015)
+    (place / YEAR_2015[4]).unlink()
+    (problem,) = only(tmp_path).problems
+    assert problem.startswith("VSD.Brain_3more.XX.O.OT.54517 holds no .mha file")
+
+
+def test_what_else_lies_there_is_passed_over(tmp_path: Path) -> None:
+    """Licences, macOS twins, and 2013's truth of synthetic cases, which has other codes."""
+    place = make(tmp_path / "HG" / "0001", YEAR_2013[:4])
+    for file in (
+        "VSD.Brain.XX.O.MR_T1/License_CC_BY_NC_SA_3.0.txt",
+        "VSD.Brain.XX.O.MR_T1/._VSD.Brain.XX.O.MR_T1.685.mha",
+        "VSD.Gray_matter_of_neuraxis_5more.XX.O.OT/VSD.Gray_matter.870.mha",
+    ):
+        (place / file).parent.mkdir(exist_ok=True)
+        (place / file).write_bytes(b"x")
+    assert only(tmp_path).problems == ()
+    assert only(tmp_path).label is None
+
+
+def test_two_years_in_one_folder(tmp_path: Path) -> None:
+    make(tmp_path / "HG" / "0001", YEAR_2013)
+    make(tmp_path / "HGG" / "brats_2013_pat0001_1", YEAR_2015)
+    with pytest.raises(DataError, match=r"several layouts \(brats2013, brats2015\)"):
+        discover(tmp_path)
+    assert len(discover(tmp_path, "brats2013").cases) == 1
