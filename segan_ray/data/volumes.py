@@ -30,6 +30,7 @@ from nibabel.spatialimages import HeaderDataError
 
 from segan_ray.brats import MODALITIES, LabelCode
 from segan_ray.data.cases import Case
+from segan_ray.data.checks import intensity_problems, label_problems
 from segan_ray.errors import CaseError
 
 BRATS_AXES = ("L", "P", "S")
@@ -51,8 +52,13 @@ class Volume:
     @property
     def spacing_mm(self) -> tuple[float, float, float]:
         """Voxel size along x, y and z in mm."""
-        x, y, z = np.linalg.norm(self.affine[:3, :3], axis=0)
-        return float(x), float(y), float(z)
+        return spacing_of(self.affine)
+
+
+def spacing_of(affine: Float[np.ndarray, "4 4"]) -> tuple[float, float, float]:
+    """Return the voxel size along x, y and z in mm."""
+    x, y, z = np.linalg.norm(affine[:3, :3], axis=0)
+    return float(x), float(y), float(z)
 
 
 def check_headers(case: Case) -> tuple[str, ...]:
@@ -79,15 +85,22 @@ def read_volume(case: Case, code: LabelCode) -> Volume:
     problems = check_headers(case)
     if problems:
         raise CaseError(case.case, problems[0])
-    images = [_read_array(case, case.images[modality]) for modality in MODALITIES]
+    images = [read_array(case, case.images[modality]) for modality in MODALITIES]
     affine = images[0][1]
     image = np.stack([voxels for voxels, _ in images])
     for modality, voxels in zip(MODALITIES, image, strict=True):
-        _check_intensities(case, case.images[modality], voxels)
+        _refuse(case, case.images[modality], intensity_problems(voxels))
     label = None
     if case.label is not None:
-        label = _check_label(case, case.label, _read_array(case, case.label)[0], code)
+        found = read_array(case, case.label)[0]
+        _refuse(case, case.label, label_problems(found, code))
+        label = found.astype(np.uint8)
     return Volume(image, label, affine)
+
+
+def _refuse(case: Case, path: Path, problems: tuple[str, ...]) -> None:
+    if problems:
+        raise CaseError(case.case, f"{path}: {problems[0]}")
 
 
 class _ReadError(Exception):
@@ -177,7 +190,12 @@ def _disagreements(geometry: list[tuple[str, Path, tuple[int, ...], np.ndarray]]
     return problems
 
 
-def _read_array(case: Case, path: Path) -> tuple[np.ndarray, np.ndarray]:
+def read_array(case: Case, path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Return the voxels of one file as float32 (x, y, z) along ``BRATS_AXES``, and the affine.
+
+    Raises:
+        CaseError: naming the file and why it cannot be read.
+    """
     try:
         image = _open(path)
         if path.suffix == ".gz":
@@ -193,26 +211,3 @@ def _read_array(case: Case, path: Path) -> tuple[np.ndarray, np.ndarray]:
     turn = ornt_transform(io_orientation(image.affine), axcodes2ornt(BRATS_AXES))
     affine = image.affine @ inv_ornt_aff(turn, voxels.shape)
     return np.ascontiguousarray(apply_orientation(voxels, turn)), affine
-
-
-def _check_intensities(case: Case, path: Path, voxels: np.ndarray) -> None:
-    if not np.isfinite(voxels).all():
-        raise CaseError(case.case, f"{path}: holds NaN or infinite voxels. Re-export the volume.")
-    if voxels.min() == voxels.max():
-        raise CaseError(
-            case.case,
-            f"{path}: every voxel is {voxels.flat[0]:g}. Re-export it or exclude the case.",
-        )
-
-
-def _check_label(case: Case, path: Path, voxels: np.ndarray, code: LabelCode) -> np.ndarray:
-    found = np.unique(voxels)
-    unknown = [float(value) for value in found if value not in {0, *code.names}]
-    if unknown:
-        expected = ", ".join(f"{value} {name}" for value, name in code.names.items())
-        listed = ", ".join(f"{value:g}" for value in unknown[:5])
-        hint = " Is this a 2024 case? Then say --layout brats2024." if unknown == [4] else ""
-        raise CaseError(
-            case.case, f"{path}: holds label {listed}; this layout knows 0, {expected}.{hint}"
-        )
-    return voxels.astype(np.uint8)
