@@ -2,7 +2,7 @@
 
 A tile a case: its four modalities side by side with the outlines of the truth, its name
 above and, if it is bad, its first problem in two lines below. ``ACROSS × DOWN`` tiles make a
-page of at most some 3 megapixels (a few MB as PNG); a large folder takes several pages.
+page of less than 4 megapixels (some 2 MB as PNG); a large folder takes several pages.
 """
 
 from __future__ import annotations
