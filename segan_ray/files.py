@@ -24,10 +24,19 @@ def write_text(path: Path, text: str) -> None:
     Raises:
         DataError: if the folder is not there or cannot be written to.
     """
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write ``content`` to ``path`` so that no reader ever finds half of it.
+
+    Raises:
+        DataError: if the folder is not there or cannot be written to.
+    """
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with partial.open("w", encoding="utf-8") as stream:
-            stream.write(text)
+        with partial.open("wb") as stream:
+            stream.write(content)
             stream.flush()
             os.fsync(stream.fileno())
         os.replace(partial, path)

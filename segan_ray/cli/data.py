@@ -4,18 +4,28 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from segan_ray.cli import show
 from segan_ray.cli.options import Json, Store
 
+if TYPE_CHECKING:
+    from segan_ray.data.folder_report import FolderReport
+
 Data = Annotated[Path, typer.Argument(help="A folder of BRATS cases.", metavar="DATA")]
 Layout = Annotated[
     str | None, typer.Option(help="The layout, where names alone do not tell (e.g. brats2024).")
 ]
 Workers = Annotated[int, typer.Option(min=1, help="Processes to work with.")]
+Pictures = Annotated[
+    Path | None,
+    typer.Option(
+        help="Also draw every case small into this PNG (60 cases a page, then OUT-2.png and on).",
+        metavar="OUT.png",
+    ),
+]
 CORES = os.cpu_count() or 1
 
 
@@ -54,24 +64,44 @@ def phantom(
         print(f"{len(names)} {layout} cases in {out}")
 
 
-def inspect(data: Data, layout: Layout = None, as_json: Json = False) -> None:
-    """Show what is in a BRATS folder, and what is wrong with it."""
+def inspect(
+    data: Data,
+    layout: Layout = None,
+    pictures: Pictures = None,
+    workers: Workers = CORES,
+    as_json: Json = False,
+) -> None:
+    """Show what is in a BRATS folder, and everything that is wrong with it."""
     from segan_ray.data.cases import discover
     from segan_ray.data.inspection import inspect_cases
+    from segan_ray.evaluation.thumbnails import SIDE, check_sheet, write_sheets
 
+    side = None
+    if pictures is not None:
+        check_sheet(pictures)
+        side = SIDE
     discovery = discover(data, layout)
     with show.progress("Reading cases", len(discovery.cases)) as done:
-        report = inspect_cases(discovery, workers=CORES, on_case=done)
+        report = inspect_cases(discovery, workers=workers, sketch_side=side, on_case=done)
+    written = write_sheets(report, pictures) if pictures is not None else ()
     if as_json:
-        show.document(report.document())
+        more = {"pictures": [str(path) for path in written]} if pictures is not None else {}
+        show.document({**report.document(), **more})
     else:
-        columns = ("case", "patient", "shape", "mm", "whole ml", "core ml", "enhancing ml")
-        show.table(f"{data}: {discovery.layout.name}", columns, report.rows())
-        for case, problem in report.problems():
-            print(f"{case}: {problem}")
-        print(f"{report.ok} good, {report.bad} bad")
+        _show_report(f"{data}: {discovery.layout.name}, regions in ml", report)
+        for path in written:
+            print(f"Pictures in {path}")
     if report.bad:
         raise typer.Exit(1)
+
+
+def _show_report(title: str, report: FolderReport) -> None:
+    from segan_ray.data.folder_report import COLUMNS
+
+    show.table(title, COLUMNS, (case.row() for case in report.cases))
+    for case, problem in report.problems():
+        print(f"{case}: {problem}")
+    print(report.verdict())
 
 
 def prepare(

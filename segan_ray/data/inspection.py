@@ -1,120 +1,211 @@
-"""Looking through a BRATS folder: every case read once, every problem put in words."""
+"""Looking through a BRATS folder: every case read once, every problem put in words.
+
+``inspect`` looks for more than ``prepare`` refuses: an empty truth, a skull left in one
+modality and doubled scans are problems here, and no obstacle there. ``CaseReport.refused``
+tells the two apart.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field
+import hashlib
+from collections.abc import Callable
+from concurrent.futures import Future
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, field, replace
 from functools import partial
-from multiprocessing import get_context
-from typing import Any
+from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
+from jaxtyping import Bool, Float, Float32
 
-from segan_ray.brats import REGIONS, Region
+from segan_ray.brats import REGIONS, LabelCode, Modality, Region
 from segan_ray.data.cases import Case, Discovery, layout_named
+from segan_ray.data.checks import (
+    intensity_problems,
+    label_problems,
+    stripping_problems,
+    truth_problems,
+)
+from segan_ray.data.duplicates import duplicate_problems
+from segan_ray.data.folder_report import CaseReport, FolderReport
 from segan_ray.data.prepare import OnCase, ignore_case
-from segan_ray.data.volumes import check_headers, read_volume
+from segan_ray.data.sketches import Sketch, sketch
+from segan_ray.data.volumes import (
+    check_headers,
+    read_array,
+    read_modalities,
+    source,
+    spacing_of,
+)
+from segan_ray.data.workers import each_done
 from segan_ray.errors import CaseError
 
-
-@dataclass(frozen=True)
-class CaseReport:
-    """What reading one case showed; ``regions`` counts voxels and is None without truth."""
-
-    case: str
-    patient: str
-    problems: tuple[str, ...] = ()
-    shape: tuple[int, ...] = ()
-    spacing_mm: tuple[float, ...] = ()
-    regions: Mapping[Region, int] | None = None
-
-    @property
-    def ok(self) -> bool:
-        return not self.problems
-
-    def document(self) -> dict[str, Any]:
-        """Return the case's entry of the ``inspect`` document."""
-        entry: dict[str, Any] = {
-            "case": self.case,
-            "patient": self.patient,
-            "ok": self.ok,
-            "problems": list(self.problems),
-        }
-        if self.regions is not None:
-            entry["regions"] = dict(self.regions)
-        return entry
-
-
-@dataclass(frozen=True)
-class FolderReport:
-    """What a whole folder holds."""
-
-    layout: str
-    cases: tuple[CaseReport, ...] = field(default=())
-
-    @property
-    def ok(self) -> int:
-        return sum(case.ok for case in self.cases)
-
-    @property
-    def bad(self) -> int:
-        return len(self.cases) - self.ok
-
-    def document(self) -> dict[str, Any]:
-        """Return the ``inspect`` document."""
-        return {
-            "layout": self.layout,
-            "cases": [case.document() for case in self.cases],
-            "ok": self.ok,
-            "bad": self.bad,
-        }
-
-    def rows(self) -> Iterator[tuple[object, ...]]:
-        """Yield a table row a case: name, patient, shape, spacing, and regions in ml."""
-        for case in self.cases:
-            shape = "×".join(map(str, case.shape)) or None
-            spacing = "×".join(f"{size:g}" for size in case.spacing_mm) or None
-            voxel_ml = float(np.prod(case.spacing_mm)) / 1000 if case.spacing_mm else 0.0
-            counts = case.regions or {}
-            volumes = [f"{counts[name] * voxel_ml:.1f}" if counts else None for name in REGIONS]
-            yield (case.case, case.patient, shape, spacing, *volumes)
-
-    def problems(self) -> Iterator[tuple[str, str]]:
-        """Yield every case that has a problem, with each of its problems."""
-        for case in self.cases:
-            for problem in case.problems:
-                yield case.case, problem
+Read = TypeVar("Read")
 
 
 def inspect_cases(
-    discovery: Discovery, *, workers: int, on_case: OnCase = ignore_case
+    discovery: Discovery,
+    *,
+    workers: int,
+    sketch_side: int | None = None,
+    on_case: OnCase = ignore_case,
 ) -> FolderReport:
-    """Read every case of ``discovery`` once, several at a time."""
-    inspect = partial(inspect_case, layout=discovery.layout.name)
-    reports = []
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        for report in pool.map(inspect, discovery.cases):
-            reports.append(report)
-            on_case(report.case)
-    return FolderReport(discovery.layout.name, tuple(reports))
+    """Read every case of ``discovery`` once, ``workers`` at a time, each in another process.
 
-
-def inspect_case(case: Case, layout: str) -> CaseReport:
-    """Read one case and say what is in it and what is wrong."""
-    problems = check_headers(case)
-    if problems:
-        return CaseReport(case.case, case.patient, problems)
-    code = layout_named(layout).code
-    try:
-        volume = read_volume(case, code)
-    except CaseError as error:
-        problem = str(error).removeprefix(f"Case {case.case}: ")
-        return CaseReport(case.case, case.patient, (problem,))
-    regions = None
-    if volume.label is not None:
-        counts = code.regions(volume.label).sum(axis=(1, 2, 3))
-        regions = {name: int(count) for name, count in zip(REGIONS, counts, strict=True)}
-    return CaseReport(
-        case.case, case.patient, (), volume.image.shape[1:], volume.spacing_mm, regions
+    Volumes stay in the processes that read them: only reports come back, and sketches of at
+    most ``sketch_side`` pixels if that is given. ``on_case`` is called with the name of each
+    case as it is done. A case that cannot be inspected is reported as bad; none stops the rest.
+    """
+    inspect = partial(inspect_case, layout=discovery.layout.name, sketch_side=sketch_side)
+    reports: dict[str, CaseReport] = {}
+    for case, future in each_done(inspect, discovery.cases, workers=workers):
+        reports[case.case] = _outcome(case, future)
+        on_case(case.case)
+    hashes = {name: report.hashes for name, report in reports.items()}
+    doubled = duplicate_problems(discovery.cases, hashes)
+    ordered = [reports[case.case] for case in discovery.cases]
+    return FolderReport(
+        discovery.layout.name,
+        tuple(
+            replace(report, problems=(*report.problems, *doubled.get(report.case, ())))
+            for report in ordered
+        ),
     )
+
+
+def inspect_case(case: Case, layout: str, sketch_side: int | None = None) -> CaseReport:
+    """Read one case and say what is in it and everything that is wrong with it; never raise."""
+    try:
+        return _inspect(case, layout_named(layout).code, sketch_side)
+    except Exception as error:  # one odd case must not end the inspection of a thousand
+        return _unforeseen(case, error)
+
+
+def _outcome(case: Case, future: Future[CaseReport]) -> CaseReport:
+    error = future.exception()
+    if error is None:
+        return future.result()
+    if isinstance(error, BrokenProcessPool):
+        problem = (
+            f"{_folder(case)}: the process that read it died, twice; expected a report. "
+            "It needs more memory than there is, or a file of it crashes the reader: "
+            "copy it again from the source or exclude the case."
+        )
+        return CaseReport(case.case, case.patient, case.grade, (problem,), refused=True)
+    return _unforeseen(case, error)
+
+
+def _unforeseen(case: Case, error: BaseException) -> CaseReport:
+    what = f"{type(error).__name__}: {error}".splitlines()[0]
+    problem = (
+        f"{_folder(case)}: reading it failed in a way nobody foresaw ({what}); expected four "
+        "scans. Copy the case again from the source or exclude it."
+    )
+    return CaseReport(case.case, case.patient, case.grade, (problem,), refused=True)
+
+
+def _folder(case: Case) -> Path | str:
+    return next((path.parent for path in case.images.values()), case.case)
+
+
+@dataclass
+class _Findings:
+    """What reading one case brought to light so far; ``refusals`` are what ``prepare`` refuses."""
+
+    refusals: list[str]
+    images: dict[Modality, Float32[np.ndarray, "x y z"]] = field(default_factory=dict)
+    regions: Bool[np.ndarray, "region x y z"] | None = None
+    affine: Float[np.ndarray, "4 4"] | None = None
+    sound: set[Modality] = field(default_factory=set)
+    others: list[str] = field(default_factory=list)
+
+    @property
+    def spacing_mm(self) -> tuple[float, float, float]:
+        return (1.0, 1.0, 1.0) if self.affine is None else spacing_of(self.affine)
+
+    def sketch(self, side: int) -> Sketch | None:
+        return sketch(self.images, self.regions, spacing_mm=self.spacing_mm, side=side)
+
+
+def _inspect(case: Case, code: LabelCode, sketch_side: int | None) -> CaseReport:
+    found = _Findings(list(dict.fromkeys(check_headers(case))))
+    for path in dict.fromkeys(case.images.values()):
+        _read_images(case, path, found)
+    if case.label is not None:
+        _read_truth(case, case.label, code, found)
+    if len({voxels.shape for voxels in found.images.values()}) == 1:
+        sound = {name: voxels for name, voxels in found.images.items() if name in found.sound}
+        skulls = stripping_problems(sound)
+        found.others += [f"{source(case, name)}: {problem}" for name, problem in skulls.items()]
+    return CaseReport(
+        case.case,
+        case.patient,
+        case.grade,
+        (*found.refusals, *found.others),
+        refused=bool(found.refusals),
+        shape=next((voxels.shape for voxels in found.images.values()), ()),
+        spacing_mm=found.spacing_mm if found.images else (),
+        intensities={name: ends for name, x in found.images.items() if (ends := _range(x))},
+        regions=None if found.refusals else _counts(found.regions),
+        hashes={name: _hash(found.images[name]) for name in found.images if name in found.sound},
+        sketch=found.sketch(sketch_side) if sketch_side else None,
+    )
+
+
+def _read_images(case: Case, path: Path, found: _Findings) -> None:
+    read = _read(case, path, found.refusals, read_modalities)
+    if read is None:
+        return
+    images, affine = read
+    found.images |= images
+    if found.affine is None:
+        found.affine = affine
+    for modality, voxels in images.items():
+        problems = intensity_problems(voxels)
+        found.refusals += [f"{source(case, modality)}: {problem}" for problem in problems]
+        if not problems:
+            found.sound.add(modality)
+
+
+def _read_truth(case: Case, path: Path, code: LabelCode, found: _Findings) -> None:
+    read = _read(case, path, found.refusals, read_array)
+    if read is None:
+        return
+    voxels, _ = read
+    problems = label_problems(voxels, code)
+    found.refusals += [f"{path}: {problem}" for problem in problems]
+    if not problems:
+        label = voxels.astype(np.uint8)
+        found.regions = code.regions(label)
+        found.others += [f"{path}: {problem}" for problem in truth_problems(label, code)]
+
+
+def _read(
+    case: Case, path: Path, refusals: list[str], reader: Callable[[Case, Path], Read]
+) -> Read | None:
+    """Read one file; None, with the reason in ``refusals`` once, if that cannot be done."""
+    if any(refusal.startswith(f"{path}: ") for refusal in refusals):
+        return None
+    try:
+        return reader(case, path)
+    except CaseError as error:
+        refusals.append(str(error).removeprefix(f"Case {case.case}: "))
+        return None
+
+
+def _range(voxels: Float32[np.ndarray, "x y z"]) -> tuple[float, float] | None:
+    finite = voxels[np.isfinite(voxels)]
+    return (float(finite.min()), float(finite.max())) if finite.size else None
+
+
+def _counts(regions: Bool[np.ndarray, "region x y z"] | None) -> dict[Region, int] | None:
+    if regions is None:
+        return None
+    return {
+        name: int(np.count_nonzero(region)) for name, region in zip(REGIONS, regions, strict=True)
+    }
+
+
+def _hash(voxels: Float32[np.ndarray, "x y z"]) -> str:
+    return hashlib.sha256(voxels.data).hexdigest()

@@ -21,8 +21,9 @@ from nibabel.orientations import (
     ornt_transform,
 )
 
-from segan_ray.brats import CODE_2023, MODALITIES, LabelCode, Modality
+from segan_ray.brats import MODALITIES, LabelCode, Modality
 from segan_ray.data.cases import Case
+from segan_ray.data.checks import intensity_problems, label_problems
 from segan_ray.data.headers import ImageError, ImageHeader, times
 from segan_ray.data.images import read_header, read_image
 from segan_ray.errors import CaseError
@@ -46,8 +47,13 @@ class Volume:
     @property
     def spacing_mm(self) -> tuple[float, float, float]:
         """Voxel size along x, y and z in mm."""
-        x, y, z = np.linalg.norm(self.affine[:3, :3], axis=0)
-        return float(x), float(y), float(z)
+        return spacing_of(self.affine)
+
+
+def spacing_of(affine: Float[np.ndarray, "4 4"]) -> tuple[float, float, float]:
+    """Return the voxel size along x, y and z in mm."""
+    x, y, z = np.linalg.norm(affine[:3, :3], axis=0)
+    return float(x), float(y), float(z)
 
 
 def check_headers(case: Case) -> tuple[str, ...]:
@@ -72,13 +78,32 @@ def read_volume(case: Case, code: LabelCode) -> Volume:
     problems = check_headers(case)
     if problems:
         raise CaseError(case.case, problems[0])
-    image, affine = _read_images(case)
-    for modality, voxels in zip(MODALITIES, image, strict=True):
-        _check_intensities(case, modality, voxels)
+    images: dict[Modality, np.ndarray] = {}
+    affines = []
+    for path in dict.fromkeys(case.images.values()):
+        voxels, affine = read_modalities(case, path)
+        images |= voxels
+        affines.append(affine)
+    for modality in MODALITIES:
+        _refuse(case, source(case, modality), intensity_problems(images[modality]))
     label = None
     if case.label is not None:
-        label = _check_label(case, case.label, _read_array(case, case.label, 0)[0], code)
-    return Volume(image, label, affine)
+        found = read_array(case, case.label)[0]
+        _refuse(case, str(case.label), label_problems(found, code))
+        label = found.astype(np.uint8)
+    return Volume(np.stack([images[modality] for modality in MODALITIES]), label, affines[0])
+
+
+def source(case: Case, modality: Modality) -> str:
+    """Return where a modality comes from, for messages: its file, and which channel of it."""
+    if modality in case.channels:
+        return f"{case.images[modality]} (channel {case.channels[modality]}, {modality})"
+    return str(case.images[modality])
+
+
+def _refuse(case: Case, where: str, problems: tuple[str, ...]) -> None:
+    if problems:
+        raise CaseError(case.case, f"{where}: {problems[0]}")
 
 
 def _files(case: Case) -> Iterator[tuple[str, Path, int]]:
@@ -109,23 +134,31 @@ def _disagreements(geometry: Sequence[tuple[str, Path, ImageHeader]]) -> list[st
     return problems
 
 
-def _read_images(
-    case: Case,
-) -> tuple[Float32[np.ndarray, "modality x y z"], Float[np.ndarray, "4 4"]]:
-    """Return the modalities in order and their affine, reading every file once."""
+def read_modalities(
+    case: Case, path: Path
+) -> tuple[dict[Modality, Float32[np.ndarray, "x y z"]], Float[np.ndarray, "4 4"]]:
+    """Return the modalities that one file holds, as ``read_array`` turns them, and its affine.
+
+    Raises:
+        CaseError: naming the file and why it cannot be read.
+    """
+    voxels, affine = read_array(case, path, channels=len(case.channels))
     if case.channels:
-        (path,) = set(case.images.values())
-        voxels, affine = _read_array(case, path, len(case.channels))
-        order = [case.channels[modality] for modality in MODALITIES]
-        return np.ascontiguousarray(np.moveaxis(voxels, -1, 0)[order]), affine
-    read = [_read_array(case, case.images[modality], 0) for modality in MODALITIES]
-    return np.stack([voxels for voxels, _ in read]), read[0][1]
+        split = {name: voxels[..., channel] for name, channel in case.channels.items()}
+        return {name: np.ascontiguousarray(one) for name, one in split.items()}, affine
+    return {name: voxels for name, of in case.images.items() if of == path}, affine
 
 
-def _read_array(
-    case: Case, path: Path, channels: int
+def read_array(
+    case: Case, path: Path, *, channels: int = 0
 ) -> tuple[Float32[np.ndarray, "x y z *channel"], Float[np.ndarray, "4 4"]]:
-    """Read one file and turn it to ``BRATS_AXES``."""
+    """Return the voxels of one file along ``BRATS_AXES``, and the affine from them to mm.
+
+    ``channels`` is how many a 4-D file must have, 0 for a 3-D file.
+
+    Raises:
+        CaseError: naming the file and why it cannot be read.
+    """
     try:
         voxels, affine = read_image(path, channels=channels)
     except ImageError as error:
@@ -133,30 +166,3 @@ def _read_array(
     turn = ornt_transform(io_orientation(affine), axcodes2ornt(BRATS_AXES))
     turned_affine = affine @ inv_ornt_aff(turn, voxels.shape[:3])
     return np.ascontiguousarray(apply_orientation(voxels, turn)), turned_affine
-
-
-def _check_intensities(case: Case, modality: Modality, voxels: np.ndarray) -> None:
-    path = str(case.images[modality])
-    if case.channels:
-        path += f" (channel {case.channels[modality]}, {modality})"
-    if not np.isfinite(voxels).all():
-        raise CaseError(case.case, f"{path}: holds NaN or infinite voxels. Re-export the volume.")
-    if voxels.min() == voxels.max():
-        raise CaseError(
-            case.case,
-            f"{path}: every voxel is {voxels.flat[0]:g}. Re-export it or exclude the case.",
-        )
-
-
-def _check_label(case: Case, path: Path, voxels: np.ndarray, code: LabelCode) -> np.ndarray:
-    found = np.unique(voxels)
-    unknown = [float(value) for value in found if value not in {0, *code.names}]
-    if unknown:
-        expected = ", ".join(f"{value} {name}" for value, name in code.names.items())
-        listed = ", ".join(f"{value:g}" for value in unknown[:5])
-        is_2024 = code == CODE_2023 and 4 in unknown
-        hint = " Is this a 2024 case? Then say --layout brats2024." if is_2024 else ""
-        raise CaseError(
-            case.case, f"{path}: holds label {listed}; this layout knows 0, {expected}.{hint}"
-        )
-    return voxels.astype(np.uint8)

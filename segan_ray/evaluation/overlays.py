@@ -9,19 +9,14 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, UInt8
 from PIL import Image, ImageDraw
-from scipy.ndimage import binary_erosion, zoom
+from scipy.ndimage import zoom
 from torch import nn
 
-from segan_ray.brats import MODALITIES, REGIONS, Region
+from segan_ray.brats import MODALITIES, REGIONS
 from segan_ray.data.store import BRAIN_BIT, PreparedCase
 from segan_ray.evaluation.inference import predict_slices
+from segan_ray.evaluation.palette import COLOURS, draw_outlines
 
-# Okabe and Ito's palette: tellable apart with any colour vision.
-COLOURS: Final[dict[Region, tuple[int, int, int]]] = {
-    "whole": (230, 159, 0),
-    "core": (86, 180, 233),
-    "enhancing": (204, 121, 167),
-}
 SHOWN: Final = ("flair", "t1ce")
 PANEL: Final = 288
 CAPTION: Final = 18
@@ -83,9 +78,10 @@ def outlined(
     scale = PANEL / max(upright.shape)
     grey = np.clip(zoom(upright, scale, order=3), 0, 1) * 255
     panel = np.repeat(grey.astype(np.uint8)[..., None], 3, axis=2)
-    for name, region in zip(REGIONS, regions, strict=True):
-        shape = zoom(np.moveaxis(region, 0, 1).astype(np.float32), scale, order=1) > 0.5
-        panel[shape & ~binary_erosion(shape)] = COLOURS[name]
+    shapes = [
+        zoom(np.moveaxis(region, 0, 1).astype(np.float32), scale, order=1) for region in regions
+    ]
+    draw_outlines(panel, np.stack(shapes) > 0.5)
     return _square(panel)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import yaml
+from PIL import Image
 
 COMMANDS = (
     "phantom", "inspect", "prepare", "train", "tune", "sweeps", "trials", "promote", "evaluate",
@@ -68,7 +70,10 @@ def test_phantom_inspect_prepare_as_documents(tmp_path: Path) -> None:
     assert json.loads(made.stdout) == {"out": "data", "layout": "brats2021", "cases": 8}
     seen = json.loads(segan("inspect", "data", "--json", cwd=tmp_path).stdout)
     assert (seen["layout"], seen["ok"], seen["bad"]) == ("brats2021", 8, 0)
-    assert set(seen["cases"][0]) == {"case", "patient", "ok", "problems", "regions"}
+    assert set(seen["cases"][0]) == {
+        "case", "patient", "ok", "refused", "problems", "regions", "shape", "spacing_mm",
+        "intensities",
+    }  # fmt: skip
     stored = json.loads(segan("prepare", "data", "store", "--json", cwd=tmp_path).stdout)
     assert stored["cases"] == 8
     assert stored["skipped"] == []
@@ -85,6 +90,37 @@ def test_inspect_says_what_is_wrong_and_exits_1(folder: Path, tmp_path: Path) ->
     assert document["bad"] == 1
     assert "t1 volume is missing" in document["cases"][0]["problems"][0]
     assert "regions" not in document["cases"][0]
+
+
+def test_inspect_shows_a_narrow_table_then_problems_and_draws_pictures(
+    folder: Path, tmp_path: Path
+) -> None:
+    bad = sorted(folder.iterdir())[1]
+    (bad / f"{bad.name}_t1.nii.gz").write_bytes(b"")
+    result = segan("inspect", folder, "--pictures", "sheet.png", "--workers", 1, cwd=tmp_path)
+    assert result.returncode == 1
+    table, _, after = result.stdout.partition(f"\n{bad.name}: ")
+    columns = ["case", "patient", "grade", "shape", "mm", "whole", "core", "enhancing", "intensity"]
+    rows = table.splitlines()[-9:]
+    assert rows[0].split() == columns
+    assert max(map(len, rows)) <= 100
+    assert after.startswith(f"{bad}/{bad.name}_t1.nii.gz: the file is empty")
+    assert after.splitlines()[1:] == [
+        "7 good, 1 bad; prepare refuses 1 of these and takes 0 as they are",
+        "Pictures in sheet.png",
+    ]
+    assert Image.open(tmp_path / "sheet.png").format == "PNG"
+    refused(segan("inspect", folder, "--pictures", "sheet.jpg", cwd=tmp_path), "ends in .png")
+    refused(segan("inspect", folder, "--pictures", "no/x.png", cwd=tmp_path), "Make it first")
+
+
+def test_prepare_takes_what_inspect_alone_finds_wrong(folder: Path, tmp_path: Path) -> None:
+    first, second = sorted(folder.iterdir())[:2]
+    for path in first.iterdir():
+        shutil.copyfile(path, second / path.name.replace(first.name, second.name))
+    assert segan("inspect", folder, cwd=tmp_path).returncode == 1
+    stored = json.loads(segan("prepare", folder, "store", "--json", cwd=tmp_path).stdout)
+    assert (stored["cases"], stored["skipped"]) == (8, [])
 
 
 def _remove(path: Path) -> None:

@@ -1,0 +1,144 @@
+"""What can be wrong with voxels, in words: checks of plain arrays, whatever file held them.
+
+Each check returns every problem it finds, none of them naming the file: ``read_volume``
+raises the first of those of ``intensity_problems`` and ``label_problems``; ``inspect`` lists
+them all and adds what reading does not refuse (``truth_problems``, ``stripping_problems``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+import numpy as np
+from jaxtyping import Bool, Float32, UInt8
+
+from segan_ray.brats import CODE_2017_TO_2021, CODE_2023, LabelCode, Modality
+
+STRIPPING_RATIO: Final = 1.3
+STRIPPING_OUTSIDE: Final = 0.1
+_LISTED: Final = 5
+
+
+def intensity_problems(voxels: Float32[np.ndarray, "x y z"]) -> tuple[str, ...]:
+    """Return what makes a scan useless: voxels that are no numbers, or all the same."""
+    if not voxels.size:
+        return ("holds no voxel at all; expected a scan. Re-export it or exclude the case.",)
+    finite = np.isfinite(voxels)
+    problems = []
+    if not finite.all():
+        problems.append(
+            f"holds NaN or infinite voxels ({_share(~finite)}); expected numbers alone. "
+            "Re-export the volume or exclude the case."
+        )
+    numbers = voxels[finite] if problems else voxels
+    if numbers.size and numbers.min() == numbers.max():
+        problems.append(
+            f"every voxel is {numbers.flat[0]:g}; expected a scan. "
+            "Re-export it or exclude the case."
+        )
+    return tuple(problems)
+
+
+def label_problems(voxels: Float32[np.ndarray, "x y z"], code: LabelCode) -> tuple[str, ...]:
+    """Return why ``voxels`` cannot be a segmentation in ``code``: no numbers, fractions, codes.
+
+    Fractions come from interpolation, which also makes whole numbers of no meaning (3 between
+    2 and 4): where there are fractions, values outside the code are not reported as well.
+    """
+    finite = np.isfinite(voxels)
+    problems = []
+    if not finite.all():
+        problems.append(
+            f"holds NaN or infinite labels ({_share(~finite)}); expected whole numbers. "
+            "Export the segmentation again."
+        )
+        voxels = voxels[finite]
+    fractional = voxels != np.rint(voxels)
+    if fractional.any():
+        problems.append(
+            f"holds labels that are no whole numbers ({_listed(np.unique(voxels[fractional]))}; "
+            f"{_share(fractional)}), as interpolation makes them. "
+            "Resample the original segmentation with nearest neighbour."
+        )
+        return tuple(problems)
+    found = np.unique(voxels)
+    unknown = found[~np.isin(found, [0, *code.names])]
+    if unknown.size:
+        expected = ", ".join(f"{value} {name}" for value, name in code.names.items())
+        mend = _mend(code, {int(value) for value in found})
+        problems.append(f"holds label {_listed(unknown)}; this layout knows 0, {expected}.{mend}")
+    return tuple(problems)
+
+
+def _mend(code: LabelCode, found: set[int]) -> str:
+    """Say which other year's code explains the labels ``found``, and what to do then."""
+    if code == CODE_2023 and 4 in found:
+        if 3 in found:
+            return " 4 beside 3 is the resection cavity of 2024: say --layout brats2024."
+        return (
+            " 4 without any 3 is the resection cavity of 2024 (then say --layout brats2024) or "
+            "the enhancing tumour of 2017 to 2021 (then write 3 in its place)."
+        )
+    if code == CODE_2017_TO_2021 and 3 in found:
+        if 4 in found:
+            return " 3 beside 4 is non-enhancing tumour until 2015: write 1 in its place."
+        return (
+            " 3 without any 4 is the enhancing tumour of the code since 2023 (then write 4 in its "
+            "place) or the non-enhancing tumour until 2015 (then write 1 in its place)."
+        )
+    return " Look up what it means where the segmentation comes from, or exclude the case."
+
+
+def truth_problems(label: UInt8[np.ndarray, "x y z"], code: LabelCode) -> tuple[str, ...]:
+    """Return what makes a segmentation in ``code`` worthless as truth: no voxel of any region."""
+    if np.isin(label, sorted(code.whole)).any():
+        return ()
+    return ("holds no voxel of any region; expected a tumour. Segment it or exclude the case.",)
+
+
+def stripping_problems(
+    images: Mapping[Modality, Float32[np.ndarray, "x y z"]],
+) -> dict[Modality, str]:
+    """Return the modalities that still show the skull while the others do not.
+
+    The rule: a modality has more than ``STRIPPING_RATIO`` times the median number of non-zero
+    voxels of the others, and voxels that are zero in all others make up more than
+    ``STRIPPING_OUTSIDE`` of that median. The second half spares a modality whose neighbours
+    were scanned in part. Where the skull shows in two modalities or more, nothing is found.
+    All arrays share one shape; fewer than three say too little.
+    """
+    if len(images) < 3:
+        return {}
+    shown = {modality: _not_zero(voxels) for modality, voxels in images.items()}
+    counts = {modality: int(np.count_nonzero(mask)) for modality, mask in shown.items()}
+    problems: dict[Modality, str] = {}
+    for modality, mask in shown.items():
+        others = [name for name in shown if name != modality]
+        usual = float(np.median([counts[name] for name in others]))
+        if usual == 0 or counts[modality] <= STRIPPING_RATIO * usual:
+            continue
+        union = np.logical_or.reduce([shown[name] for name in others])
+        outside = int(np.count_nonzero(mask & ~union))
+        if outside > STRIPPING_OUTSIDE * usual:
+            problems[modality] = (
+                f"has {counts[modality] / usual:.1f} times the non-zero voxels of the other "
+                f"modalities, {outside:,} of them where all others are 0; expected one "
+                "skull-stripped brain on a background of 0 in all four. "
+                "Strip the skull as in the others or exclude the case."
+            )
+    return problems
+
+
+def _not_zero(voxels: Float32[np.ndarray, "x y z"]) -> Bool[np.ndarray, "x y z"]:
+    shown: Bool[np.ndarray, "x y z"] = (voxels != 0) & np.isfinite(voxels)
+    return shown
+
+
+def _share(wrong: Bool[np.ndarray, "..."]) -> str:
+    return f"{np.count_nonzero(wrong):,} of {wrong.size:,} voxels"
+
+
+def _listed(values: Float32[np.ndarray, "value"]) -> str:
+    listed = ", ".join(f"{value:g}" for value in values[:_LISTED])
+    return f"{listed}, …" if len(values) > _LISTED else listed

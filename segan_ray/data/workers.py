@@ -1,0 +1,62 @@
+"""Many items, few processes: work that goes on when one item takes its process down."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import get_context
+from typing import Final, TypeVar
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+AHEAD: Final = 2
+
+
+def each_done(
+    work: Callable[[Item], Result], items: Iterable[Item], *, workers: int
+) -> Iterator[tuple[Item, Future[Result]]]:
+    """Yield every item with its finished future, as they finish.
+
+    At most ``AHEAD`` items a worker are in flight, so that results are taken up as they come.
+    A process that dies (killed for memory, crashed in a library) takes all items in flight
+    with it, and nobody knows which was to blame: each of those is tried once more with
+    nothing beside it, and only one that dies again yields a ``BrokenProcessPool``.
+    """
+    left = deque(items)
+    suspects: deque[Item] = deque()
+    while left:
+        crowd = min(workers, len(left))
+        for item, future in _until_one_dies(work, left, crowd, in_flight=AHEAD * crowd):
+            if _died(future):
+                suspects.append(item)
+            else:
+                yield item, future
+    while suspects:
+        yield from _until_one_dies(work, suspects, 1, in_flight=1)
+
+
+def _until_one_dies(
+    work: Callable[[Item], Result], left: deque[Item], workers: int, *, in_flight: int
+) -> Iterator[tuple[Item, Future[Result]]]:
+    """Take items off ``left`` and yield each that was taken; stop early if a process dies."""
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        running: dict[Future[Result], Item] = {}
+        alive = True
+        while running or (left and alive):
+            while alive and left and len(running) < in_flight:
+                try:
+                    future = pool.submit(work, left[0])
+                except BrokenProcessPool:
+                    alive = False
+                else:
+                    running[future] = left.popleft()
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                alive = alive and not _died(future)
+                yield running.pop(future), future
+
+
+def _died(future: Future[Result]) -> bool:
+    return isinstance(future.exception(), BrokenProcessPool)

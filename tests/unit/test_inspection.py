@@ -1,0 +1,230 @@
+"""Every malformed case is found, in words, beside good ones, and none ends the inspection."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from segan_ray.data import inspection
+from segan_ray.data.cases import Case, Discovery, discover
+from segan_ray.data.folder_report import COLUMNS, CaseReport, FolderReport
+from segan_ray.data.inspection import inspect_case, inspect_cases
+from segan_ray.data.volumes import check_headers, read_volume
+from segan_ray.errors import CaseError
+from tests.unit.malformed import MALFORMED, SHAPE, Files, label, scan, truth, write_case
+
+NAMES = {"brats2021": "BraTS2021_{:05}", "brats2023": "BraTS-GLI-{:05}-000"}
+
+
+def inspected(files: Files, layout: str | None = None) -> CaseReport:
+    (case,) = discover(files.folder).cases
+    return inspect_case(case, layout or files.layout, 32)
+
+
+def refused_on_reading(discovery: Discovery, case: Case) -> bool:
+    try:
+        read_volume(case, discovery.layout.code)
+    except CaseError:
+        return True
+    return False
+
+
+def test_a_good_case_says_what_is_in_it(tmp_path: Path) -> None:
+    report = inspected(write_case(tmp_path / "HGG", "BraTS2021_00001", 1))
+    assert report.problems == ()
+    assert (report.grade, report.shape, report.spacing_mm) == ("HGG", SHAPE, (2, 2, 3))
+    labels = truth()
+    assert report.regions == {
+        "whole": np.count_nonzero(labels),
+        "core": np.count_nonzero(labels) - np.count_nonzero(labels == 2),
+        "enhancing": np.count_nonzero(labels == 4),
+    }
+    assert report.intensities["t1"] == (0, 999)
+    document = report.document()
+    assert list(document) == [
+        "case", "patient", "ok", "refused", "problems", "regions", "grade", "shape",
+        "spacing_mm", "intensities",
+    ]  # fmt: skip
+    assert document["intensities"].keys() == {"t1", "t1ce", "t2", "flair"}
+    assert dict(zip(COLUMNS, report.row(), strict=True)) == {
+        "case": "BraTS2021_00001", "patient": "=", "grade": "HGG", "shape": "24×28×20",
+        "mm": "2×2×3", "whole": "6.7", "core": "2.1", "enhancing": "1.8", "intensity": "0…999",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", MALFORMED)
+def test_what_is_wrong_is_said_in_words(tmp_path: Path, kind: str) -> None:
+    malformed = MALFORMED[kind]
+    files = write_case(tmp_path, NAMES[malformed.layout].format(1), 1, malformed.layout)
+    malformed.damage(files)
+    if kind == "copied":
+        report = inspect_cases(discover(tmp_path), workers=1).cases[0]
+    else:
+        report = inspected(files)
+    problem = report.problems[0]
+    assert len(report.problems) == (2 if kind == "copied" else 1)
+    for words in malformed.words:
+        assert words.format(case=files.folder.name) in problem
+    assert not report.ok
+    discovery = discover(tmp_path)
+    assert report.refused == malformed.refused == refused_on_reading(discovery, discovery.cases[0])
+
+
+def test_all_problems_of_a_case_are_found_not_only_the_first(tmp_path: Path) -> None:
+    files = write_case(tmp_path, "BraTS2021_00001", 1)
+    kinds = ("missing", "empty file", "constant", "resampled")
+    for kind in kinds:
+        MALFORMED[kind].damage(files)
+    problems = inspected(files).problems
+    assert len(problems) == len(kinds)
+    for kind, problem in zip(kinds, problems, strict=True):
+        assert MALFORMED[kind].words[0].format(case=files.folder.name) in problem
+    assert check_headers(discover(tmp_path).cases[0]) == problems[:2]
+
+
+def test_nan_and_constant_are_two_problems_of_one_file(tmp_path: Path) -> None:
+    files = write_case(tmp_path, "BraTS2021_00001", 1)
+    scan("t2", lambda voxels: np.where(voxels > 500, np.nan, 5))(files)
+    report = inspected(files)
+    assert [text.split(": ")[1].split(" ")[0] for text in report.problems] == ["holds", "every"]
+    assert report.intensities["t2"] == (5, 5)
+
+
+def test_a_volume_of_nothing_but_nan(tmp_path: Path) -> None:
+    files = write_case(tmp_path, "BraTS2021_00001", 1)
+    scan("t1", lambda voxels: voxels * np.nan)(files)
+    report = inspected(files)
+    assert len(report.problems) == 1
+    assert "t1" not in report.document()["intensities"]
+
+
+def test_a_cavity_is_nothing_wrong_in_2024(tmp_path: Path) -> None:
+    files = write_case(tmp_path, "BraTS-GLI-00001-000", 1, "brats2023")
+    label(lambda voxels: np.where(voxels == 1, 4, voxels))(files)
+    assert inspected(files, "brats2024").ok
+    label(lambda voxels: np.where(voxels > 0, 4, 0))(files)
+    (problem,) = inspected(files, "brats2024").problems
+    assert "no voxel of any region" in problem
+
+
+def test_one_bad_case_of_each_kind_beside_good_ones(tmp_path: Path) -> None:
+    kinds = [kind for kind, how in MALFORMED.items() if how.layout == "brats2021"]
+    names = [f"BraTS2021_{index:05}" for index in range(len(kinds) + 2)]
+    for seed, name in enumerate(names):
+        write_case(tmp_path, name, seed)
+    bad = dict(zip(names[1:-1], kinds, strict=True))
+    for name, kind in bad.items():
+        MALFORMED[kind].damage(Files(tmp_path / name, "brats2021"))
+    done: list[str] = []
+    report = inspect_cases(discover(tmp_path), workers=2, on_case=done.append)
+    assert [case.case for case in report.cases] == names
+    assert sorted(done) == names
+    assert [case.case for case in report.cases if case.ok] == [names[0], names[-1]]
+    assert (report.ok, report.bad) == (2, len(kinds))
+    assert report.refused == sum(MALFORMED[kind].refused for kind in kinds)
+    assert f"2 good, {len(kinds)} bad; prepare refuses {report.refused}" in report.verdict()
+    problems = {case.case: "".join(case.problems) for case in report.cases}
+    for name, kind in bad.items():
+        assert MALFORMED[kind].words[0].format(case=name) in problems[name]
+    for case in report.document()["cases"]:
+        assert case["ok"] == (not case["problems"])
+
+
+def test_doubled_cases_name_each_other(tmp_path: Path) -> None:
+    for name, seed in (("BraTS2021_00001", 1), ("BraTS2021_00002", 1), ("BraTS2021_00003", 3)):
+        write_case(tmp_path, name, seed)
+    report = inspect_cases(discover(tmp_path), workers=1)
+    first, second, third = report.cases
+    assert "four volumes are voxel for voxel those of BraTS2021_00002;" in first.problems[0]
+    assert "four volumes are voxel for voxel those of BraTS2021_00001;" in second.problems[0]
+    assert len(first.problems) == len(second.problems) == 1
+    assert third.ok
+    assert report.refused == 0
+
+
+def test_one_volume_copied_from_another_case(tmp_path: Path) -> None:
+    first = write_case(tmp_path, "BraTS2021_00001", 1)
+    second = write_case(tmp_path, "BraTS2021_00002", 2)
+    shutil.copyfile(first["t2"], second["t2"])
+    report = inspect_cases(discover(tmp_path), workers=1)
+    texts = [case.problems[0] for case in report.cases]
+    assert texts[0].startswith(f"{first['t2']}: holds voxel for voxel the t2 volume of case ")
+    assert "BraTS2021_00002" in texts[0].split(": ")[1]
+    assert "t2 volume of case BraTS2021_00001" in texts[1]
+
+
+class _Fatal(os.PathLike):
+    """Ends the process that unpickles it."""
+
+    parent = Path("somewhere")
+
+    def __fspath__(self) -> str:
+        return "nowhere"
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return os._exit, (1,)
+
+
+def test_a_dead_worker_is_a_problem_of_its_case_alone(tmp_path: Path) -> None:
+    for seed in range(4):
+        write_case(tmp_path, f"BraTS2021_{seed:05}", seed)
+    found = discover(tmp_path)
+    fatal = Case("BraTS2021_00009", "BraTS2021_00009", None, {"t1": _Fatal()}, None)
+    cases = (*found.cases[:2], fatal, *found.cases[2:])
+    report = inspect_cases(Discovery(found.folder, found.layout, cases), workers=2)
+    assert [case.ok for case in report.cases] == [True, True, False, True, True]
+    assert "the process that read it died, twice" in report.cases[2].problems[0]
+
+
+def test_the_unforeseen_is_a_problem_in_words(tmp_path: Path, monkeypatch) -> None:
+    def explode(*_: object) -> None:
+        raise RuntimeError("boom\nat length")
+
+    files = write_case(tmp_path, "BraTS2021_00001", 1)
+    monkeypatch.setattr(inspection, "read_array", explode)
+    (problem,) = inspected(files).problems
+    assert "in a way nobody foresaw (RuntimeError: boom)" in problem
+    assert str(files.folder) in problem
+
+
+@settings(
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    what=st.sampled_from(["t1", "flair", "seg"]),
+    at=st.floats(0, 1, exclude_max=True),
+    change=st.one_of(st.just("cut"), st.integers(1, 255)),
+    packed=st.booleans(),
+)
+def test_any_damage_is_refused_by_inspect_as_by_reading(
+    tmp_path: Path, what: str, at: float, change: object, packed: bool
+) -> None:
+    """Cut a file anywhere or change any byte: inspect never raises and judges as reading does."""
+    import gzip
+
+    folder = tmp_path / "data"
+    shutil.rmtree(folder, ignore_errors=True)
+    files = write_case(folder, "BraTS2021_00001", 1)
+    path = files[what]
+    content = bytearray(path.read_bytes() if packed else gzip.decompress(path.read_bytes()))
+    place = int(at * len(content)) if packed else int(at**4 * len(content))
+    if change == "cut":
+        del content[place:]
+    else:
+        content[place] ^= change
+    path.write_bytes(bytes(content) if packed else gzip.compress(bytes(content)))
+    discovery = discover(folder)
+    report = inspect_case(discovery.cases[0], "brats2021", 32)
+    assert report.refused == refused_on_reading(discovery, discovery.cases[0])
+
+
+def test_an_empty_report_is_a_document() -> None:
+    assert FolderReport("brats2021").document() == {
+        "layout": "brats2021", "cases": [], "ok": 0, "bad": 0,
+    }  # fmt: skip
