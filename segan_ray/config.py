@@ -116,10 +116,15 @@ class TrainingSettings(Settings):
 
 
 class DataSettings(Settings):
-    """How slices are drawn: the share that bears tumour (null: as they come), and flips."""
+    """How slices are drawn: the share that bears tumour (null: as they come), and flips.
+
+    ``fold`` counts from 0 and says which fold of the store trains and validates; null is its
+    single split.
+    """
 
     tumour_fraction: Fraction | None = 0.8
     flip: bool = True
+    fold: Annotated[int, Field(ge=0)] | None = None
 
 
 class ResourceSettings(Settings):

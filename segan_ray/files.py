@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from segan_ray.errors import DataError
+from segan_ray.errors import DataError, StoreError
 
 
 def check_folder(path: Path) -> None:
@@ -42,4 +46,39 @@ def write_bytes(path: Path, content: bytes) -> None:
         os.replace(partial, path)
     except OSError as error:
         partial.unlink(missing_ok=True)
-        raise DataError(f"{path}: cannot be written ({error.strerror}).") from None
+        raise DataError(f"{path}: cannot be written ({_reason(path, error)}).") from None
+
+
+@contextmanager
+def writing(path: Path, then: str = "") -> Iterator[None]:
+    """Say in words what keeps the block from writing ``path``, and ``then`` what to do.
+
+    Raises:
+        StoreError: naming the path and the reason; of a full disk, where it is.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise StoreError(f"{path}: cannot be written ({_reason(path, error)}). {then}") from None
+
+
+def _reason(path: Path, error: OSError) -> str:
+    """Return what went wrong; of a full disk, which it is and how much it holds."""
+    reason = error.strerror or str(error)
+    if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        return reason
+    there = next(folder for folder in path.absolute().parents if folder.is_dir())
+    while not there.is_mount():
+        there = there.parent
+    usage = shutil.disk_usage(there)
+    free, total = usage.free / 1e9, usage.total / 1e9
+    return f"{reason}: the disk at {there} has {free:.2g} of {total:.2g} GB free"
+
+
+def sync_folder(folder: Path) -> None:
+    """Make what was named or renamed in ``folder`` last through a power cut."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

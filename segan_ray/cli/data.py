@@ -9,7 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from segan_ray.cli import show
-from segan_ray.cli.options import Json, Store
+from segan_ray.cli.options import Json, NewStore
+from segan_ray.errors import SplitError
+
+if TYPE_CHECKING:
+    from segan_ray.data.manifest import Manifest
 
 if TYPE_CHECKING:
     from segan_ray.data.folder_report import FolderReport
@@ -105,8 +109,9 @@ def _show_report(title: str, report: FolderReport) -> None:
 
 
 def prepare(
+    context: typer.Context,
     data: Data,
-    store: Store,
+    store: NewStore,
     skip_bad: Annotated[
         bool, typer.Option("--skip-bad", help="Leave bad cases out and list them.")
     ] = False,
@@ -117,40 +122,68 @@ def prepare(
     ] = 0.15,
     test: Annotated[float, typer.Option(help="Share that only evaluation reads.")] = 0.15,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the split.")] = 0,
+    folds: Annotated[
+        int, typer.Option(min=0, help="Also divide train and val into folds (see data.fold).")
+    ] = 0,
+    split_file: Annotated[
+        Path | None,
+        typer.Option(help="Your own split: YAML or JSON lists of patients, in place of shares."),
+    ] = None,
+    n4: Annotated[
+        bool, typer.Option("--n4", help="Correct bias fields first; it takes long.")
+    ] = False,
     workers: Workers = CORES,
     as_json: Json = False,
 ) -> None:
     """Turn a BRATS folder into a store for training: cropped, normalised, split by patient."""
     from segan_ray.data.cases import discover
     from segan_ray.data.prepare import prepare as make_store
+    from segan_ray.data.split_file import read_split_file
     from segan_ray.data.splits import split_settings
     from segan_ray.data.store import PrepareSettings
 
+    settings = split_settings(val=val, gate=gate, test=test, seed=seed, folds=folds)
+    if split_file is not None:
+        _refuse_shares(context)
+    own_split = read_split_file(split_file) if split_file else None
     discovery = discover(data, layout)
-    settings = split_settings(val=val, gate=gate, test=test, seed=seed)
     with show.progress("Preparing cases", len(discovery.cases)) as done:
         manifest = make_store(
             discovery,
             store,
-            settings=PrepareSettings(),
+            settings=PrepareSettings(n4=n4),
             split_settings=settings,
+            split_file=own_split,
             skip_bad=skip_bad,
             workers=workers,
             on_case=done,
         )
-    skipped = [case.case for case in manifest.skipped]
+    _show_store(store, manifest, as_json=as_json)
+
+
+def _refuse_shares(context: typer.Context) -> None:
+    for name in ("val", "gate", "test"):
+        source = context.get_parameter_source(name)
+        if source is not None and source.name == "COMMANDLINE":
+            raise SplitError(f"--{name} and --split-file: the file says who is where. Give one.")
+
+
+def _show_store(store: Path, manifest: Manifest, *, as_json: bool) -> None:
     if as_json:
         show.document(
             {
                 "store": str(store),
                 "fingerprint": manifest.fingerprint,
                 "cases": len(manifest.cases),
-                "skipped": skipped,
+                "skipped": [case.case for case in manifest.skipped],
                 "splits": manifest.splits,
+                "folds": len(manifest.folds),
             }
         )
         return
     sides = ", ".join(f"{len(patients)} {name}" for name, patients in manifest.splits.items())
-    print(f"{len(manifest.cases)} cases in {store} (patients: {sides}; {manifest.fingerprint})")
+    folds = f", {len(manifest.folds)} folds" if manifest.folds else ""
+    what = f"patients: {sides}{folds}; {manifest.fingerprint}"
+    print(f"{len(manifest.cases)} cases in {store} ({what})")
     for case in manifest.skipped:
         print(f"Skipped {case.case}: {case.problem}")

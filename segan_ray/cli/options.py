@@ -7,6 +7,22 @@ from typing import Annotated
 
 import typer
 
+from segan_ray.errors import StoreError
+
+
+def local_folder(text: str) -> Path:
+    """Return the folder that ``text`` names.
+
+    Raises:
+        StoreError: if it is a URL, which would be made into a folder of that name.
+    """
+    if "://" in text:
+        raise StoreError(
+            f"{text}: a store is made in a folder. Make it there, then copy it to the URL whole."
+        )
+    return Path(text)
+
+
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
 HomeFolder = Annotated[
     Path | None,
@@ -17,4 +33,8 @@ HomeFolder = Annotated[
     ),
 ]
 Store = Annotated[Path, typer.Argument(help="A prepared store.", metavar="STORE")]
+NewStore = Annotated[
+    Path,
+    typer.Argument(help="The folder of the store to make.", metavar="STORE", parser=local_folder),
+]
 SweepName = Annotated[str, typer.Argument(help="The name of a sweep.", metavar="SWEEP")]

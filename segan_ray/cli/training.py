@@ -13,6 +13,8 @@ from segan_ray.cli import show
 from segan_ray.cli.options import HomeFolder, Json, Store
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from segan_ray.orchestration.progress import OnEvent, TrialEvent
     from segan_ray.tracking.card import StoreCard
 
@@ -48,7 +50,7 @@ def train(
     given = [*(assignments or []), *([f"resources.workers={workers}"] if workers else [])]
     experiment = load_experiment(config, given, preset)
     run_name = check_name(name or f"train-{_now()}")
-    card = _card(store)
+    card = _card(store, (experiment.data.fold,))
 
     from segan_ray.orchestration.sweep import run_single
 
@@ -84,7 +86,7 @@ def tune(
 
     checked = load_space(space)
     sweep = check_name(name or f"{checked.name}-{_now()}")
-    card = _card(store)
+    card = _card(store, checked.folds())
 
     from segan_ray.orchestration.sweep import run_sweep
     from segan_ray.tracking.sweeps import read_sweep
@@ -115,12 +117,14 @@ def _now() -> str:
     return datetime.now().strftime("%Y%m%d-%H%M%S")
 
 
-def _card(store: Path) -> StoreCard:
-    from segan_ray.data.store import open_for_tuning, read_manifest
+def _card(store: Path, folds: Sequence[int | None]) -> StoreCard:
+    """Return what runs say of the store, once it is sure that every fold can be trained on."""
+    from segan_ray.data.store import check_tunable, read_manifest
     from segan_ray.tracking.card import StoreCard
 
     manifest = read_manifest(store)
-    open_for_tuning(store)
+    for fold in folds:
+        check_tunable(manifest, str(store), fold)
     patients: dict[str, int] = {split: len(members) for split, members in manifest.splits.items()}
     return StoreCard(store.resolve(), manifest.fingerprint, patients)
 

@@ -2,45 +2,53 @@
 
 Everything is written into ``STORE.preparing`` beside the store, one case at a time and each
 whole or not at all; the folder takes the store's name only when the manifest is in it. A run
-that was killed finds its finished cases there and goes on.
+that was killed finds its finished cases there and goes on. Two runs never write one store: the
+first holds a lock, and a run that follows a killed one waits until its processes are gone.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import shutil
-import zlib
-from collections.abc import Callable, Iterator, Sequence
+import signal
+import threading
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing, contextmanager
 from functools import partial
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
+from typing import Final
 
-import numpy as np
-from jaxtyping import Bool, Float16, Float32
-from pydantic import ValidationError
-
-from segan_ray.brats import REGIONS
-from segan_ray.data.cases import Case, Discovery, Layout, layout_named
-from segan_ray.data.splits import SPLITS, SplitName, SplitSettings, split_patients
-from segan_ray.data.store import (
-    BRAIN_BIT,
+from segan_ray.data.arrays import bounding_box, normalise, pack_mask
+from segan_ray.data.binding import bind, refuse_impossible_split, split_cases
+from segan_ray.data.cases import Case, Discovery, Layout
+from segan_ray.data.locks import acquire, holder, release
+from segan_ray.data.manifest import (
     MANIFEST,
-    STORE_VERSION,
     CaseRecord,
     Manifest,
     PrepareSettings,
     SkippedCase,
-    fingerprint,
     read_manifest,
 )
-from segan_ray.data.volumes import Volume, check_headers, read_volume
+from segan_ray.data.prepare_case import RESUME, prepare_case, signature
+from segan_ray.data.split_file import Placement, SplitFile, place
+from segan_ray.data.splits import SplitSettings
+from segan_ray.data.volumes import check_headers
 from segan_ray.errors import CaseError, DataError, StoreError
-from segan_ray.files import write_text
+from segan_ray.files import sync_folder, write_text, writing
+
+__all__ = [
+    "OnCase", "bounding_box", "ignore_case", "normalise", "pack_mask", "prepare", "prepare_case",
+    "split_cases",
+]  # fmt: skip
 
 OnCase = Callable[[str], None]
+LOCK: Final = ".lock"
+WRITERS: Final = ".writers"
+WRITERS_GONE_S: Final = 60.0
 
 
 def ignore_case(case: str) -> None:
@@ -53,49 +61,49 @@ def prepare(
     *,
     settings: PrepareSettings,
     split_settings: SplitSettings,
+    split_file: SplitFile | None = None,
     skip_bad: bool = False,
     workers: int = 1,
     on_case: OnCase = ignore_case,
 ) -> Manifest:
     """Make ``store`` from the cases of ``discovery``, or return it if it is made already.
 
-    ``on_case`` is called with the name of each case as it is done.
+    ``split_file`` places the patients in place of the shares in ``split_settings``. ``on_case``
+    is called with the name of each case as it is done.
 
     Raises:
         DataError: if cases are bad and ``skip_bad`` is not set, or none is good.
-        StoreError: if ``store`` exists with other cases or settings.
+        StoreError: if ``store`` exists with other cases or settings, is being prepared by
+            somebody else, or cannot be written.
         SplitError: if the patients cannot be split as asked.
     """
     header_problems = {case.case: check_headers(case) for case in discovery.cases}
     bad = {name: problems[0] for name, problems in header_problems.items() if problems}
     _refuse_bad(discovery, bad, skip_bad)
     good = tuple(case for case in discovery.cases if case.case not in bad)
-    _refuse_impossible_split(good, split_settings)
-    if store.exists() and not _is_empty_folder(store):
-        manifest = _existing(store, discovery, good, settings, split_settings)
-        _refuse_bad(discovery, {case.case: case.problem for case in manifest.skipped}, skip_bad)
-        for record in manifest.cases:
-            on_case(record.case)
-        return manifest
+    placement = place(split_file, discovery.cases) if split_file else None
+    refuse_impossible_split(good, split_settings, placement)
 
-    work = store.resolve().with_name(f"{store.name}.preparing")
-    work.mkdir(parents=True, exist_ok=True)
-    records, worse = _prepare_cases(discovery.layout, good, work, settings, workers, on_case)
-    bad |= worse
-    _refuse_bad(discovery, bad, skip_bad)
-    skipped = tuple(
-        SkippedCase(
-            case=case.case,
-            problem=bad[case.case],
-            sources=_signature(case) if case.case in worse else {},
-        )
-        for case in discovery.cases
-        if case.case in bad
-    )
-    manifest = _bind(discovery.layout.name, settings, split_settings, records, skipped)
-    _drop_strangers(work / "cases", {record.case for record in records})
-    write_text(work / MANIFEST, manifest.model_dump_json(indent=1))
-    os.replace(work, store)
+    if not _is_made(store):
+        work = store.resolve().with_name(f"{store.resolve().name}.preparing")
+        with _alone(work, store):
+            if not _is_made(store):  # another run may have sealed it before we held the lock
+                records, worse = _prepare_cases(
+                    discovery.layout, good, work, settings, workers, on_case
+                )
+                bad |= worse
+                _refuse_bad(discovery, bad, skip_bad)
+                skipped = _skipped(discovery, bad, worse)
+                manifest = bind(
+                    discovery.layout.name, settings, split_settings, placement, records, skipped
+                )
+                _seal(work, store, manifest)
+                return manifest
+            shutil.rmtree(work, ignore_errors=True)
+    manifest = _existing(store, discovery, good, settings, split_settings, placement)
+    _refuse_bad(discovery, {case.case: case.problem for case in manifest.skipped}, skip_bad)
+    for record in manifest.cases:
+        on_case(record.case)
     return manifest
 
 
@@ -114,12 +122,51 @@ def _refuse_bad(discovery: Discovery, bad: dict[str, str], skip_bad: bool) -> No
         )
 
 
-def _is_empty_folder(path: Path) -> bool:
-    return path.is_dir() and next(path.iterdir(), None) is None
+def _skipped(
+    discovery: Discovery, bad: dict[str, str], readable: dict[str, str]
+) -> tuple[SkippedCase, ...]:
+    return tuple(
+        SkippedCase(
+            case=case.case,
+            problem=bad[case.case],
+            sources=signature(case) if case.case in readable else {},
+        )
+        for case in discovery.cases
+        if case.case in bad
+    )
 
 
-def _refuse_impossible_split(cases: Sequence[Case], split_settings: SplitSettings) -> None:
-    split_patients({case.patient: case.grade for case in cases}, split_settings)
+def _is_made(store: Path) -> bool:
+    """Tell whether something stands where the store shall be; an empty folder is nothing."""
+    if store.is_dir():
+        return next(store.iterdir(), None) is not None
+    return store.exists()
+
+
+@contextmanager
+def _alone(work: Path, store: Path) -> Iterator[None]:
+    """Hold ``work`` against every other run, those of a killed run's processes included."""
+    with writing(work, RESUME):
+        work.mkdir(parents=True, exist_ok=True)
+        lock = acquire(work / LOCK)
+    if lock is None:
+        raise StoreError(
+            f"The store {store} is being prepared by {holder(work / LOCK)}. Wait until that run "
+            "is done, or prepare into another folder."
+        )
+    try:
+        with writing(work, RESUME):
+            writers = acquire(work / WRITERS, wait_s=WRITERS_GONE_S)
+        if writers is None:
+            raise StoreError(
+                f"{work}: processes of a run that was killed still write here. End them, or wait "
+                "and start again."
+            )
+        release(writers)
+        _drop((work / "cases").glob(".*"))
+        yield
+    finally:
+        release(lock)
 
 
 def _existing(
@@ -128,19 +175,23 @@ def _existing(
     good: Sequence[Case],
     settings: PrepareSettings,
     split_settings: SplitSettings,
+    placement: Placement | None,
 ) -> Manifest:
     manifest = read_manifest(store)
     asked = {**settings.model_dump(), **split_settings.model_dump()}
     found = {**manifest.settings.model_dump(), **manifest.split_settings.model_dump()}
     asked["layout"], found["layout"] = discovery.layout.name, manifest.layout
+    asked["split file"] = placement.digest if placement else None
+    found["split file"] = manifest.split_file
+    shares = {"val", "gate", "test"} if placement and manifest.split_file else set()
     differences = [
         f"{key} is {found[key]}, asked for {asked[key]}"
         for key in asked
-        if asked[key] != found[key]
+        if asked[key] != found[key] and key not in shares
     ]
     sources = {record.case: record.sources for record in manifest.cases}
     sources |= {case.case: case.sources for case in manifest.skipped if case.sources}
-    now = {case.case: _signature(case) for case in good}
+    now = {case.case: signature(case) for case in good}
     if changed := sorted(name for name in {*sources, *now} if sources.get(name) != now.get(name)):
         differences.append(f"{len(changed)} cases came, went or changed, first {changed[0]}")
     if differences:
@@ -148,7 +199,20 @@ def _existing(
             f"The store {store} was made differently: {'; '.join(differences)}.\n"
             "Prepare into another folder, or delete this store first."
         )
+    _refuse_holes(store, manifest)
     return manifest
+
+
+def _refuse_holes(store: Path, manifest: Manifest) -> None:
+    for record in manifest.cases:
+        for name, size in record.array_bytes.items():
+            path = store / "cases" / record.case / name
+            found = path.stat().st_size if path.exists() else 0
+            if found < size:
+                raise StoreError(
+                    f"{path}: {'is cut short' if found else 'is missing'}. The store is damaged: "
+                    "delete it and prepare again."
+                )
 
 
 def _prepare_cases(
@@ -162,226 +226,74 @@ def _prepare_cases(
     """Return the records of the good cases, by name, and what is wrong with the others."""
     records: dict[str, CaseRecord] = {}
     bad: dict[str, str] = {}
-    for case, outcome in _outcomes(layout, cases, work, settings, workers):
-        try:
-            records[case.case] = outcome()
-        except CaseError as error:
-            bad[case.case] = str(error).removeprefix(f"Case {case.case}: ")
-        on_case(case.case)
+    with closing(_outcomes(layout, cases, work, settings, workers)) as outcomes:
+        for case, outcome in outcomes:
+            try:
+                records[case.case] = outcome()
+            except CaseError as error:
+                bad[case.case] = str(error).removeprefix(f"Case {case.case}: ")
+            except BrokenProcessPool:
+                raise StoreError(
+                    f"{work}: a process that prepared cases was killed, most often for lack of "
+                    "memory.\nRun the same with fewer --workers: finished cases are kept."
+                ) from None
+            on_case(case.case)
     return tuple(records[name] for name in sorted(records)), dict(sorted(bad.items()))
 
 
 def _outcomes(
     layout: Layout, cases: Sequence[Case], work: Path, settings: PrepareSettings, workers: int
-) -> Iterator[tuple[Case, Callable[[], CaseRecord]]]:
+) -> Generator[tuple[Case, Callable[[], CaseRecord]]]:
     if workers == 1:
         for case in cases:
             yield case, partial(prepare_case, case, layout.name, work, settings)
         return
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+    pool = ProcessPoolExecutor(
+        workers, mp_context=get_context("spawn"), initializer=_join_run, initargs=(work,)
+    )
+    try:
         futures: dict[Future[CaseRecord], Case] = {
             pool.submit(prepare_case, case, layout.name, work, settings): case for case in cases
         }
         for future in as_completed(futures):
             yield futures[future], future.result
+    finally:
+        # After an error there is no sense in cases that nobody started yet.
+        pool.shutdown(cancel_futures=True)
 
 
-def prepare_case(case: Case, layout: str, work: Path, settings: PrepareSettings) -> CaseRecord:
-    """Write one case under ``work``, or return its record if it stands there already.
+def _join_run(work: Path) -> None:
+    """Tie a process of the pool to the run: it holds a share of its lock and dies with it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the run to answer
+    acquire(work / WRITERS, shared=True)
+    run = parent_process()
+    assert run is not None, "this is the initializer of a pool"
 
-    Raises:
-        CaseError: naming the file, what was found and what was expected.
-    """
-    final = work / "cases" / case.case
-    done = _finished(final, case, settings)
-    if done is not None:
-        return done
-    code = layout_named(layout).code
-    volume = read_volume(case, code)
-    brain = (volume.image != 0).any(axis=0)
-    regions = (
-        code.regions(volume.label)
-        if volume.label is not None
-        else np.zeros((len(REGIONS), *brain.shape), dtype=bool)
-    )
-    if not brain.any():
-        raise CaseError(case.case, "every voxel of every modality is zero. Exclude the case.")
-    box = bounding_box(brain | regions[0])
-    image = normalise(volume.image[(slice(None), *box)], brain[box], settings)
-    mask = pack_mask(regions[(slice(None), *box)], brain[box])
-    partial = work / "cases" / f".{case.case}.{os.getpid()}"
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    np.save(partial / "image.npy", np.ascontiguousarray(np.moveaxis(image, -1, 0)))
-    np.save(partial / "mask.npy", np.ascontiguousarray(np.moveaxis(mask, -1, 0)))
-    record = _record(case, volume, regions, box, partial)
-    stamp = {"settings": settings.model_dump(), "record": record.model_dump()}
-    (partial / "record.json").write_text(json.dumps(stamp), encoding="utf-8")
-    shutil.rmtree(final, ignore_errors=True)
-    os.replace(partial, final)
-    return record
+    def follow() -> None:
+        run.join()
+        os._exit(1)
+
+    threading.Thread(target=follow, name="follow-run", daemon=True).start()
 
 
-def bounding_box(voxels: Bool[np.ndarray, "x y z"]) -> tuple[slice, slice, slice]:
-    """Return the smallest box that holds every set voxel."""
-    x, y, z = (
-        slice(int(hit[0]), int(hit[-1]) + 1)
-        for axis in range(3)
-        for hit in [np.flatnonzero(voxels.any(axis=tuple({0, 1, 2} - {axis})))]
-    )
-    return x, y, z
+def _seal(work: Path, store: Path, manifest: Manifest) -> None:
+    """Give ``work`` the store's name, once everything in it is on the disk."""
+    wanted = {record.case for record in manifest.cases}
+    _drop(path for path in (work / "cases").iterdir() if path.name not in wanted)
+    with writing(store, RESUME):
+        sync_folder(work / "cases")
+        write_text(work / MANIFEST, manifest.model_dump_json(indent=1))
+        sync_folder(work)
+        os.replace(work, store)
+        sync_folder(store.parent)
+        for name in (LOCK, WRITERS):
+            (store / name).unlink(missing_ok=True)
 
 
-def normalise(
-    image: Float32[np.ndarray, "modality x y z"],
-    brain: Bool[np.ndarray, "x y z"],
-    settings: PrepareSettings,
-) -> Float16[np.ndarray, "modality x y z"]:
-    """Clip each modality at two percentiles of its brain and z-score it; 0 outside."""
-    scored = np.zeros(image.shape, dtype=np.float16)
-    for index, voxels in enumerate(image):
-        inside = voxels[brain]
-        low, high = np.percentile(inside, (settings.clip_low, settings.clip_high))
-        inside = inside.clip(low, high)
-        deviation = inside.std()
-        scored[index][brain] = (inside - inside.mean()) / (deviation if deviation > 0 else 1)
-    return scored
-
-
-def pack_mask(
-    regions: Bool[np.ndarray, "region x y z"], brain: Bool[np.ndarray, "x y z"]
-) -> np.ndarray:
-    """Pack the regions and the brain into the bits of one uint8 volume."""
-    packed = brain.astype(np.uint8) * BRAIN_BIT
-    for bit, region in enumerate(regions):
-        packed |= region.astype(np.uint8) << bit
-    return packed
-
-
-def _record(
-    case: Case,
-    volume: Volume,
-    regions: Bool[np.ndarray, "region x y z"],
-    box: tuple[slice, slice, slice],
-    folder: Path,
-) -> CaseRecord:
-    x, y, z = box
-    return CaseRecord(
-        case=case.case,
-        patient=case.patient,
-        grade=case.grade,
-        shape=regions.shape[1:],
-        origin=(x.start, y.start, z.start),
-        size=(x.stop - x.start, y.stop - y.start, z.stop - z.start),
-        affine=tuple(tuple(map(float, row)) for row in volume.affine),
-        spacing_mm=volume.spacing_mm,
-        has_truth=volume.label is not None,
-        tumour_voxels=tuple(map(int, regions[0][:, :, z].sum(axis=(0, 1)))),
-        region_voxels={
-            name: int(region.sum()) for name, region in zip(REGIONS, regions, strict=True)
-        },
-        checksums={name: _sha256(folder / name) for name in ("image.npy", "mask.npy")},
-        voxels_sha256=hashlib.sha256(np.ascontiguousarray(volume.image).data).hexdigest(),
-        sources=_signature(case),
-    )
-
-
-def _signature(case: Case) -> dict[str, str]:
-    """Return ``{file name: length and checksum}``; a gzip carries its own in its last bytes.
-
-    A truth that is called like its image goes by its folder too; ``channels`` is the order of
-    the modalities in a file that holds them all.
-    """
-    paths = {*case.images.values(), *([case.label] if case.label else [])}
-    names = [path.name for path in paths]
-    signature = {}
-    for path in sorted(paths):
-        size, tail = path.stat().st_size, ""
-        if path.suffix == ".gz":
-            with path.open("rb") as stream:
-                stream.seek(-8, os.SEEK_END)
-                tail = stream.read(4).hex()
-        else:
-            tail = f"{zlib.crc32(path.read_bytes()):08x}"
-        unique = names.count(path.name) == 1
-        signature[path.name if unique else f"{path.parent.name}/{path.name}"] = f"{size}-{tail}"
-    if case.channels:
-        stacked = sorted((channel, modality) for modality, channel in case.channels.items())
-        signature["channels"] = ",".join(modality for _, modality in stacked)
-    return signature
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def _finished(folder: Path, case: Case, settings: PrepareSettings) -> CaseRecord | None:
-    """Return the record of a case an earlier run finished from the same files, or None."""
-    try:
-        stamp = json.loads((folder / "record.json").read_text(encoding="utf-8"))
-        record = CaseRecord.model_validate(stamp["record"])
-    except (OSError, ValueError, KeyError, ValidationError):
-        return None
-    same = stamp["settings"] == settings.model_dump() and record.sources == _signature(case)
-    return record if same else None
-
-
-def _bind(
-    layout: str,
-    settings: PrepareSettings,
-    split_settings: SplitSettings,
-    records: tuple[CaseRecord, ...],
-    skipped: tuple[SkippedCase, ...],
-) -> Manifest:
-    splits = split_cases(records, split_settings)
-    return Manifest(
-        version=STORE_VERSION,
-        layout=layout,
-        settings=settings,
-        split_settings=split_settings,
-        cases=records,
-        skipped=skipped,
-        splits=splits,
-        fingerprint=fingerprint(layout, settings, records, splits),
-    )
-
-
-def split_cases(
-    records: Sequence[CaseRecord], split_settings: SplitSettings
-) -> dict[SplitName, tuple[str, ...]]:
-    """Split the patients of ``records``; patients who share a scan stay on one side.
-
-    Patients without any segmentation can be neither validated nor tested on: they train.
-    """
-    leader = _leaders(records)
-    grades = {leader[record.patient]: record.grade for record in records if record.has_truth}
-    side = {
-        patient: name
-        for name, patients in split_patients(grades, split_settings).items()
-        for patient in patients
-    }
-    return {
-        name: tuple(
-            sorted(patient for patient in leader if side.get(leader[patient], "train") == name)
-        )
-        for name in SPLITS
-    }
-
-
-def _leaders(records: Sequence[CaseRecord]) -> dict[str, str]:
-    """Map each patient to one who stands for all who share a voxel-identical scan with them."""
-    leader = {record.patient: record.patient for record in records}
-    first: dict[str, str] = {}
-    for record in records:
-        other = first.setdefault(record.voxels_sha256, record.patient)
-        ours, theirs = leader[record.patient], leader[other]
-        leader = {patient: theirs if head == ours else head for patient, head in leader.items()}
-    return leader
-
-
-def _drop_strangers(folder: Path, wanted: set[str]) -> None:
+def _drop(paths: Iterable[Path]) -> None:
     """Remove what killed or earlier runs left that is no case of this store."""
-    for path in folder.iterdir():
-        if path.name not in wanted:
+    for path in list(paths):
+        if path.is_dir():
             shutil.rmtree(path)
+        else:
+            path.unlink()

@@ -1,13 +1,14 @@
-"""Dividing patients, never cases, into train, val, gate and test."""
+"""Dividing patients, never cases, into train, val, gate and test, and into folds."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import combinations
 from typing import Final, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from segan_ray.data.cases import Grade
 from segan_ray.errors import SplitError
@@ -21,6 +22,7 @@ class SplitSettings(BaseModel):
 
     ``val`` steers the search, ``gate`` is read by promotion alone, ``test`` by evaluation
     alone. ``gate`` may be 0: promotion then judges on the patients that chose the model.
+    ``folds`` says how often the train and val patients are divided anew; 0 for never.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -29,21 +31,41 @@ class SplitSettings(BaseModel):
     gate: float = Field(default=0.15, ge=0, lt=1)
     test: float = Field(default=0.15, gt=0, lt=1)
     seed: int = Field(default=0, ge=0)
+    folds: int = Field(default=0, ge=0)
+
+    @model_validator(mode="after")
+    def _no_single_fold(self) -> SplitSettings:
+        if self.folds == 1:
+            raise ValueError("folds must be 2 or more, or 0 for none")
+        return self
 
 
-def split_settings(*, val: float, gate: float, test: float, seed: int) -> SplitSettings:
+class Fold(BaseModel):
+    """One way to divide the patients that are neither gate nor test."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    train: tuple[str, ...]
+    val: tuple[str, ...]
+
+
+def split_settings(
+    *, val: float, gate: float, test: float, seed: int, folds: int = 0
+) -> SplitSettings:
     """Return checked settings.
 
     Raises:
-        SplitError: naming the share that is not between 0 and 1.
+        SplitError: naming the share that is not between 0 and 1, or the count of folds.
     """
     try:
-        return SplitSettings(val=val, gate=gate, test=test, seed=seed)
+        return SplitSettings(val=val, gate=gate, test=test, seed=seed, folds=folds)
     except ValidationError as error:
         problem = error.errors()[0]
-        name, found = problem["loc"][0], problem["input"]
+        name = problem["loc"][0] if problem["loc"] else "folds"
+        if name == "folds":
+            raise SplitError(f"--folds {folds}: expected 2 or more, or 0 for none.") from None
         raise SplitError(
-            f"--{name} {found:g}: expected a share of the patients between 0 and 1."
+            f"--{name} {problem['input']:g}: expected a share of the patients between 0 and 1."
         ) from None
 
 
@@ -73,29 +95,85 @@ def split_patients(
             f"{len(grades)} patients are too few to split: {sum(wanted.values())} would be held "
             "out for val, gate and test and none would be left to train on. Add cases."
         )
-    queue = _interleave_grades(grades, np.random.default_rng(settings.seed))
-    split: dict[SplitName, tuple[str, ...]] = {}
-    for name, count in wanted.items():
-        split[name] = tuple(sorted(queue[:count]))
-        queue = queue[count:]
-    return {"train": tuple(sorted(queue)), **split}
+    shuffled = _shuffled(grades, np.random.default_rng(settings.seed))
+    counts = _proportional(
+        [*wanted.values(), len(grades) - sum(wanted.values())], [len(each) for each in shuffled]
+    )
+    split: dict[SplitName, list[str]] = {name: [] for name in (*wanted, "train")}
+    for side, row in zip(split.values(), counts, strict=True):
+        for members, count in zip(shuffled, row, strict=True):
+            side.extend(members[:count])
+            del members[:count]
+    return {name: tuple(sorted(split[name])) for name in SPLITS}
+
+
+def split_folds(grades: Mapping[str, Grade | None], folds: int, seed: int) -> tuple[Fold, ...]:
+    """Divide the patients of ``{patient: grade}`` into train and val, ``folds`` times.
+
+    Each patient is in val of exactly one fold; folds differ by at most one patient of each
+    grade. The same patients, grades and seed always give the same folds, whatever their order.
+
+    Raises:
+        SplitError: if there are fewer patients than folds.
+    """
+    if len(grades) < folds:
+        raise SplitError(
+            f"--folds {folds}: expected at least {folds} patients with a segmentation outside "
+            f"gate and test, found {len(grades)}. Ask for fewer folds."
+        )
+    shuffled = _shuffled(grades, np.random.default_rng([seed, folds]))
+    queue = [patient for members in shuffled for patient in members]
+    return tuple(
+        Fold(train=tuple(sorted({*queue} - {*val})), val=tuple(sorted(val)))
+        for val in (queue[first::folds] for first in range(folds))
+    )
 
 
 def _count(share: float, patients: int) -> int:
     return max(1, round(share * patients)) if share else 0
 
 
-def _interleave_grades(grades: Mapping[str, Grade | None], rng: np.random.Generator) -> list[str]:
-    """Shuffle within each grade, then deal so that any prefix holds each in proportion."""
+def _shuffled(grades: Mapping[str, Grade | None], rng: np.random.Generator) -> list[list[str]]:
+    """Return the patients of each grade, in an order that depends on ``rng`` alone."""
     by_grade: dict[str, list[str]] = defaultdict(list)
     for patient in sorted(grades):
         by_grade[grades[patient] or ""].append(patient)
-    placed: list[tuple[float, str]] = []
-    for grade in sorted(by_grade):
-        members = by_grade[grade]
-        order = rng.permutation(len(members))
-        offset = rng.uniform()
-        placed += [
-            ((rank + offset) / len(members), members[index]) for rank, index in enumerate(order)
-        ]
-    return [patient for _, patient in sorted(placed)]
+    return [
+        [members[index] for index in rng.permutation(len(members))]
+        for _, members in sorted(by_grade.items())
+    ]
+
+
+def _proportional(sides: Sequence[int], grades: Sequence[int]) -> list[tuple[int, ...]]:
+    """Return how many of each grade go to each side: the exact share, rounded up or down.
+
+    Both sums are kept: each side gets its size, each grade is used up. Such a rounding always
+    exists (a transport problem with whole margins has whole solutions).
+    """
+    total = sum(sides)
+    floors = [[side * grade // total for grade in grades] for side in sides]
+    rest = [[side * grade % total > 0 for grade in grades] for side in sides]
+    missing = [side - sum(row) for side, row in zip(sides, floors, strict=True)]
+    open_grades = [
+        grade - sum(column) for grade, column in zip(grades, zip(*floors, strict=True), strict=True)
+    ]
+    chosen = next(_extras(missing, rest, tuple(open_grades)))
+    return [
+        tuple(floor + (index in extra) for index, floor in enumerate(row))
+        for row, extra in zip(floors, chosen, strict=True)
+    ]
+
+
+def _extras(
+    missing: Sequence[int], allowed: Sequence[Sequence[bool]], left: tuple[int, ...]
+) -> Iterator[list[tuple[int, ...]]]:
+    """Yield which grades give each side one patient more than the floor of its share."""
+    if not missing:
+        if not any(left):
+            yield []
+        return
+    able = [index for index, may in enumerate(allowed[0]) if may and left[index]]
+    for extra in combinations(able, missing[0]):
+        after = tuple(count - (index in extra) for index, count in enumerate(left))
+        for later in _extras(missing[1:], allowed[1:], after):
+            yield [extra, *later]

@@ -17,109 +17,31 @@ Who may read whom is an interface, not a convention: training and tuning open a 
 
 from __future__ import annotations
 
-import hashlib
-import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
 
 import numpy as np
 from jaxtyping import Bool, Float16, UInt8
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from segan_ray.brats import MODALITIES, REGIONS, Region
-from segan_ray.data.cases import Grade
-from segan_ray.data.splits import SPLITS, SplitName, SplitSettings
+from segan_ray.brats import MODALITIES, REGIONS
+from segan_ray.data.arrays import BRAIN_BIT
+from segan_ray.data.manifest import (
+    MANIFEST,
+    STORE_VERSION,
+    CaseRecord,
+    Manifest,
+    PrepareSettings,
+    SkippedCase,
+    fingerprint,
+    read_manifest,
+)
 from segan_ray.errors import StoreError
 
-STORE_VERSION: Final = 1
-MANIFEST: Final = "manifest.json"
-BRAIN_BIT: Final = 1 << len(REGIONS)
-
-
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class PrepareSettings(_Frozen):
-    """How volumes become store arrays: intensities are clipped at two percentiles."""
-
-    clip_low: float = Field(default=0.5, ge=0, lt=50)
-    clip_high: float = Field(default=99.5, gt=50, le=100)
-
-
-class CaseRecord(_Frozen):
-    """One case of the store.
-
-    ``shape`` is the original grid (x, y, z) in voxels, oriented left-posterior-superior, and
-    ``affine`` maps it to mm; the stored box starts at ``origin`` and is ``size`` long.
-    ``tumour_voxels`` counts the whole tumour in each stored slice. ``sources`` tells the
-    files it was made of apart from edited ones; ``voxels_sha256`` finds doubled scans.
-    """
-
-    case: str
-    patient: str
-    grade: Grade | None
-    shape: tuple[int, int, int]
-    origin: tuple[int, int, int]
-    size: tuple[int, int, int]
-    affine: tuple[tuple[float, float, float, float], ...]
-    spacing_mm: tuple[float, float, float]
-    has_truth: bool
-    tumour_voxels: tuple[int, ...]
-    region_voxels: dict[Region, int]
-    checksums: dict[str, str]
-    voxels_sha256: str
-    sources: dict[str, str]
-
-
-class SkippedCase(_Frozen):
-    """A case that was left out, and why; ``sources`` as of a case, if its files could be read."""
-
-    case: str
-    problem: str
-    sources: dict[str, str] = {}
-
-
-class Manifest(_Frozen):
-    """Everything a reader needs to know of a store."""
-
-    version: int
-    layout: str
-    settings: PrepareSettings
-    split_settings: SplitSettings
-    cases: tuple[CaseRecord, ...]
-    skipped: tuple[SkippedCase, ...]
-    splits: dict[SplitName, tuple[str, ...]]
-    fingerprint: str
-
-    @model_validator(mode="after")
-    def _each_patient_on_one_side(self) -> Manifest:
-        sides = [patient for name in SPLITS for patient in self.splits.get(name, ())]
-        patients = {case.patient for case in self.cases}
-        if set(self.splits) != set(SPLITS) or sorted(sides) != sorted(patients):
-            raise ValueError("every patient must be in exactly one of train, val, gate and test")
-        return self
-
-
-def fingerprint(
-    layout: str,
-    settings: PrepareSettings,
-    cases: tuple[CaseRecord, ...],
-    splits: dict[SplitName, tuple[str, ...]],
-) -> str:
-    """Return 16 hex digits that depend on content and settings, not on paths or time."""
-    content: dict[str, Any] = {
-        "version": STORE_VERSION,
-        "layout": layout,
-        "settings": settings.model_dump(),
-        "cases": [
-            [record.case, record.patient, record.grade, record.origin, record.checksums]
-            for record in sorted(cases, key=lambda record: record.case)
-        ],
-        "splits": splits,
-    }
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+__all__ = [
+    "BRAIN_BIT", "MANIFEST", "STORE_VERSION", "CaseRecord", "Manifest", "PrepareSettings",
+    "PreparedCase", "SkippedCase", "TuningCases", "check_tunable", "fingerprint",
+    "open_for_tuning", "open_gate", "open_test", "read_manifest",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -166,80 +88,80 @@ class TuningCases:
     val: tuple[PreparedCase, ...]
 
 
-def open_for_tuning(store: Path) -> TuningCases:
-    """Open the train and val patients of ``store``.
+def open_for_tuning(store: Path, fold: int | None = None) -> TuningCases:
+    """Open the train and val patients of ``store``, as its single split or ``fold`` has them.
 
     Raises:
-        StoreError: if there is no whole store of this version, or train or val lack truth.
+        StoreError: if there is no whole store of this version, it has no such fold, or train
+            or val lack truth.
     """
     manifest = read_manifest(store)
-    train, val = (_with_truth(store, manifest, name) for name in ("train", "val"))
-    return TuningCases(manifest.fingerprint, train, val)
+    train, val = _sides(manifest, str(store), fold)
+    return TuningCases(
+        manifest.fingerprint,
+        _with_truth(store, manifest, "train", train),
+        _with_truth(store, manifest, "val", val),
+    )
+
+
+def check_tunable(manifest: Manifest, where: str, fold: int | None = None) -> None:
+    """Make sure that the store of ``manifest`` can be opened for tuning, opening no array.
+
+    Raises:
+        StoreError: if it has no such fold, or train or val lack truth.
+    """
+    for name, patients in zip(("train", "val"), _sides(manifest, where, fold), strict=True):
+        _records_with_truth(manifest, where, name, patients)
 
 
 def open_gate(store: Path) -> tuple[PreparedCase, ...]:
     """Open the gate patients of ``store``, empty if it was made without; for promotion alone."""
     manifest = read_manifest(store)
-    return _with_truth(store, manifest, "gate") if manifest.splits["gate"] else ()
+    patients = manifest.splits["gate"]
+    return _with_truth(store, manifest, "gate", patients) if patients else ()
 
 
 def open_test(store: Path) -> tuple[PreparedCase, ...]:
     """Open the test patients of ``store``; for evaluation alone."""
-    return _with_truth(store, read_manifest(store), "test")
+    manifest = read_manifest(store)
+    return _with_truth(store, manifest, "test", manifest.splits["test"])
 
 
-def read_manifest(store: Path) -> Manifest:
-    """Read and check the manifest of ``store``.
-
-    Raises:
-        StoreError: if there is no store, it is unfinished, damaged or of another version.
-    """
-    path = store / MANIFEST
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        if store.exists():
-            raise StoreError(
-                f"{store} is not a prepared store: it has no {MANIFEST}. Give the folder that "
-                "segan-ray prepare made, or a new name to prepare into."
-            ) from None
+def _sides(
+    manifest: Manifest, where: str, fold: int | None
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the patients that train and those that validate."""
+    if fold is None:
+        return manifest.splits["train"], manifest.splits["val"]
+    if not manifest.folds:
         raise StoreError(
-            f"The store {store} does not exist. Make it with: segan-ray prepare DATA {store}"
-        ) from None
-    except NotADirectoryError:
-        raise StoreError(f"{store} is a file; expected the folder of a prepared store.") from None
-    except (OSError, ValueError) as error:
-        raise StoreError(f"{path}: cannot be read ({error}). Prepare the store again.") from None
-    version = content.get("version") if isinstance(content, dict) else None
-    if version != STORE_VERSION:
-        raise StoreError(
-            f"{path}: store version {version}; this segan-ray reads {STORE_VERSION}. "
-            "Prepare the store again."
+            f"The store {where} has no folds, data.fold is {fold}. Prepare a store with "
+            "--folds, or leave data.fold out."
         )
-    try:
-        return Manifest.model_validate(content)
-    except ValidationError as error:
-        problem = error.errors()[0]
-        where = ".".join(str(part) for part in problem["loc"]) or "splits"
+    if not 0 <= fold < len(manifest.folds):
         raise StoreError(
-            f"{path}: is damaged at '{where}' ({problem['msg']}). Prepare the store again."
-        ) from None
+            f"The store {where} has folds 0 to {len(manifest.folds) - 1}, data.fold is {fold}."
+        )
+    return manifest.folds[fold].train, manifest.folds[fold].val
 
 
-def _cases(store: Path, manifest: Manifest, split: SplitName) -> tuple[PreparedCase, ...]:
-    patients = set(manifest.splits[split])
-    return tuple(
-        PreparedCase(record, store / "cases" / record.case)
-        for record in manifest.cases
-        if record.patient in patients
+def _with_truth(
+    store: Path, manifest: Manifest, side: str, patients: tuple[str, ...]
+) -> tuple[PreparedCase, ...]:
+    records = _records_with_truth(manifest, str(store), side, patients)
+    return tuple(PreparedCase(record, store / "cases" / record.case) for record in records)
+
+
+def _records_with_truth(
+    manifest: Manifest, where: str, side: str, patients: tuple[str, ...]
+) -> tuple[CaseRecord, ...]:
+    wanted = set(patients)
+    found = tuple(
+        record for record in manifest.cases if record.patient in wanted and record.has_truth
     )
-
-
-def _with_truth(store: Path, manifest: Manifest, split: SplitName) -> tuple[PreparedCase, ...]:
-    cases = tuple(case for case in _cases(store, manifest, split) if case.record.has_truth)
-    if not cases:
-        raise StoreError(f"The store {store} has no {split} case with a segmentation.")
-    return cases
+    if not found:
+        raise StoreError(f"The store {where} has no {side} case with a segmentation.")
+    return found
 
 
 def _open_array(path: Path, shape: tuple[int, ...]) -> np.ndarray:

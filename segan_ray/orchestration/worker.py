@@ -42,7 +42,7 @@ def train_worker(config: dict[str, Any]) -> None:
         torch.cuda.set_device(device)
     torch.set_num_threads(max(1, int(resources.cpus_per_worker)))
 
-    cases = open_for_tuning(Path(config["store"]))
+    cases = open_for_tuning(Path(config["store"]), experiment.data.fold)
     depth = halvings(experiment)
     state = new_state(experiment, device, synchronised=device.type == "cuda" and workers > 1)
     checkpoint = ray.train.get_checkpoint()

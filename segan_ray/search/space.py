@@ -201,6 +201,14 @@ class SearchSpace(_Frozen):
         drawn = self.parameters.get("training.epochs")
         return min(_ends(drawn)) if drawn else self.base_experiment().training.epochs
 
+    def folds(self) -> tuple[int | None, ...]:
+        """Return every fold of the store that a trial may ask for; None is its single split."""
+        drawn = self.parameters.get("data.fold")
+        if drawn is None:
+            return (self.base_experiment().data.fold,)
+        ends = _ends(drawn)
+        return ends if isinstance(drawn, ChoiceParameter) else (min(ends), max(ends))
+
     def base_experiment(self) -> Experiment:
         """Return the settings that stay the same in every trial."""
         return build(self._fixed(), f"space {self.name}, base")

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mlflow import MlflowClient
+
 from segan_ray.data.prepare import OnCase, ignore_case
 from segan_ray.data.store import PreparedCase, open_for_tuning, open_gate, read_manifest
 from segan_ray.errors import StoreError, SweepError
@@ -80,7 +82,7 @@ def promote(
         champion = {"version": str(held.version), **_champion_facts(held.tags)}
         verdict = _compare(
             home, record, candidate, held.tags, f"models:/segan/{held.version}",
-            cases or open_for_tuning(store).val, on_case,
+            cases or open_for_tuning(store, fold_of(client, candidate.mlflow_run)).val, on_case,
         )  # fmt: skip
     forced = force and verdict.verdict == "kept"
     if forced:
@@ -92,6 +94,12 @@ def promote(
             version = register(client, candidate.mlflow_run, tags)
         move_alias(client, alias, version)
     return Promotion(candidate, champion, verdict, optimistic, forced, dry_run, version)
+
+
+def fold_of(client: MlflowClient, run: str) -> int | None:
+    """Return the fold of the store that a run trained on, or None for the single split."""
+    fold = client.get_run(run).data.params.get("data.fold", "None")
+    return None if fold == "None" else int(fold)
 
 
 def _best_ended(record: SweepRecord) -> TrialRecord:

@@ -191,3 +191,32 @@ def test_debug_shows_where(tmp_path: Path) -> None:
     result = segan("prepare", "none", "store", "--debug", cwd=tmp_path)
     assert result.returncode == 1
     assert "Traceback" in result.stderr
+
+
+def test_a_fold_the_store_lacks_is_refused_before_ray_starts(store: Path, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    trained = segan("train", store, "--set", "data.fold=2", cwd=tmp_path, home=home)
+    refused(trained, "has no folds, data.fold is 2")
+    space = {**SPACE, "parameters": {"data.fold": {"type": "int", "low": 0, "high": 4}}}
+    (tmp_path / "space.yaml").write_text(yaml.safe_dump(space))
+    tuned = segan("tune", store, "--space", "space.yaml", cwd=tmp_path, home=home)
+    refused(tuned, "has no folds, data.fold is 0")
+    assert not home.exists()
+
+
+def test_prepare_with_folds_and_with_a_split_file(folder: Path, tmp_path: Path) -> None:
+    folds = segan("prepare", folder, "folds", "--folds", 3, "--json", cwd=tmp_path)
+    document = json.loads(folds.stdout)
+    assert document["folds"] == 3
+    split = tmp_path / "split.json"
+    split.write_text(json.dumps(document["splits"]))
+    own = segan("prepare", folder, "own", "--split-file", split, "--json", cwd=tmp_path)
+    assert json.loads(own.stdout)["splits"] == document["splits"]
+    both = segan("prepare", folder, "no", "--split-file", split, "--val", 0.2, cwd=tmp_path)
+    refused(both, "--val and --split-file: the file says who is where")
+
+
+def test_prepare_does_not_write_to_a_url(folder: Path, tmp_path: Path) -> None:
+    result = segan("prepare", folder, "s3://bucket/store", cwd=tmp_path)
+    refused(result, "s3://bucket/store: a store is made in a folder")
+    assert not (tmp_path / "s3:").exists()

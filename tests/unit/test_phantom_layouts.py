@@ -15,7 +15,7 @@ from hypothesis.extra.numpy import arrays
 
 from segan_ray.brats import CODE_2017_TO_2021
 from segan_ray.data import phantom as writer
-from segan_ray.data import prepare
+from segan_ray.data import prepare_case
 from segan_ray.data.cases import LAYOUTS, discover
 from segan_ray.data.phantom import PhantomCase, synthesize_patient, write_phantoms
 from segan_ray.data.phantom_layouts import PHANTOM_LAYOUTS
@@ -125,11 +125,11 @@ def test_a_case_is_prepared_once_from_the_same_files(
 ) -> None:
     write_phantoms(tmp_path / "data", cases=1, layout=name, spacing_mm=SPACING_MM)
     (case,) = discover(tmp_path / "data").cases
-    record = prepare.prepare_case(case, name, tmp_path / "work", PrepareSettings())
+    record = prepare_case.prepare_case(case, name, tmp_path / "work", PrepareSettings())
     assert (record.case, record.patient, record.grade) == (case.case, case.patient, case.grade)
     assert record.region_voxels["whole"] > 0
-    monkeypatch.setattr(prepare, "read_volume", None)
-    assert prepare.prepare_case(case, name, tmp_path / "work", PrepareSettings()) == record
+    monkeypatch.setattr(prepare_case, "read_volume", None)
+    assert prepare_case.prepare_case(case, name, tmp_path / "work", PrepareSettings()) == record
 
 
 def test_non_enhancing_tissue_is_told_from_necrosis_until_2015(tmp_path: Path) -> None:

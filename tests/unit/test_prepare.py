@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from segan_ray.brats import CODE_2017_TO_2021
-from segan_ray.data import prepare as module
+from segan_ray.data import prepare_case as module
+from segan_ray.data.arrays import correct_bias
 from segan_ray.data.cases import discover
 from segan_ray.data.prepare import bounding_box, normalise, prepare
 from segan_ray.data.splits import SplitSettings
@@ -24,7 +25,7 @@ from segan_ray.data.store import (
     open_test,
     read_manifest,
 )
-from segan_ray.data.volumes import read_volume
+from segan_ray.data.volumes import Volume, read_volume
 from segan_ray.errors import DataError, SplitError, StoreError
 
 
@@ -183,7 +184,7 @@ def test_an_impossible_split_is_refused_before_work(folder: Path, tmp_path: Path
         (lambda store: (store / "manifest.json").unlink(), "has no manifest.json"),
         (lambda store: (store / "manifest.json").write_text("{"), "cannot be read"),
         (lambda store: (store / "manifest.json").write_text('{"version": 99}'), "version 99"),
-        (lambda store: (store / "manifest.json").write_text('{"version": 1}'), "is damaged at"),
+        (lambda store: (store / "manifest.json").write_text('{"version": 2}'), "is damaged at"),
     ],
 )
 def test_what_is_no_store_is_not_taken_for_one(store: Path, tmp_path: Path, damage, words) -> None:
@@ -225,6 +226,75 @@ def test_patients_without_truth_train(folder: Path, tmp_path: Path) -> None:
     blind = {record.patient for record in manifest.cases if not record.has_truth}
     assert len(blind) == 3
     assert blind <= set(manifest.splits["train"])
+
+
+def test_a_killed_run_of_another_layout_or_setting_leaves_nothing_to_take(
+    folder: Path, tmp_path: Path
+) -> None:
+    case = discover(folder).cases[0]
+    first = module.prepare_case(case, "brats2021", tmp_path, PrepareSettings())
+    stamp = tmp_path / "cases" / case.case / "record.json"
+
+    def rewrites(layout: str, settings: PrepareSettings) -> bool:
+        before = stamp.stat().st_ino
+        module.prepare_case(case, layout, tmp_path, settings)
+        return stamp.stat().st_ino != before
+
+    assert not rewrites("brats2021", PrepareSettings())
+    assert rewrites("brats2020", PrepareSettings())
+    assert rewrites("brats2020", PrepareSettings(clip_low=1))
+    array = stamp.with_name("mask.npy")
+    array.write_bytes(array.read_bytes()[:-1])
+    assert rewrites("brats2020", PrepareSettings(clip_low=1))
+    assert module.prepare_case(case, "brats2021", tmp_path, PrepareSettings()) == first
+
+
+def test_arrays_are_what_numpy_would_save(tmp_path: Path) -> None:
+    array = np.arange(24, dtype=np.float16).reshape(2, 3, 4)
+    module._write_array(tmp_path / "ours.npy", array)
+    np.save(tmp_path / "theirs.npy", array)
+    assert (tmp_path / "ours.npy").read_bytes() == (tmp_path / "theirs.npy").read_bytes()
+
+
+@pytest.mark.parametrize("cut", [True, False])
+def test_a_store_with_a_hole_is_not_whole(folder: Path, tmp_path: Path, cut: bool) -> None:
+    record = make(folder, tmp_path / "store").cases[0]
+    path = tmp_path / "store" / "cases" / record.case / "image.npy"
+    if cut:
+        cut_in_half(path)
+    else:
+        path.unlink()
+    with pytest.raises(StoreError, match=r"image\.npy: is (cut short|missing)"):
+        make(folder, tmp_path / "store")
+
+
+def test_n4_takes_a_drift_of_brightness_out() -> None:
+    rng = np.random.default_rng(0)
+    brain = np.zeros((32, 32, 32), dtype=bool)
+    brain[4:-4, 4:-4, 4:-4] = True
+    tissue = np.where(np.indices(brain.shape).sum(axis=0) // 8 % 2, 400.0, 600.0)
+    tissue += rng.normal(0, 10, brain.shape)
+    drift = np.exp(np.linspace(-0.4, 0.4, 32))[:, None, None]
+    image = np.repeat((tissue * drift * brain)[None], 4, axis=0).astype(np.float32)
+    volume = Volume(image, None, np.diag([2.0, 2.0, 2.0, 1.0]))
+    corrected = correct_bias(volume, brain)
+    np.testing.assert_array_equal(corrected, correct_bias(volume, brain))
+    assert not corrected[:, ~brain].any()
+
+    def error(voxels: np.ndarray) -> float:
+        return float(np.std(np.log(voxels[brain] / tissue[brain])))
+
+    assert error(corrected[0]) < error(image[0]) / 3
+
+
+def test_n4_is_a_setting_of_the_store(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "correct_bias", lambda volume, brain: volume.image**2)
+    plain, n4 = make(folder, tmp_path / "a"), PrepareSettings(n4=True)
+    assert make(folder, tmp_path / "b", settings=n4).fingerprint != plain.fingerprint
+    with pytest.raises(StoreError, match="n4 is False, asked for True"):
+        make(folder, tmp_path / "a", settings=n4)
 
 
 def test_a_store_inside_its_data_can_be_prepared_again(folder: Path) -> None:

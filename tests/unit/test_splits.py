@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from segan_ray.data.splits import SPLITS, SplitSettings, split_patients, split_settings
+from segan_ray.data.splits import SPLITS, SplitSettings, split_folds, split_patients, split_settings
 from segan_ray.errors import SplitError
 
 GRADES = st.sampled_from(["HGG", "LGG", None])
@@ -42,6 +42,47 @@ def test_grades_are_held_in_proportion() -> None:
     for name in SPLITS:
         low = sum(patient.startswith("l") for patient in split[name])
         assert abs(low / len(split[name]) - 0.25) < 0.1
+
+
+@given(PATIENTS, st.integers(0, 5))
+def test_each_side_holds_each_grade_within_one_of_its_share(grades: dict, seed: int) -> None:
+    split = split_patients(grades, SplitSettings(seed=seed))
+    for grade in set(grades.values()):
+        share = sum(other == grade for other in grades.values()) / len(grades)
+        for patients in split.values():
+            held = sum(grades[patient] == grade for patient in patients)
+            assert abs(held - share * len(patients)) < 1
+
+
+@given(PATIENTS, st.integers(2, 8), st.integers(0, 5))
+def test_folds_partition_the_patients(grades: dict, count: int, seed: int) -> None:
+    folds = split_folds(grades, count, seed)
+    assert len(folds) == count
+    assert sorted(patient for fold in folds for patient in fold.val) == sorted(grades)
+    for fold in folds:
+        assert sorted([*fold.train, *fold.val]) == sorted(grades)
+        assert fold.train
+        assert fold.val
+    for grade in set(grades.values()):
+        held = [sum(grades[patient] == grade for patient in fold.val) for fold in folds]
+        assert max(held) - min(held) <= 1
+
+
+@given(PATIENTS, st.randoms())
+def test_the_order_of_patients_does_not_matter_to_folds(grades: dict, random) -> None:
+    shuffled = list(grades.items())
+    random.shuffle(shuffled)
+    assert split_folds(dict(shuffled), 3, 0) == split_folds(grades, 3, 0)
+
+
+def test_more_folds_than_patients() -> None:
+    with pytest.raises(SplitError, match=r"expected at least 5 patients .* found 2"):
+        split_folds({"a": None, "b": "HGG"}, 5, 0)
+
+
+def test_a_single_fold_is_no_fold() -> None:
+    with pytest.raises(SplitError, match="--folds 1: expected 2 or more"):
+        split_settings(val=0.1, gate=0.1, test=0.1, seed=0, folds=1)
 
 
 def test_no_gate_is_possible() -> None:

@@ -1,0 +1,65 @@
+"""Locks between processes of one machine: a file that one may hold alone, or many together.
+
+The kernel lets go when the holder dies, however it dies, so there is no stale lock.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import platform
+import time
+from pathlib import Path
+from typing import Final
+
+POLL_S: Final = 0.05
+
+
+def acquire(path: Path, *, shared: bool = False, wait_s: float = 0) -> int | None:
+    """Lock the file ``path`` and return a handle that ``release`` takes, or None if others have it.
+
+    ``wait_s`` is for how long to try. Several processes may hold it ``shared``; otherwise one
+    alone, whose process id the file then says. A lock is held by handle, not by process.
+    """
+    deadline = time.monotonic() + wait_s
+    while True:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        try:
+            fcntl.flock(handle, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(handle)
+            if time.monotonic() >= deadline:
+                return None
+            time.sleep(POLL_S)
+            continue
+        except OSError:
+            os.close(handle)
+            raise
+        if not _is_still(path, handle):
+            os.close(handle)
+            continue
+        if not shared:
+            os.truncate(handle, 0)
+            os.pwrite(handle, f"process {os.getpid()} on {platform.node()}".encode(), 0)
+        return handle
+
+
+def release(handle: int) -> None:
+    """Let go of a lock."""
+    os.close(handle)
+
+
+def holder(path: Path) -> str:
+    """Return who holds ``path`` alone, or did so last: ``process 17 on node3``."""
+    try:
+        return path.read_text(encoding="utf-8") or "another process"
+    except OSError:
+        return "another process"
+
+
+def _is_still(path: Path, handle: int) -> bool:
+    """Tell whether ``path`` is the file of ``handle``: its folder may have been renamed."""
+    try:
+        return os.path.samestat(path.stat(), os.fstat(handle))
+    except FileNotFoundError:
+        return False

@@ -1,0 +1,142 @@
+"""Split files: somebody's own division of the patients, checked before anything is done.
+
+A YAML or JSON file names patients or cases for ``train``, ``val``, ``test`` and, if there is
+one, ``gate``. A case stands for its patient: all time points go where one of them is named.
+Every patient must be placed; nobody is put anywhere in silence.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from segan_ray.data.cases import Case
+from segan_ray.data.splits import SPLITS, SplitName
+from segan_ray.errors import SplitError, nearest
+
+
+@dataclass(frozen=True)
+class SplitFile:
+    """What a split file says: names of patients or cases for each side, not yet checked."""
+
+    path: Path
+    sides: Mapping[SplitName, tuple[str, ...]]
+
+
+@dataclass(frozen=True)
+class Placement:
+    """On which side each patient is, by a split file."""
+
+    path: Path
+    sides: Mapping[str, SplitName]
+
+    @property
+    def digest(self) -> str:
+        """16 hex digits of who is where, however the file writes it."""
+        text = json.dumps(self.sides, sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def read_split_file(path: Path) -> SplitFile:
+    """Read a split file.
+
+    Raises:
+        SplitError: if it cannot be read, or is not lists of names for known sides.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise SplitError(f"{path}: no such split file.") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise SplitError(f"{path}: cannot be read ({error}).") from None
+    except (yaml.YAMLError, ValueError) as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f" at line {mark.line + 1}" if mark else ""
+        raise SplitError(f"{path}: is neither YAML nor JSON{line}.") from None
+    if not isinstance(content, dict):
+        raise SplitError(f"{path}: expected lists of patients for {', '.join(SPLITS)}.")
+    for name in content:
+        if name not in SPLITS:
+            hint = nearest(str(name), SPLITS)
+            raise SplitError(f"{path}: unknown side '{name}'.{hint} Known: {', '.join(SPLITS)}.")
+    sides = {name: _names(path, name, content.get(name)) for name in SPLITS}
+    empty = [name for name in SPLITS if name != "gate" and not sides[name]]
+    if empty:
+        raise SplitError(
+            f"{path}: {empty[0]} has no patient. Only gate may be empty: promotion then judges "
+            "on the val patients."
+        )
+    return SplitFile(path, sides)
+
+
+def _names(path: Path, side: str, listed: Any) -> tuple[str, ...]:
+    if listed is None:
+        return ()
+    if not isinstance(listed, list):
+        raise SplitError(f"{path}: {side} is no list. Write it as {side}: [patient, patient].")
+    for name in listed:
+        if not isinstance(name, str):
+            raise SplitError(f"{path}: {side} holds {name!r}; expected a name, in quotes.")
+    return tuple(listed)
+
+
+def place(file: SplitFile, cases: Sequence[Case]) -> Placement:
+    """Return where ``file`` puts the patients of ``cases``: of all cases found, bad ones too.
+
+    Raises:
+        SplitError: for a name nobody has, a patient on two sides or on none, or one without
+            any segmentation outside train.
+    """
+    patients = {case.case: case.patient for case in cases}
+    patients |= {case.patient: case.patient for case in cases}
+    sides: dict[str, SplitName] = {}
+    named_as: dict[str, str] = {}
+    for side, names in file.sides.items():
+        for name in names:
+            if name not in patients:
+                raise SplitError(
+                    f"{file.path}: {side} names '{name}', no patient or case of the data."
+                    f"{nearest(name, patients)}"
+                )
+            patient = patients[name]
+            if sides.setdefault(patient, side) != side:
+                raise SplitError(_twice(file.path, patient, named_as[patient], name, sides, side))
+            named_as.setdefault(patient, name)
+    _refuse_left_out(file.path, sorted({*patients.values()} - {*sides}))
+    _refuse_blind(file.path, sides, {case.patient for case in cases if case.label})
+    return Placement(file.path, sides)
+
+
+def _twice(
+    path: Path, patient: str, first: str, second: str, sides: Mapping[str, str], side: str
+) -> str:
+    if first == second:
+        return f"{path}: '{first}' is in {sides[patient]} and in {side}. Keep one of them."
+    return (
+        f"{path}: '{first}' is in {sides[patient]}, '{second}' in {side}, and both are of patient "
+        f"{patient}. All cases of a patient must be on one side."
+    )
+
+
+def _refuse_left_out(path: Path, missing: Sequence[str]) -> None:
+    if missing:
+        more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
+        raise SplitError(
+            f"{path}: {len(missing)} patients are on no side: {', '.join(missing[:5])}{more}.\n"
+            "Place every patient; those you do not want belong in another folder."
+        )
+
+
+def _refuse_blind(path: Path, sides: Mapping[str, str], seen: set[str]) -> None:
+    blind = sorted(name for name, side in sides.items() if side != "train" and name not in seen)
+    if blind:
+        raise SplitError(
+            f"{path}: patient {blind[0]} is in {sides[blind[0]]} but has no segmentation to be "
+            "judged by. Put it to train."
+        )
