@@ -32,7 +32,10 @@ HomeFolder = Annotated[
         help="Where records live unless configured otherwise (default ./segan-ray-home).",
     ),
 ]
-Store = Annotated[Path, typer.Argument(help="A prepared store.", metavar="STORE")]
+Store = Annotated[
+    str,
+    typer.Argument(help="A prepared store: a folder, or a URL such as s3://…", metavar="STORE"),
+]
 NewStore = Annotated[
     Path,
     typer.Argument(help="The folder of the store to make.", metavar="STORE", parser=local_folder),

@@ -117,16 +117,17 @@ def _now() -> str:
     return datetime.now().strftime("%Y%m%d-%H%M%S")
 
 
-def _card(store: Path, folds: Sequence[int | None]) -> StoreCard:
+def _card(store: str, folds: Sequence[int | None]) -> StoreCard:
     """Return what runs say of the store, once it is sure that every fold can be trained on."""
-    from segan_ray.data.store import check_tunable, read_manifest
+    from segan_ray.data.places import absolute, manifest_at
+    from segan_ray.data.store import check_tunable
     from segan_ray.tracking.card import StoreCard
 
-    manifest = read_manifest(store)
+    manifest = manifest_at(store)
     for fold in folds:
-        check_tunable(manifest, str(store), fold)
+        check_tunable(manifest, store, fold)
     patients: dict[str, int] = {split: len(members) for split, members in manifest.splits.items()}
-    return StoreCard(store.resolve(), manifest.fingerprint, patients)
+    return StoreCard(absolute(store), manifest.fingerprint, patients)
 
 
 def _narrator(what: str) -> OnEvent:

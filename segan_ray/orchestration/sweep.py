@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from segan_ray.config import Experiment
+from segan_ray.data.places import absolute
 from segan_ray.errors import SweepError
 from segan_ray.home import Home
 from segan_ray.orchestration.progress import OnEvent
@@ -52,7 +53,7 @@ def run_sweep(
     space: SearchSpace,
     space_text: str,
     name: str,
-    store: Path,
+    store: str | Path,
     card: StoreCard,
     home: Home,
     *,
@@ -111,7 +112,7 @@ def run_sweep(
 def run_single(
     experiment: Experiment,
     name: str,
-    store: Path,
+    store: str | Path,
     card: StoreCard,
     home: Home,
     *,
@@ -154,7 +155,7 @@ def trial_config(
     trial: str,
     experiment: Experiment,
     params: dict[str, Any],
-    store: Path,
+    store: str | Path,
     home: Home,
     name: str,
     space: SearchSpace | None,
@@ -164,7 +165,7 @@ def trial_config(
         "trial": trial,
         "experiment": experiment.model_dump(mode="json"),
         "params": params,
-        "store": str(store.resolve()),
+        "store": absolute(store),
         "checkpoints": str(home.sweeps / name / "checkpoints"),
         "metric": space.objective.metric if space else SCORE,
         "mode": space.objective.mode if space else "max",

@@ -15,7 +15,7 @@ from ray.tune.integration.ray_train import TuneReportCallback
 def run_trial(config: dict[str, Any]) -> None:
     """Train one trial's experiment to its end.
 
-    ``config`` holds the trial's name, the nested experiment, the store's path, the folder
+    ``config`` holds the trial's name, the nested experiment, where the store is, the folder
     checkpoints go to, and the objective that tells the best of them.
     """
     from ray.train.torch import TorchTrainer

@@ -16,6 +16,7 @@ from ray.train.torch import get_device
 from torch import nn
 
 from segan_ray.config import build
+from segan_ray.data.cache import local_store
 from segan_ray.data.slices import fitting_crop, slice_source
 from segan_ray.data.store import open_for_tuning
 from segan_ray.evaluation.overlays import draw_overlay
@@ -42,7 +43,7 @@ def train_worker(config: dict[str, Any]) -> None:
         torch.cuda.set_device(device)
     torch.set_num_threads(max(1, int(resources.cpus_per_worker)))
 
-    cases = open_for_tuning(Path(config["store"]), experiment.data.fold)
+    cases = open_for_tuning(local_store(config["store"]), experiment.data.fold)
     depth = halvings(experiment)
     state = new_state(experiment, device, synchronised=device.type == "cuda" and workers > 1)
     checkpoint = ray.train.get_checkpoint()

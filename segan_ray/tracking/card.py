@@ -9,8 +9,8 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class StoreCard:
-    """Where the store is, its fingerprint, and how many patients each split has."""
+    """Where the store is, a folder or URL; its fingerprint; how many patients each split has."""
 
-    path: Path
+    path: str | Path
     fingerprint: str
     patients: Mapping[str, int]

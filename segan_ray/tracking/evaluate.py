@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import torch
 
+from segan_ray.data.cache import local_store
 from segan_ray.data.prepare import OnCase, ignore_case
 from segan_ray.data.store import PreparedCase, open_for_tuning, open_test, read_manifest
 from segan_ray.evaluation.overlays import draw_overlay
@@ -29,7 +30,7 @@ DOCUMENT: Final = "evaluation.json"
 def evaluate(
     home: Home,
     model: str,
-    store: Path,
+    store: str | Path,
     *,
     references: Mapping[str, str],
     on_case: OnCase = ignore_case,
@@ -42,14 +43,15 @@ def evaluate(
     Raises:
         StoreError, RegistryError, CheckpointError: for what cannot be found or read.
     """
-    cases = open_test(store)
-    manifest = read_manifest(store)
+    folder = local_store(str(store))
+    cases = open_test(folder)
+    manifest = read_manifest(folder)
     with fetched(home, model) as found:
         scores = score_cases(checkpoint_predictor(found.folder), cases, on_case)
         document = evaluation_document(model, "test", scores)
         document["store"] = manifest.fingerprint
         document["references"] = {
-            name: summarise(_score_reference(home, reference, store, cases, on_case))
+            name: summarise(_score_reference(home, reference, folder, cases, on_case))
             for name, reference in references.items()
         }
         _record(home, found, manifest.fingerprint, document, scores, cases)

@@ -10,6 +10,7 @@ from typing import Any
 
 from mlflow import MlflowClient
 
+from segan_ray.data.cache import local_store
 from segan_ray.data.prepare import OnCase, ignore_case
 from segan_ray.data.store import PreparedCase, open_for_tuning, open_gate, read_manifest
 from segan_ray.errors import StoreError, SweepError
@@ -21,7 +22,7 @@ from segan_ray.search.ranking import SweepRecord, TrialRecord
 from segan_ray.tracking import client as names
 from segan_ray.tracking.client import connect
 from segan_ray.tracking.registry import check_alias, fetched, find_alias, move_alias, register
-from segan_ray.tracking.sweeps import read_sweep, store_path
+from segan_ray.tracking.sweeps import read_sweep, store_place
 
 
 @dataclass(frozen=True)
@@ -80,10 +81,14 @@ def promote(
         verdict = first_champion()
     else:
         champion = {"version": str(held.version), **_champion_facts(held.tags)}
-        verdict = _compare(
-            home, record, candidate, held.tags, f"models:/segan/{held.version}",
-            cases or open_for_tuning(store, fold_of(client, candidate.mlflow_run)).val, on_case,
-        )  # fmt: skip
+        fold = fold_of(client, candidate.mlflow_run)
+        if optimistic and fold_of(client, str(held.run_id)) != fold:
+            verdict = _other_fold(fold)
+        else:
+            verdict = _compare(
+                home, record, candidate, held.tags, f"models:/segan/{held.version}",
+                cases or open_for_tuning(store, fold).val, on_case,
+            )  # fmt: skip
     forced = force and verdict.verdict == "kept"
     if forced:
         verdict = Verdict("promoted", f"Forced. {verdict.reason}", verdict.difference)
@@ -111,19 +116,29 @@ def _best_ended(record: SweepRecord) -> TrialRecord:
 
 
 def sweep_store(home: Home, record: SweepRecord) -> Path:
-    """Return the store a sweep was trained on.
+    """Return the store a sweep was trained on, as a folder of this machine.
 
     Raises:
         StoreError: if it is not where it was, or is not what it was.
     """
-    store = store_path(home, record.sweep)
+    where = store_place(home, record.sweep)
+    store = local_store(where)
     found = read_manifest(store).fingerprint
     if found != record.store:
         raise StoreError(
-            f"The store {store} has fingerprint {found}; the sweep '{record.sweep}' was trained "
+            f"The store {where} has fingerprint {found}; the sweep '{record.sweep}' was trained "
             f"on {record.store}. Restore that store."
         )
     return store
+
+
+def _other_fold(fold: int | None) -> Verdict:
+    ours = "the single split" if fold is None else f"fold {fold}"
+    return Verdict(
+        "kept",
+        "The store has no gate, so models are judged on the patients that chose them; the "
+        f"champion was not trained on {ours}, so it may have trained on those patients.",
+    )
 
 
 def _compare(

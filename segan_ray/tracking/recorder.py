@@ -25,6 +25,7 @@ from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunT
 from mlflow.exceptions import MlflowException
 
 from segan_ray.config import Experiment, flatten
+from segan_ray.data.places import absolute, is_url, place_name
 from segan_ray.home import Home
 from segan_ray.search.ranking import Mode, TrialStatus
 from segan_ray.tracking import client as names
@@ -180,11 +181,12 @@ class Recorder:
 
 
 def _dataset(store: StoreCard) -> DatasetInput:
+    where = absolute(store.path)
     dataset = Dataset(
-        name=store.path.name,
+        name=place_name(where),
         digest=store.fingerprint,
-        source_type="local",
-        source=json.dumps({"uri": str(store.path)}),
+        source_type=where.partition("://")[0] if is_url(where) else "local",
+        source=json.dumps({"uri": where}),
         profile=json.dumps({f"{split}_patients": n for split, n in store.patients.items()}),
     )
     return DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])

@@ -9,12 +9,13 @@ from pathlib import Path
 import mlflow
 from mlflow.exceptions import MlflowException
 
+from segan_ray.data.places import place_name
 from segan_ray.evaluation.report import SweepReport
 from segan_ray.home import Home
 from segan_ray.search.ranking import SweepRecord
 from segan_ray.tracking.client import connect, version_tags
 from segan_ray.tracking.evaluate import latest_evaluation
-from segan_ray.tracking.sweeps import histories, read_space, read_sweep, store_path
+from segan_ray.tracking.sweeps import histories, read_space, read_sweep, store_place
 
 
 def collect_report(home: Home, sweep: str) -> SweepReport:
@@ -45,7 +46,7 @@ def _overlay(home: Home, record: SweepRecord) -> bytes | None:
 
 
 def _provenance(home: Home, record: SweepRecord) -> dict[str, str]:
-    store = store_path(home, record.sweep)
+    store = place_name(store_place(home, record.sweep))
     tags = {}
     if record.best is not None:
         tags = connect(home).get_run(record.best.mlflow_run).data.tags
@@ -54,9 +55,8 @@ def _provenance(home: Home, record: SweepRecord) -> dict[str, str]:
         for name, now in version_tags().items()
     }
     return {
-        "Store": f"{store.name}, fingerprint {record.store}",
+        "Store": f"{store}, fingerprint {record.store}",
         "Versions": ", ".join(f"{name} {number}" for name, number in versions.items()),
         "Commit": tags.get("mlflow.source.git.commit", "not a git checkout"),
-        "To reproduce": f"segan-ray tune {store.name} --space space.yaml "
-        f"--trials {len(record.trials)}",
+        "To reproduce": f"segan-ray tune {store} --space space.yaml --trials {len(record.trials)}",
     }

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any, cast
 
 import mlflow
@@ -100,11 +99,11 @@ def _trial(run: Run) -> TrialRecord:
     )
 
 
-def store_path(home: Home, name: str) -> Path:
-    """Return where the store of a sweep was when it was trained."""
+def store_place(home: Home, name: str) -> str:
+    """Return where the store of a sweep was when it was trained: a folder or URL."""
     _, parent = _parent(home, name)
     inputs = parent.inputs.dataset_inputs if parent.inputs else []
     if not inputs:
         raise SweepError(f"The sweep '{name}' has no record of its store.")
     dataset = inputs[0].dataset
-    return Path(json.loads(dataset.source)["uri"])
+    return str(json.loads(dataset.source)["uri"])

@@ -1,0 +1,89 @@
+"""Where a store may be: a local folder, or a URL that fsspec reads (s3://…, file://…).
+
+A place is a ``str`` wherever it travels, for ``Path`` would fold the slashes of a URL.
+Credentials and endpoints are fsspec's: its configuration files, ``FSSPEC_S3_…`` or what the
+service itself reads from the environment.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from segan_ray.data.manifest import MANIFEST, Manifest, fingerprint, parse_manifest, read_manifest
+from segan_ray.errors import StoreError
+
+
+def is_url(where: str | Path) -> bool:
+    """Tell a URL from a folder."""
+    return "://" in str(where)
+
+
+def absolute(where: str | Path) -> str:
+    """Return a place that means the same in every working directory."""
+    return str(where).rstrip("/") if is_url(where) else str(Path(where).resolve())
+
+
+def place_name(where: str | Path) -> str:
+    """Return the last part of a place."""
+    return absolute(where).rpartition("/")[2]
+
+
+def open_place(url: str) -> tuple[Any, str]:
+    """Return the fsspec file system of ``url`` and the path in it.
+
+    Raises:
+        StoreError: if nothing here reads such URLs.
+    """
+    import fsspec
+
+    scheme = url.partition("://")[0]
+    try:
+        system, path = fsspec.core.url_to_fs(url.rstrip("/"))
+    except ImportError as error:
+        extra = "pip install 'segan-ray[s3]'" if scheme == "s3" else str(error)
+        raise StoreError(f"{url}: nothing is installed that reads {scheme}://. {extra}") from None
+    except ValueError as error:
+        raise StoreError(f"{url}: cannot be opened ({error}).") from None
+    return system, str(path)
+
+
+def manifest_at(where: str) -> Manifest:
+    """Read and check the manifest of the store at ``where``, and nothing else of it.
+
+    Raises:
+        StoreError: if there is no store, it is damaged, cannot be reached or of another version.
+    """
+    return read_manifest(Path(where)) if not is_url(where) else fetch_manifest(where)[0]
+
+
+def fetch_manifest(url: str) -> tuple[Manifest, bytes]:
+    """Return the manifest of the store at ``url``, checked against its fingerprint, and its text.
+
+    Raises:
+        StoreError: as ``manifest_at``.
+    """
+    system, path = open_place(url)
+    try:
+        text: bytes = system.cat_file(f"{path}/{MANIFEST}")
+    except FileNotFoundError:
+        raise StoreError(
+            f"{url} is not a prepared store: it has no {MANIFEST}. Copy a folder that "
+            "segan-ray prepare made there, the manifest last."
+        ) from None
+    except Exception as error:  # every file system has errors of its own
+        raise StoreError(f"{url}/{MANIFEST}: cannot be read ({_first_line(error)}).") from None
+    manifest = parse_manifest(text, f"{url}/{MANIFEST}")
+    found = fingerprint(
+        manifest.layout, manifest.settings, manifest.cases, manifest.splits, manifest.folds
+    )
+    if found != manifest.fingerprint:
+        raise StoreError(
+            f"{url}/{MANIFEST}: was changed after the store was made (its content has fingerprint "
+            f"{found}, it says {manifest.fingerprint}). Copy the store there again."
+        )
+    return manifest, text
+
+
+def _first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".splitlines()[0]
