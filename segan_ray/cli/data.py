@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,10 +15,9 @@ from segan_ray.cli.options import Json, NewStore
 from segan_ray.errors import SplitError
 
 if TYPE_CHECKING:
-    from segan_ray.data.manifest import Manifest
-
-if TYPE_CHECKING:
     from segan_ray.data.folder_report import FolderReport
+    from segan_ray.data.manifest import Manifest
+    from segan_ray.data.prepare import Outcomes
 
 Data = Annotated[Path, typer.Argument(help="A folder of BRATS cases.", metavar="DATA")]
 Layout = Annotated[
@@ -135,7 +136,11 @@ def prepare(
     workers: Workers = CORES,
     as_json: Json = False,
 ) -> None:
-    """Turn a BRATS folder into a store for training: cropped, normalised, split by patient."""
+    """Turn a BRATS folder into a store for training: cropped, normalised, split by patient.
+
+    With RAY_ADDRESS set, cases are prepared as tasks of that cluster, whose nodes must see DATA
+    and STORE at the same paths.
+    """
     from segan_ray.data.cases import discover
     from segan_ray.data.prepare import prepare as make_store
     from segan_ray.data.split_file import read_split_file
@@ -146,8 +151,12 @@ def prepare(
     if split_file is not None:
         _refuse_shares(context)
     own_split = read_split_file(split_file) if split_file else None
-    discovery = discover(data, layout)
-    with show.progress("Preparing cases", len(discovery.cases)) as done:
+    # Tasks of a cluster run in folders of their own.
+    discovery = discover(data.resolve() if os.environ.get("RAY_ADDRESS") else data, layout)
+    with (
+        _where_cases_are_prepared() as outcomes,
+        show.progress("Preparing cases", len(discovery.cases)) as done,
+    ):
         manifest = make_store(
             discovery,
             store,
@@ -156,9 +165,22 @@ def prepare(
             split_file=own_split,
             skip_bad=skip_bad,
             workers=workers,
+            outcomes=outcomes,
             on_case=done,
         )
     _show_store(store, manifest, as_json=as_json)
+
+
+@contextmanager
+def _where_cases_are_prepared() -> Iterator[Outcomes | None]:
+    """Yield how the cluster of RAY_ADDRESS prepares cases, or None for processes here."""
+    if not os.environ.get("RAY_ADDRESS"):
+        yield None
+        return
+    from segan_ray.orchestration.preparation import outcomes_on_ray, ray_session
+
+    with ray_session():
+        yield outcomes_on_ray
 
 
 def _refuse_shares(context: typer.Context) -> None:

@@ -46,6 +46,12 @@ __all__ = [
 ]  # fmt: skip
 
 OnCase = Callable[[str], None]
+Outcomes = Callable[
+    [Layout, Sequence[Case], Path, PrepareSettings],
+    Generator[tuple[Case, Callable[[], CaseRecord]]],
+]
+"""Prepares cases, in whatever order and wherever: yields each with what gives its record."""
+
 LOCK: Final = ".lock"
 WRITERS: Final = ".writers"
 WRITERS_GONE_S: Final = 60.0
@@ -64,11 +70,13 @@ def prepare(
     split_file: SplitFile | None = None,
     skip_bad: bool = False,
     workers: int = 1,
+    outcomes: Outcomes | None = None,
     on_case: OnCase = ignore_case,
 ) -> Manifest:
     """Make ``store`` from the cases of ``discovery``, or return it if it is made already.
 
-    ``split_file`` places the patients in place of the shares in ``split_settings``. ``on_case``
+    ``split_file`` places the patients in place of the shares in ``split_settings``. Cases are
+    prepared by ``workers`` processes here, or by ``outcomes`` where that is given. ``on_case``
     is called with the name of each case as it is done.
 
     Raises:
@@ -81,6 +89,7 @@ def prepare(
     bad = {name: problems[0] for name, problems in header_problems.items() if problems}
     _refuse_bad(discovery, bad, skip_bad)
     good = tuple(case for case in discovery.cases if case.case not in bad)
+    outcomes = outcomes or partial(_outcomes, workers=workers)
     placement = place(split_file, discovery.cases) if split_file else None
     refuse_impossible_split(good, split_settings, placement)
 
@@ -88,9 +97,8 @@ def prepare(
         work = store.resolve().with_name(f"{store.resolve().name}.preparing")
         with _alone(work, store):
             if not _is_made(store):  # another run may have sealed it before we held the lock
-                records, worse = _prepare_cases(
-                    discovery.layout, good, work, settings, workers, on_case
-                )
+                with closing(outcomes(discovery.layout, good, work, settings)) as prepared:
+                    records, worse = _collect(prepared, work, on_case)
                 bad |= worse
                 _refuse_bad(discovery, bad, skip_bad)
                 skipped = _skipped(discovery, bad, worse)
@@ -215,34 +223,33 @@ def _refuse_holes(store: Path, manifest: Manifest) -> None:
                 )
 
 
-def _prepare_cases(
-    layout: Layout,
-    cases: Sequence[Case],
-    work: Path,
-    settings: PrepareSettings,
-    workers: int,
-    on_case: OnCase,
+def _collect(
+    prepared: Iterable[tuple[Case, Callable[[], CaseRecord]]], work: Path, on_case: OnCase
 ) -> tuple[tuple[CaseRecord, ...], dict[str, str]]:
     """Return the records of the good cases, by name, and what is wrong with the others."""
     records: dict[str, CaseRecord] = {}
     bad: dict[str, str] = {}
-    with closing(_outcomes(layout, cases, work, settings, workers)) as outcomes:
-        for case, outcome in outcomes:
-            try:
-                records[case.case] = outcome()
-            except CaseError as error:
-                bad[case.case] = str(error).removeprefix(f"Case {case.case}: ")
-            except BrokenProcessPool:
-                raise StoreError(
-                    f"{work}: a process that prepared cases was killed, most often for lack of "
-                    "memory.\nRun the same with fewer --workers: finished cases are kept."
-                ) from None
-            on_case(case.case)
+    for case, outcome in prepared:
+        try:
+            records[case.case] = outcome()
+        except CaseError as error:
+            bad[case.case] = str(error).removeprefix(f"Case {case.case}: ")
+        except BrokenProcessPool:
+            raise StoreError(
+                f"{work}: a process that prepared cases was killed, most often for lack of "
+                "memory.\nRun the same with fewer --workers: finished cases are kept."
+            ) from None
+        on_case(case.case)
     return tuple(records[name] for name in sorted(records)), dict(sorted(bad.items()))
 
 
 def _outcomes(
-    layout: Layout, cases: Sequence[Case], work: Path, settings: PrepareSettings, workers: int
+    layout: Layout,
+    cases: Sequence[Case],
+    work: Path,
+    settings: PrepareSettings,
+    *,
+    workers: int,
 ) -> Generator[tuple[Case, Callable[[], CaseRecord]]]:
     if workers == 1:
         for case in cases:
@@ -260,6 +267,22 @@ def _outcomes(
     finally:
         # After an error there is no sense in cases that nobody started yet.
         pool.shutdown(cancel_futures=True)
+
+
+@contextmanager
+def keep_writing(work: Path) -> Iterator[None]:
+    """Hold a share of the run's lock, so that no other run begins while this process writes.
+
+    Raises:
+        StoreError: if another run is just beginning.
+    """
+    handle = acquire(work / WRITERS, shared=True, wait_s=WRITERS_GONE_S)
+    if handle is None:
+        raise StoreError(f"{work}: another run has taken it over. Start again.")
+    try:
+        yield
+    finally:
+        release(handle)
 
 
 def _join_run(work: Path) -> None:
