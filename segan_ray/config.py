@@ -116,15 +116,26 @@ class TrainingSettings(Settings):
 
 
 class DataSettings(Settings):
-    """How slices are drawn: the share that bears tumour (null: as they come), and flips.
+    """How slices are drawn, and changed as they are learned from.
 
+    ``tumour_fraction`` is the share that bears tumour (null: as they come). ``neighbours`` is
+    how many slices above, and as many below, the segmentor sees beside each. Slices are
+    mirrored half the time with ``flip``, turned by up to ``rotation_deg`` either way and made
+    larger or smaller by up to the fraction ``scaling``. ``intensity`` changes the gain of each
+    modality by up to that fraction and shifts it by up to as many standard deviations; ``bias``
+    multiplies it by a smooth field between exp(-bias) and exp(bias). At 0 they do nothing.
     ``fold`` counts from 0 and says which fold of the store trains and validates; null is its
     single split.
     """
 
     tumour_fraction: Fraction | None = 0.8
+    neighbours: Annotated[int, Field(ge=0, le=8)] = 0
     flip: bool = True
     fold: Annotated[int, Field(ge=0)] | None = None
+    rotation_deg: Annotated[float, Field(ge=0, le=180)] = 0.0
+    scaling: Annotated[float, Field(ge=0, le=0.5)] = 0.0
+    intensity: Fraction = 0.0
+    bias: Fraction = 0.0
 
 
 class ResourceSettings(Settings):

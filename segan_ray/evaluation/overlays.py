@@ -30,6 +30,7 @@ def draw_overlay(
     halvings: int,
     brain_mask: bool,
     device: torch.device,
+    neighbours: int = 0,
 ) -> Image.Image:
     """Return a picture of the first cases' fullest slices: truth beside prediction.
 
@@ -45,6 +46,7 @@ def draw_overlay(
             slice(position, position + 1),
             halvings=halvings,
             brain_mask=brain_mask,
+            neighbours=neighbours,
             device=device,
         )
         rows.append(_row(case, position, predicted[:, 0]))

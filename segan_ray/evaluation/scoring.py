@@ -34,6 +34,7 @@ def checkpoint_predictor(folder: Path, device: torch.device | None = None) -> Pr
         case,
         halvings=halvings(experiment),
         brain_mask=experiment.training.brain_mask,
+        neighbours=experiment.data.neighbours,
         device=device,
     )
 

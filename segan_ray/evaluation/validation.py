@@ -38,6 +38,7 @@ def validate(
     halvings: int,
     brain_mask: bool,
     device: torch.device,
+    neighbours: int = 0,
     rank: int = 0,
     workers: int = 1,
     gather: Gather = lambda mine: [mine],
@@ -50,7 +51,12 @@ def validate(
     mine = []
     for case in cases[rank::workers]:
         predicted = predict_box(
-            segmentor, case, halvings=halvings, brain_mask=brain_mask, device=device
+            segmentor,
+            case,
+            halvings=halvings,
+            brain_mask=brain_mask,
+            neighbours=neighbours,
+            device=device,
         )
         mine.append(_score(predicted, case, brain_mask))
     rows = [row for shared in gather(mine) for row in shared]

@@ -15,15 +15,17 @@ from segan_ray.models.segmentor import Segmentor, SegmentorBank
 
 
 def build_segmentor(experiment: Experiment) -> nn.Module:
-    """Return the network that maps slices to region probabilities."""
+    """Return the network that maps slices, with their neighbours, to region probabilities."""
     settings = experiment.segmentor
+    channels = len(MODALITIES) * (2 * experiment.data.neighbours + 1)
     if experiment.variant == "unet":
         from segan_ray.models.unet import build_unet
 
         return build_unet(
-            len(MODALITIES), len(REGIONS), depth=settings.depth, base_width=settings.base_width
+            channels, len(REGIONS), depth=settings.depth, base_width=settings.base_width
         )
-    return _segan_segmentor(Segmentor if experiment.variant == "s1-3c" else SegmentorBank, settings)
+    kind = Segmentor if experiment.variant == "s1-3c" else SegmentorBank
+    return _segan_segmentor(kind, channels, settings)
 
 
 def build_critic(experiment: Experiment) -> CriticBank | None:
@@ -90,10 +92,10 @@ def _multiplies_bfloat16(device: torch.device) -> bool:
 
 
 def _segan_segmentor(
-    kind: type[Segmentor | SegmentorBank], settings: SegmentorSettings
+    kind: type[Segmentor | SegmentorBank], channels: int, settings: SegmentorSettings
 ) -> Segmentor | SegmentorBank:
     return kind(
-        len(MODALITIES),
+        channels,
         len(REGIONS),
         depth=settings.depth,
         base_width=settings.base_width,

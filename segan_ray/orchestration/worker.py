@@ -58,6 +58,7 @@ def train_worker(config: dict[str, Any]) -> None:
             cases.val,
             halvings=depth,
             brain_mask=experiment.training.brain_mask,
+            neighbours=experiment.data.neighbours,
             device=device,
             rank=rank,
             workers=workers,
@@ -86,6 +87,7 @@ def train_worker(config: dict[str, Any]) -> None:
                     cases.val,
                     halvings=depth,
                     brain_mask=experiment.training.brain_mask,
+                    neighbours=experiment.data.neighbours,
                     device=device,
                 ).save(path / OVERLAY, optimize=True)
             ray.train.report(metrics, checkpoint=ray.train.Checkpoint.from_directory(folder))

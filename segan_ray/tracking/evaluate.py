@@ -103,6 +103,7 @@ def _picture(folder: Path, cases: tuple[PreparedCase, ...]) -> Any:
         cases,
         halvings=halvings(experiment),
         brain_mask=experiment.training.brain_mask,
+        neighbours=experiment.data.neighbours,
         device=torch.device("cpu"),
     )
 

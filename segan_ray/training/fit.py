@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 from segan_ray.config import Experiment
+from segan_ray.data.augmentation import Augmentation
 from segan_ray.data.slices import PackedBatch, SliceSource, epoch_batches
 from segan_ray.errors import ConfigError
 from segan_ray.models.build import halvings
@@ -180,6 +181,8 @@ def _batches(
         workers=place.workers,
         threads=CUDA_LOADERS if on_cuda else 1,
         pinned=on_cuda,
+        neighbours=data.neighbours,
+        augmentation=Augmentation(data.rotation_deg, data.scaling, data.intensity, data.bias),
     )
 
 

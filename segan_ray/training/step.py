@@ -15,6 +15,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from segan_ray.brats import MODALITIES
+
 FeatureDistance = Callable[[Sequence[Tensor], Sequence[Tensor]], Tensor]
 """Compares one critic's features, scale by scale, of two masked images."""
 
@@ -28,15 +30,22 @@ Average = Callable[[Sequence[Tensor]], None]
 class Part(NamedTuple):
     """Slices that go through the networks together: a worker's batch, or a piece of it.
 
+    ``image`` holds the modalities of each slice amid those of its neighbours, if any.
     ``brain`` confines the maps to where the product with the image can see (None: nowhere
     confined, the paper's letter). ``share`` is what the part counts, so that the average over
     workers of the sum over parts is the mean over all slices of the batch.
     """
 
-    image: Float[Tensor, "batch modality height width"]
+    image: Float[Tensor, "batch channel height width"]
     truth: Float[Tensor, "batch region height width"]
     brain: Float[Tensor, "batch 1 height width"] | None
     share: float = 1.0
+
+    @property
+    def centre(self) -> Float[Tensor, "batch modality height width"]:
+        """The slice whose regions are sought, without its neighbours: what critics see."""
+        first = (self.image.shape[1] - len(MODALITIES)) // 2
+        return self.image[:, first : first + len(MODALITIES)]
 
 
 class StepLosses(NamedTuple):
@@ -81,8 +90,8 @@ def adversarial_step(
         raised = []
         critic_optimizer.zero_grad(set_to_none=True)
         for part, probability in zip(parts, maps, strict=True):
-            predicted = critic(part.image, probability.detach())
-            loss = part.share * _over_regions(distance, predicted, critic(part.image, part.truth))
+            predicted = critic(part.centre, probability.detach())
+            loss = part.share * _over_regions(distance, predicted, critic(part.centre, part.truth))
             (-pairs * loss).backward()
             raised.append(loss.detach())
         _update(critic_optimizer, average)
@@ -95,9 +104,9 @@ def adversarial_step(
     segmentor_optimizer.zero_grad(set_to_none=True)
     for part, with_graph in zip(parts, maps, strict=True):
         probability = with_graph if whole else _segment(segmentor, part)
-        predicted = critic(part.image, probability)
+        predicted = critic(part.centre, probability)
         with torch.no_grad():
-            true = critic(part.image, part.truth)
+            true = critic(part.centre, part.truth)
         loss = _over_regions(distance, predicted, true)
         if map_loss is not None:
             loss = loss + map_loss(probability, part.truth)

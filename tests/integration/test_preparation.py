@@ -74,7 +74,8 @@ def test_the_command_uses_the_cluster_of_ray_address(
 ) -> None:
     """From another folder than the cluster's processes run in, with relative paths."""
     command = [
-        sys.executable, "-c", "from segan_ray.cli.main import main; main()", "prepare", data.name, str(tmp_path / "store"),
+        sys.executable, "-c", "from segan_ray.cli.main import main; main()",
+        "prepare", data.name, str(tmp_path / "store"),
         "--val", "0.2", "--gate", "0.2", "--test", "0.2",
     ]  # fmt: skip
     address = ray.get_runtime_context().gcs_address

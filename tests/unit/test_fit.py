@@ -18,6 +18,9 @@ from segan_ray.training.scores import Validation
 from segan_ray.training.state import TrainingState, learning_rate, new_state, rate_factor
 
 CPU = torch.device("cpu")
+AUGMENTED = [
+    "data.rotation_deg=20", "data.scaling=0.2", "data.intensity=0.2", "data.bias=0.3",
+]  # fmt: skip
 SMALL = [
     "segmentor.base_width=4",
     "segmentor.depth=2",
@@ -52,6 +55,7 @@ def train(
                 cases.val,
                 halvings=depth,
                 brain_mask=experiment.training.brain_mask,
+                neighbours=experiment.data.neighbours,
                 device=CPU,
             ),
             report=report,
@@ -78,6 +82,10 @@ def comparable(reports: list[EpochReport]) -> list[dict[str, float]]:
         ["critic.spectral_norm=true", "training.accumulate=2"],
         ["critic.scales=single-scale", "loss.reduction=concatenated", "critic.clamp=0.1"],
         ["training.precision=bfloat16", "training.schedule=halving", "training.halve_every=1"],
+        [*AUGMENTED, "data.neighbours=1", "training.accumulate=2"],
+        [*AUGMENTED, "data.neighbours=1", "variant=s1-1c"],
+        [*AUGMENTED, "data.neighbours=2", "variant=s3-3c"],
+        [*AUGMENTED, "data.neighbours=1", "variant=unet"],
     ],
     ids=lambda settings: " ".join(settings) or "defaults",
 )

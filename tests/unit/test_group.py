@@ -50,7 +50,7 @@ def train(experiment: Experiment, store: Path, rank: int, workers: int) -> dict[
         place=Place(CPU, rank, workers, average),
         validate=lambda segmentor: validate(
             segmentor, cases.val, halvings=2, brain_mask=True, device=CPU,
-            rank=rank, workers=workers, gather=gather,
+            rank=rank, workers=workers, gather=gather, neighbours=experiment.data.neighbours,
         ),
         report=reports.append,
     )  # fmt: skip
@@ -90,6 +90,7 @@ def worker(rank: int, workers: int, experiment: dict, store: str, folder: str) -
         ["training.batch_size=5", "critic.optimizer=rmsprop", "critic.steps=2"],
         ["training.batch_size=7", "training.accumulate=2", "variant=s1-1c"],
         ["training.batch_size=5", "variant=unet", "segmentor.optimizer=adamw"],
+        ["training.batch_size=5", "data.neighbours=1", "data.rotation_deg=20", "data.bias=0.3"],
     ],
     ids=" ".join,
 )
