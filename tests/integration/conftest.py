@@ -76,10 +76,12 @@ def card(store: Path) -> StoreCard:
 
 
 @pytest.fixture(scope="session")
-def cluster() -> Iterator[None]:
-    """A local cluster of this machine's cores, on loopback."""
-    with ray_session():
-        yield
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A local cluster of this machine's cores, on loopback; its workers' cache is empty."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SEGAN_RAY_CACHE", str(tmp_path_factory.mktemp("cache")))
+        with ray_session():
+            yield
 
 
 @pytest.fixture(scope="session")

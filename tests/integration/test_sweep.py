@@ -13,6 +13,10 @@ from mlflow import MlflowClient
 from optuna.trial import TrialState
 
 from segan_ray.config import load_experiment
+from segan_ray.data.cases import discover
+from segan_ray.data.prepare import prepare
+from segan_ray.data.splits import SplitSettings
+from segan_ray.data.store import PrepareSettings, read_manifest
 from segan_ray.errors import SweepError
 from segan_ray.home import Home
 from segan_ray.orchestration.sweep import run_single, run_sweep
@@ -184,6 +188,24 @@ def test_two_workers_train_one_model(cluster: None, store: Path, tmp_path: Path)
     load_segmentor(result.checkpoint)
     client = MlflowClient(home.tracking_uri)
     assert client.get_run(result.run).data.tags["segan.kind"] == "train"
+
+
+def test_a_fold_of_a_store_elsewhere_is_trained_on_in_the_nodes_copy(
+    cluster: None, phantom_folder: Path, tmp_path: Path
+) -> None:
+    store = tmp_path / "store"
+    manifest = prepare(
+        discover(phantom_folder), store, settings=PrepareSettings(),
+        split_settings=SplitSettings(folds=3),
+    )  # fmt: skip
+    experiment = SPACE.base_experiment()
+    one_fold = experiment.data.model_copy(update={"fold": 2})
+    run_single(
+        experiment.model_copy(update={"data": one_fold}), "fold", f"file://{store}", card(store),
+        Home.at(tmp_path / "home"), on_event=lambda event: None,
+    )  # fmt: skip
+    copy = Path(os.environ["SEGAN_RAY_CACHE"]) / manifest.fingerprint
+    assert read_manifest(copy) == manifest
 
 
 def test_more_than_the_cluster_has_is_refused_with_the_numbers(
