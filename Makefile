@@ -41,7 +41,7 @@ types: $(VENV)/.installed ## mypy --strict
 	$(BIN)/mypy
 
 bench: $(VENV)/.installed ## Comparisons that fit in ten minutes on two cores
-	@for bench in train_step scaling; do echo "== $$bench"; $(BIN)/python benchmarks/$$bench.py || exit 1; done
+	@for bench in train_step scaling data; do echo "== $$bench"; $(BIN)/python benchmarks/$$bench.py || exit 1; done
 
 clean: ## Remove the environment and every cache, never your records
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

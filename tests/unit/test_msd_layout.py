@@ -13,7 +13,7 @@ import pytest
 from segan_ray.brats import CODE_MSD, MODALITIES
 from segan_ray.data.cases import Case, discover
 from segan_ray.data.inspection import inspect_case
-from segan_ray.data.prepare import _signature
+from segan_ray.data.prepare_case import signature
 from segan_ray.data.volumes import check_headers, read_volume
 from segan_ray.errors import CaseError, DataError
 
@@ -188,8 +188,8 @@ def test_a_case_is_inspected_and_reads_every_file_once(
 
 
 def test_the_signature_tells_image_truth_and_order_apart(task: Path) -> None:
-    signature = _signature(first(task))
+    signature = signature(first(task))
     assert set(signature) == {"imagesTr/BRATS_001.nii.gz", "labelsTr/BRATS_001.nii.gz", "channels"}
     describe(task, {"modality": {"0": "T1w", "1": "FLAIR", "2": "t1gd", "3": "T2w"}})
-    changed = _signature(first(task))
+    changed = signature(first(task))
     assert {key for key in signature if signature[key] != changed[key]} == {"channels"}
