@@ -188,8 +188,8 @@ def test_a_case_is_inspected_and_reads_every_file_once(
 
 
 def test_the_signature_tells_image_truth_and_order_apart(task: Path) -> None:
-    signature = signature(first(task))
-    assert set(signature) == {"imagesTr/BRATS_001.nii.gz", "labelsTr/BRATS_001.nii.gz", "channels"}
+    signed = signature(first(task))
+    assert set(signed) == {"imagesTr/BRATS_001.nii.gz", "labelsTr/BRATS_001.nii.gz", "channels"}
     describe(task, {"modality": {"0": "T1w", "1": "FLAIR", "2": "t1gd", "3": "T2w"}})
     changed = signature(first(task))
     assert {key for key in signature if signature[key] != changed[key]} == {"channels"}
