@@ -192,4 +192,4 @@ def test_the_signature_tells_image_truth_and_order_apart(task: Path) -> None:
     assert set(signed) == {"imagesTr/BRATS_001.nii.gz", "labelsTr/BRATS_001.nii.gz", "channels"}
     describe(task, {"modality": {"0": "T1w", "1": "FLAIR", "2": "t1gd", "3": "T2w"}})
     changed = signature(first(task))
-    assert {key for key in signature if signature[key] != changed[key]} == {"channels"}
+    assert {key for key in signed if signed[key] != changed[key]} == {"channels"}
