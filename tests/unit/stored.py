@@ -36,7 +36,7 @@ def stored_case(
         has_truth=True,
         tumour_voxels=tuple(int((slice_ & 1).sum()) for slice_ in mask),
         region_voxels={},
-        checksums={},
+        checksums={"image.npy": "", "mask.npy": ""},
         voxels_sha256="",
         sources={},
     )
