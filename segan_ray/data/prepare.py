@@ -21,8 +21,7 @@ from multiprocessing import get_context, parent_process
 from pathlib import Path
 from typing import Final
 
-from segan_ray.data.arrays import bounding_box, normalise, pack_mask
-from segan_ray.data.binding import bind, refuse_impossible_split, split_cases
+from segan_ray.data.binding import bind, refuse_impossible_split
 from segan_ray.data.cases import Case, Discovery, Layout
 from segan_ray.data.locks import acquire, holder, release
 from segan_ray.data.manifest import (
@@ -39,11 +38,6 @@ from segan_ray.data.splits import SplitSettings
 from segan_ray.data.volumes import check_headers
 from segan_ray.errors import CaseError, DataError, StoreError
 from segan_ray.files import sync_folder, write_text, writing
-
-__all__ = [
-    "OnCase", "bounding_box", "ignore_case", "normalise", "pack_mask", "prepare", "prepare_case",
-    "split_cases",
-]  # fmt: skip
 
 OnCase = Callable[[str], None]
 Outcomes = Callable[

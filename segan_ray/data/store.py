@@ -26,21 +26,16 @@ from jaxtyping import Bool, Float16, UInt8
 from segan_ray.brats import MODALITIES, REGIONS
 from segan_ray.data.arrays import BRAIN_BIT
 from segan_ray.data.manifest import (
-    MANIFEST,
-    STORE_VERSION,
     CaseRecord,
     Manifest,
     PrepareSettings,
-    SkippedCase,
-    fingerprint,
     read_manifest,
 )
 from segan_ray.errors import StoreError
 
 __all__ = [
-    "BRAIN_BIT", "MANIFEST", "STORE_VERSION", "CaseRecord", "Manifest", "PrepareSettings",
-    "PreparedCase", "SkippedCase", "TuningCases", "check_tunable", "fingerprint",
-    "open_for_tuning", "open_gate", "open_test", "read_manifest",
+    "BRAIN_BIT", "CaseRecord", "Manifest", "PrepareSettings", "PreparedCase", "TuningCases",
+    "check_tunable", "open_for_tuning", "open_gate", "open_test", "read_manifest",
 ]  # fmt: skip
 
 

@@ -15,7 +15,8 @@ import ray  # isort: skip
 
 from segan_ray.data.cases import Case, Layout
 from segan_ray.data.manifest import CaseRecord, PrepareSettings
-from segan_ray.data.prepare import keep_writing, prepare_case
+from segan_ray.data.prepare import keep_writing
+from segan_ray.data.prepare_case import prepare_case
 from segan_ray.errors import SeganRayError
 
 __all__ = ["outcomes_on_ray", "ray_session"]

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from segan_ray.brats import CODE_2017_TO_2021
 from segan_ray.data import prepare_case as module
-from segan_ray.data.arrays import correct_bias
+from segan_ray.data.arrays import bounding_box, correct_bias, normalise
 from segan_ray.data.cases import discover
-from segan_ray.data.prepare import bounding_box, normalise, prepare
+from segan_ray.data.prepare import prepare
 from segan_ray.data.splits import SplitSettings
 from segan_ray.data.store import (
     Manifest,
