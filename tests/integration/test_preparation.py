@@ -90,5 +90,5 @@ def test_the_command_uses_the_cluster_of_ray_address(
     )
     assert done.returncode == 0, done.stderr
     assert "6 cases in" in done.stdout
-    tasks = list_tasks(filters=[("name", "=", "_prepare")], limit=1000)
+    tasks = list_tasks(address, filters=[("name", "=", "_prepare")], limit=1000)
     assert len(tasks) >= 6
