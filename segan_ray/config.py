@@ -139,11 +139,30 @@ class DataSettings(Settings):
 
 
 class ResourceSettings(Settings):
-    """What one trial asks of the cluster: ``workers`` times (CPUs, GPUs)."""
+    """What one trial asks of the cluster: ``workers`` times (CPUs, GPUs).
+
+    A share of a GPU, such as 0.25, lets several trials train on one. ``retries`` is how often a
+    trial whose processes raised or were lost begins again at its last checkpoint; one that
+    diverges does not, since it would again.
+    """
 
     workers: Count = 1
     cpus_per_worker: PositiveFloat = 1
     gpus_per_worker: NonNegativeFloat = 0
+    retries: Annotated[int, Field(ge=0)] = 2
+
+    @model_validator(mode="after")
+    def _whole_gpus_between_workers(self) -> ResourceSettings:
+        gpus = self.gpus_per_worker
+        if self.workers > 1 and 0 < gpus < 1:
+            raise ValueError(
+                f"resources.gpus_per_worker {gpus:g} with {self.workers} workers: workers that "
+                "train one model need a GPU each (NCCL refuses two on one). Give them whole GPUs, "
+                "or train with 1 worker."
+            )
+        if gpus > 1 and not gpus.is_integer():
+            raise ValueError(f"resources.gpus_per_worker {gpus:g}: above 1 it must be whole.")
+        return self
 
 
 class Experiment(Settings):

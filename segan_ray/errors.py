@@ -9,6 +9,8 @@ SeganRayError
 ├── ConfigError          settings or a search space that cannot be right; lists every problem
 ├── CheckpointError      a checkpoint is missing, unfinished or not ours
 ├── SweepError           a sweep or trial is unknown, already there, or all of it failed
+│   └── Interrupted      a sweep was asked to end by a signal; it can be resumed
+├── TrialError           the processes that train a trial were lost
 ├── TrackingError        MLflow cannot be reached or used
 └── RegistryError        a model, version or alias that is not registered
 
@@ -73,6 +75,18 @@ class CheckpointError(SeganRayError):
 
 class SweepError(SeganRayError):
     """A sweep or trial is unknown, already there, or all of it failed."""
+
+
+class Interrupted(SweepError):
+    """A sweep was asked to end by ``signal``; it can be resumed."""
+
+    def __init__(self, message: str, signal: int) -> None:
+        super().__init__(message)
+        self.signal = signal
+
+
+class TrialError(SeganRayError):
+    """The processes that train a trial were lost."""
 
 
 class TrackingError(SeganRayError):

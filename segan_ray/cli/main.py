@@ -13,7 +13,7 @@ import typer
 
 from segan_ray import __version__
 from segan_ray.cli import data, models, sweeps, training
-from segan_ray.errors import SeganRayError
+from segan_ray.errors import Interrupted, SeganRayError
 
 app = typer.Typer(
     name="segan-ray",
@@ -52,6 +52,9 @@ def main() -> None:
     debug = "--debug" in arguments
     try:
         app(args=[argument for argument in arguments if argument != "--debug"])
+    except Interrupted as interrupted:
+        print(interrupted, file=sys.stderr)
+        sys.exit(128 + interrupted.signal)
     except SeganRayError as error:
         if debug:
             raise

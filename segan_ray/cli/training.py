@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,12 +10,18 @@ import typer
 
 from segan_ray.cli import show
 from segan_ray.cli.options import HomeFolder, Json, Store
+from segan_ray.errors import SweepError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from segan_ray.orchestration.progress import OnEvent, TrialEvent
+    from segan_ray.config import Experiment
+    from segan_ray.home import Home
     from segan_ray.tracking.card import StoreCard
+
+Resume = Annotated[
+    bool, typer.Option("--resume", help="Go on with what an earlier process left, or begin.")
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -40,21 +45,25 @@ def train(
     workers: Annotated[
         int | None, typer.Option(min=1, help="Ray Train workers (sets resources.workers).")
     ] = None,
+    resume: Resume = False,
     home: HomeFolder = None,
     as_json: Json = False,
 ) -> None:
     """Train one model with fixed settings."""
-    from segan_ray.config import load_experiment
     from segan_ray.home import Home, check_name
 
+    where = Home.at(home)
+    run_name = check_name(_named(name, resume) or f"train-{_now()}")
     given = [*(assignments or []), *([f"resources.workers={workers}"] if workers else [])]
-    experiment = load_experiment(config, given, preset)
-    run_name = check_name(name or f"train-{_now()}")
+    experiment = _experiment(where, run_name, config, given, preset, resume=resume)
     card = _card(store, (experiment.data.fold,))
 
-    from segan_ray.orchestration.sweep import run_single
+    from segan_ray.cli.live import live_run
+    from segan_ray.orchestration.single import Run, run_single
 
-    result = run_single(experiment, run_name, store, card, Home.at(home), on_event=_narrator("run"))
+    run = Run(run_name, experiment, store, card, where, resume)
+    with live_run(run_name, "val/dice_mean", experiment.training.epochs) as on_event:
+        result = run_single(run, on_event)
     if as_json:
         show.document(
             {
@@ -72,45 +81,77 @@ def train(
 
 def tune(
     store: Store,
-    space: Annotated[Path, typer.Option(help="A search-space file.")],
+    space: Annotated[
+        str, typer.Option(help="A search-space file, or the name of a shipped one, e.g. critic.")
+    ],
     name: Annotated[str | None, typer.Option(help="The sweep's name.")] = None,
     trials: Annotated[
         int | None, typer.Option(min=1, help="How many trials (else the space's budget).")
     ] = None,
+    resume: Resume = False,
+    repeat_top: Annotated[
+        int, typer.Option(min=0, help="Train the best K settings again with fresh seeds.")
+    ] = 0,
+    seeds: Annotated[int, typer.Option(min=1, help="How many seeds --repeat-top takes.")] = 3,
     home: HomeFolder = None,
     as_json: Json = False,
 ) -> None:
     """Search a space with a sweep of trials."""
     from segan_ray.home import Home, check_name
-    from segan_ray.search.space import load_space
+    from segan_ray.search.space_file import load_space, resolve_space
 
-    checked = load_space(space)
-    sweep = check_name(name or f"{checked.name}-{_now()}")
+    file = resolve_space(space)
+    checked = load_space(file)
+    sweep_name = check_name(_named(name, resume) or f"{checked.name}-{_now()}")
     card = _card(store, checked.folds())
 
-    from segan_ray.orchestration.sweep import run_sweep
+    from segan_ray.cli.live import live_view
+    from segan_ray.orchestration.sweep import Sweep, run_sweep
     from segan_ray.tracking.sweeps import read_sweep
 
-    where = Home.at(home)
-    show.note(f"Sweep {sweep}: {trials or checked.budget.trials} trials.")
-    run_sweep(
-        checked,
-        space.read_text(encoding="utf-8"),
-        sweep,
-        store,
-        card,
-        where,
-        trials=trials or checked.budget.trials,
-        on_event=_narrator("trial"),
-    )
-    record = read_sweep(where, sweep)
+    sweep = Sweep(
+        sweep_name, checked, file.read_text(encoding="utf-8"), store, card, Home.at(home), space,
+        trials, resume, repeat_top, seeds,
+    )  # fmt: skip
+    total = (trials or checked.budget.trials) + repeat_top * seeds
+    objective = checked.objective
+    with live_view(sweep_name, objective.metric, objective.mode, total) as on_event:
+        run_sweep(sweep, on_event, show.note)
+    record = read_sweep(sweep.home, sweep_name)
     if as_json:
         show.document(record.document())
         return
-    best = record.best
-    if best is not None:
-        print(f"Best of {sweep}: trial {best.trial}, {record.metric} {best.score:.3f}")
-    print(f"Leaderboard: segan-ray trials {sweep}")
+    if record.best is not None:
+        best = record.best
+        print(f"Best of {sweep_name}: trial {best.trial}, {record.metric} {best.score:.3f}")
+    print(f"Leaderboard: segan-ray trials {sweep_name}")
+
+
+def _named(name: str | None, resume: bool) -> str | None:
+    if resume and name is None:
+        raise SweepError("--resume needs the --name of what to go on with: segan-ray sweeps")
+    return name
+
+
+def _experiment(
+    home: Home,
+    name: str,
+    config: Path | None,
+    given: list[str],
+    preset: str | None,
+    *,
+    resume: bool,
+) -> Experiment:
+    """Return the settings given, or if none are and the run is resumed, those it began with."""
+    from segan_ray.config import load_experiment
+
+    if resume and config is None and preset is None and not given:
+        from segan_ray.orchestration.single import recorded_experiment
+
+        known = recorded_experiment(home, name)
+        if known is not None:
+            return known
+    return load_experiment(config, given, preset)
 
 
 def _now() -> str:
@@ -128,22 +169,3 @@ def _card(store: str, folds: Sequence[int | None]) -> StoreCard:
         check_tunable(manifest, store, fold)
     patients: dict[str, int] = {split: len(members) for split, members in manifest.splits.items()}
     return StoreCard(absolute(store), manifest.fingerprint, patients)
-
-
-def _narrator(what: str) -> OnEvent:
-    """Return a function that tells a trial's events on stderr: epochs to terminals only."""
-    watched = sys.stderr.isatty()
-
-    def tell(event: TrialEvent) -> None:
-        score = f", best {event.score:.3f}" if event.score is not None else ""
-        reason = f" ({event.reason})" if event.reason else ""
-        if event.status != "running":
-            show.note(
-                f"{what} {event.trial} {event.status} at epoch "
-                f"{event.epoch}/{event.epochs}{score}{reason}"
-            )
-        elif watched:
-            state = f"epoch {event.epoch}/{event.epochs}" if event.epoch else "started"
-            show.note(f"{what} {event.trial} {state}{score}")
-
-    return tell

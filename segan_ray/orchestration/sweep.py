@@ -1,252 +1,248 @@
-"""Running trials on Ray: a whole sweep, or a single run.
+"""Running a whole sweep: open its records, search, repeat the best, close.
 
-Both go through ``_run``: Ray Tune starts one driver a trial, each driver one Ray Train worker
-group, and a callback in this process hands every result to the tracker.
+A sweep goes on from what its study and its journal hold, so beginning and resuming differ only
+in whether these are there. Whatever ends the process, the next one can resume.
 """
 
 from __future__ import annotations
 
-import logging
-import math
+import contextlib
+import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from segan_ray.config import Experiment
 from segan_ray.data.places import absolute
-from segan_ray.errors import SweepError
+from segan_ray.errors import Interrupted, SeganRayError, SweepError
 from segan_ray.home import Home
+from segan_ray.orchestration.hold import Signalled, held, interruptible, stop_requested
+from segan_ray.orchestration.ledger import Ledger
 from segan_ray.orchestration.progress import OnEvent
+from segan_ray.orchestration.room import room_for
 from segan_ray.orchestration.session import ray_session
-from segan_ray.search.space import AshaScheduler, SearchSpace
-from segan_ray.search.study import SweepStudy
-from segan_ray.training.scores import SCORE
-
-# The session's settings must be in the environment before Ray is imported.
-import ray  # isort: skip
-from ray import tune  # isort: skip
-from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler  # isort: skip
-
-from segan_ray.orchestration.callback import TrackTrials, told_as
-from segan_ray.orchestration.searcher import StudySearcher
-from segan_ray.orchestration.trial import run_trial
+from segan_ray.orchestration.tuning import ENGINE, Tasks, run_tasks
+from segan_ray.search.ranking import SweepStatus
+from segan_ray.search.space import SearchSpace
+from segan_ray.search.study import Point, SweepStudy, TakeOver, study_exists
+from segan_ray.search.warm_start import earlier_trials
 from segan_ray.tracking.card import StoreCard
 from segan_ray.tracking.recorder import Recorder
 from segan_ray.tracking.sweeps import name_is_taken
 
-SINGLE: Final = "000"
-DRIVER_BYTES: Final = 300 * 2**20
+STOPPED = "Stopped by segan-ray stop."
 
 
 @dataclass(frozen=True)
-class RunResult:
-    """What a single run came to; ``checkpoint`` is its best epoch's."""
+class Sweep:
+    """What a sweep is to do; ``trials`` None means what it had, or else its space's budget.
 
-    run: str
-    epochs: int
-    best_epoch: int
-    best_scores: dict[str, float]
-    checkpoint: Path
+    The settings of the ``repeat_top`` best trials are trained again with ``seeds`` fresh seeds.
+    """
+
+    name: str
+    space: SearchSpace
+    space_text: str
+    store: str | Path
+    card: StoreCard
+    home: Home
+    space_file: str
+    trials: int | None = None
+    resume: bool = False
+    repeat_top: int = 0
+    seeds: int = 3
+
+    @property
+    def folder(self) -> Path:
+        """Where its checkpoints and journal are."""
+        return self.home.sweeps / self.name
+
+    @property
+    def command(self) -> str:
+        """How to go on with it."""
+        repeats = f" --repeat-top {self.repeat_top} --seeds {self.seeds}" if self.repeat_top else ""
+        return (
+            f"segan-ray tune {self.store} --space {self.space_file} --name {self.name} "
+            f"--resume{repeats}"
+        )
 
 
-def run_sweep(
-    space: SearchSpace,
-    space_text: str,
-    name: str,
-    store: str | Path,
-    card: StoreCard,
-    home: Home,
-    *,
-    trials: int,
-    on_event: OnEvent,
-) -> None:
-    """Search ``space`` with ``trials`` trials and record them under ``name``.
+def run_sweep(sweep: Sweep, on_event: OnEvent, say: Any = print) -> SweepStatus:
+    """Search until every trial has ended, and record it; return how the sweep ended.
 
     Raises:
-        SweepError: if the name is taken, the cluster cannot hold one trial, or all failed.
+        SweepError: if the name is taken, the sweep is another's, the cluster cannot hold one
+            trial, or all failed.
+        Interrupted: if a signal asked for its end; nothing is left running.
     """
-    _refuse_taken_name(home, name)
-    objective = space.objective
-    with ray_session():
-        concurrent = concurrency(space.base_experiment())
-        if space.budget.max_concurrent != "auto":
-            concurrent = min(concurrent, space.budget.max_concurrent)
-        home.folder.mkdir(parents=True, exist_ok=True)
-        study = SweepStudy.create(name, space, home.optuna_storage)
-        recorder = Recorder.for_sweep(
-            home, name, card, objective.metric, objective.mode, space_text
+    with held(sweep.folder, sweep.name), ray_session(), interruptible():
+        concurrent = room_for(sweep.space)
+        study = _study(sweep, say)
+        recorder = _recorder(sweep)
+        ledger = Ledger(
+            study, recorder, sweep.space.objectives, sweep.folder / "checkpoints", on_event
         )
-        track = TrackTrials(recorder, objective.metric, objective.mode, on_event)
-
-        def configure(number: int, params: dict[str, Any]) -> dict[str, Any]:
-            return trial_config(
-                f"{number:03d}", space.experiment(params), params, store, home, name, space
-            )
-
-        try:
-            _run(
-                name,
-                home,
-                trials=trials,
-                concurrent=min(concurrent, trials),
-                searcher=StudySearcher(study, configure, told_as),
-                scheduler=_scheduler(space),
-                track=track,
-            )
-        finally:
-            interrupted = track.close()
-            study.close()
-            cut_off = interrupted or len(track.ended) < trials
-            recorder.close(failed=track.all_failed or cut_off)
-    if cut_off:
+        with parked_if_cut_off(sweep.name, sweep.command, ledger):
+            ledger.reconcile()
+            _search(sweep, study, ledger, concurrent)
+            _repeat(sweep, study, ledger, concurrent)
+            ledger.stop_open(STOPPED)
+            status = _status(sweep, study)
+            recorder.close(status)
+    shutil.rmtree(sweep.folder / ENGINE, ignore_errors=True)
+    if status == "failed":
         raise SweepError(
-            f"'{name}' was interrupted before its {trials} trials had ended. What they recorded "
-            f"is kept: segan-ray trials {name}"
+            f"All {study.asked} trials of '{sweep.name}' failed. The first: {study.first_reason}"
         )
-    if track.all_failed:
-        raise SweepError(
-            f"All {len(track.ended)} trials of '{name}' failed. The first: {track.first_reason}"
-        )
+    return status
 
 
-def run_single(
-    experiment: Experiment,
-    name: str,
-    store: str | Path,
-    card: StoreCard,
-    home: Home,
-    *,
-    on_event: OnEvent,
-) -> RunResult:
-    """Train one experiment and record it as a run of its own.
+@contextlib.contextmanager
+def parked_if_cut_off(name: str, command: str, ledger: Ledger) -> Iterator[None]:
+    """Leave nothing running in the records if the block does not come to its end.
 
     Raises:
-        SweepError: if the name is taken, the cluster cannot hold it, or it failed.
+        Interrupted: for a signal, saying how to go on.
     """
-    _refuse_taken_name(home, name)
-    with ray_session():
-        concurrency(experiment)
-        recorder = Recorder.for_run(home, name, card, SCORE, "max")
-        track = TrackTrials(recorder, SCORE, "max", on_event)
-        config = trial_config(SINGLE, experiment, {}, store, home, name, None)
-        try:
-            _run(
-                name,
-                home,
-                trials=1,
-                concurrent=1,
-                searcher=None,
-                scheduler=FIFOScheduler(),
-                track=track,
-                config=config,
+    try:
+        yield
+    except Signalled as signalled:
+        ledger.park()
+        raise Interrupted(
+            f"'{name}' was interrupted; nothing of it is lost. Go on: {command}", signalled.number
+        ) from None
+    except BaseException as error:
+        with contextlib.suppress(Exception):
+            ledger.park()
+        if isinstance(error, SeganRayError):
+            raise SweepError(f"{error} Then go on: {command}") from None
+        raise
+
+
+def _study(sweep: Sweep, say: Any) -> SweepStudy:
+    storage, home = sweep.home.optuna_storage, sweep.home
+    sweep.home.make_optuna_database()
+    fingerprint = sweep.card.fingerprint
+    if study_exists(sweep.name, storage):
+        if not sweep.resume:
+            raise SweepError(_taken(sweep.name))
+        study = SweepStudy.open(sweep.name, sweep.space, storage, store=fingerprint)
+        if sweep.trials is not None and sweep.trials < study.asked - study.repeats:
+            raise SweepError(
+                f"'{sweep.name}' has {study.asked - study.repeats} trials already; "
+                f"--trials {sweep.trials} cannot take any away."
             )
-        finally:
-            track.close()
-            recorder.close(failed=track.all_failed)
-    trial = track.ended.get(SINGLE)
-    if trial is None or trial.best_checkpoint is None or track.all_failed:
-        raise SweepError(f"The run '{name}' failed. {track.first_reason}")
-    return RunResult(
-        trial.run, trial.epoch, trial.best_epoch, trial.best_metrics, trial.best_checkpoint
+        study.raise_budget(sweep.trials or study.budget)
+        return study
+    if name_is_taken(home, sweep.name):
+        raise SweepError(_taken(sweep.name))
+    earlier = earlier_trials(sweep.space, storage, fingerprint)
+    study = SweepStudy.create(
+        sweep.name, sweep.space, storage, store=fingerprint, earlier=earlier.trials
+    )
+    for sentence in (*earlier.said, *study.skipped):
+        say(sentence)
+    study.raise_budget(sweep.trials or sweep.space.budget.trials)
+    return study
+
+
+def _taken(name: str) -> str:
+    return f"A sweep or run named '{name}' exists already. Choose another --name, or --resume it."
+
+
+def _recorder(sweep: Sweep) -> Recorder:
+    first, *_ = sweep.space.objectives
+    return Recorder.for_sweep(
+        sweep.home,
+        sweep.name,
+        sweep.card,
+        first.metric,
+        first.mode,
+        sweep.space_text,
+        sweep.folder,
+        objectives=tuple((each.metric, each.mode) for each in sweep.space.objectives),
+        keep_checkpoints=sweep.space.budget.keep_checkpoints,
+        resume=sweep.resume,
     )
 
 
-def trial_config(
+def _search(sweep: Sweep, study: SweepStudy, ledger: Ledger, concurrent: int) -> None:
+    wanted = min(study.budget, study.most_trials)
+    _train(sweep, study, ledger, concurrent, new=max(0, wanted - (study.asked - study.repeats)))
+
+
+def _repeat(sweep: Sweep, study: SweepStudy, ledger: Ledger, concurrent: int) -> None:
+    """Train the best settings again with fresh seeds, so that a lucky one does not win."""
+    if stop_requested(sweep.folder) or not sweep.repeat_top:
+        return
+    new = study.enqueue_repeats(sweep.repeat_top, sweep.seeds)
+    _train(sweep, study, ledger, concurrent, new=new)
+
+
+def _train(sweep: Sweep, study: SweepStudy, ledger: Ledger, concurrent: int, new: int) -> None:
+    cut_off = study.reopen()
+    count = len(cut_off) + new
+    if not count:
+        return
+    waiting = iter(cut_off)
+
+    def draw() -> dict[str, Any]:
+        return _task(sweep, next(waiting, None) or study.ask())
+
+    def order(trial: str, epoch: int, taken: TakeOver) -> dict[str, Any]:
+        checkpoint = ledger.folder(trial).take(ledger.folder(f"{taken.donor:03d}"), epoch)
+        return {
+            "experiment": sweep.space.experiment(taken.params).model_dump(mode="json"),
+            "checkpoint": None if checkpoint is None else str(checkpoint),
+        }
+
+    retries = sweep.space.base_experiment().resources.retries
+    run_tasks(sweep.folder, Tasks(count, min(concurrent, count), retries, draw, order), ledger)
+
+
+def _task(sweep: Sweep, point: Point) -> dict[str, Any]:
+    experiment = sweep.space.experiment(point.params)
+    if point.seed is not None:
+        experiment = experiment.model_copy(update={"seed": point.seed})
+    objective = sweep.space.objective
+    return make_task(
+        f"{point.number:03d}",
+        experiment,
+        sweep.store,
+        sweep.folder,
+        params=dict(point.params),
+        repeat_of=None if point.repeat_of is None else f"{point.repeat_of:03d}",
+        metric=objective.metric,
+        mode=objective.mode,
+    )
+
+
+def make_task(
     trial: str,
     experiment: Experiment,
-    params: dict[str, Any],
     store: str | Path,
-    home: Home,
-    name: str,
-    space: SearchSpace | None,
+    folder: Path,
+    *,
+    params: dict[str, Any],
+    repeat_of: str | None,
+    metric: str,
+    mode: str,
 ) -> dict[str, Any]:
-    """Return what the driver of one trial is told, all of it plain values."""
+    """Return what the workers of one trial are told, all of it plain values."""
     return {
         "trial": trial,
         "experiment": experiment.model_dump(mode="json"),
         "params": params,
+        "repeat_of": repeat_of,
         "store": absolute(store),
-        "checkpoints": str(home.sweeps / name / "checkpoints"),
-        "metric": space.objective.metric if space else SCORE,
-        "mode": space.objective.mode if space else "max",
-        "max_failures": 0,
+        "checkpoints": str(folder / "checkpoints" / trial),
+        "metric": metric,
+        "mode": mode,
     }
 
 
-def concurrency(experiment: Experiment) -> int:
-    """Return how many trials the cluster holds at once.
-
-    Raises:
-        SweepError: if it cannot hold one, with the numbers.
-    """
-    resources = experiment.resources
-    have: dict[str, float] = ray.cluster_resources()
-    needs = {
-        "CPU": resources.workers * resources.cpus_per_worker,
-        "GPU": resources.workers * resources.gpus_per_worker,
-    }
-    for kind, need in needs.items():
-        if need > have.get(kind, 0):
-            raise SweepError(
-                f"One trial asks for {need:g} {kind} ({resources.workers} workers), the cluster "
-                f"has {have.get(kind, 0):g}. Lower resources.workers or "
-                f"resources.{kind.lower()}s_per_worker."
-            )
-    fits = min(have[kind] / need for kind, need in needs.items() if need)
-    return max(1, math.floor(fits))
-
-
-def _run(
-    name: str,
-    home: Home,
-    *,
-    trials: int,
-    concurrent: int,
-    searcher: StudySearcher | None,
-    scheduler: TrialScheduler,
-    track: TrackTrials,
-    config: dict[str, Any] | None = None,
-) -> None:
-    # Tune repeats each failed trial's traceback and warns about what we do on purpose; the
-    # leaderboard and the run have the reason.
-    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
-    # The driver only waits for its workers, and they are what takes cores; but Tune wants
-    # every trial to ask for something.
-    driver = tune.with_resources(run_trial, {"memory": DRIVER_BYTES})
-    tuner = tune.Tuner(
-        driver,
-        param_space=config or {},
-        tune_config=tune.TuneConfig(
-            num_samples=trials,
-            search_alg=searcher,
-            scheduler=scheduler,
-            max_concurrent_trials=concurrent,
-            trial_dirname_creator=lambda trial: f"trial_{trial.trial_id}",
-        ),
-        run_config=tune.RunConfig(
-            name=name,
-            storage_path=str(home.sweeps),
-            callbacks=[track],
-            verbose=0,
-        ),
-    )
-    tuner.fit()
-
-
-def _refuse_taken_name(home: Home, name: str) -> None:
-    if (home.sweeps / name).exists() or name_is_taken(home, name):
-        raise SweepError(f"A sweep or run named '{name}' exists already. Choose another --name.")
-
-
-def _scheduler(space: SearchSpace) -> TrialScheduler:
-    settings = space.scheduler
-    if not isinstance(settings, AshaScheduler):
-        return FIFOScheduler()
-    return ASHAScheduler(
-        time_attr="epoch",
-        metric=space.objective.metric,
-        mode=space.objective.mode,
-        max_t=space.most_epochs(),
-        grace_period=settings.grace_period,
-        reduction_factor=settings.reduction_factor,
-    )
+def _status(sweep: Sweep, study: SweepStudy) -> SweepStatus:
+    if study.all_failed:
+        return "failed"
+    return "stopped" if stop_requested(sweep.folder) else "finished"

@@ -1,12 +1,16 @@
-"""What each Ray Train worker runs: prepare networks and data, then call ``fit``.
+"""What each Ray Train worker runs: take a trial, prepare networks and data, call ``fit``.
 
-Everything that knows of Ray's worker group is here: places, sharing validation, handing
-checkpoints to Ray Train.
+Everything that knows of Ray's worker group is here and in ``mailbox``: places, sharing
+validation, hearing what becomes of a trial. A worker trains one trial after another, so what a
+trial leaves behind must not reach the next: weights, generators and counts all begin from the
+trial's own seed or checkpoint.
 """
 
 from __future__ import annotations
 
-import tempfile
+import gc
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,89 +19,189 @@ import torch
 from ray.train.torch import get_device
 from torch import nn
 
-from segan_ray.config import build
+from segan_ray.config import Experiment, build
 from segan_ray.data.cache import local_store
 from segan_ray.data.slices import fitting_crop, slice_source
-from segan_ray.data.store import open_for_tuning
+from segan_ray.data.store import TuningCases, open_for_tuning
 from segan_ray.evaluation.overlays import draw_overlay
 from segan_ray.evaluation.validation import validate
 from segan_ray.models.build import halvings
-from segan_ray.training.checkpoint import restore, save_checkpoint
+from segan_ray.orchestration.mailbox import MailboxHandle, Task
+from segan_ray.orchestration.progress import EpochResult
+from segan_ray.orchestration.usage import Usage
+from segan_ray.training.checkpoint import restore
 from segan_ray.training.fit import EpochReport, Place, fit
 from segan_ray.training.group import average, average_buffers, gather
 from segan_ray.training.scores import Validation
-from segan_ray.training.state import new_state
+from segan_ray.training.state import TrainingState, new_state
+from segan_ray.training.trial_folder import BestEpoch, SavedReport, TrialFolder, read_report
 
-OVERLAY: Final = "validation.png"
 WORST: Final = 1e9
 
 
-def train_worker(config: dict[str, Any]) -> None:
-    """Train one experiment on this worker's share; ``config`` holds it, nested."""
-    experiment = build(config["experiment"], "trial")
-    context = ray.train.get_context()
-    rank, workers = context.get_world_rank(), context.get_world_size()
-    resources = experiment.resources
-    device = get_device() if resources.gpus_per_worker else torch.device("cpu")
-    if device.type == "cuda":
-        torch.cuda.set_device(device)
-    torch.set_num_threads(max(1, int(resources.cpus_per_worker)))
+def train_worker(config: dict[str, str]) -> None:
+    """Train the tasks of a lane, one after another, until there are no more."""
+    mailbox, lane = MailboxHandle(config["mailbox"]), config["lane"]
+    done = 0
+    while (task := mailbox.task(lane, done)) is not None:
+        Trial.begin(task, mailbox, lane).train()
+        done = task.number
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
 
-    cases = open_for_tuning(local_store(config["store"]), experiment.data.fold)
-    depth = halvings(experiment)
-    state = new_state(experiment, device, synchronised=device.type == "cuda" and workers > 1)
-    checkpoint = ray.train.get_checkpoint()
-    if checkpoint is not None:
-        with checkpoint.as_directory() as folder:
-            restore(Path(folder), state)
 
-    def validate_segmentor(segmentor: nn.Module) -> Validation:
+@dataclass
+class Trial:
+    """One trial on this worker."""
+
+    task: Task
+    mailbox: MailboxHandle
+    lane: str
+    experiment: Experiment
+    place: Place
+    cases: TuningCases
+    state: TrainingState
+    folder: TrialFolder
+    usage: Usage
+    best: BestEpoch | None = None
+    take_over: dict[str, Any] | None = None
+
+    @classmethod
+    def begin(cls, task: Task, mailbox: MailboxHandle, lane: str) -> Trial:
+        """Set the trial up as its last checkpoint left it, or anew."""
+        experiment = build(task.config["experiment"], f"trial {task.config['trial']}")
+        context = ray.train.get_context()
+        workers = context.get_world_size()
+        resources = experiment.resources
+        device = get_device() if resources.gpus_per_worker else torch.device("cpu")
+        if device.type == "cuda":
+            torch.cuda.set_device(device)
+        torch.set_num_threads(max(1, int(resources.cpus_per_worker)))
+        cases = open_for_tuning(local_store(task.config["store"]), experiment.data.fold)
+        state = new_state(experiment, device, synchronised=device.type == "cuda" and workers > 1)
+        return cls(
+            task,
+            mailbox,
+            lane,
+            experiment,
+            Place(device, context.get_world_rank(), workers, average),
+            cases,
+            state,
+            TrialFolder(Path(task.config["checkpoints"])),
+            Usage.begin(device),
+        )
+
+    def train(self) -> None:
+        """Train to the last epoch, or until told to stop."""
+        if self._restored_to_its_end():
+            return
+        while True:
+            depth = halvings(self.experiment)
+            fit(
+                self.state,
+                self.experiment,
+                slice_source(self.cases.train),
+                crop=fitting_crop(self.experiment.training.crop, self.cases.train, depth),
+                place=self.place,
+                validate=self._validate,
+                report=self._report,
+            )
+            if self.take_over is None:
+                return
+            self._take_over(self.take_over)
+            self.take_over = None
+
+    def _restored_to_its_end(self) -> bool:
+        """Go back to the last checkpoint, if any, and say again what its epoch came to.
+
+        Whoever noted results may have died between the checkpoint and the note.
+        """
+        last = self.folder.last()
+        if last is None:
+            return False
+        restore(last, self.state)
+        saved = read_report(last)
+        self.best = saved.best
+        stop = self._deliver(self._result(saved.epoch, saved.metrics))
+        if self.take_over is not None:
+            self._take_over(self.take_over)
+            self.take_over = None
+            return False
+        return stop
+
+    def _report(self, epoch: EpochReport) -> bool:
+        """Save and hand on an epoch; return whether training stops there."""
+        metrics = {**epoch.metrics, **self.usage.of_epoch()}
+        parameters = sum(weights.numel() for weights in self.state.segmentor.parameters())
+        metrics["model/parameters"] = float(parameters)
+        objective, mode = self.task.config["metric"], self.task.config["mode"]
+        if epoch.failure is not None:
+            # A scheduler must find its objective, as a number: the worst there is.
+            metrics[objective] = 0.0 if mode == "max" else WORST
+            return self._deliver(self._result(epoch.epoch, metrics, epoch.failure))
+        now = BestEpoch(epoch.epoch, metrics)
+        self.best = self.best.or_better(now, objective, mode) if self.best else now
+        if self.place.rank == 0:
+            saved = SavedReport(epoch.epoch, metrics, self.best)
+            overlay = self._overlay() if self.best.epoch == epoch.epoch else None
+            self.folder.save(self.state, self.experiment, saved, overlay)
+        return self._deliver(self._result(epoch.epoch, metrics))
+
+    def _deliver(self, result: EpochResult) -> bool:
+        """Hand a result on and wait to hear what becomes of the trial; return whether it ends."""
+        if self.place.rank == 0:
+            self.mailbox.report(self.lane, self.task.number, result)
+        if result.last:
+            return True
+        verdict = self.mailbox.verdict(self.lane, self.task.number, result.epoch)
+        self.take_over = verdict.take_over
+        return not verdict.go_on or self.take_over is not None
+
+    def _result(
+        self, epoch: int, metrics: Mapping[str, float], failure: str | None = None
+    ) -> EpochResult:
+        return EpochResult(
+            epoch,
+            self.experiment.training.epochs,
+            metrics,
+            self.best.epoch if self.best else None,
+            self.best.metrics if self.best else {},
+            failure,
+        )
+
+    def _take_over(self, order: dict[str, Any]) -> None:
+        """Go on from another trial's weights and optimizers, with new settings.
+
+        The count of epochs and the best so far stay this trial's own.
+        """
+        epoch, best = self.state.epoch, self.state.best
+        self.experiment = build(order["experiment"], f"trial {self.task.config['trial']}")
+        if order["checkpoint"] is not None:
+            restore(Path(order["checkpoint"]), self.state)
+        self.state.epoch, self.state.best, self.state.collapsed = epoch, best, 0
+
+    def _validate(self, segmentor: nn.Module) -> Validation:
         average_buffers(segmentor)
         return validate(
             segmentor,
-            cases.val,
-            halvings=depth,
-            brain_mask=experiment.training.brain_mask,
-            neighbours=experiment.data.neighbours,
-            device=device,
-            rank=rank,
-            workers=workers,
+            self.cases.val,
+            halvings=halvings(self.experiment),
+            brain_mask=self.experiment.training.brain_mask,
+            neighbours=self.experiment.data.neighbours,
+            device=self.place.device,
+            rank=self.place.rank,
+            workers=self.place.workers,
             gather=gather,
         )
 
-    def report(epoch: EpochReport) -> None:
-        metrics = {
-            "epoch": epoch.epoch,
-            "epochs": experiment.training.epochs,
-            "failure": epoch.failure,
-            **epoch.metrics,
-        }
-        if epoch.failure is not None:
-            # A scheduler must find its objective, as a number: the worst there is.
-            metrics[config["metric"]] = 0.0 if config["mode"] == "max" else WORST
-        if rank != 0:
-            ray.train.report(metrics)
-            return
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder)
-            save_checkpoint(path, state, experiment)
-            if epoch.improved:
-                draw_overlay(
-                    state.segmentor,
-                    cases.val,
-                    halvings=depth,
-                    brain_mask=experiment.training.brain_mask,
-                    neighbours=experiment.data.neighbours,
-                    device=device,
-                ).save(path / OVERLAY, optimize=True)
-            ray.train.report(metrics, checkpoint=ray.train.Checkpoint.from_directory(folder))
+    def _overlay(self) -> Any:
+        return draw_overlay(
+            self.state.segmentor,
+            self.cases.val,
+            halvings=halvings(self.experiment),
+            brain_mask=self.experiment.training.brain_mask,
+            neighbours=self.experiment.data.neighbours,
+            device=self.place.device,
+        )
 
-    fit(
-        state,
-        experiment,
-        slice_source(cases.train),
-        crop=fitting_crop(experiment.training.crop, cases.train, depth),
-        place=Place(device, rank, workers, average),
-        validate=validate_segmentor,
-        report=report,
-    )

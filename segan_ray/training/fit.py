@@ -69,9 +69,9 @@ def fit(
     crop: int,
     place: Place,
     validate: Validate,
-    report: Callable[[EpochReport], None],
+    report: Callable[[EpochReport], bool | None],
 ) -> None:
-    """Train ``state`` from its epoch to the last, reporting each.
+    """Train ``state`` from its epoch to the last, reporting each; ``report`` may say True to stop.
 
     A loss that is no finite number ends training at once, and so do ``patience`` validations
     in a row that find every map empty or full: the last report has the worst scores, 0, and
@@ -108,8 +108,8 @@ def fit(
             "time/epoch_s": perf_counter() - started,
             "time/slices_per_s": slices / trained_s,
         }
-        report(EpochReport(epoch, metrics, state.remember(epoch, scores), failure))
-        if failure is not None:
+        improved = state.remember(epoch, scores)
+        if report(EpochReport(epoch, metrics, improved, failure)) or failure is not None:
             return
 
 

@@ -1,0 +1,90 @@
+"""Holding a sweep: one process at a time runs it, and may be asked to end.
+
+The lock and the request to stop are files in the sweep's folder, so that any process that sees
+the home can ask.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Final
+
+from segan_ray.data.locks import acquire, holder, release
+from segan_ray.errors import SweepError
+
+LOCK: Final = "lock"
+STOP: Final = "stop-requested"
+
+
+class Signalled(KeyboardInterrupt):
+    """A signal asked this process to end; ``number`` is which."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+@contextmanager
+def held(folder: Path, name: str) -> Iterator[None]:
+    """Run the sweep ``name`` alone while the context lasts.
+
+    Raises:
+        SweepError: if another process runs it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = acquire(folder / LOCK)
+    if lock is None:
+        raise SweepError(
+            f"'{name}' is running now ({holder(folder / LOCK)}). Watch it: segan-ray trials "
+            f"{name}; end it: segan-ray stop {name}; or choose another --name."
+        )
+    try:
+        (folder / STOP).unlink(missing_ok=True)
+        yield
+    finally:
+        release(lock)
+
+
+def is_held(folder: Path) -> bool:
+    """Tell whether a process runs the sweep of this folder now."""
+    if not (folder / LOCK).exists():
+        return False
+    lock = acquire(folder / LOCK)
+    if lock is None:
+        return True
+    release(lock)
+    return False
+
+
+def request_stop(folder: Path) -> None:
+    """Ask the process that runs the sweep of this folder to end it."""
+    (folder / STOP).touch()
+
+
+def stop_requested(folder: Path) -> bool:
+    """Tell whether somebody asked for the sweep to end."""
+    return (folder / STOP).exists()
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Turn the first SIGINT or SIGTERM into ``Signalled``; a second one ends at once."""
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.getsignal(number) for number in numbers}
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        for each in numbers:
+            signal.signal(each, signal.SIG_DFL)
+        raise Signalled(number)
+
+    for number in numbers:
+        signal.signal(number, ask)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

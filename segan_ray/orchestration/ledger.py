@@ -1,0 +1,211 @@
+"""What the process of a sweep notes of its trials, and in which order.
+
+First the study, which is the truth; then the journal of the tracker; then whoever watches. A
+process may be killed between any two of them, so each note may come again: what is known already
+is not noted twice, and ``reconcile`` notes in the journal what only the study knows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+from segan_ray.config import Experiment
+from segan_ray.orchestration.progress import EpochResult, OnEvent, TrialEvent
+from segan_ray.search.ranking import TrialStatus
+from segan_ray.search.space import Objective
+from segan_ray.search.study import Ended, Outcome, TakeOver
+from segan_ray.tracking.recorder import Recorder
+from segan_ray.training.trial_folder import TrialFolder, read_report
+
+NO_EPOCH = "It ended without a single epoch."
+
+
+class Judge(Protocol):
+    """Who decides what becomes of a trial; a sweep's study does."""
+
+    def report(self, number: int, epoch: int, *values: float) -> bool: ...
+    def take_over(self, number: int, epoch: int) -> TakeOver | None: ...
+    def tell(
+        self, number: int, outcome: Outcome, reason: str | None = None, *, learn: bool = False
+    ) -> None: ...
+    def ended(self) -> dict[int, Ended]: ...
+    def park(self) -> None: ...
+
+
+class NobodyJudges:
+    """For a single run: it goes to its last epoch."""
+
+    def report(self, number: int, epoch: int, *values: float) -> bool:
+        """Never stop."""
+        return False
+
+    def take_over(self, number: int, epoch: int) -> None:
+        """Never take over."""
+
+    def tell(
+        self, number: int, outcome: Outcome, reason: str | None = None, *, learn: bool = False
+    ) -> None:
+        """Keep nothing."""
+
+    def ended(self) -> dict[int, Ended]:
+        """Nothing is kept."""
+        return {}
+
+    def park(self) -> None:
+        """Nothing is open."""
+
+
+@dataclass(frozen=True)
+class Followed:
+    """How far a trial has come; ``best`` is its best epoch by the (first) objective."""
+
+    trial: str
+    epochs: int
+    epoch: int = 0
+    best_epoch: int | None = None
+    best_metrics: Mapping[str, float] = field(default_factory=dict)
+    failure: str | None = None
+    retries: int = 0
+    status: Outcome | None = None
+    reason: str | None = None
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What becomes of a trial after an epoch."""
+
+    stop: bool
+    take_over: TakeOver | None = None
+
+
+class Ledger:
+    """Notes trials as they begin, finish epochs, and end."""
+
+    def __init__(
+        self,
+        judge: Judge,
+        recorder: Recorder,
+        objectives: Sequence[Objective],
+        checkpoints: Path,
+        on_event: OnEvent,
+    ) -> None:
+        self._judge = judge
+        self._recorder = recorder
+        self._objectives = tuple(objectives)
+        self._checkpoints = checkpoints
+        self._on_event = on_event
+        self._open: dict[str, Followed] = {}
+        self.ended: dict[str, Followed] = {}
+
+    def folder(self, trial: str) -> TrialFolder:
+        """Return where a trial's checkpoints are."""
+        return TrialFolder(self._checkpoints / trial)
+
+    def begin(
+        self,
+        trial: str,
+        experiment: Experiment,
+        params: Mapping[str, Any],
+        repeat_of: str | None = None,
+    ) -> None:
+        """Note that a trial trains, for the first time or again."""
+        known = self._open.get(trial)
+        self._open[trial] = known or Followed(trial, experiment.training.epochs)
+        self._recorder.start_trial(trial, experiment, params, repeat_of)
+        self._tell(self._open[trial])
+
+    def epoch(self, trial: str, result: EpochResult) -> Judgement:
+        """Note a finished epoch, once, and return what becomes of the trial."""
+        followed = self._open.get(trial)
+        if followed is None:
+            return Judgement(stop=True)
+        epoch, metrics = result.epoch, result.metrics
+        values = [metrics[objective.metric] for objective in self._objectives]
+        stop = self._judge.report(int(trial), epoch, *values)
+        if epoch > followed.epoch:
+            followed = replace(
+                followed,
+                epoch=epoch,
+                best_epoch=result.best_epoch,
+                best_metrics=result.best_metrics,
+                failure=result.failure,
+            )
+            self._open[trial] = followed
+            self._recorder.log_epoch(trial, epoch, metrics)
+            self._tell(followed)
+        ends = stop or result.last
+        return Judgement(stop, None if ends else self._judge.take_over(int(trial), epoch))
+
+    def retry(self, trial: str) -> None:
+        """Note that a trial was lost and begins again at its last checkpoint."""
+        followed = self._open[trial]
+        self._open[trial] = replace(followed, retries=followed.retries + 1)
+        self._tell(self._open[trial])
+
+    def end(self, trial: str, crash: str | None = None) -> None:
+        """Note that a trial ended: after its last epoch, stopped before it, or crashed."""
+        followed = self._open.pop(trial, None)
+        if followed is None:
+            return
+        if crash is not None or followed.failure is not None or not followed.epoch:
+            outcome: Outcome = "failed"
+        else:
+            outcome = "completed" if followed.epoch >= followed.epochs else "stopped"
+        reason = crash or followed.failure or (None if followed.epoch else NO_EPOCH)
+        self._close(followed, outcome, reason)
+
+    def stop_open(self, reason: str) -> None:
+        """End whatever is open: the sweep was asked to stop."""
+        for trial in sorted(self._open):
+            self._close(self._open.pop(trial), "stopped", reason)
+
+    def park(self) -> None:
+        """Leave nothing running: the sweep's process goes, its open trials wait for another."""
+        self._judge.park()
+        self._recorder.park()
+        for followed in self._open.values():
+            self._tell(followed, "pending")
+        self._open.clear()
+
+    def reconcile(self) -> None:
+        """Note in the journal the ends that only the study knows of."""
+        for number, ended in sorted(self._judge.ended().items()):
+            trial = f"{number:03d}"
+            self._recorder.end_trial(trial, ended.outcome, ended.reason, self._best(trial))
+
+    def _close(self, followed: Followed, outcome: Outcome, reason: str | None) -> None:
+        # Settings that diverge or collapse are to be kept away from; a crash says nothing.
+        learn = followed.failure is not None and reason == followed.failure
+        self._judge.tell(int(followed.trial), outcome, reason, learn=learn)
+        self.ended[followed.trial] = replace(followed, status=outcome, reason=reason)
+        best = self._best(followed.trial)
+        self._recorder.end_trial(followed.trial, outcome, reason, best)
+        self._tell(followed, outcome, reason)
+
+    def _best(self, trial: str) -> Path | None:
+        """Return the checkpoint of a trial's best epoch, as far as one was kept."""
+        folder = self.folder(trial)
+        last = folder.last()
+        if last is None:
+            return None
+        best = folder.of_epoch(read_report(last).best.epoch)
+        return best if best.is_dir() else last
+
+    def _tell(
+        self, followed: Followed, status: TrialStatus = "running", reason: str | None = None
+    ) -> None:
+        score = followed.best_metrics.get(self._objectives[0].metric)
+        self._on_event(
+            TrialEvent(
+                followed.trial,
+                status,
+                followed.epoch,
+                followed.epochs,
+                score,
+                reason,
+                followed.retries,
+            )
+        )

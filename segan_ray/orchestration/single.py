@@ -1,0 +1,156 @@
+"""Running one experiment, as ``train`` does: a sweep of one trial that nobody judges."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from segan_ray.config import Experiment, build, flatten
+from segan_ray.errors import SweepError
+from segan_ray.files import write_text
+from segan_ray.home import Home
+from segan_ray.orchestration.hold import held, interruptible
+from segan_ray.orchestration.ledger import Ledger, NobodyJudges
+from segan_ray.orchestration.progress import OnEvent
+from segan_ray.orchestration.room import check_room
+from segan_ray.orchestration.session import ray_session
+from segan_ray.orchestration.sweep import make_task, parked_if_cut_off
+from segan_ray.orchestration.tuning import ENGINE, Tasks, run_tasks
+from segan_ray.search.space import Objective
+from segan_ray.tracking.card import StoreCard
+from segan_ray.tracking.recorder import Recorder
+from segan_ray.tracking.sweeps import name_is_taken
+from segan_ray.training.scores import SCORE
+
+SINGLE: Final = "000"
+SETTINGS: Final = "run.json"
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a single run is to do."""
+
+    name: str
+    experiment: Experiment
+    store: str | Path
+    card: StoreCard
+    home: Home
+    resume: bool = False
+
+    @property
+    def folder(self) -> Path:
+        """Where its checkpoints and journal are."""
+        return self.home.sweeps / self.name
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What a single run came to; ``checkpoint`` is its best epoch's."""
+
+    run: str
+    epochs: int
+    best_epoch: int
+    best_scores: Mapping[str, float]
+    checkpoint: Path
+
+
+def run_single(run: Run, on_event: OnEvent) -> RunResult:
+    """Train one experiment and record it as a run of its own.
+
+    Raises:
+        SweepError: if the name is taken, the run is another's, the cluster cannot hold it, or it
+            failed.
+        Interrupted: if a signal asked for its end; nothing is left running.
+    """
+    command = f"segan-ray train {run.store} --name {run.name} --resume"
+    with held(run.folder, run.name), ray_session(), interruptible():
+        check_room(run.experiment.resources)
+        _settle(run)
+        recorder = Recorder.for_run(
+            run.home, run.name, run.card, SCORE, "max", run.folder, resume=run.resume
+        )
+        objective = Objective(metric=SCORE, mode="max")
+        ledger = Ledger(
+            NobodyJudges(), recorder, [objective], run.folder / "checkpoints", on_event
+        )
+        with parked_if_cut_off(run.name, command, ledger):
+            run_tasks(run.folder, _tasks(run), ledger)
+            ledger.stop_open("Stopped by segan-ray stop.")
+            ended = ledger.ended[SINGLE]
+            recorder.close("failed" if ended.status == "failed" else "finished")
+            mlflow_run = recorder.run_id(SINGLE)
+    shutil.rmtree(run.folder / ENGINE, ignore_errors=True)
+    if ended.status == "failed" or ended.best_epoch is None:
+        raise SweepError(f"The run '{run.name}' failed. {ended.reason}")
+    checkpoint = ledger.folder(SINGLE).of_epoch(ended.best_epoch)
+    return RunResult(
+        mlflow_run or run.name, ended.epoch, ended.best_epoch, ended.best_metrics, checkpoint
+    )
+
+
+def recorded_experiment(home: Home, name: str) -> Experiment | None:
+    """Return the settings of an earlier run of that name, or None."""
+    file = home.sweeps / name / SETTINGS
+    if not file.exists():
+        return None
+    return build(json.loads(file.read_text(encoding="utf-8"))["experiment"], str(file))
+
+
+def _settle(run: Run) -> None:
+    """Write down what the run is, or make sure that it is the one written down."""
+    file = run.folder / SETTINGS
+    known = recorded_experiment(run.home, run.name)
+    if known is None:
+        if name_is_taken(run.home, run.name):
+            raise SweepError(_taken(run.name))
+        content = {
+            "experiment": run.experiment.model_dump(mode="json"),
+            "store": run.card.fingerprint,
+        }
+        write_text(file, json.dumps(content, indent=1))
+        return
+    if not run.resume:
+        raise SweepError(_taken(run.name))
+    before, now = flatten(known), flatten(run.experiment)
+    changed = [
+        f"{path} was {before[path]!r}, is {now[path]!r}"
+        for path in before
+        if before[path] != now[path]
+    ]
+    if changed:
+        raise SweepError(
+            f"'{run.name}' began with other settings: {'; '.join(changed)}. Resume it without "
+            "settings, or begin another run."
+        )
+    store = json.loads(file.read_text(encoding="utf-8"))["store"]
+    if store != run.card.fingerprint:
+        raise SweepError(
+            f"'{run.name}' began on the store with fingerprint {store}, this one has "
+            f"{run.card.fingerprint}."
+        )
+
+
+def _taken(name: str) -> str:
+    return f"A sweep or run named '{name}' exists already. Choose another --name, or --resume it."
+
+
+def _tasks(run: Run) -> Tasks:
+    task = make_task(
+        SINGLE,
+        run.experiment,
+        run.store,
+        run.folder,
+        params={},
+        repeat_of=None,
+        metric=SCORE,
+        mode="max",
+    )
+
+    def order(trial: str, epoch: int, taken: Any) -> dict[str, Any]:
+        raise AssertionError("nobody judges a single run")
+
+    return Tasks(1, 1, run.experiment.resources.retries, lambda: task, order)

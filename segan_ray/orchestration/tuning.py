@@ -1,0 +1,200 @@
+"""Ray Tune as the engine of a sweep: its searcher, scheduler and callbacks, all of them thin.
+
+What is drawn, judged and noted is decided by the study and the ledger; Tune starts lanes where
+there is room, keeps them for the next trial, and starts a lost trial again.
+"""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+# The session's settings must be in the environment before Ray is imported.
+from segan_ray.orchestration.session import ray_session  # noqa: F401
+
+import ray  # isort: skip
+from ray import tune  # isort: skip
+from ray.tune import Callback, Stopper  # isort: skip
+from ray.tune.experiment import Trial  # isort: skip
+from ray.tune.schedulers import FIFOScheduler  # isort: skip
+from ray.tune.search import Searcher  # isort: skip
+
+from segan_ray.config import build
+from segan_ray.errors import SweepError
+from segan_ray.orchestration.hold import stop_requested
+from segan_ray.orchestration.lane import Lane
+from segan_ray.orchestration.ledger import Ledger
+from segan_ray.orchestration.mailbox import MailboxHandle, open_mailbox
+from segan_ray.search.study import TakeOver
+
+DRIVER_BYTES: Final = 600 * 2**20
+"""What a lane and Ray Train's controller of its crew take; neither computes anything."""
+ENGINE: Final = "ray"
+DISK_FULL: Final = ("No space left on device", "database or disk is full", "Disk quota exceeded")
+
+NextTask = Callable[[], dict[str, Any]]
+MakeOrder = Callable[[str, int, TakeOver], dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Tasks:
+    """``count`` trials, ``concurrent`` at once; ``draw`` gives the task of the next."""
+
+    count: int
+    concurrent: int
+    retries: int
+    draw: NextTask
+    order: MakeOrder
+
+
+def run_tasks(folder: Path, tasks: Tasks, ledger: Ledger) -> None:
+    """Train all tasks on the cluster; returns when each has ended, or the sweep is to stop."""
+    # Tune repeats each failed trial's traceback and warns about what we do on purpose; the
+    # leaderboard and the run have the reason.
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
+    name = f"mailbox-{uuid.uuid4().hex}"
+    mailbox = open_mailbox(name)
+    tune.Tuner(
+        # A lane only waits for its crew, whose workers are what takes cores; but Tune wants
+        # every trial to ask for something.
+        tune.with_resources(Lane, {"memory": DRIVER_BYTES}),
+        tune_config=tune.TuneConfig(
+            num_samples=tasks.count,
+            search_alg=_Draws(tasks.draw, name, folder / ENGINE),
+            scheduler=_Judges(ledger, tasks.order, MailboxHandle(name)),
+            max_concurrent_trials=tasks.concurrent,
+            reuse_actors=True,
+            trial_dirname_creator=lambda trial: f"trial_{trial.trial_id}",
+        ),
+        run_config=tune.RunConfig(
+            name="tune",
+            storage_path=str(folder / ENGINE),
+            stop=_StopFile(folder),
+            failure_config=tune.FailureConfig(max_failures=tasks.retries),
+            # Workers keep checkpoints; a lane has nothing to add.
+            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+            callbacks=[_Notes(ledger)],
+            verbose=0,
+        ),
+    ).fit()
+    ray.kill(mailbox)
+
+
+class _Draws(Searcher):
+    """Tune's searcher: each trial is the next task."""
+
+    def __init__(self, draw: NextTask, mailbox: str, storage: Path) -> None:
+        super().__init__()
+        self._draw = draw
+        self._common = {"mailbox": mailbox, "storage": str(storage)}
+
+    def suggest(self, trial_id: str) -> dict[str, Any]:
+        return {**self._common, "task": self._draw()}
+
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
+        """The ledger tells the study."""
+
+    def save(self, checkpoint_path: str) -> None:
+        """Keep nothing: a sweep goes on from its study."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing is kept."""
+
+
+class _Judges(FIFOScheduler):
+    """Tune's scheduler: the ledger notes an epoch and says what becomes of the trial."""
+
+    def __init__(self, ledger: Ledger, order: MakeOrder, mailbox: MailboxHandle) -> None:
+        super().__init__()
+        self._ledger = ledger
+        self._order = order
+        self._mailbox = mailbox
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Pickle as nothing: Tune saves its scheduler, but records belong to this process."""
+        return {}
+
+    def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
+        name = trial.config["task"]["trial"]
+        judgement = self._ledger.epoch(name, result["result"])
+        if judgement.take_over is not None:
+            epoch = result["result"].epoch
+            order = self._order(name, epoch, judgement.take_over)
+            self._mailbox.order(result["lane"], epoch, order)
+        return self.STOP if judgement.stop else self.CONTINUE
+
+
+class _Notes(Callback):
+    """Tune's callback: what begins, is lost and ends."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Pickle as nothing, as the scheduler does."""
+        return {}
+
+    def on_trial_start(
+        self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
+    ) -> None:
+        task = trial.config["task"]
+        experiment = build(task["experiment"], task["trial"])
+        self._ledger.begin(task["trial"], experiment, task["params"], task["repeat_of"])
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
+    ) -> None:
+        # Tune does not ask its scheduler about a last epoch.
+        if result["done"]:
+            self._ledger.epoch(trial.config["task"]["trial"], result["result"])
+
+    def on_trial_complete(
+        self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
+    ) -> None:
+        self._ledger.end(trial.config["task"]["trial"])
+
+    def on_trial_error(
+        self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
+    ) -> None:
+        self._ledger.end(trial.config["task"]["trial"], _cause(trial))
+
+    def on_trial_recover(
+        self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
+    ) -> None:
+        cause = _cause(trial)
+        if any(words in cause for words in DISK_FULL):
+            # Every trial would fail of it, and none of its own settings.
+            raise SweepError(f"Trial {trial.config['task']['trial']}: {cause}. Free some space.")
+        self._ledger.retry(trial.config["task"]["trial"])
+
+
+class _StopFile(Stopper):
+    """Ends a sweep when somebody has asked for it."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        return False
+
+    def stop_all(self) -> bool:
+        return stop_requested(self._folder)
+
+
+def _cause(trial: Trial) -> str:
+    """Return the last line of the innermost error: what went wrong, not where Ray saw it."""
+    try:
+        text = Path(trial.error_file).read_text(encoding="utf-8")
+    except OSError:
+        text = ""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    if not lines:
+        return "The trial's process died."
+    return lines[-1].removeprefix("segan_ray.errors.").removeprefix("TrialError: ")
+

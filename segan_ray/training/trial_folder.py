@@ -1,0 +1,164 @@
+"""The checkpoints of one trial: a folder an epoch, of which the best and the last are kept.
+
+::
+
+    epoch-0007/       one whole checkpoint, and report.json: what the epoch came to
+    .epoch-0008.123   one that is being written, or was when its process died
+    taken-0008/       another trial's checkpoint that this one goes on from after its epoch 8
+
+An epoch's folder is renamed to its name when all of it is on disk, so what has the name is
+whole. The report is kept with it because the process that learns of an epoch may die before it
+has noted it: a trial that starts again says once more what its last epoch came to.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Final, Literal
+
+from PIL.Image import Image
+
+from segan_ray.config import Experiment
+from segan_ray.errors import CheckpointError
+from segan_ray.files import sync_folder
+from segan_ray.training.checkpoint import read_state, save_checkpoint
+from segan_ray.training.state import TrainingState
+
+REPORT: Final = "report.json"
+OVERLAY: Final = "validation.png"
+TRIES: Final = 3
+EPOCH: Final = re.compile(r"epoch-(\d{4,})")
+
+
+@dataclass(frozen=True)
+class BestEpoch:
+    """The best epoch of a trial by its objective: the later of equals."""
+
+    epoch: int
+    metrics: Mapping[str, float]
+
+    def or_better(self, other: BestEpoch, metric: str, mode: Literal["max", "min"]) -> BestEpoch:
+        """Return the better of this and a later epoch."""
+        gain = other.metrics[metric] - self.metrics[metric]
+        return other if (gain if mode == "max" else -gain) >= 0 else self
+
+
+@dataclass(frozen=True)
+class SavedReport:
+    """What an epoch came to, and the best so far."""
+
+    epoch: int
+    metrics: Mapping[str, float]
+    best: BestEpoch
+
+
+@dataclass(frozen=True)
+class TrialFolder:
+    """The folder of one trial's checkpoints; it need not be there yet."""
+
+    path: Path
+
+    def of_epoch(self, epoch: int) -> Path:
+        """Return where the checkpoint of an epoch is, if it was kept."""
+        return self.path / f"epoch-{epoch:04d}"
+
+    def last(self) -> Path | None:
+        """Return the checkpoint of the last epoch that can be read, or None.
+
+        Folders from which something was lost are passed over for the epoch before.
+        """
+        for epoch in reversed(self._epochs()):
+            folder = self.of_epoch(epoch)
+            try:
+                read_state(folder)
+                read_report(folder)
+            except CheckpointError:
+                continue
+            return folder
+        return None
+
+    def save(
+        self,
+        state: TrainingState,
+        experiment: Experiment,
+        report: SavedReport,
+        overlay: Image | None,
+    ) -> Path:
+        """Write the checkpoint of an epoch, then remove those that are neither best nor last."""
+        whole = self.of_epoch(report.epoch)
+        partial = whole.with_name(f".{whole.name}.{os.getpid()}")
+        shutil.rmtree(partial, ignore_errors=True)
+        try:
+            save_checkpoint(partial, state, experiment)
+            if overlay is not None:
+                overlay.save(partial / OVERLAY, optimize=True)
+            (partial / REPORT).write_text(json.dumps(asdict(report)), encoding="utf-8")
+            for file in partial.iterdir():
+                sync_folder(file)
+            shutil.rmtree(whole, ignore_errors=True)
+            os.replace(partial, whole)
+        except OSError:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
+        sync_folder(self.path)
+        self._keep({report.epoch, report.best.epoch})
+        return whole
+
+    def take(self, donor: TrialFolder, epoch: int) -> Path | None:
+        """Keep the donor's last checkpoint, to go on from after ``epoch``; None if it has none.
+
+        It is linked, not copied: the donor may train on and remove it.
+        """
+        taken = self.path / f"taken-{epoch:04d}"
+        for _ in range(TRIES):
+            last = donor.last()
+            if taken.is_dir() or last is None:
+                break
+            partial = self.path / f".{taken.name}.{os.getpid()}"
+            try:
+                shutil.copytree(last, partial, copy_function=_link)
+                os.replace(partial, taken)
+            except OSError:
+                # The donor has just replaced it by the next one.
+                shutil.rmtree(partial, ignore_errors=True)
+        return taken if taken.is_dir() else None
+
+    def _keep(self, epochs: set[int]) -> None:
+        for epoch in self._epochs():
+            if epoch not in epochs:
+                shutil.rmtree(self.of_epoch(epoch), ignore_errors=True)
+        # What a process that was killed had begun to write, and what was gone on from before.
+        for left in (*self.path.glob(".epoch-*"), *self.path.glob("taken-*")):
+            shutil.rmtree(left, ignore_errors=True)
+
+    def _epochs(self) -> list[int]:
+        if not self.path.is_dir():
+            return []
+        matches = (EPOCH.fullmatch(entry.name) for entry in self.path.iterdir())
+        return sorted(int(match[1]) for match in matches if match)
+
+
+def _link(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
+
+
+def read_report(folder: Path) -> SavedReport:
+    """Return what the epoch of a checkpoint came to.
+
+    Raises:
+        CheckpointError: if it is missing or damaged.
+    """
+    try:
+        content = json.loads((folder / REPORT).read_text(encoding="utf-8"))
+        return SavedReport(content["epoch"], content["metrics"], BestEpoch(**content["best"]))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{folder / REPORT}: cannot be read ({error}).") from None
