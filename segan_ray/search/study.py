@@ -6,19 +6,18 @@ writes to it.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import optuna
-from optuna.exceptions import DuplicatedStudyError, ExperimentalWarning
-from optuna.samplers import BaseSampler
+from optuna.exceptions import DuplicatedStudyError
 from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
 from segan_ray.errors import SweepError
-from segan_ray.search.space import RandomSampler, SearchSpace, TpeSampler
+from segan_ray.search.samplers import make_sampler
+from segan_ray.search.space import SearchSpace
 
 Outcome = Literal["completed", "stopped", "failed"]
 
@@ -54,7 +53,10 @@ class SweepStudy:
         )
         try:
             study = optuna.create_study(
-                study_name=sweep, storage=storage, sampler=make_sampler(space), direction=direction
+                study_name=sweep,
+                storage=storage,
+                sampler=make_sampler(space, None),
+                direction=direction,
             )
         except DuplicatedStudyError:
             raise SweepError(
@@ -92,25 +94,3 @@ class SweepStudy:
         """Leave no trial RUNNING: whatever is open now did not end."""
         for number in list(self._open):
             self.tell(number, "failed")
-
-
-def make_sampler(space: SearchSpace) -> BaseSampler:
-    """Return the Optuna sampler a space asks for."""
-    settings = space.sampler
-    if isinstance(settings, RandomSampler):
-        return optuna.samplers.RandomSampler(seed=settings.seed)
-    return _tpe(settings)
-
-
-def _tpe(settings: TpeSampler) -> BaseSampler:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ExperimentalWarning)
-        return optuna.samplers.TPESampler(
-            multivariate=settings.multivariate,
-            group=settings.group and settings.multivariate,
-            seed=settings.seed,
-            n_startup_trials=settings.startup_trials,
-            # Trials run side by side: points still out count as poor, so that two do not
-            # try the same.
-            constant_liar=True,
-        )
