@@ -58,15 +58,23 @@ class SplitError(SeganRayError):
 
 
 class ConfigError(SeganRayError):
-    """Settings or a search space that cannot be right; ``problems`` holds them all."""
+    """Settings or a search space that cannot be right; ``problems`` holds them all.
 
-    def __init__(self, where: str, problems: Iterable[str]) -> None:
+    ``lines``, where known, are the lines of the file ``where`` that hold them.
+    """
+
+    def __init__(
+        self, where: str, problems: Iterable[str], lines: Iterable[int | None] = ()
+    ) -> None:
         self.where = where
         self.problems = tuple(problems)
-        super().__init__("\n".join(f"{where}: {problem}" for problem in self.problems))
+        self.lines = (*lines,) or (None,) * len(self.problems)
+        places = (f"{where}:{line}" if line else where for line in self.lines)
+        said = zip(places, self.problems, strict=True)
+        super().__init__("\n".join(f"{place}: {problem}" for place, problem in said))
 
     def __reduce__(self) -> tuple[object, ...]:
-        return type(self), (self.where, self.problems)
+        return type(self), (self.where, self.problems, self.lines)
 
 
 class CheckpointError(SeganRayError):

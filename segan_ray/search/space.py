@@ -6,27 +6,54 @@ parameters become Optuna distributions; one drawn point becomes one whole ``Expe
 
 from __future__ import annotations
 
-import math
-import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
 from optuna import Trial
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-
-from segan_ray.config import (
-    Experiment,
-    build,
-    flatten,
-    load_preset,
-    load_yaml,
-    merge,
-    nest,
-    paths,
+from pydantic import (
+    BeforeValidator,
+    Field,
+    PlainValidator,
+    SerializerFunctionWrapHandler,
+    field_validator,
+    model_serializer,
 )
-from segan_ray.errors import ConfigError, nearest
+
+from segan_ray.config import Experiment, build, flatten, load_preset, merge, nest
+from segan_ray.errors import nearest
+from segan_ray.search.parameters import (
+    ChoiceParameter,
+    FixedParameter,
+    FloatParameter,
+    FloatsParameter,
+    Frozen,
+    IntParameter,
+    Parameter,
+    plain,
+    same,
+)
+from segan_ray.search.samplers import RandomSampler, Sampler, TpeSampler
+from segan_ray.search.schedulers import AshaScheduler, NoScheduler, Scheduler
 from segan_ray.training.scores import VALIDATION
+
+__all__ = [
+    "METRICS",
+    "AshaScheduler",
+    "Budget",
+    "ChoiceParameter",
+    "FixedParameter",
+    "FloatParameter",
+    "FloatsParameter",
+    "IntParameter",
+    "NoScheduler",
+    "Objective",
+    "RandomSampler",
+    "SearchSpace",
+    "TpeSampler",
+    "in_order_of_need",
+    "load_space",
+]
 
 METRICS: Final = (
     "train/loss_critic",
@@ -34,308 +61,210 @@ METRICS: Final = (
     *VALIDATION,
     "time/epoch_s",
     "time/slices_per_s",
+    "model/parameters",
 )
 """Every metric a trial reports, each epoch."""
 
-LENGTH: Final = re.compile(r"(?P<path>[a-z_]+(\.[a-z_]+)*)\s*(\+\s*(?P<plus>\d+))?")
 
-
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Objective(_Frozen):
+class Objective(Frozen):
     """What a trial is judged by."""
 
     metric: str = "val/dice_mean"
     mode: Literal["max", "min"] = "max"
 
-    @model_validator(mode="after")
-    def _reported(self) -> Objective:
-        if self.metric not in METRICS:
-            raise ValueError(
-                f"no trial reports the metric '{self.metric}'.{nearest(self.metric, METRICS)}"
-            )
-        return self
+    @field_validator("metric")
+    @classmethod
+    def _reported(cls, metric: str) -> str:
+        if metric not in METRICS:
+            raise ValueError(f"no trial reports the metric '{metric}'.{nearest(metric, METRICS)}")
+        return metric
 
 
-class _Range(_Frozen):
-    low: float
-    high: float
-    log: bool = False
-
-    @model_validator(mode="after")
-    def _possible(self) -> _Range:
-        if not (math.isfinite(self.low) and math.isfinite(self.high)) or self.low > self.high:
-            raise ValueError(f"low {self.low:g} to high {self.high:g} is no range.")
-        if self.log and self.low <= 0:
-            raise ValueError(f"log needs low above 0, found {self.low:g}.")
-        return self
+def _concurrent(value: Any) -> Any:
+    whole = isinstance(value, int) and not isinstance(value, bool) and value >= 1
+    if not whole and value != "auto":
+        raise ValueError(f"found {value!r}, expected a count of at least 1, or auto")
+    return value
 
 
-class FloatParameter(_Range):
-    """A number between ``low`` and ``high``."""
+class Budget(Frozen):
+    """How many trials, and how many at once (``auto``: as many as the cluster holds).
 
-    type: Literal["float"]
-
-    def suggest(self, trial: Trial, path: str, drawn: Mapping[str, Any]) -> float:
-        return trial.suggest_float(path, self.low, self.high, log=self.log)
-
-
-class IntParameter(_Range):
-    """A whole number from ``low`` to ``high``, both included."""
-
-    type: Literal["int"]
-    low: int
-    high: int
-
-    def suggest(self, trial: Trial, path: str, drawn: Mapping[str, Any]) -> int:
-        return trial.suggest_int(path, self.low, self.high, log=self.log)
-
-
-class ChoiceParameter(_Frozen):
-    """One of ``values``."""
-
-    type: Literal["choice"]
-    values: Annotated[tuple[bool | int | float | str | None, ...], Field(min_length=1)]
-
-    def suggest(self, trial: Trial, path: str, drawn: Mapping[str, Any]) -> Any:
-        return trial.suggest_categorical(path, list(self.values))
-
-
-class FloatsParameter(_Range):
-    """As many numbers as ``length`` says: a count, a path, or a path plus a count."""
-
-    type: Literal["floats"]
-    length: Annotated[int, Field(ge=1)] | str
-
-    def suggest(self, trial: Trial, path: str, drawn: Mapping[str, Any]) -> list[float]:
-        return [
-            trial.suggest_float(f"{path}.{index}", self.low, self.high, log=self.log)
-            for index in range(self.count(drawn))
-        ]
-
-    def count(self, drawn: Mapping[str, Any]) -> int:
-        """Return how many numbers there are, given the settings drawn and fixed."""
-        if isinstance(self.length, int):
-            return self.length
-        match = LENGTH.fullmatch(self.length)
-        assert match is not None, "the space was checked when it was read"
-        return int(drawn[match["path"]]) + int(match["plus"] or 0)
-
-
-Parameter = Annotated[
-    FloatParameter | IntParameter | ChoiceParameter | FloatsParameter, Field(discriminator="type")
-]
-
-
-class TpeSampler(_Frozen):
-    """Optuna's TPE; the first ``startup_trials`` are drawn at random."""
-
-    type: Literal["tpe"] = "tpe"
-    multivariate: bool = True
-    group: bool = True
-    seed: Annotated[int, Field(ge=0, lt=2**32)] | None = None
-    startup_trials: Annotated[int, Field(ge=1)] = 10
-
-
-class RandomSampler(_Frozen):
-    """Independent draws."""
-
-    type: Literal["random"]
-    seed: Annotated[int, Field(ge=0, lt=2**32)] | None = None
-
-
-class AshaScheduler(_Frozen):
-    """Stops a trial at a rung (in epochs) unless it is among the best 1/``reduction_factor``."""
-
-    type: Literal["asha"] = "asha"
-    grace_period: Annotated[int, Field(ge=1)] = 1
-    reduction_factor: Annotated[float, Field(gt=1)] = 3
-
-
-class NoScheduler(_Frozen):
-    """Every trial runs to its last epoch."""
-
-    type: Literal["none"]
-
-
-class Budget(_Frozen):
-    """How many trials, and how many at once (``auto``: as many as the cluster holds)."""
+    The checkpoints of the best ``keep_checkpoints`` trials are kept.
+    """
 
     trials: Annotated[int, Field(ge=1)] = 20
-    max_concurrent: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
+    max_concurrent: Annotated[int | Literal["auto"], PlainValidator(_concurrent)] = "auto"
+    keep_checkpoints: Annotated[int, Field(ge=1)] = 10
 
 
-class SearchSpace(_Frozen):
-    """A whole space file. ``base`` is put over ``preset``, and a drawn point over both."""
+def _one_or_more(objective: Any) -> Any:
+    return [objective] if isinstance(objective, (Mapping, Objective)) else objective
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
-    objective: Objective = Objective()
+
+def _entry(value: Any) -> Any:
+    if isinstance(value, str):
+        return value
+    if not isinstance(value, Mapping) or not value:
+        raise ValueError(f"found {value!r}, expected a preset's name or settings as path: value")
+    return {str(path): plain(setting) for path, setting in value.items()}
+
+
+NAME: Final = r"^[A-Za-z0-9][A-Za-z0-9_-]*$"
+Name = Annotated[str, Field(pattern=NAME)]
+Entry = Annotated[str | dict[str, Any], PlainValidator(_entry)]
+
+
+class SearchSpace(Frozen):
+    """A whole space file. ``base`` is put over ``preset``, and a drawn point over both.
+
+    ``enqueue`` holds the points tried first, ``warm_start`` names an earlier sweep to learn
+    from. Lossless through ``model_dump_json`` and ``model_validate_json``.
+    """
+
+    name: Name
+    objectives: Annotated[
+        tuple[Objective, ...],
+        BeforeValidator(_one_or_more),
+        Field(min_length=1, alias="objective"),
+    ] = (Objective(),)
     preset: str | None = None
-    base: dict[str, Any] = {}
+    base: dict[str, Any] = Field(default_factory=dict)
     parameters: Annotated[dict[str, Parameter], Field(min_length=1)]
-    sampler: Annotated[TpeSampler | RandomSampler, Field(discriminator="type")] = TpeSampler()
-    scheduler: Annotated[AshaScheduler | NoScheduler, Field(discriminator="type")] = AshaScheduler()
+    sampler: Sampler = TpeSampler()
+    scheduler: Scheduler = AshaScheduler()
     budget: Budget = Budget()
+    enqueue: tuple[Entry, ...] = ("paper", "authors-code")
+    warm_start: Name | None = None
+
+    @field_validator("objectives")
+    @classmethod
+    def _distinct(cls, objectives: tuple[Objective, ...]) -> tuple[Objective, ...]:
+        metrics = [objective.metric for objective in objectives]
+        for metric in metrics:
+            if metrics.count(metric) > 1:
+                raise ValueError(f"the metric '{metric}' is named twice; each counts once")
+        return objectives
+
+    @model_serializer(mode="wrap")
+    def _as_in_a_file(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        tree: dict[str, Any] = handler(self)
+        key = {"objectives": "objective"}
+        tree = {key.get(name, name): value for name, value in tree.items()}
+        if len(tree.get("objective", ())) == 1:
+            (tree["objective"],) = tree["objective"]
+        return tree
+
+    @property
+    def objective(self) -> Objective:
+        """The first objective, the only one of most spaces."""
+        return self.objectives[0]
 
     def suggest(self, trial: Trial) -> dict[str, Any]:
-        """Draw a point: ``{dotted path: value}`` for each parameter, in order of need."""
-        known = flatten(self.base_experiment())
+        """Draw a point: ``{dotted path: value}`` for each parameter, in order of need.
+
+        A parameter whose ``when`` does not hold is left out: the base's value stands.
+        """
+        known = self.settings()
         drawn: dict[str, Any] = {}
-        for path, parameter in self._by_need():
-            drawn[path] = parameter.suggest(trial, path, {**known, **drawn})
+        for path in self.order():
+            parameter = self.parameters[path]
+            if parameter.active(known):
+                known[path] = drawn[path] = parameter.suggest(trial, path, known)
         return drawn
 
+    def order(self) -> list[str]:
+        """Return the parameters' paths so that each comes after those it needs."""
+        return in_order_of_need(self.parameters)[0]
+
+    def settings(self) -> dict[str, Any]:
+        """Return ``{dotted path: value}`` of the settings under every drawn point."""
+        return flatten(self.base_experiment())
+
     def experiment(self, point: Mapping[str, Any]) -> Experiment:
-        """Return the whole ``Experiment`` of a drawn point."""
-        return build(merge(self._fixed(), nest(point)), f"space {self.name}")
+        """Return the whole ``Experiment`` of a drawn point.
+
+        Raises:
+            ConfigError: if the point makes none.
+        """
+        return build(merge(self.fixed(), nest(point)), f"space {self.name}")
+
+    def base_experiment(self) -> Experiment:
+        """Return the settings that stay the same in every trial.
+
+        Raises:
+            ConfigError: if they make no ``Experiment``.
+        """
+        return build(self.fixed(), f"space {self.name}, base")
+
+    def fixed(self) -> dict[str, Any]:
+        """Return ``base`` over ``preset``, as a nested tree."""
+        return merge(load_preset(self.preset) if self.preset else {}, self.base)
 
     def most_epochs(self) -> int:
         """Return how many epochs the longest trial may run."""
-        drawn = self.parameters.get("training.epochs")
-        return max(_ends(drawn)) if drawn else self.base_experiment().training.epochs
+        return int(max(self._ends("training.epochs")))
 
     def fewest_epochs(self) -> int:
         """Return how many epochs the shortest trial may run."""
-        drawn = self.parameters.get("training.epochs")
-        return min(_ends(drawn)) if drawn else self.base_experiment().training.epochs
+        return int(min(self._ends("training.epochs")))
 
     def folds(self) -> tuple[int | None, ...]:
-        """Return every fold of the store that a trial may ask for; None is its single split."""
-        drawn = self.parameters.get("data.fold")
-        if drawn is None:
-            return (self.base_experiment().data.fold,)
-        ends = _ends(drawn)
-        return ends if isinstance(drawn, ChoiceParameter) else (min(ends), max(ends))
+        """Return every fold of the store that a trial may ask for; None is its single split.
 
-    def base_experiment(self) -> Experiment:
-        """Return the settings that stay the same in every trial."""
-        return build(self._fixed(), f"space {self.name}, base")
+        Of a drawn range they are its ends.
+        """
+        return tuple(dict.fromkeys(self._ends("data.fold")))
 
-    def _fixed(self) -> dict[str, Any]:
-        return merge(load_preset(self.preset) if self.preset else {}, self.base)
+    def possible(self, path: str) -> tuple[Any, ...] | None:
+        """Return every value a setting may have in a trial, or None where there are too many."""
+        parameter = self.parameters.get(path)
+        if parameter is None:
+            return (self.settings()[path],)
+        every = parameter.every()
+        if isinstance(parameter, (FloatParameter, FloatsParameter)) and len(every or ()) > 1:
+            return None
+        return (*every, self.settings()[path]) if every and parameter.when else every
 
-    def _by_need(self) -> Iterator[tuple[str, Any]]:
-        """Yield parameters so that a length comes after the setting it depends on."""
-        yield from sorted(
-            self.parameters.items(), key=lambda item: isinstance(item[1], FloatsParameter)
-        )
+    def conditional(self) -> dict[str, str]:
+        """Return ``{path: why}`` of parameters that not every trial draws, or not as many of."""
+        return {
+            path: reason
+            for path, parameter in self.parameters.items()
+            if (reason := self._condition(parameter))
+        }
+
+    def _condition(self, parameter: Any) -> str | None:
+        for other, wanted in parameter.when.items():
+            values = self.possible(other)
+            if values is None or not all(any(same(v, w) for w in wanted) for v in values):
+                return f"it is drawn only at some values of {other}"
+        other = parameter.length_path if isinstance(parameter, FloatsParameter) else None
+        if other and len(set(self.possible(other) or (0, 1))) > 1:
+            return f"its length depends on {other}, which is drawn"
+        return None
+
+    def _ends(self, path: str) -> tuple[Any, ...]:
+        parameter = self.parameters.get(path)
+        below = (self.settings()[path],) if parameter is None or parameter.when else ()
+        return (*(parameter.ends() if parameter else ()), *below)
+
+
+def in_order_of_need(parameters: Mapping[str, Any]) -> tuple[list[str], list[str]]:
+    """Return paths, each after those it needs and else as they come; and those in a cycle."""
+    waiting = dict.fromkeys(parameters)
+    ordered: list[str] = []
+    while waiting:
+        ready = next((p for p in waiting if not parameters[p].needs() & waiting.keys()), None)
+        if ready is None:
+            break
+        del waiting[ready]
+        ordered.append(ready)
+    return ordered, list(waiting)
 
 
 def load_space(file: Path) -> SearchSpace:
-    """Read a space file and check everything that can be known before a sweep starts.
+    """Read a space file; see ``segan_ray.search.space_file.load_space``."""
+    from segan_ray.search.space_file import load_space as load
 
-    Raises:
-        ConfigError: with every problem found.
-    """
-    tree = load_yaml(file)
-    problems = list(_unknown_paths(tree))
-    try:
-        space = SearchSpace.model_validate(tree)
-    except ValidationError as error:
-        raise ConfigError(str(file), [*problems, *map(_explain, error.errors())]) from None
-    if not problems:
-        problems = list(_impossible_points(space))
-    if problems:
-        raise ConfigError(str(file), problems)
-    return space
-
-
-def _unknown_paths(tree: Mapping[str, Any]) -> Iterator[str]:
-    known = set(paths())
-    parameters = tree.get("parameters")
-    for path in parameters if isinstance(parameters, dict) else ():
-        if path not in known:
-            yield f"unknown parameter '{path}'.{nearest(str(path), known)}"
-
-
-def _impossible_points(space: SearchSpace) -> Iterator[str]:
-    """Build the Experiment at both ends of every range, so that no trial can be refused."""
-    try:
-        space.base_experiment()
-    except ConfigError as error:
-        yield from (f"base: {problem}" for problem in error.problems)
-        return
-    lengths = [
-        problem
-        for path, parameter in space.parameters.items()
-        if isinstance(parameter, FloatsParameter)
-        for problem in _impossible_length(path, parameter.length)
-    ]
-    yield from lengths or _impossible_ends(space)
-    scheduler = space.scheduler
-    if not lengths and isinstance(scheduler, AshaScheduler):
-        fewest = space.fewest_epochs()
-        if scheduler.grace_period > fewest:
-            yield (
-                f"scheduler.grace_period {scheduler.grace_period} is more than the {fewest} epochs "
-                "a trial runs: nothing could ever be stopped."
-            )
-
-
-def _impossible_length(path: str, length: int | str) -> Iterator[str]:
-    known = set(paths())
-    match = LENGTH.fullmatch(length) if isinstance(length, str) else None
-    if match is not None and match["path"] not in known:
-        yield f"{path}: length names '{match['path']}', no setting.{nearest(match['path'], known)}"
-    elif match is not None and not isinstance(flatten(Experiment())[match["path"]], int):
-        yield f"{path}: length names '{match['path']}', which is no whole number."
-    elif isinstance(length, str) and match is None:
-        yield f"{path}: length '{length}' is not a count, a setting, or a setting + a count."
-
-
-def _impossible_ends(space: SearchSpace) -> Iterator[str]:
-    """Move one parameter at a time to each of its ends, the others at their first."""
-    first = {path: _ends(parameter)[0] for path, parameter in space.parameters.items()}
-    seen: set[str] = set()
-    for path, parameter in space.parameters.items():
-        for end in _ends(parameter):
-            point = {**first, path: end}
-            known = {**flatten(space.base_experiment()), **point}
-            for name, other in space.parameters.items():
-                if isinstance(other, FloatsParameter):
-                    point[name] = [point[name]] * other.count(known)
-            try:
-                space.experiment(point)
-            except ConfigError as error:
-                yield from (text for text in error.problems if text not in seen)
-                seen.update(error.problems)
-
-
-def _ends(parameter: Any) -> tuple[Any, ...]:
-    if isinstance(parameter, ChoiceParameter):
-        return parameter.values
-    return tuple(dict.fromkeys((parameter.low, parameter.high)))
-
-
-def _explain(problem: Mapping[str, Any]) -> str:
-    where = ".".join(str(part) for part in problem["loc"])
-    message = str(problem["msg"]).removeprefix("Value error, ")
-    if problem["type"] == "extra_forbidden":
-        path = where.rpartition(".")
-        return f"unknown key '{where}'.{nearest(path[2], _keys(path[0].rpartition('.')[2]))}"
-    if problem["type"] == "missing":
-        return f"'{where}' is missing."
-    if problem["type"] == "union_tag_invalid":
-        context = problem["ctx"]
-        return f"{where}: type {context['tag']!r} is not one of {context['expected_tags']}."
-    if problem["type"] == "union_tag_not_found":
-        return f"{where}: 'type' is missing."
-    return f"{where}: {message[:1].lower()}{message[1:].rstrip('.')}."
-
-
-def _keys(group: str) -> tuple[str, ...]:
-    groups: dict[str, type[BaseModel]] = {
-        "objective": Objective,
-        "budget": Budget,
-        "tpe": TpeSampler,
-        "random": RandomSampler,
-        "asha": AshaScheduler,
-        "none": NoScheduler,
-        "float": FloatParameter,
-        "int": IntParameter,
-        "choice": ChoiceParameter,
-        "floats": FloatsParameter,
-    }
-    return tuple(groups.get(group, SearchSpace).model_fields)
+    return load(file)

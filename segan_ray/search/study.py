@@ -26,7 +26,7 @@ from segan_ray.search.population import donor, perturb
 from segan_ray.search.samplers import grid_size, make_sampler
 from segan_ray.search.schedulers import PbtScheduler, make_pruner
 from segan_ray.search.space import SearchSpace
-from segan_ray.search.space_file import difference
+from segan_ray.search.difference import difference
 
 Outcome = Literal["completed", "stopped", "failed"]
 
