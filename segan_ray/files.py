@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import shutil
+import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Final
 
 from segan_ray.errors import DataError, StoreError
+
+SQLITE_WAIT_S: Final = 60.0
 
 
 def check_folder(path: Path) -> None:
@@ -73,6 +78,20 @@ def _reason(path: Path, error: OSError) -> str:
     usage = shutil.disk_usage(there)
     free, total = usage.free / 1e9, usage.total / 1e9
     return f"{reason}: the disk at {there} has {free:.2g} of {total:.2g} GB free"
+
+
+def prepare_sqlite(path: Path) -> None:
+    """Make the SQLite file ``path`` if it is not there, so that readers never lock its writer.
+
+    Raises:
+        sqlite3.Error: if it cannot be made.
+    """
+    if path.exists() and path.stat().st_size:
+        return
+    # The journal mode is kept in the file. A file system without shared memory has no such mode
+    # and stays with the usual one.
+    with contextlib.closing(sqlite3.connect(path, timeout=SQLITE_WAIT_S)) as database:
+        database.execute("PRAGMA journal_mode = WAL")
 
 
 def sync_folder(folder: Path) -> None:

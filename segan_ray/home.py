@@ -28,7 +28,17 @@ class Home:
     @property
     def tracking_uri(self) -> str:
         """``MLFLOW_TRACKING_URI`` if set, else the home's own SQLite database."""
-        return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{self.folder / 'mlflow.db'}"
+        return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{self.tracking_database}"
+
+    @property
+    def tracks_itself(self) -> bool:
+        """Whether records are in the home's own database."""
+        return not os.environ.get("MLFLOW_TRACKING_URI")
+
+    @property
+    def tracking_database(self) -> Path:
+        """The home's own MLflow database."""
+        return self.folder / "mlflow.db"
 
     @property
     def artifacts(self) -> Path:

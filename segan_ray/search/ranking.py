@@ -1,19 +1,39 @@
-"""Sweeps and trials as records, and their order on a leaderboard."""
+"""Sweeps and trials as records, their order on a leaderboard, and which of them won."""
 
 from __future__ import annotations
 
+import math
+import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal, Protocol, TypeVar
 
 TrialStatus = Literal["completed", "stopped", "failed", "running", "pending"]
-SweepStatus = Literal["running", "finished", "failed"]
+SweepStatus = Literal["running", "finished", "failed", "stopped", "interrupted"]
 Mode = Literal["max", "min"]
+
+
+class Scored(Protocol):
+    """What ranking needs to know of a trial."""
+
+    @property
+    def trial(self) -> str: ...
+    @property
+    def score(self) -> float | None: ...
+    @property
+    def repeat_of(self) -> str | None: ...
+
+
+AnyScored = TypeVar("AnyScored", bound=Scored)
 
 
 @dataclass(frozen=True)
 class TrialRecord:
-    """One trial: ``epochs`` finished, ``score`` its best epoch's objective or None."""
+    """One trial: ``epochs`` finished, ``score`` its best epoch's objective or None.
+
+    ``repeat_of`` names the trial whose settings it repeats with a fresh seed; ``objectives``
+    holds every objective's value at the best epoch, where there are several.
+    """
 
     trial: str
     status: TrialStatus
@@ -22,6 +42,8 @@ class TrialRecord:
     mlflow_run: str
     params: Mapping[str, Any]
     reason: str | None = None
+    repeat_of: str | None = None
+    objectives: Mapping[str, float] = field(default_factory=dict)
 
     def document(self) -> dict[str, Any]:
         """Return the record as the ``--json`` documents show it."""
@@ -29,8 +51,34 @@ class TrialRecord:
 
 
 @dataclass(frozen=True)
+class Repeats:
+    """The scores that the settings of ``trial`` reached with fresh seeds."""
+
+    trial: str
+    scores: tuple[float, ...]
+
+    @property
+    def mean(self) -> float:
+        return statistics.fmean(self.scores)
+
+    @property
+    def std(self) -> float | None:
+        """Standard deviation of a sample, or None of a single score."""
+        return statistics.stdev(self.scores) if len(self.scores) > 1 else None
+
+    def document(self) -> dict[str, Any]:
+        """Return the entry of the ``trials`` document."""
+        return {
+            "trial": self.trial,
+            "scores": list(self.scores),
+            "mean": self.mean,
+            "std": self.std,
+        }
+
+
+@dataclass(frozen=True)
 class SweepRecord:
-    """One sweep with its trials, best first."""
+    """One sweep with its trials, best first; ``objectives`` are there if it has several."""
 
     sweep: str
     status: SweepStatus
@@ -39,42 +87,116 @@ class SweepRecord:
     store: str
     created: str
     trials: tuple[TrialRecord, ...]
+    objectives: tuple[tuple[str, Mode], ...] = ()
 
     @property
     def best(self) -> TrialRecord | None:
-        """The trial with the best score, or None while there is no score."""
-        first = self.trials[0] if self.trials else None
-        return first if first is not None and first.score is not None else None
+        """The trial that won (see ``winner``), or None while there is no score."""
+        return winner(self.trials, self.mode)
+
+    @property
+    def repeats(self) -> tuple[Repeats, ...]:
+        """What settings reached with fresh seeds, best mean first."""
+        return repeats(self.trials, self.mode)
+
+    @property
+    def pareto(self) -> tuple[str, ...]:
+        """The trials that no other beats in every objective; none if there is one objective."""
+        names = [name for name, _ in self.objectives]
+        scored = [
+            trial
+            for trial in self.trials
+            if names and not any(math.isnan(trial.objectives.get(name, math.nan)) for name in names)
+        ]
+        values = [tuple(trial.objectives[name] for name in names) for trial in scored]
+        front = pareto_front(values, [mode for _, mode in self.objectives])
+        return tuple(scored[index].trial for index in front)
 
     def summary(self) -> dict[str, Any]:
         """Return the sweep's entry of the ``sweeps`` document."""
+        best = self.best
         return {
             "sweep": self.sweep,
             "status": self.status,
             "trials": len(self.trials),
             "metric": self.metric,
             "mode": self.mode,
-            "best": None if self.best is None else self.best.score,
+            "best": None if best is None else best.score,
             "store": self.store,
             "created": self.created,
         }
 
     def document(self) -> dict[str, Any]:
         """Return the ``trials`` document."""
+        best = self.best
         return {
             "sweep": self.sweep,
             "metric": self.metric,
             "mode": self.mode,
             "trials": [trial.document() for trial in self.trials],
-            "best": None if self.best is None else self.best.document(),
+            "best": None if best is None else best.document(),
+            "repeats": [group.document() for group in self.repeats],
+            "objectives": [{"metric": name, "mode": mode} for name, mode in self.objectives],
+            "pareto": list(self.pareto),
         }
 
 
-def rank(trials: Sequence[TrialRecord], mode: Mode) -> tuple[TrialRecord, ...]:
+def rank(trials: Sequence[AnyScored], mode: Mode) -> tuple[AnyScored, ...]:
     """Order trials best first; those without a score come last, in order of their numbers."""
-    sign = -1 if mode == "max" else 1
 
-    def key(trial: TrialRecord) -> tuple[bool, float, str]:
-        return trial.score is None, sign * (trial.score or 0.0), trial.trial
+    def key(trial: AnyScored) -> tuple[bool, float, int, str]:
+        score = 0.0 if trial.score is None else _sign(mode) * trial.score
+        return trial.score is None, -score, len(trial.trial), trial.trial
 
     return tuple(sorted(trials, key=key))
+
+
+def repeats(trials: Sequence[Scored], mode: Mode) -> tuple[Repeats, ...]:
+    """Return the scores of repeats by the trial they repeat, best mean first."""
+    scores: dict[str, list[float]] = {}
+    for trial in sorted(trials, key=lambda trial: (len(trial.trial), trial.trial)):
+        if trial.repeat_of is not None and trial.score is not None:
+            scores.setdefault(trial.repeat_of, []).append(trial.score)
+    groups = [Repeats(original, tuple(found)) for original, found in scores.items()]
+    return tuple(sorted(groups, key=lambda g: (-_sign(mode) * g.mean, len(g.trial), g.trial)))
+
+
+def winner(trials: Sequence[AnyScored], mode: Mode) -> AnyScored | None:
+    """Return the trial that won, or None if none has a score.
+
+    Where settings were repeated, those with the best mean over fresh seeds win: the best of many
+    single scores is partly luck, and only repeats tell how much. Of the winning settings it is
+    the trial with the best score, the original among them.
+    """
+    groups = repeats(trials, mode)
+    if groups:
+        original = groups[0].trial
+        trials = [trial for trial in trials if original in (trial.trial, trial.repeat_of)]
+    first = next(iter(rank(trials, mode)), None)
+    return first if first is not None and first.score is not None else None
+
+
+def pareto_front(values: Sequence[Sequence[float]], modes: Sequence[Mode]) -> tuple[int, ...]:
+    """Return the indices of the points that no other dominates, in their order.
+
+    A point dominates another if it is nowhere worse and somewhere better; equal points do not.
+    """
+    points = [
+        tuple(_sign(mode) * value for mode, value in zip(modes, point, strict=True))
+        for point in values
+    ]
+    # Best first: whatever dominates a point comes before it, or is beaten by what does.
+    front: list[tuple[float, ...]] = []
+    for point in sorted(set(points), reverse=True):
+        if not any(_covers(other, point) for other in front):
+            front.append(point)
+    members = set(front)
+    return tuple(index for index, point in enumerate(points) if point in members)
+
+
+def _covers(one: Sequence[float], other: Sequence[float]) -> bool:
+    return all(a >= b for a, b in zip(one, other, strict=True))
+
+
+def _sign(mode: Mode) -> int:
+    return 1 if mode == "max" else -1

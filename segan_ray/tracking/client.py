@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
+import sqlite3
 import warnings
+from collections.abc import Iterator
 from importlib.metadata import version
 from typing import Final
 
+from segan_ray.data import locks
 from segan_ray.errors import TrackingError
+from segan_ray.files import prepare_sqlite
 from segan_ray.home import Home
 
 # MLflow reads these when it is imported: no progress bars among our lines, no phoning home.
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+# Nor addresses of runs on stdout, which belongs to our documents.
+os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+# Four minutes of silent retries of every request are long for somebody who mistyped an address.
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "60")
 
 from mlflow import MlflowClient
-from mlflow.entities import Run
+from mlflow.entities import Experiment, Run
 from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -31,9 +41,15 @@ EPOCHS: Final = "segan.epochs"
 SCORE: Final = "segan.score"
 BEST_EPOCH: Final = "segan.best_epoch"
 PARAMS: Final = "segan.params"
+REPEAT_OF: Final = "segan.repeat_of"
+OBJECTIVES: Final = "segan.objectives"
 REASON: Final = "segan.reason"
 METRIC: Final = "segan.metric"
 MODE: Final = "segan.mode"
+
+
+MAKING_S: Final = 120.0
+"""How long to wait for another process that makes the database."""
 
 
 def connect(home: Home) -> MlflowClient:
@@ -47,14 +63,17 @@ def connect(home: Home) -> MlflowClient:
     warnings.filterwarnings("ignore", category=FutureWarning, module="mlflow")
     try:
         home.folder.mkdir(parents=True, exist_ok=True)
-        client = MlflowClient(home.tracking_uri, registry_uri=home.tracking_uri)
-        client.get_experiment_by_name(EXPERIMENT)
+        with _alone(home) if home.tracks_itself else contextlib.nullcontext():
+            if home.tracks_itself:
+                prepare_sqlite(home.tracking_database)
+            client = MlflowClient(home.tracking_uri, registry_uri=home.tracking_uri)
+            client.get_experiment_by_name(EXPERIMENT)
     except MlflowException as error:
         raise TrackingError(
             f"MLflow at {home.tracking_uri} cannot be used: {error.message}\n"
             "Is MLFLOW_TRACKING_URI right and the server up?"
         ) from None
-    except (OSError, SQLAlchemyError) as error:
+    except (OSError, sqlite3.Error, SQLAlchemyError) as error:
         reason = str(error).splitlines()[0]
         raise TrackingError(
             f"MLflow at {home.tracking_uri} cannot be used: {reason}\n"
@@ -63,17 +82,50 @@ def connect(home: Home) -> MlflowClient:
     return client
 
 
+@contextlib.contextmanager
+def _alone(home: Home) -> Iterator[None]:
+    """Keep other processes from the home's database while its tables may be made."""
+    path = home.folder / ".mlflow.lock"
+    handle = locks.acquire(path, wait_s=MAKING_S)
+    if handle is None:
+        raise TrackingError(
+            f"{home.tracking_database}: {locks.holder(path)} has been making it for "
+            f"{MAKING_S:.0f} s. End that process and try again."
+        )
+    try:
+        yield
+    finally:
+        locks.release(handle)
+
+
 def experiment_id(client: MlflowClient, home: Home) -> str:
-    """Return the id of the project's experiment, created at first use."""
-    found = client.get_experiment_by_name(EXPERIMENT)
-    if found is not None:
-        return str(found.experiment_id)
+    """Return the id of the project's experiment, created at first use.
+
+    Raises:
+        TrackingError: if somebody deleted it.
+    """
+    found = client.get_experiment_by_name(EXPERIMENT) or _create_experiment(client, home)
+    if found.lifecycle_stage != "active":
+        raise TrackingError(
+            f"The MLflow experiment '{EXPERIMENT}' was deleted. Bring it back: mlflow experiments "
+            f"restore --experiment-id {found.experiment_id}"
+        )
+    return str(found.experiment_id)
+
+
+def _create_experiment(client: MlflowClient, home: Home) -> Experiment:
     # A server decides where its artifacts go; our own database keeps them beside itself.
-    own = not os.environ.get("MLFLOW_TRACKING_URI")
-    location = home.artifacts.as_uri() if own else None
+    location = home.artifacts.as_uri() if home.tracks_itself else None
     # The kind tells MLflow's UI to open on runs and their metrics, not on traces of chats.
     kind = {"mlflow.experimentKind": "custom_model_development"}
-    return str(client.create_experiment(EXPERIMENT, artifact_location=location, tags=kind))
+    try:
+        made = client.create_experiment(EXPERIMENT, artifact_location=location, tags=kind)
+    except MlflowException as error:
+        found = client.get_experiment_by_name(EXPERIMENT)
+        if error.error_code != "RESOURCE_ALREADY_EXISTS" or found is None:
+            raise
+        return found
+    return client.get_experiment(made)
 
 
 def search(client: MlflowClient, query: str) -> list[Run]:

@@ -1,223 +1,241 @@
-"""Writing a sweep into MLflow: one parent run, one child run a trial.
+"""Recording a sweep: a journal on this disk first, MLflow's runs as soon as it answers.
 
-Records are put on a queue and written by one background thread, in order, so that nobody who
-trains or schedules ever waits for the tracking store. A write that fails is tried again, with
-growing pauses, before the record after it.
+::
+
+    Recorder --append--> journal --spool's thread--> RunWriter --> MLflow
+        |                   |
+        +---- Ledger <------+    what is known of each trial, also after a restart
 """
 
 from __future__ import annotations
 
-import contextlib
-import getpass
 import json
 import logging
-import queue
-import subprocess
+import re
 import threading
-import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from mlflow import MlflowClient
-from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
-from mlflow.exceptions import MlflowException
-
 from segan_ray.config import Experiment, flatten
-from segan_ray.data.places import absolute, is_url, place_name
+from segan_ray.errors import TrackingError
 from segan_ray.home import Home
-from segan_ray.search.ranking import Mode, TrialStatus
+from segan_ray.search.ranking import Mode, SweepStatus, TrialStatus
 from segan_ray.tracking import client as names
 from segan_ray.tracking.card import StoreCard
-from segan_ray.tracking.client import connect, experiment_id, version_tags
+from segan_ray.tracking.checkpoints import CheckpointFolders, best_checkpoint
+from segan_ray.tracking.facts import SweepFacts
+from segan_ray.tracking.journal import JOURNAL, Journal, Kind, read_journal, record
+from segan_ray.tracking.ledger import Ledger, Tally
+from segan_ray.tracking.runs import SweepRuns, reach
+from segan_ray.tracking.spool import Spool
+from segan_ray.tracking.writer import RunWriter
 
 log = logging.getLogger(__name__)
 
-RETRY_S: Final = (0.5, 1, 2, 5, 10, 20, 30)
-"""Pauses between tries of one write, in seconds: a store away for a minute loses nothing."""
-
-
-@dataclass
-class _Trial:
-    run: str
-    score: float | None = None
+PATIENCE_S: Final = 60.0
+"""For how long ``close`` waits for a tracking store that is away."""
+NOT_IN_NAMES: Final = re.compile(r"[^\w./ :-]")
+CUT_OFF: Final = "The sweep ended before this trial did."
+Objectives = Sequence[tuple[str, Mode]]
 
 
 @dataclass
 class Recorder:
-    """The records of one sweep, or of a single run (``parent`` is then None)."""
+    """The records of one sweep, or of a single run. Safe to call from several threads."""
 
-    client: MlflowClient
-    experiment: str
-    name: str
-    store: StoreCard
-    metric: str
-    mode: Mode
-    parent: str | None
-    _trials: dict[str, _Trial] = field(default_factory=dict)
-    _queue: queue.Queue[Callable[[], None] | None] = field(default_factory=queue.Queue)
-    _thread: threading.Thread | None = None
+    folder: Path
+    facts: SweepFacts
+    keep_checkpoints: int | None
+    ledger: Ledger
+    writer: RunWriter
+    spool: Spool
+    lock: threading.RLock
 
     @classmethod
     def for_sweep(
-        cls, home: Home, name: str, store: StoreCard, metric: str, mode: Mode, space: str
+        cls,
+        home: Home,
+        name: str,
+        card: StoreCard,
+        metric: str,
+        mode: Mode,
+        space_text: str,
+        folder: Path,
+        *,
+        objectives: Objectives = (),
+        keep_checkpoints: int = 10,
+        resume: bool = False,
     ) -> Recorder:
-        """Open the parent run of a new sweep; ``space`` is its file's text."""
-        client = connect(home)
-        experiment = experiment_id(client, home)
-        tags = {
-            **_common_tags(name, store),
-            names.KIND: "sweep",
-            names.STATUS: "running",
-            names.METRIC: metric,
-            names.MODE: mode,
-        }
-        run = client.create_run(experiment, run_name=name, tags=tags).info.run_id
-        client.log_inputs(run, [_dataset(store)])
-        client.log_text(run, space, "space.yaml")
-        return cls(client, experiment, name, store, metric, mode, run).started()
+        """Open the records of a sweep in ``folder``, new or to go on with.
+
+        Raises:
+            TrackingError: if MLflow cannot be reached, or ``folder`` has records and is not to
+                be resumed.
+            StoreError: if ``folder`` cannot be written.
+        """
+        facts = SweepFacts(name, "trial", card, metric, mode, tuple(objectives))
+        _refuse_records(folder, resume)
+        runs = reach(home, facts)
+        return open_recorder(runs.with_parent(space_text), folder, keep_checkpoints)
 
     @classmethod
-    def for_run(cls, home: Home, name: str, store: StoreCard, metric: str, mode: Mode) -> Recorder:
-        """Prepare to record a single run without parent."""
-        client = connect(home)
-        experiment = experiment_id(client, home)
-        return cls(client, experiment, name, store, metric, mode, None).started()
+    def for_run(
+        cls,
+        home: Home,
+        name: str,
+        card: StoreCard,
+        metric: str,
+        mode: Mode,
+        folder: Path,
+        *,
+        resume: bool = False,
+    ) -> Recorder:
+        """Open the records of a single run, which has no parent and drops nothing.
 
-    def start_trial(self, trial: str, experiment: Experiment, params: Mapping[str, Any]) -> str:
-        """Create the trial's run and return its id; ``params`` is what was drawn for it."""
-        run_name = f"{self.name}-{trial}" if self.parent else self.name
-        tags = {
-            **_common_tags(self.name, self.store),
-            names.KIND: "trial" if self.parent else "train",
-            names.TRIAL: trial,
-            names.STATUS: "running",
-            names.EPOCHS: "0",
-            names.PARAMS: json.dumps(params),
-            **({names.PARENT: self.parent} if self.parent else {}),
-        }
-        run = self.client.create_run(self.experiment, run_name=run_name, tags=tags).info.run_id
-        self._trials[trial] = _Trial(run)
-        settings = [Param(path, str(value)) for path, value in flatten(experiment).items()]
+        Raises:
+            TrackingError, StoreError: as ``for_sweep``.
+        """
+        _refuse_records(folder, resume)
+        runs = reach(home, SweepFacts(name, "train", card, metric, mode))
+        return open_recorder(runs, folder, None)
 
-        def write() -> None:
-            self.client.log_batch(run, params=settings)
-            self.client.log_inputs(run, [_dataset(self.store)])
+    def begin(self) -> None:
+        """Bring MLflow up to date, mark trials whose process was killed as waiting, and start.
 
-        self._queue.put(write)
-        return str(run)
+        Raises:
+            TrackingError: if MLflow cannot be written.
+        """
+        self.writer.runs.know_trials()
+        keep = self.keep_checkpoints
+        self._append("open", None, sweep=self.facts.document(), keep_checkpoints=keep)
+        for one in self.ledger.open:
+            self._append("park", one.trial)
+        self.spool.replay()
+        self.spool.start()
+
+    def start_trial(
+        self,
+        trial: str,
+        experiment: Experiment,
+        params: Mapping[str, Any],
+        repeat_of: str | None = None,
+    ) -> None:
+        """Record that ``trial`` starts, or starts again; ``params`` is what was drawn for it.
+
+        Raises:
+            StoreError: of this and every other record, if the disk does not take it.
+        """
+        settings = {path: str(value) for path, value in flatten(experiment).items()}
+        self._append("start", trial, params=dict(params), settings=settings, repeat_of=repeat_of)
 
     def log_epoch(self, trial: str, epoch: int, metrics: Mapping[str, float]) -> None:
-        """Record the metrics of one epoch, and the trial's best so far."""
-        record = self._trials[trial]
-        now = int(time.time() * 1000)
-        values = [Metric(name, value, now, epoch) for name, value in metrics.items()]
-        tags = [RunTag(names.EPOCHS, str(epoch))]
-        score = metrics[self.metric]
-        if record.score is None or (score - record.score) * self._sign >= 0:
-            record.score = score
-            tags += [RunTag(names.SCORE, repr(score)), RunTag(names.BEST_EPOCH, str(epoch))]
-
-        def write() -> None:
-            self.client.log_batch(record.run, metrics=values, tags=tags)
-
-        self._queue.put(write)
+        """Record the metrics of an epoch that ended now, unless that epoch is recorded."""
+        with self.lock:
+            if self.ledger.has(trial, epoch):
+                return
+            values = {_metric_name(name): float(value) for name, value in metrics.items()}
+            after = self.ledger.with_epoch(trial, epoch, values)
+            self._append("epoch", trial, epoch=epoch, metrics=values, tags=_epoch_tags(after))
 
     def end_trial(
         self, trial: str, status: TrialStatus, reason: str | None, checkpoint: Path | None
     ) -> None:
-        """Close the trial's run, with its best checkpoint and overlays as artifacts."""
-        run = self._trials[trial].run
-        tags = [RunTag(names.STATUS, status)]
-        if reason:
-            tags.append(RunTag(names.REASON, reason[:4000]))
+        """Record a trial's end, and which checkpoints are not among the best any more."""
+        where = None if checkpoint is None else str(checkpoint)
+        clean = None if reason is None else reason.replace("\0", "")
+        with self.lock:
+            self._append("end", trial, status=status, reason=clean, checkpoint=where)
+            if self.keep_checkpoints is not None:
+                for one in self.ledger.superfluous(self.keep_checkpoints):
+                    self._append("drop", one)
 
-        def write() -> None:
-            if checkpoint is not None and checkpoint.is_dir():
-                for path in sorted(checkpoint.iterdir()):
-                    folder = "overlays" if path.suffix == ".png" else "checkpoint"
-                    self.client.log_artifact(run, str(path), folder)
-            self.client.log_batch(run, tags=tags)
-            self.client.set_terminated(run, "FAILED" if status == "failed" else "FINISHED")
+    def park(self, *, patience_s: float = PATIENCE_S) -> None:
+        """Record that the sweep was interrupted: its open trials wait for a resume."""
+        self.close("interrupted", patience_s=patience_s)
 
-        self._queue.put(write)
+    def close(self, status: SweepStatus, *, patience_s: float = PATIENCE_S) -> None:
+        """Record the sweep's end, and wait until MLflow has everything; a second call does nothing.
 
-    def close(self, *, failed: bool) -> None:
-        """Write everything that is queued, then close the parent run."""
-        parent = self.parent
-
-        def write() -> None:
-            if parent is None:
+        Trials still open are parked if the sweep was interrupted, and ended otherwise. What a
+        tracking store that stays away does not take waits on disk, with a warning.
+        """
+        with self.lock:
+            if self.ledger.status != "running":
                 return
-            self.client.set_tag(parent, names.STATUS, "failed" if failed else "finished")
-            best = self._best()
-            if best is not None:
-                self.client.log_metric(parent, self.metric, best)
-            self.client.set_terminated(parent, "FAILED" if failed else "FINISHED")
+            self._close_trials(status)
+            self._append("close", None, status=status, best=self.ledger.best_score)
+        left = self.spool.finish(patience_s)
+        if left:
+            log.warning(
+                "%d records of '%s' wait in %s: MLflow did not answer. The next --resume of it "
+                "writes them.",
+                left, self.facts.name, self.spool.path,
+            )  # fmt: skip
 
-        self._queue.put(write)
-        self._queue.put(None)
-        if self._thread is not None:
-            self._thread.join()
+    def run_id(self, trial: str) -> str | None:
+        """Return the MLflow run of ``trial``, or None while it has none."""
+        return self.writer.runs.run_id(trial)
 
-    @property
-    def _sign(self) -> int:
-        return 1 if self.mode == "max" else -1
+    def _append(self, kind: Kind, trial: str | None, **facts: Any) -> None:
+        with self.lock:
+            new = record(kind, trial, **facts)
+            self.spool.append(new)
+            self.ledger.note(new)
 
-    def _best(self) -> float | None:
-        scores = [trial.score for trial in self._trials.values() if trial.score is not None]
-        return max(scores, key=lambda score: score * self._sign, default=None)
+    def _close_trials(self, status: SweepStatus) -> None:
+        if status == "interrupted":
+            for one in self.ledger.open:
+                self._append("park", one.trial)
+        else:
+            for one in self.ledger.unfinished:
+                self._end_cut_off(one)
 
-    def started(self) -> Recorder:
-        """Begin to write what is queued."""
-        self._thread = threading.Thread(target=self._drain, name="mlflow-recorder", daemon=True)
-        self._thread.start()
-        return self
-
-    def _drain(self) -> None:
-        while (write := self._queue.get()) is not None:
-            _persist(write)
-
-
-def _dataset(store: StoreCard) -> DatasetInput:
-    where = absolute(store.path)
-    dataset = Dataset(
-        name=place_name(where),
-        digest=store.fingerprint,
-        source_type=where.partition("://")[0] if is_url(where) else "local",
-        source=json.dumps({"uri": where}),
-        profile=json.dumps({f"{split}_patients": n for split, n in store.patients.items()}),
-    )
-    return DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])
+    def _end_cut_off(self, one: Tally) -> None:
+        ended: TrialStatus = "stopped" if one.epochs else "failed"
+        root = self.folder / "checkpoints"
+        checkpoint = best_checkpoint(root, one.trial, one.best_epoch)
+        self.end_trial(one.trial, ended, CUT_OFF, checkpoint)
 
 
-def _persist(write: Callable[[], None]) -> None:
-    for pause_s in (*RETRY_S, None):
-        try:
-            write()
-            return
-        except (MlflowException, OSError) as error:
-            if pause_s is None:
-                log.exception("MLflow lost a record.")
-                return
-            log.warning("MLflow does not answer (%s); trying again in %s s.", error, pause_s)
-            time.sleep(pause_s)
+def open_recorder(runs: SweepRuns, folder: Path, keep_checkpoints: int | None) -> Recorder:
+    """Go on with the journal in ``folder``, or begin one, and bring MLflow up to date with it.
+
+    Raises:
+        TrackingError: if MLflow cannot be written.
+        StoreError: if ``folder`` cannot be.
+    """
+    facts = runs.facts
+    journal = Journal(folder / JOURNAL)
+    ledger = Ledger(facts.metric, facts.mode, facts.objectives)
+    ledger.note_all(entry.record for entry in journal.entries)
+    lock = threading.RLock()
+    writer = RunWriter(runs, CheckpointFolders(folder / "checkpoints", ledger, lock))
+    spool = Spool(journal, writer.apply)
+    recorder = Recorder(folder, facts, keep_checkpoints, ledger, writer, spool, lock)
+    recorder.begin()
+    return recorder
 
 
-def _common_tags(name: str, store: StoreCard) -> dict[str, str]:
-    tags = {
-        names.SWEEP: name,
-        names.STORE: store.fingerprint,
-        "mlflow.source.name": "segan-ray",
-        **version_tags(),
-    }
-    with contextlib.suppress(OSError, KeyError):
-        tags["mlflow.user"] = getpass.getuser()
-    with contextlib.suppress(OSError, subprocess.CalledProcessError):
-        here = Path(__file__).parent
-        commit = subprocess.run(
-            ["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=True
+def _refuse_records(folder: Path, resume: bool) -> None:
+    if not resume and read_journal(folder / JOURNAL):
+        raise TrackingError(
+            f"{folder / JOURNAL} holds the records of an earlier sweep. Go on with it (--resume) "
+            "or choose another --name."
         )
-        tags["mlflow.source.git.commit"] = commit.stdout.strip()
+
+
+def _metric_name(name: str) -> str:
+    """Return a name that MLflow takes: ``param/loss.scale_weights[0]`` has brackets."""
+    return NOT_IN_NAMES.sub("_", name)[:250]
+
+
+def _epoch_tags(after: Tally) -> dict[str, str]:
+    """Return what a run's tags say after an epoch."""
+    tags = {names.EPOCHS: str(after.epochs)}
+    if after.score is not None:
+        tags |= {names.SCORE: repr(after.score), names.BEST_EPOCH: str(after.best_epoch)}
+    if after.objectives:
+        tags[names.OBJECTIVES] = json.dumps(dict(after.objectives))
     return tags

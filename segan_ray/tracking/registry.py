@@ -85,6 +85,25 @@ def move_alias(client: MlflowClient, alias: str, version: str) -> None:
     client.set_registered_model_alias(MODEL, alias, version)
 
 
+def versions_of(client: MlflowClient, run: str) -> list[ModelVersion]:
+    """Return the registered versions whose checkpoint is that of ``run``."""
+    return list(client.search_model_versions(f"run_id = '{run}'"))
+
+
+def aliases(client: MlflowClient) -> dict[str, tuple[str, ...]]:
+    """Return ``{version: aliases}`` of the registered model; nothing if there is none."""
+    held: dict[str, tuple[str, ...]] = {}
+    try:
+        found = client.get_registered_model(MODEL).aliases
+    except MlflowException as error:
+        if error.error_code in NOT_FOUND:
+            return {}
+        raise
+    for alias, version in sorted(found.items()):
+        held[str(version)] = (*held.get(str(version), ()), alias)
+    return held
+
+
 @contextlib.contextmanager
 def fetched(home: Home, model: str) -> Iterator[FetchedModel]:
     """Have a model's checkpoint on this machine while the context lasts.

@@ -82,6 +82,10 @@ def _sweep(client: MlflowClient, parent: Run) -> SweepRecord:
             timespec="seconds"
         ),
         trials=rank([_trial(run) for run in children], mode),
+        objectives=tuple(
+            (metric, direction)
+            for metric, direction in json.loads(tags.get(names.OBJECTIVES, "[]"))
+        ),
     )
 
 
@@ -96,6 +100,8 @@ def _trial(run: Run) -> TrialRecord:
         mlflow_run=run.info.run_id,
         params=cast("dict[str, Any]", json.loads(tags[names.PARAMS])),
         reason=tags.get(names.REASON),
+        repeat_of=tags.get(names.REPEAT_OF),
+        objectives=json.loads(tags.get(names.OBJECTIVES, "{}")),
     )
 
 

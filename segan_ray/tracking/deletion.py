@@ -1,0 +1,85 @@
+"""Deleting the records of a sweep, but never what a registered model stands on."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+
+from mlflow import MlflowClient
+from mlflow.entities import Run
+
+from segan_ray.errors import SweepError, TrackingError
+from segan_ray.home import Home, check_name
+from segan_ray.tracking import client as names
+from segan_ray.tracking.artifacts import delete_artifacts
+from segan_ray.tracking.client import connect, search
+from segan_ray.tracking.registry import aliases, versions_of
+from segan_ray.tracking.runs import said_in_words
+
+
+@dataclass(frozen=True)
+class KeptRun:
+    """A run that stays because a registered ``version`` comes from it."""
+
+    trial: str
+    run: str
+    version: str
+    aliases: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Deleted:
+    """What was deleted of a sweep: how many runs, whether its folder; and what stays."""
+
+    sweep: str
+    runs: int
+    folder: bool
+    kept: tuple[KeptRun, ...]
+
+
+def delete_sweep(home: Home, name: str) -> Deleted:
+    """Delete the MLflow runs of the sweep or run ``name``, their artifacts, and its folder.
+
+    Runs are deleted as MLflow deletes: until ``mlflow gc`` they can be restored, without their
+    artifacts. Runs that registered versions come from stay whole. The Optuna study is not touched.
+
+    Raises:
+        SweepError: if nothing of that name is recorded.
+        TrackingError: if MLflow cannot be reached, or the folder cannot be deleted.
+    """
+    client = connect(home)
+    folder = home.sweeps / check_name(name)
+    with said_in_words(client):
+        runs = [run for run in _runs(client, name) if run.info.lifecycle_stage == "active"]
+        if not runs and not folder.exists():
+            raise SweepError(f"No sweep is called '{name}'. segan-ray sweeps lists them.")
+        kept = tuple(held for run in runs for held in _held(client, run))
+        gone = [run for run in runs if all(one.run != run.info.run_id for one in kept)]
+        for run in gone:
+            delete_artifacts(client, run.info.run_id)
+            client.delete_run(run.info.run_id)
+    there = folder.exists()
+    try:
+        if there:
+            shutil.rmtree(folder)
+    except OSError as error:
+        raise TrackingError(f"{folder}: cannot be deleted ({error}).") from None
+    return Deleted(name, len(gone), there, kept)
+
+
+def _runs(client: MlflowClient, name: str) -> list[Run]:
+    """Return the sweep's runs, its own last: cut off in between, the rest is found again."""
+    kinds = ("trial", "train", "sweep")
+    found = search(client, f"tags.`{names.SWEEP}` = '{name}'")
+    mine = [run for run in found if run.data.tags.get(names.KIND) in kinds]
+    return sorted(mine, key=lambda run: kinds.index(run.data.tags[names.KIND]))
+
+
+def _held(client: MlflowClient, run: Run) -> list[KeptRun]:
+    versions = versions_of(client, run.info.run_id)
+    held = aliases(client) if versions else {}
+    trial = run.data.tags.get(names.TRIAL, "")
+    return [
+        KeptRun(trial, run.info.run_id, str(one.version), held.get(str(one.version), ()))
+        for one in versions
+    ]

@@ -1,0 +1,165 @@
+"""Records on disk before anybody else has them: one JSON line each, never rewritten.
+
+``append`` returns when the line is in the kernel's hands, so that it survives the death of the
+process; ``sync`` makes it survive a power cut as well. Beside the file ``NAME.acknowledged`` says
+up to which byte the tracking store has it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from segan_ray.errors import StoreError
+from segan_ray.files import write_text, writing
+
+log = logging.getLogger(__name__)
+
+JOURNAL: Final = "tracking.jsonl"
+Kind = Literal["open", "start", "epoch", "end", "drop", "park", "close"]
+
+
+@dataclass(frozen=True)
+class Record:
+    """One thing that happened at ``at`` (ms since 1970), to ``trial`` or to the sweep (None)."""
+
+    kind: Kind
+    trial: str | None
+    at: int
+    facts: Mapping[str, Any]
+
+    def line(self) -> bytes:
+        """Return the record as a line of the journal."""
+        content = {"kind": self.kind, "trial": self.trial, "at": self.at, "facts": self.facts}
+        return json.dumps(content).encode() + b"\n"
+
+    @classmethod
+    def of_line(cls, line: bytes) -> Record:
+        """Read back what ``line`` wrote; ValueError, KeyError or TypeError if it is none."""
+        content = json.loads(line)
+        return cls(content["kind"], content["trial"], int(content["at"]), dict(content["facts"]))
+
+
+def record(kind: Kind, trial: str | None = None, **facts: Any) -> Record:
+    """Return a record of what happens now."""
+    return Record(kind, trial, int(time.time() * 1000), facts)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A record and the byte of the journal it ends before."""
+
+    record: Record
+    end: int
+
+
+class Journal:
+    """The file of one sweep's records; one process at a time appends to it."""
+
+    def __init__(self, path: Path) -> None:
+        """Open ``path``, made if need be, and cut off the line that a power cut left torn.
+
+        Raises:
+            StoreError: if it cannot be opened or made.
+        """
+        self.path = path
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
+            content = path.read_bytes()
+            self._size = content.rfind(b"\n") + 1
+            os.ftruncate(self._handle, self._size)
+            if not 0 <= self._read_acknowledged() <= self._size:
+                # Of a longer file, before a power cut: it would hide what is appended now.
+                self._acknowledgement.unlink()
+        self.entries = tuple(_entries(content[: self._size], path))
+        """What the file held when it was opened."""
+
+    def append(self, new: Record) -> Entry:
+        """Write ``new`` behind all others.
+
+        Raises:
+            StoreError: if it cannot be written; then no part of it is in the file.
+        """
+        line = new.line()
+        with writing(self.path, "Make room there; what was recorded before is kept."):
+            # A try that failed may have left a part that it could not take back.
+            if os.fstat(self._handle).st_size != self._size:
+                os.ftruncate(self._handle, self._size)
+            try:
+                _write_all(self._handle, line)
+            except OSError:
+                with contextlib.suppress(OSError):
+                    os.ftruncate(self._handle, self._size)
+                raise
+        self._size += len(line)
+        return Entry(new, self._size)
+
+    def sync(self) -> None:
+        """Wait until the disk has what was appended."""
+        os.fsync(self._handle)
+
+    def close(self) -> None:
+        """Let go of the file; nothing can be appended then."""
+        os.close(self._handle)
+
+    def acknowledged(self) -> int:
+        """Return up to which byte the tracking store has the records, 0 if nobody knows."""
+        return self._read_acknowledged()
+
+    def acknowledge(self, end: int) -> None:
+        """Remember that the tracking store has everything before byte ``end``.
+
+        Raises:
+            DataError: if that cannot be written down; replaying does no harm.
+        """
+        write_text(self._acknowledgement, str(end))
+
+    def _read_acknowledged(self) -> int:
+        try:
+            return int(self._acknowledgement.read_text(encoding="ascii"))
+        except (FileNotFoundError, ValueError):
+            return 0
+
+    @property
+    def _acknowledgement(self) -> Path:
+        return self.path.with_name(f"{self.path.name}.acknowledged")
+
+
+def read_journal(path: Path) -> tuple[Record, ...]:
+    """Return every whole record of ``path``, or none if there is no such file.
+
+    Raises:
+        StoreError: if it cannot be read.
+    """
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        return ()
+    except OSError as error:
+        raise StoreError(f"{path}: cannot be read ({error.strerror}).") from None
+    whole = content[: content.rfind(b"\n") + 1]
+    return tuple(entry.record for entry in _entries(whole, path))
+
+
+def _entries(content: bytes, path: Path) -> Iterator[Entry]:
+    end = 0
+    for line in content.splitlines(keepends=True):
+        end += len(line)
+        try:
+            yield Entry(Record.of_line(line), end)
+        except (ValueError, KeyError, TypeError):
+            log.warning("%s: the line that ends at byte %d is damaged; left out.", path, end)
+
+
+def _write_all(handle: int, content: bytes) -> None:
+    """Write all of ``content``: a disk that fills up takes a part and says so only then."""
+    while content:
+        content = content[os.write(handle, content) :]

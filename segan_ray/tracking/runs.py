@@ -1,0 +1,161 @@
+"""The MLflow runs of one sweep: found by their tags, made only if they are not there."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+
+import requests
+from mlflow import MlflowClient
+from mlflow.entities import Run
+from mlflow.exceptions import MlflowException
+from sqlalchemy.exc import SQLAlchemyError
+
+from segan_ray.errors import TrackingError
+from segan_ray.home import Home
+from segan_ray.tracking import client as names
+from segan_ray.tracking.client import connect, experiment_id, search
+from segan_ray.tracking.facts import SweepFacts
+from segan_ray.tracking.journal import Record
+from segan_ray.tracking.refusals import persistently, reason_of
+
+SPACE: str = "space.yaml"
+
+
+@dataclass(frozen=True)
+class SweepRuns:
+    """The runs of a sweep: ``parent`` (None for a single run) and one a trial, ever."""
+
+    client: MlflowClient
+    experiment: str
+    facts: SweepFacts
+    parent: str | None = None
+    _known: dict[str, str] = field(default_factory=dict)
+
+    def with_parent(self, space_text: str | None) -> SweepRuns:
+        """Find the sweep's own run, or make it, with the text of its space file.
+
+        Raises:
+            TrackingError: if MLflow cannot be written.
+        """
+        with said_in_words(self.client):
+            return replace(self, parent=persistently(lambda: self._parent(space_text)))
+
+    def _parent(self, space_text: str | None) -> str:
+        found = self._parents()
+        if not found:
+            self.client.create_run(
+                self.experiment, run_name=self.facts.name, tags=self.facts.parent_tags()
+            )
+            found = self._parents()
+        parent, *doubles = [str(run.info.run_id) for run in found]
+        for double in doubles:
+            self.client.delete_run(double)
+        if space_text is not None:
+            if not any(item.path == SPACE for item in self.client.list_artifacts(parent)):
+                self.client.log_text(parent, space_text, SPACE)
+            self.client.log_inputs(parent, [self.facts.dataset()])
+        return parent
+
+    def all(self, query: str) -> list[Run]:
+        """Return the trials' runs that ``query`` finds."""
+        return self._search(f"tags.`{names.KIND}` = '{self.facts.kind}' and {query}")
+
+    def know_trials(self) -> None:
+        """Look up the trials' runs that are there already.
+
+        Raises:
+            TrackingError: if MLflow cannot be read.
+        """
+        with said_in_words(self.client):
+            for run in persistently(lambda: self.all("attributes.run_id != ''")):
+                self._known.setdefault(run.data.tags[names.TRIAL], run.info.run_id)
+
+    def run_id(self, trial: str) -> str | None:
+        """Return the run of ``trial`` as far as it is known here, without asking MLflow."""
+        return self._known.get(trial)
+
+    def of(self, trial: str) -> str:
+        """Return the run of ``trial``.
+
+        Raises:
+            ValueError: if there is none: it was refused, or somebody deleted it.
+        """
+        if trial not in self._known and self.find(trial) is None:
+            raise ValueError(f"Trial {trial} has no run.")
+        return self._known[trial]
+
+    def find(self, trial: str) -> Run | None:
+        """Return the run of ``trial`` as MLflow has it now, or None."""
+        found = self._all_of(trial)
+        known = [run for run in found if run.info.run_id == self._known.get(trial)]
+        run = next(iter(known or found), None)
+        if run is not None:
+            self._known[trial] = run.info.run_id
+        return run
+
+    def create(self, trial: str, start: Record) -> str:
+        """Make the run of ``trial`` as its ``start`` record says, and return its id."""
+        tags = {
+            **self.facts.tags(),
+            names.KIND: self.facts.kind,
+            names.TRIAL: trial,
+            names.STATUS: "running",
+            names.EPOCHS: "0",
+            names.PARAMS: json.dumps(start.facts["params"]),
+        }
+        if self.parent is not None:
+            tags[names.PARENT] = self.parent
+        if start.facts.get("repeat_of") is not None:
+            tags[names.REPEAT_OF] = start.facts["repeat_of"]
+        name = f"{self.facts.name}-{trial}" if self.parent else self.facts.name
+        run = self.client.create_run(self.experiment, start.at, tags, run_name=name)
+        self._known[trial] = run.info.run_id
+        return self._known[trial]
+
+    def delete_doubles(self, trial: str) -> None:
+        """Delete other runs of a trial: a server that was slow to answer may have made two."""
+        for other in self._all_of(trial):
+            if other.info.run_id != self.of(trial):
+                self.client.delete_run(other.info.run_id)
+
+    def _all_of(self, trial: str) -> list[Run]:
+        return self.all(f"tags.`{names.TRIAL}` = '{trial}'")
+
+    def _parents(self) -> list[Run]:
+        return self._search(f"tags.`{names.KIND}` = 'sweep'")
+
+    def _search(self, query: str) -> list[Run]:
+        """Return runs of this sweep, those with most epochs first."""
+        mine = f"tags.`{names.SWEEP}` = '{self.facts.name}'"
+        return sorted(search(self.client, f"{mine} and {query}"), key=_most_epochs)
+
+
+def reach(home: Home, facts: SweepFacts) -> SweepRuns:
+    """Return the runs of a sweep, still without its own.
+
+    Raises:
+        TrackingError: if MLflow cannot be reached.
+    """
+    client = connect(home)
+    with said_in_words(client):
+        return SweepRuns(client, experiment_id(client, home), facts)
+
+
+@contextlib.contextmanager
+def said_in_words(client: MlflowClient) -> Iterator[None]:
+    """Raise TrackingError for whatever keeps MLflow from answering."""
+    try:
+        yield
+    except (MlflowException, SQLAlchemyError, requests.RequestException, OSError) as error:
+        raise TrackingError(
+            f"MLflow at {client.tracking_uri} cannot be used: {reason_of(error)}\n"
+            "Is MLFLOW_TRACKING_URI right and the server up?"
+        ) from None
+
+
+def _most_epochs(run: Run) -> tuple[int, str]:
+    """Order runs by epochs, and equal ones in an order that stays the same."""
+    return -int(run.data.tags.get(names.EPOCHS, "0")), run.info.run_id

@@ -1,0 +1,154 @@
+"""Applying records to MLflow's runs, each so that a second time changes nothing.
+
+Metrics: MLflow keeps one row of a (run, name, step, time, value), and the time is the record's.
+Runs: looked up by their tags before one is made. Files: written over. Everything else: set.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+from mlflow import MlflowClient
+from mlflow.entities import Metric, Param, RunTag
+
+from segan_ray.tracking import client as names
+from segan_ray.tracking.artifacts import delete_artifacts
+from segan_ray.tracking.checkpoints import CheckpointFolders
+from segan_ray.tracking.journal import Record
+from segan_ray.tracking.registry import versions_of
+from segan_ray.tracking.runs import SweepRuns
+
+MOST_METRICS: Final = 900
+MOST_PARAMS: Final = 90
+"""MLflow takes a thousand and a hundred in one request."""
+ENDED_AS: Final = {"failed": "FAILED", "interrupted": "KILLED"}
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True)
+class RunWriter:
+    """Writes the records of one sweep into its runs."""
+
+    runs: SweepRuns
+    checkpoints: CheckpointFolders
+
+    def apply(self, records: Sequence[Record]) -> None:
+        """Write ``records``, either epochs or one other, into their runs."""
+        first = records[0]
+        if first.kind == "epoch":
+            self._epochs(records)
+        elif first.kind == "open":
+            self._open()
+        elif first.kind == "close":
+            self._close(first)
+        elif first.kind == "start":
+            self._start(first)
+        elif first.kind == "end":
+            self._end(first)
+        elif first.kind == "drop":
+            self._drop(str(first.trial))
+        elif first.kind == "park":
+            self._park(first)
+
+    @property
+    def _client(self) -> MlflowClient:
+        return self.runs.client
+
+    def _open(self) -> None:
+        parent = self.runs.parent
+        if parent is not None:
+            self._client.update_run(parent, status="RUNNING")
+            self._client.set_tag(parent, names.STATUS, "running")
+
+    def _start(self, record: Record) -> None:
+        trial = str(record.trial)
+        found = self.runs.find(trial)
+        logged: Mapping[str, str] = {}
+        if found is None:
+            run = self.runs.create(trial, record)
+        else:
+            run, logged = found.info.run_id, found.data.params
+            self._client.update_run(run, status="RUNNING")
+            self._client.set_tag(run, names.STATUS, "running")
+        # A parameter cannot be changed; what changes during a trial is a metric.
+        settings = record.facts["settings"]
+        missing = [Param(key, value) for key, value in settings.items() if key not in logged]
+        for some in _parts(missing, MOST_PARAMS):
+            self._client.log_batch(run, params=some)
+        self._client.log_inputs(run, [self.runs.facts.dataset()])
+
+    def _epochs(self, records: Sequence[Record]) -> None:
+        by_trial: dict[str, list[Record]] = {}
+        for record in records:
+            by_trial.setdefault(str(record.trial), []).append(record)
+        for trial, epochs in by_trial.items():
+            run = self.runs.of(trial)
+            metrics = [metric for one in epochs for metric in _metrics(one)]
+            for some in _parts(metrics, MOST_METRICS):
+                self._client.log_batch(run, metrics=some)
+            # Behind the metrics, so that no reader is told of an epoch that is not there.
+            self._client.log_batch(run, tags=_tags(epochs[-1].facts["tags"]))
+
+    def _end(self, record: Record) -> None:
+        trial, facts = str(record.trial), record.facts
+        run = self.runs.of(trial)
+        if facts["checkpoint"] is not None:
+            # A trial that fell out of the best meanwhile would only lose its checkpoint again.
+            whole = not self.checkpoints.is_dropped(trial)
+            self._upload(run, Path(facts["checkpoint"]), whole=whole)
+        tags = {names.STATUS: facts["status"]}
+        if facts["reason"]:
+            tags[names.REASON] = facts["reason"][:4000]
+        self._client.log_batch(run, tags=_tags(tags))
+        self._client.set_terminated(run, ENDED_AS.get(facts["status"], "FINISHED"), record.at)
+        self.runs.delete_doubles(trial)
+
+    def _upload(self, run: str, checkpoint: Path, *, whole: bool) -> None:
+        """Log the files of a checkpoint folder, or its pictures alone, if it is still there."""
+        with contextlib.suppress(FileNotFoundError):
+            for path in sorted(checkpoint.iterdir()):
+                folder = "overlays" if path.suffix == ".png" else "checkpoint"
+                if whole or folder == "overlays":
+                    self._client.log_artifact(run, str(path), folder)
+
+    def _drop(self, trial: str) -> None:
+        """Delete a trial's checkpoint here and in MLflow, unless the registry holds on to it."""
+        self.checkpoints.delete(trial)
+        run = self.runs.of(trial)
+        if not versions_of(self._client, run):
+            delete_artifacts(self._client, run, "checkpoint")
+
+    def _park(self, record: Record) -> None:
+        run = self.runs.of(str(record.trial))
+        self._client.set_tag(run, names.STATUS, "pending")
+        self._client.set_terminated(run, "KILLED", record.at)
+
+    def _close(self, record: Record) -> None:
+        parent = self.runs.parent
+        if parent is None:
+            return
+        status, best = record.facts["status"], record.facts["best"]
+        self._client.set_tag(parent, names.STATUS, status)
+        if best is not None:
+            self._client.log_metric(parent, self.runs.facts.metric, best, record.at)
+        self._client.set_terminated(parent, ENDED_AS.get(status, "FINISHED"), record.at)
+
+
+def _parts(items: Sequence[Item], most: int) -> Iterator[Sequence[Item]]:
+    for start in range(0, len(items), most):
+        yield items[start : start + most]
+
+
+def _metrics(record: Record) -> list[Metric]:
+    epoch = record.facts["epoch"]
+    return [
+        Metric(name, value, record.at, epoch) for name, value in record.facts["metrics"].items()
+    ]
+
+
+def _tags(tags: Mapping[str, Any]) -> list[RunTag]:
+    return [RunTag(name, value) for name, value in tags.items()]
