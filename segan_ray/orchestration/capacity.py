@@ -1,0 +1,149 @@
+"""How many trials a cluster holds at once, node by node.
+
+A sum over the cluster says too much: a worker runs on one node, and a share of a GPU is a share
+of one GPU. Workers of a trial ask for the same and may lie on several nodes; the trial's driver
+and controller ask for memory alone, on one node, beside whatever runs there. So workers and
+memory do not compete, and counting each node's places is exact.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from segan_ray.errors import SweepError
+
+UNIT: Final = 10_000
+"""Ray counts resources in ten-thousandths, so that three times 0.1 is 0.3."""
+
+
+@dataclass(frozen=True)
+class Node:
+    """What one machine of a cluster offers to trials."""
+
+    name: str
+    cpus: float
+    gpus: float
+    memory_bytes: float
+
+
+def how_many_fit(
+    nodes: Iterable[Node],
+    workers: int,
+    cpus_per_worker: float,
+    gpus_per_worker: float,
+    trial_memory_bytes: float,
+) -> int:
+    """Return how many trials the cluster holds at once, each of ``workers`` equal workers.
+
+    ``trial_memory_bytes`` is what a trial's driver and controller take, together on one node.
+    """
+    nodes = list(nodes)
+    places = sum(_workers_on(node, cpus_per_worker, gpus_per_worker) for node in nodes)
+    trials = places // workers
+    if trial_memory_bytes <= 0:
+        return trials
+    return min(trials, sum(_drivers_on(node, trial_memory_bytes) for node in nodes))
+
+
+def check_fits(
+    nodes: Iterable[Node],
+    workers: int,
+    cpus_per_worker: float,
+    gpus_per_worker: float,
+    trial_memory_bytes: float,
+) -> None:
+    """Make sure that the cluster holds at least one trial.
+
+    Raises:
+        SweepError: if it does not, with what a trial asks for, what there is, what to lower.
+    """
+    nodes = list(nodes)
+    if _units(gpus_per_worker) > UNIT and _units(gpus_per_worker) % UNIT:
+        raise SweepError(
+            f"resources.gpus_per_worker is {gpus_per_worker:g}. Ray shares out a single GPU in "
+            "parts and several only whole: give at most 1, or a whole number."
+        )
+    if how_many_fit(nodes, workers, cpus_per_worker, gpus_per_worker, trial_memory_bytes):
+        return
+    asked = {"CPU": cpus_per_worker, "GPU": gpus_per_worker}
+    offered = {"CPU": [node.cpus for node in nodes], "GPU": [node.gpus for node in nodes]}
+    for kind, each in asked.items():
+        _check_total(kind, workers, each, offered[kind])
+    for kind, each in asked.items():
+        _check_largest(kind, each, offered[kind])
+    places = sum(_workers_on(node, cpus_per_worker, gpus_per_worker) for node in nodes)
+    if places < workers:
+        raise SweepError(_no_room(workers, cpus_per_worker, gpus_per_worker, places, len(nodes)))
+    largest = max((node.memory_bytes for node in nodes), default=0)
+    raise SweepError(
+        f"One trial asks for {_mib(trial_memory_bytes)} of memory on one node for its driver, the "
+        f"largest node offers {_mib(largest)}. Use machines with more memory, or start Ray with "
+        "a larger --memory."
+    )
+
+
+def _workers_on(node: Node, cpus_each: float, gpus_each: float) -> int:
+    by_cpu = _units(node.cpus) // max(1, _units(cpus_each))
+    if gpus_each <= 0:
+        return by_cpu
+    # A part of a GPU that a node may offer beside whole ones is nobody's.
+    whole = _units(node.gpus) // UNIT
+    share = max(1, _units(gpus_each))
+    by_gpu = whole * (UNIT // share) if share <= UNIT else whole // math.ceil(share / UNIT)
+    return min(by_cpu, by_gpu)
+
+
+def _drivers_on(node: Node, trial_memory_bytes: float) -> int:
+    return int(node.memory_bytes // trial_memory_bytes)
+
+
+def _check_total(kind: str, workers: int, each: float, offered: Sequence[float]) -> None:
+    need, have = workers * _units(each), sum(map(_units, offered))
+    if need > have:
+        shares = f"{workers} workers of {each:g}" if workers > 1 else "1 worker"
+        raise SweepError(
+            f"One trial asks for {need / UNIT:g} {kind} ({shares}), the cluster has "
+            f"{have / UNIT:g}{_largest(offered)}. Lower "
+            f"{'resources.workers or ' if workers > 1 else ''}resources.{kind.lower()}s_per_worker."
+        )
+
+
+def _check_largest(kind: str, each: float, offered: Sequence[float]) -> None:
+    largest = max(offered, default=0)
+    if _units(each) > _units(largest):
+        raise SweepError(
+            f"One worker asks for {each:g} {kind}, the largest node has {largest:g} (the cluster "
+            f"{sum(offered):g} on {len(offered)} nodes). Lower "
+            f"resources.{kind.lower()}s_per_worker."
+        )
+
+
+def _no_room(workers: int, cpus: float, gpus: float, places: int, nodes: int) -> str:
+    worker = f"{cpus:g} CPU" + (f" and {gpus:g} GPU" if gpus else "")
+    several = f"{workers} workers of {worker} each" if workers > 1 else f"a worker of {worker}"
+    on = f"{nodes} nodes have" if nodes > 1 else "node has"
+    room = f"room for {places}" if places else "room for none"
+    lower = [
+        *(["resources.workers"] if places else []),
+        "resources.cpus_per_worker",
+        *(["resources.gpus_per_worker"] if gpus else []),
+    ]
+    return (
+        f"One trial asks for {several}, and a worker cannot be split between nodes"
+        f"{' or GPUs' if gpus else ''}: the {on} {room}. Lower {' or '.join(lower)}."
+    )
+
+
+def _largest(offered: Sequence[float]) -> str:
+    return f" (the largest node {max(offered):g})" if len(offered) > 1 and max(offered) else ""
+
+
+def _units(amount: float) -> int:
+    return round(amount * UNIT)
+
+
+def _mib(size: float) -> str:
+    return f"{size / 2**20:.0f} MiB"

@@ -1,0 +1,184 @@
+"""What a sweep is said to take, against what it takes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from segan_ray.config import load_experiment
+from segan_ray.search.estimate import (
+    Estimate,
+    checkpoint_bytes,
+    estimate,
+    expected_epochs,
+    experiment_bytes,
+    sentence,
+)
+from segan_ray.search.space import SearchSpace, load_space
+from segan_ray.training.checkpoint import save_checkpoint
+from segan_ray.training.state import new_state
+
+SPACES = Path(__file__).parents[2] / "search_spaces"
+GB = 10**9
+
+
+def space(**changes: object) -> SearchSpace:
+    tree = {
+        "name": "test",
+        "parameters": {"segmentor.lr": {"type": "float", "low": 1e-5, "high": 1e-2}},
+        **changes,
+    }
+    return SearchSpace.model_validate(tree)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ["segmentor.base_width=4", "critic.base_width=4", "segmentor.depth=2", "critic.depth=1"],
+        ["variant=s3-3c", "segmentor.base_width=8", "data.neighbours=1"],
+        ["critic.spectral_norm=true", "segmentor.skip=add", "critic.optimizer=adamw"],
+        ["variant=unet", "segmentor.base_width=8", "segmentor.optimizer=rmsprop"],
+    ],
+    ids=lambda settings: settings[0],
+)
+def test_a_checkpoint_is_as_large_as_it_was_said_to_be(tmp_path: Path, settings: list[str]) -> None:
+    experiment = load_experiment(None, settings)
+    state = new_state(experiment, torch.device("cpu"))
+    for network, optimizer in (
+        (state.segmentor, state.segmentor_optimizer),
+        (state.critic, state.critic_optimizer),
+    ):
+        if network is not None and optimizer is not None:
+            for parameter in network.parameters():
+                parameter.grad = torch.ones_like(parameter)
+            optimizer.step()
+    save_checkpoint(tmp_path / "checkpoint", state, experiment)
+    real = sum(path.stat().st_size for path in (tmp_path / "checkpoint").iterdir())
+    assert experiment_bytes(experiment) == pytest.approx(real, rel=0.1)
+
+
+def test_the_largest_networks_of_a_space_count() -> None:
+    drawn = space(
+        parameters={
+            "segmentor.base_width": {"type": "choice", "values": [64, 16]},
+            "segmentor.depth": {"type": "int", "low": 3, "high": 5},
+            "critic.depth": {"type": "int", "low": 1, "high": 6},
+            "variant": {"type": "choice", "values": ["s1-3c", "s3-3c"]},
+            "critic.spectral_norm": {"type": "choice", "values": [True, False]},
+        },
+        # As many weights as the base's depth has scales: no trial, but no matter here either.
+        base={"loss": {"scale_weights": [1, 1, 1, 1]}},
+    )
+    largest = load_experiment(
+        None,
+        [
+            "variant=s3-3c", "segmentor.base_width=64", "segmentor.depth=5", "critic.depth=6",
+            "critic.spectral_norm=true",
+        ],
+    )  # fmt: skip
+    assert checkpoint_bytes(drawn) == experiment_bytes(largest)
+
+
+def test_networks_are_measured_without_being_made() -> None:
+    # A hundred gigabytes of weights.
+    huge = load_experiment(None, ["segmentor.base_width=2048", "segmentor.depth=5"])
+    assert experiment_bytes(huge) > 10 * GB
+
+
+@pytest.mark.parametrize("file", sorted(SPACES.rglob("*.yaml")), ids=lambda path: path.stem)
+def test_every_shipped_space_can_be_estimated(file: Path) -> None:
+    shipped = load_space(file)
+    trials = shipped.budget.trials
+    told = estimate(shipped, trials, concurrent=2, keep_checkpoints=10)
+    assert told.epochs_at_most == trials * shipped.most_epochs()
+    assert told.epochs_expected is None or 0 < told.epochs_expected <= told.epochs_at_most
+    assert told.disk_bytes == told.checkpoint_bytes * (min(2, trials) * 3 + min(10, trials) * 3)
+
+
+def simulated(trials: int, grace: int, factor: float, most: int, rounds: int = 1000) -> float:
+    """Run trials through Ray's rule, one after the other, each worth a random number."""
+    random = np.random.default_rng(0)
+    total = 0
+    for _ in range(rounds):
+        seen: dict[float, list[float]] = {}
+        for worth in random.random(trials):
+            rung, epochs = float(grace), most
+            while rung < most:
+                before = seen.setdefault(rung, [])
+                cutoff = np.percentile(before, 100 * (1 - 1 / factor)) if before else -np.inf
+                before.append(worth)
+                if worth < cutoff:
+                    epochs = int(np.ceil(rung))
+                    break
+                rung *= factor
+            total += epochs
+    return total / rounds
+
+
+@pytest.mark.parametrize(
+    ("trials", "grace", "factor", "most"), [(50, 3, 3, 20), (6, 2, 2, 8), (30, 1, 4, 27)]
+)
+def test_epochs_are_those_that_rays_rule_leaves(
+    trials: int, grace: int, factor: float, most: int
+) -> None:
+    asha = SimpleNamespace(type="asha", grace_period=grace, reduction_factor=factor)
+    expected = expected_epochs(asha, trials, most)
+    assert expected == pytest.approx(simulated(trials, grace, factor, most), rel=0.03)
+
+
+def test_schedulers_whose_savings_are_known_and_not() -> None:
+    def asked(kind: str, **settings: object) -> int | None:
+        return expected_epochs(SimpleNamespace(type=kind, **settings), 50, 20)
+
+    assert asked("none") == 1000
+    assert asked("median", grace_period=3) is None
+    assert asked("pbt") is None
+    # The first trial runs to its end; the second does too, or stops at the first rung.
+    two = SimpleNamespace(type="asha", grace_period=2, reduction_factor=2)
+    assert expected_epochs(two, 2, 10) == 16
+    assert asked("asha", grace_period=20, reduction_factor=3) == 1000
+    asha = asked("asha", grace_period=3, reduction_factor=3)
+    one = asked("hyperband", grace_period=3, reduction_factor=3, brackets=1)
+    three = asked("hyperband", grace_period=3, reduction_factor=3, brackets=3)
+    assert asha == one
+    assert asha is not None
+    assert three is not None
+    assert asha < three < 1000
+
+
+def test_sentences() -> None:
+    told = Estimate(50, 4, 20, 1000, 367, 40 * 10**6, 1_200_000_000)
+    assert sentence(told, 40 * GB) == (
+        "50 trials of up to 20 epochs, 4 at once: about 370 epochs with early stopping (at most "
+        "1000). Checkpoints take up to 1.2 GB; the disk has 40 GB free."
+    )
+    assert "4 at once: at most 1000 epochs." in sentence(replace(told, epochs_expected=None), GB)
+    first, second = sentence(told, 0.9 * GB).splitlines()
+    assert first.endswith("Checkpoints take up to 1.2 GB; the disk has 900 MB free.")
+    assert second == (
+        "That may not be enough: free some space, choose another --home, or lower "
+        "budget.keep_checkpoints or budget.max_concurrent."
+    )
+    single = Estimate(1, 1, 1, 1, 1, 10_000, 60_000)
+    assert sentence(single, 2_000 * GB) == (
+        "1 trial of up to 1 epoch: at most 1 epoch. Checkpoints take up to 60 kB; the disk has "
+        "2.0 TB free."
+    )
+
+
+def test_importing_it_loads_no_engine() -> None:
+    code = (
+        "import sys, segan_ray.search.estimate; "
+        "print([m for m in ('torch', 'optuna') if m in sys.modules])"
+    )
+    output = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert output.stdout.strip() == "[]"
