@@ -85,7 +85,7 @@ class SweepError(SeganRayError):
     """A sweep or trial is unknown, already there, or all of it failed."""
 
 
-class Interrupted(SweepError):
+class Interrupted(SweepError):  # noqa: N818 - nothing went wrong
     """A sweep was asked to end by ``signal``; it can be resumed."""
 
     def __init__(self, message: str, signal: int) -> None:

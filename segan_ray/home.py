@@ -46,9 +46,9 @@ class Home:
         return self.folder / "mlartifacts"
 
     @property
-    def optuna_storage(self) -> str:
-        """The Optuna database."""
-        return f"sqlite:///{self.folder / 'optuna.db'}"
+    def studies(self) -> Path:
+        """The database of Optuna's studies, unless ``OPTUNA_STORAGE`` names another."""
+        return self.folder / "optuna.db"
 
     @property
     def sweeps(self) -> Path:

@@ -35,9 +35,7 @@ class Shape:
     def of(cls, experiment: dict[str, Any]) -> Shape:
         """Return what a nested experiment asks for."""
         resources = experiment["resources"]
-        return cls(
-            resources["workers"], resources["cpus_per_worker"], resources["gpus_per_worker"]
-        )
+        return cls(resources["workers"], resources["cpus_per_worker"], resources["gpus_per_worker"])
 
 
 class Crew:

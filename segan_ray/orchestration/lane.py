@@ -29,6 +29,7 @@ class Lane(tune.Trainable):
         """Take the first trial."""
         self._mailbox = MailboxHandle(config["mailbox"])
         self._crew: Crew | None = None
+        self._judged = 0
         self._take(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:

@@ -134,7 +134,7 @@ class MailboxHandle:
         return lambda *arguments: ray.get(remote.remote(*arguments))
 
 
-def open_mailbox(name: str) -> ray.actor.ActorHandle[Mailbox]:
+def open_mailbox(name: str) -> Any:
     """Start the mailbox of a sweep in this cluster; it ends with this process.
 
     It stays on this node: it must not go when a node of workers does.
@@ -142,17 +142,13 @@ def open_mailbox(name: str) -> ray.actor.ActorHandle[Mailbox]:
     here = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(
         ray.get_runtime_context().get_node_id(), soft=False
     )
-    actor: ray.actor.ActorHandle[Mailbox] = (
-        ray.remote(Mailbox)
-        .options(
-            name=name,
-            namespace=NAMESPACE,
-            num_cpus=0,
-            # Every worker and lane may have a call waiting.
-            max_concurrency=10_000,
-            max_restarts=-1,
-            scheduling_strategy=here,
-        )
-        .remote()
+    actor = ray.remote(Mailbox).options(
+        name=name,
+        namespace=NAMESPACE,
+        num_cpus=0,
+        # Every worker and lane may have a call waiting.
+        max_concurrency=10_000,
+        max_restarts=-1,
+        scheduling_strategy=here,
     )
-    return actor
+    return actor.remote()

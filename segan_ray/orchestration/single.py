@@ -14,7 +14,7 @@ from segan_ray.errors import SweepError
 from segan_ray.files import write_text
 from segan_ray.home import Home
 from segan_ray.orchestration.hold import held, interruptible
-from segan_ray.orchestration.ledger import Ledger, NobodyJudges
+from segan_ray.orchestration.logbook import Logbook, NobodyJudges
 from segan_ray.orchestration.progress import OnEvent
 from segan_ray.orchestration.room import check_room
 from segan_ray.orchestration.session import ray_session
@@ -74,19 +74,19 @@ def run_single(run: Run, on_event: OnEvent) -> RunResult:
             run.home, run.name, run.card, SCORE, "max", run.folder, resume=run.resume
         )
         objective = Objective(metric=SCORE, mode="max")
-        ledger = Ledger(
+        logbook = Logbook(
             NobodyJudges(), recorder, [objective], run.folder / "checkpoints", on_event
         )
-        with parked_if_cut_off(run.name, command, ledger):
-            run_tasks(run.folder, _tasks(run), ledger)
-            ledger.stop_open("Stopped by segan-ray stop.")
-            ended = ledger.ended[SINGLE]
+        with parked_if_cut_off(run.name, command, logbook):
+            run_tasks(run.folder, _tasks(run), logbook)
+            logbook.stop_open("Stopped by segan-ray stop.")
+            ended = logbook.ended[SINGLE]
             recorder.close("failed" if ended.status == "failed" else "finished")
             mlflow_run = recorder.run_id(SINGLE)
     shutil.rmtree(run.folder / ENGINE, ignore_errors=True)
     if ended.status == "failed" or ended.best_epoch is None:
         raise SweepError(f"The run '{run.name}' failed. {ended.reason}")
-    checkpoint = ledger.folder(SINGLE).of_epoch(ended.best_epoch)
+    checkpoint = logbook.folder(SINGLE).of_epoch(ended.best_epoch)
     return RunResult(
         mlflow_run or run.name, ended.epoch, ended.best_epoch, ended.best_metrics, checkpoint
     )
@@ -150,7 +150,7 @@ def _tasks(run: Run) -> Tasks:
         mode="max",
     )
 
-    def order(trial: str, epoch: int, taken: Any) -> dict[str, Any]:
+    def order(_trial: str, _epoch: int, _taken: Any) -> dict[str, Any]:
         raise AssertionError("nobody judges a single run")
 
     return Tasks(1, 1, run.experiment.resources.retries, lambda: task, order)

@@ -18,13 +18,14 @@ from segan_ray.data.places import absolute
 from segan_ray.errors import Interrupted, SeganRayError, SweepError
 from segan_ray.home import Home
 from segan_ray.orchestration.hold import Signalled, held, interruptible, stop_requested
-from segan_ray.orchestration.ledger import Ledger
+from segan_ray.orchestration.logbook import Logbook
 from segan_ray.orchestration.progress import OnEvent
 from segan_ray.orchestration.room import room_for
 from segan_ray.orchestration.session import ray_session
 from segan_ray.orchestration.tuning import ENGINE, Tasks, run_tasks
 from segan_ray.search.ranking import SweepStatus
 from segan_ray.search.space import SearchSpace
+from segan_ray.search.storage import open_storage
 from segan_ray.search.study import Point, SweepStudy, TakeOver, study_exists
 from segan_ray.search.warm_start import earlier_trials
 from segan_ray.tracking.card import StoreCard
@@ -80,14 +81,14 @@ def run_sweep(sweep: Sweep, on_event: OnEvent, say: Any = print) -> SweepStatus:
         concurrent = room_for(sweep.space)
         study = _study(sweep, say)
         recorder = _recorder(sweep)
-        ledger = Ledger(
+        logbook = Logbook(
             study, recorder, sweep.space.objectives, sweep.folder / "checkpoints", on_event
         )
-        with parked_if_cut_off(sweep.name, sweep.command, ledger):
-            ledger.reconcile()
-            _search(sweep, study, ledger, concurrent)
-            _repeat(sweep, study, ledger, concurrent)
-            ledger.stop_open(STOPPED)
+        with parked_if_cut_off(sweep.name, sweep.command, logbook):
+            logbook.reconcile()
+            _search(sweep, study, logbook, concurrent)
+            _repeat(sweep, study, logbook, concurrent)
+            logbook.stop_open(STOPPED)
             status = _status(sweep, study)
             recorder.close(status)
     shutil.rmtree(sweep.folder / ENGINE, ignore_errors=True)
@@ -99,7 +100,7 @@ def run_sweep(sweep: Sweep, on_event: OnEvent, say: Any = print) -> SweepStatus:
 
 
 @contextlib.contextmanager
-def parked_if_cut_off(name: str, command: str, ledger: Ledger) -> Iterator[None]:
+def parked_if_cut_off(name: str, command: str, logbook: Logbook) -> Iterator[None]:
     """Leave nothing running in the records if the block does not come to its end.
 
     Raises:
@@ -108,21 +109,20 @@ def parked_if_cut_off(name: str, command: str, ledger: Ledger) -> Iterator[None]
     try:
         yield
     except Signalled as signalled:
-        ledger.park()
+        logbook.park()
         raise Interrupted(
             f"'{name}' was interrupted; nothing of it is lost. Go on: {command}", signalled.number
         ) from None
     except BaseException as error:
         with contextlib.suppress(Exception):
-            ledger.park()
+            logbook.park()
         if isinstance(error, SeganRayError):
             raise SweepError(f"{error} Then go on: {command}") from None
         raise
 
 
 def _study(sweep: Sweep, say: Any) -> SweepStudy:
-    storage, home = sweep.home.optuna_storage, sweep.home
-    sweep.home.make_optuna_database()
+    storage = open_storage(sweep.home)
     fingerprint = sweep.card.fingerprint
     if study_exists(sweep.name, storage):
         if not sweep.resume:
@@ -135,7 +135,7 @@ def _study(sweep: Sweep, say: Any) -> SweepStudy:
             )
         study.raise_budget(sweep.trials or study.budget)
         return study
-    if name_is_taken(home, sweep.name):
+    if name_is_taken(sweep.home, sweep.name):
         raise SweepError(_taken(sweep.name))
     earlier = earlier_trials(sweep.space, storage, fingerprint)
     study = SweepStudy.create(
@@ -167,20 +167,20 @@ def _recorder(sweep: Sweep) -> Recorder:
     )
 
 
-def _search(sweep: Sweep, study: SweepStudy, ledger: Ledger, concurrent: int) -> None:
+def _search(sweep: Sweep, study: SweepStudy, logbook: Logbook, concurrent: int) -> None:
     wanted = min(study.budget, study.most_trials)
-    _train(sweep, study, ledger, concurrent, new=max(0, wanted - (study.asked - study.repeats)))
+    _train(sweep, study, logbook, concurrent, new=max(0, wanted - (study.asked - study.repeats)))
 
 
-def _repeat(sweep: Sweep, study: SweepStudy, ledger: Ledger, concurrent: int) -> None:
+def _repeat(sweep: Sweep, study: SweepStudy, logbook: Logbook, concurrent: int) -> None:
     """Train the best settings again with fresh seeds, so that a lucky one does not win."""
     if stop_requested(sweep.folder) or not sweep.repeat_top:
         return
     new = study.enqueue_repeats(sweep.repeat_top, sweep.seeds)
-    _train(sweep, study, ledger, concurrent, new=new)
+    _train(sweep, study, logbook, concurrent, new=new)
 
 
-def _train(sweep: Sweep, study: SweepStudy, ledger: Ledger, concurrent: int, new: int) -> None:
+def _train(sweep: Sweep, study: SweepStudy, logbook: Logbook, concurrent: int, new: int) -> None:
     cut_off = study.reopen()
     count = len(cut_off) + new
     if not count:
@@ -191,14 +191,14 @@ def _train(sweep: Sweep, study: SweepStudy, ledger: Ledger, concurrent: int, new
         return _task(sweep, next(waiting, None) or study.ask())
 
     def order(trial: str, epoch: int, taken: TakeOver) -> dict[str, Any]:
-        checkpoint = ledger.folder(trial).take(ledger.folder(f"{taken.donor:03d}"), epoch)
+        checkpoint = logbook.folder(trial).take(logbook.folder(f"{taken.donor:03d}"), epoch)
         return {
             "experiment": sweep.space.experiment(taken.params).model_dump(mode="json"),
             "checkpoint": None if checkpoint is None else str(checkpoint),
         }
 
     retries = sweep.space.base_experiment().resources.retries
-    run_tasks(sweep.folder, Tasks(count, min(concurrent, count), retries, draw, order), ledger)
+    run_tasks(sweep.folder, Tasks(count, min(concurrent, count), retries, draw, order), logbook)
 
 
 def _task(sweep: Sweep, point: Point) -> dict[str, Any]:

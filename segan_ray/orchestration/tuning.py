@@ -1,6 +1,6 @@
 """Ray Tune as the engine of a sweep: its searcher, scheduler and callbacks, all of them thin.
 
-What is drawn, judged and noted is decided by the study and the ledger; Tune starts lanes where
+What is drawn, judged and noted is decided by the study and the logbook; Tune starts lanes where
 there is room, keeps them for the next trial, and starts a lost trial again.
 """
 
@@ -27,7 +27,7 @@ from segan_ray.config import build
 from segan_ray.errors import SweepError
 from segan_ray.orchestration.hold import stop_requested
 from segan_ray.orchestration.lane import Lane
-from segan_ray.orchestration.ledger import Ledger
+from segan_ray.orchestration.logbook import Logbook
 from segan_ray.orchestration.mailbox import MailboxHandle, open_mailbox
 from segan_ray.search.study import TakeOver
 
@@ -51,7 +51,7 @@ class Tasks:
     order: MakeOrder
 
 
-def run_tasks(folder: Path, tasks: Tasks, ledger: Ledger) -> None:
+def run_tasks(folder: Path, tasks: Tasks, logbook: Logbook) -> None:
     """Train all tasks on the cluster; returns when each has ended, or the sweep is to stop."""
     # Tune repeats each failed trial's traceback and warns about what we do on purpose; the
     # leaderboard and the run have the reason.
@@ -65,7 +65,7 @@ def run_tasks(folder: Path, tasks: Tasks, ledger: Ledger) -> None:
         tune_config=tune.TuneConfig(
             num_samples=tasks.count,
             search_alg=_Draws(tasks.draw, name, folder / ENGINE),
-            scheduler=_Judges(ledger, tasks.order, MailboxHandle(name)),
+            scheduler=_Judges(logbook, tasks.order, MailboxHandle(name)),
             max_concurrent_trials=tasks.concurrent,
             reuse_actors=True,
             trial_dirname_creator=lambda trial: f"trial_{trial.trial_id}",
@@ -77,7 +77,7 @@ def run_tasks(folder: Path, tasks: Tasks, ledger: Ledger) -> None:
             failure_config=tune.FailureConfig(max_failures=tasks.retries),
             # Workers keep checkpoints; a lane has nothing to add.
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
-            callbacks=[_Notes(ledger)],
+            callbacks=[_Notes(logbook)],
             verbose=0,
         ),
     ).fit()
@@ -98,7 +98,7 @@ class _Draws(Searcher):
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
-        """The ledger tells the study."""
+        """The logbook tells the study."""
 
     def save(self, checkpoint_path: str) -> None:
         """Keep nothing: a sweep goes on from its study."""
@@ -108,11 +108,11 @@ class _Draws(Searcher):
 
 
 class _Judges(FIFOScheduler):
-    """Tune's scheduler: the ledger notes an epoch and says what becomes of the trial."""
+    """Tune's scheduler: the logbook notes an epoch and says what becomes of the trial."""
 
-    def __init__(self, ledger: Ledger, order: MakeOrder, mailbox: MailboxHandle) -> None:
-        super().__init__()
-        self._ledger = ledger
+    def __init__(self, logbook: Logbook, order: MakeOrder, mailbox: MailboxHandle) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._ledger = logbook
         self._order = order
         self._mailbox = mailbox
 
@@ -133,8 +133,8 @@ class _Judges(FIFOScheduler):
 class _Notes(Callback):
     """Tune's callback: what begins, is lost and ends."""
 
-    def __init__(self, ledger: Ledger) -> None:
-        self._ledger = ledger
+    def __init__(self, logbook: Logbook) -> None:
+        self._ledger = logbook
 
     def __getstate__(self) -> dict[str, Any]:
         """Pickle as nothing, as the scheduler does."""
@@ -197,4 +197,3 @@ def _cause(trial: Trial) -> str:
     if not lines:
         return "The trial's process died."
     return lines[-1].removeprefix("segan_ray.errors.").removeprefix("TrialError: ")
-

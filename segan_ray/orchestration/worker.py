@@ -204,4 +204,3 @@ class Trial:
             neighbours=self.experiment.data.neighbours,
             device=self.place.device,
         )
-

@@ -17,16 +17,17 @@ from typing import Any, Final, Literal
 
 import optuna
 from optuna.exceptions import DuplicatedStudyError, ExperimentalWarning
+from optuna.storages import BaseStorage
 from optuna.study import StudyDirection
-from optuna.trial import FrozenTrial, TrialState, create_trial
+from optuna.trial import FrozenTrial, TrialState
 
 from segan_ray.errors import SweepError
+from segan_ray.search.difference import difference
 from segan_ray.search.first_points import first_points
 from segan_ray.search.population import donor, perturb
 from segan_ray.search.samplers import grid_size, make_sampler
 from segan_ray.search.schedulers import PbtScheduler, make_pruner
 from segan_ray.search.space import SearchSpace
-from segan_ray.search.difference import difference
 
 Outcome = Literal["completed", "stopped", "failed"]
 
@@ -100,7 +101,7 @@ class SweepStudy:
         cls,
         sweep: str,
         space: SearchSpace,
-        storage: str | None,
+        storage: BaseStorage | None,
         *,
         store: str = "",
         earlier: Sequence[FrozenTrial] = (),
@@ -112,7 +113,6 @@ class SweepStudy:
         Raises:
             SweepError: if ``storage`` holds a study of that name already.
         """
-        _quiet()
         modes = {"max": StudyDirection.MAXIMIZE, "min": StudyDirection.MINIMIZE}
         try:
             study = optuna.create_study(
@@ -139,13 +139,14 @@ class SweepStudy:
         return cls(space, study, first.skipped, len(earlier))
 
     @classmethod
-    def open(cls, sweep: str, space: SearchSpace, storage: str, *, store: str = "") -> SweepStudy:
+    def open(
+        cls, sweep: str, space: SearchSpace, storage: BaseStorage, *, store: str = ""
+    ) -> SweepStudy:
         """Go on with the study of an earlier process.
 
         Raises:
             SweepError: if it searched something else, or another store.
         """
-        _quiet()
         study = optuna.load_study(study_name=sweep, storage=storage)
         study.pruner = make_pruner(space)
         before = SearchSpace.model_validate_json(study.user_attrs[SPACE])
@@ -221,9 +222,10 @@ class SweepStudy:
             if frozen.state == TrialState.WAITING:
                 if DRAWN not in frozen.user_attrs:
                     continue
-                self._set_state(frozen._trial_id, TrialState.RUNNING)
+                self._set_state(frozen, TrialState.RUNNING)
             self.study.sampler = make_sampler(self.space, number)
-            points.append(self._draw(optuna.Trial(self.study, frozen._trial_id)))
+            trial_id = frozen._trial_id  # noqa: SLF001 - what Optuna's own ask makes a Trial of
+            points.append(self._draw(optuna.Trial(self.study, trial_id)))
         return points
 
     def report(self, number: int, epoch: int, *values: float) -> bool:
@@ -262,6 +264,18 @@ class SweepStudy:
             decided[str(epoch)] = {"donor": chosen, "params": params}
             trial.trial.set_user_attr(TAKEN_OVER, decided)
         return TakeOver(**decided[str(epoch)])
+
+    def changing(self, number: int) -> dict[str, float]:
+        """Return the settings of a trial that change while it trains, where they are numbers."""
+        if not isinstance(self.space.scheduler, PbtScheduler):
+            return {}
+        flat: dict[str, float] = {}
+        for path, value in self.current(number).items():
+            values = value if isinstance(value, list) else [value]
+            names = [f"{path}.{i}" for i in range(len(values))] if values is value else [path]
+            pairs = zip(names, values, strict=True)
+            flat |= {name: float(each) for name, each in pairs if isinstance(each, (int, float))}
+        return flat
 
     def current(self, number: int) -> dict[str, Any]:
         """Return the settings a trial has now: as drawn, or as last taken over."""
@@ -337,8 +351,9 @@ class SweepStudy:
 
     def park(self) -> None:
         """Leave no trial RUNNING: those open now wait for the sweep to be resumed."""
-        for opened in self._open.values():
-            self._set_state(opened.trial._trial_id, TrialState.WAITING)
+        frozen = self._trials()
+        for number in self._open:
+            self._set_state(frozen[number], TrialState.WAITING)
         self._open.clear()
 
     def _draw(self, trial: optuna.Trial) -> Point:
@@ -371,15 +386,17 @@ class SweepStudy:
     def _trials(self) -> list[FrozenTrial]:
         return self.study.get_trials(deepcopy=False)[self._warm :]
 
-    def _set_state(self, trial_id: int, state: TrialState) -> None:
+    def _set_state(self, frozen: FrozenTrial, state: TrialState) -> None:
         # Optuna has no public way to let a trial wait again; its storages allow it.
-        self.study._storage.set_trial_state_values(trial_id, state)
+        storage = self.study._storage  # noqa: SLF001
+        storage.set_trial_state_values(frozen._trial_id, state)  # noqa: SLF001
 
 
-def study_exists(sweep: str, storage: str) -> bool:
-    """Tell whether ``storage`` holds the whole study of that sweep; what was cut off while it
-    was made is removed."""
-    _quiet()
+def study_exists(sweep: str, storage: BaseStorage) -> bool:
+    """Tell whether ``storage`` holds the study of that sweep.
+
+    One that was cut off while it was made is none, and is removed.
+    """
     if sweep not in optuna.get_all_study_names(storage):
         return False
     if optuna.load_study(study_name=sweep, storage=storage).user_attrs.get(READY):
@@ -388,20 +405,7 @@ def study_exists(sweep: str, storage: str) -> bool:
     return False
 
 
-def delete_study(sweep: str, storage: str) -> None:
+def delete_study(sweep: str, storage: BaseStorage) -> None:
     """Remove a sweep's study, if there is one."""
-    _quiet()
     if sweep in optuna.get_all_study_names(storage):
         optuna.delete_study(study_name=sweep, storage=storage)
-
-
-def sampled_space(sweep: str, storage: str) -> SearchSpace:
-    """Return the space a sweep was started with."""
-    _quiet()
-    study = optuna.load_study(study_name=sweep, storage=storage)
-    return SearchSpace.model_validate_json(study.user_attrs[SPACE])
-
-
-def _quiet() -> None:
-    # Optuna would print where it stores and that multivariate TPE is experimental.
-    optuna.logging.set_verbosity(optuna.logging.WARNING)

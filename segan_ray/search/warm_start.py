@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
+from typing import Final, cast
 
 import optuna
+from optuna.storages import BaseStorage
 from optuna.trial import FixedTrial, FrozenTrial, TrialState, create_trial
 
 from segan_ray.errors import SweepError, nearest
 from segan_ray.search.space import SearchSpace
-from segan_ray.search.study import REPEAT_OF, SPACE, STORE
+from segan_ray.search.study import SPACE, STORE
+
+TELLING: Final = (TrialState.COMPLETE, TrialState.PRUNED)
 
 
 @dataclass(frozen=True)
@@ -21,7 +25,7 @@ class EarlierTrials:
     said: tuple[str, ...] = ()
 
 
-def earlier_trials(space: SearchSpace, storage: str, store: str) -> EarlierTrials:
+def earlier_trials(space: SearchSpace, storage: BaseStorage, store: str) -> EarlierTrials:
     """Return the trials of the sweep that ``space`` names as its ``warm_start``, if any.
 
     Raises:
@@ -40,7 +44,7 @@ def earlier_trials(space: SearchSpace, storage: str, store: str) -> EarlierTrial
             f"warm_start: '{name}' was scored on another store or by another objective, so its "
             "scores cannot be compared. Leave warm_start out."
         )
-    ended = [trial for trial in study.trials if trial.state in _TELLING]
+    ended = [trial for trial in study.trials if trial.state in TELLING]
     taken = [found for trial in ended if (found := _within(space, trial)) is not None]
     left = len(ended) - len(taken)
     said = f"Learning from {len(taken)} trials of '{name}'" + (
@@ -49,16 +53,13 @@ def earlier_trials(space: SearchSpace, storage: str, store: str) -> EarlierTrial
     return EarlierTrials(tuple(taken), (said,))
 
 
-_TELLING = (TrialState.COMPLETE, TrialState.PRUNED)
-
-
 def _within(space: SearchSpace, trial: FrozenTrial) -> FrozenTrial | None:
     """Return ``trial`` as one of ``space``, or None where it is no point of it."""
     fixed = FixedTrial(trial.params)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error")
-            space.suggest(fixed)
+            space.suggest(cast("optuna.Trial", fixed))
     except (ValueError, UserWarning):
         # A parameter is missing, or its value is out of range.
         return None
@@ -70,5 +71,4 @@ def _within(space: SearchSpace, trial: FrozenTrial) -> FrozenTrial | None:
         params=trial.params,
         distributions=fixed.distributions,
         intermediate_values=trial.intermediate_values,
-        user_attrs={REPEAT_OF: None},
     )

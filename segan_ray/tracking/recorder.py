@@ -174,6 +174,12 @@ class Recorder:
                 left, self.facts.name, self.spool.path,
             )  # fmt: skip
 
+    @property
+    def unfinished(self) -> list[str]:
+        """The trials that were started and whose end is not recorded."""
+        with self.lock:
+            return [one.trial for one in self.ledger.unfinished]
+
     def run_id(self, trial: str) -> str | None:
         """Return the MLflow run of ``trial``, or None while it has none."""
         return self.writer.runs.run_id(trial)

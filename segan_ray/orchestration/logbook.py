@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from segan_ray.config import Experiment
 from segan_ray.orchestration.progress import EpochResult, OnEvent, TrialEvent
@@ -20,7 +20,9 @@ from segan_ray.search.study import Ended, Outcome, TakeOver
 from segan_ray.tracking.recorder import Recorder
 from segan_ray.training.trial_folder import TrialFolder, read_report
 
-NO_EPOCH = "It ended without a single epoch."
+PARK_S: Final = 5.0
+"""For how long an interrupted sweep waits for MLflow; what it does not take waits on disk."""
+NO_EPOCH: Final = "It ended without a single epoch."
 
 
 class Judge(Protocol):
@@ -28,6 +30,7 @@ class Judge(Protocol):
 
     def report(self, number: int, epoch: int, *values: float) -> bool: ...
     def take_over(self, number: int, epoch: int) -> TakeOver | None: ...
+    def changing(self, number: int) -> Mapping[str, float]: ...
     def tell(
         self, number: int, outcome: Outcome, reason: str | None = None, *, learn: bool = False
     ) -> None: ...
@@ -44,6 +47,10 @@ class NobodyJudges:
 
     def take_over(self, number: int, epoch: int) -> None:
         """Never take over."""
+
+    def changing(self, number: int) -> Mapping[str, float]:
+        """Change nothing."""
+        return {}
 
     def tell(
         self, number: int, outcome: Outcome, reason: str | None = None, *, learn: bool = False
@@ -81,7 +88,7 @@ class Judgement:
     take_over: TakeOver | None = None
 
 
-class Ledger:
+class Logbook:
     """Notes trials as they begin, finish epochs, and end."""
 
     def __init__(
@@ -134,7 +141,10 @@ class Ledger:
                 failure=result.failure,
             )
             self._open[trial] = followed
-            self._recorder.log_epoch(trial, epoch, metrics)
+            # MLflow's parameters cannot change; what does is a metric.
+            changing = self._judge.changing(int(trial))
+            settings = {f"param/{path}": value for path, value in changing.items()}
+            self._recorder.log_epoch(trial, epoch, {**metrics, **settings})
             self._tell(followed)
         ends = stop or result.last
         return Judgement(stop, None if ends else self._judge.take_over(int(trial), epoch))
@@ -165,16 +175,18 @@ class Ledger:
     def park(self) -> None:
         """Leave nothing running: the sweep's process goes, its open trials wait for another."""
         self._judge.park()
-        self._recorder.park()
+        self._recorder.park(patience_s=PARK_S)
         for followed in self._open.values():
             self._tell(followed, "pending")
         self._open.clear()
 
     def reconcile(self) -> None:
         """Note in the journal the ends that only the study knows of."""
-        for number, ended in sorted(self._judge.ended().items()):
-            trial = f"{number:03d}"
-            self._recorder.end_trial(trial, ended.outcome, ended.reason, self._best(trial))
+        ended = self._judge.ended()
+        for trial in self._recorder.unfinished:
+            known = ended.get(int(trial))
+            if known is not None:
+                self._recorder.end_trial(trial, known.outcome, known.reason, self._best(trial))
 
     def _close(self, followed: Followed, outcome: Outcome, reason: str | None) -> None:
         # Settings that diverge or collapse are to be kept away from; a crash says nothing.

@@ -1,0 +1,57 @@
+"""The database of Optuna's studies: the home's own SQLite file, or what OPTUNA_STORAGE names."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from pathlib import Path
+from typing import Final
+
+import optuna
+from optuna.storages import BaseStorage, RDBStorage, get_storage
+from sqlalchemy.exc import SQLAlchemyError
+
+from segan_ray.data import locks
+from segan_ray.errors import SweepError
+from segan_ray.files import prepare_sqlite
+from segan_ray.home import Home
+
+WAIT_S: Final = 120.0
+"""How long to wait for another process that writes, or makes the tables."""
+
+
+def open_storage(home: Home) -> BaseStorage:
+    """Return the storage of all studies, making the home's own if need be.
+
+    Raises:
+        SweepError: if it cannot be used, with the reason.
+    """
+    # Optuna would print where it stores and that multivariate TPE is experimental.
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    url = os.environ.get("OPTUNA_STORAGE")
+    try:
+        return get_storage(url) if url else _own(home)
+    except (OSError, ImportError, sqlite3.Error, SQLAlchemyError) as error:
+        where = "OPTUNA_STORAGE" if url else str(home.studies)
+        raise SweepError(
+            f"{where}: the studies of sweeps cannot be read ({str(error).splitlines()[0]})."
+        ) from None
+
+
+def _own(home: Home) -> BaseStorage:
+    home.folder.mkdir(parents=True, exist_ok=True)
+    # Two processes that make the tables at once would each find those of the other.
+    handle = _lock(home.folder / ".optuna.lock")
+    try:
+        prepare_sqlite(home.studies)
+        wait = {"connect_args": {"timeout": WAIT_S}}
+        return get_storage(RDBStorage(f"sqlite:///{home.studies}", engine_kwargs=wait))
+    finally:
+        locks.release(handle)
+
+
+def _lock(path: Path) -> int:
+    handle = locks.acquire(path, wait_s=WAIT_S)
+    if handle is None:
+        raise SweepError(f"{path}: {locks.holder(path)} has been making the database for long.")
+    return handle
