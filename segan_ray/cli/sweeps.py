@@ -31,7 +31,7 @@ def sweeps(home: HomeFolder = None, as_json: Json = False) -> None:
     if not found:
         print("No sweeps yet. Start one: segan-ray tune STORE --space search_spaces/demo.yaml")
         return
-    columns = ("sweep", "status", "trials", "metric", "best", "store", "created")
+    columns = ("sweep", "status", "trials", "metric", "best", "created", "store")
     show.table(
         "Sweeps",
         columns,
@@ -42,11 +42,13 @@ def sweeps(home: HomeFolder = None, as_json: Json = False) -> None:
                 len(sweep.trials),
                 sweep.metric,
                 show.figure(sweep.best.score if sweep.best else None),
+                # To the minute, in UTC as it is recorded.
+                sweep.created[:16].replace("T", " "),
                 sweep.store,
-                sweep.created,
             )
             for sweep in found
         ),
+        essential=5,
     )
 
 
@@ -60,9 +62,9 @@ def trials(sweep: SweepName, home: HomeFolder = None, as_json: Json = False) -> 
         show.document(record.document())
         return
     paths = list(dict.fromkeys(path for trial in record.trials for path in trial.params))
-    show.table(
+    left_out = show.table(
         f"{record.sweep} ({record.status}): {record.metric}, {record.mode}",
-        ("trial", "status", "epochs", "score", *paths),
+        ("trial", "status", "epochs", "score", *show.short_names(paths)),
         (
             (
                 trial.trial,
@@ -73,7 +75,10 @@ def trials(sweep: SweepName, home: HomeFolder = None, as_json: Json = False) -> 
             )
             for trial in record.trials
         ),
+        essential=4,
     )
+    if left_out:
+        print(f"Not shown, the terminal is narrow: {', '.join(left_out)}. --json has everything.")
     for trial in record.trials:
         if trial.reason:
             print(f"Trial {trial.trial}: {trial.reason}")
