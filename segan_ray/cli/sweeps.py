@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -32,7 +33,7 @@ def sweeps(home: HomeFolder = None, as_json: Json = False) -> None:
         print("No sweeps yet. Start one: segan-ray tune STORE --space search_spaces/demo.yaml")
         return
     columns = ("sweep", "status", "trials", "metric", "best", "created", "store")
-    show.table(
+    left_out = show.table(
         "Sweeps",
         columns,
         (
@@ -50,6 +51,7 @@ def sweeps(home: HomeFolder = None, as_json: Json = False) -> None:
         ),
         essential=5,
     )
+    _tell(left_out)
 
 
 def trials(sweep: SweepName, home: HomeFolder = None, as_json: Json = False) -> None:
@@ -77,8 +79,7 @@ def trials(sweep: SweepName, home: HomeFolder = None, as_json: Json = False) -> 
         ),
         essential=4,
     )
-    if left_out:
-        print(f"Not shown, the terminal is narrow: {', '.join(left_out)}. --json has everything.")
+    _tell(left_out)
     for trial in record.trials:
         if trial.reason:
             print(f"Trial {trial.trial}: {trial.reason}")
@@ -109,3 +110,8 @@ def ui(
     where = Home.at(home)
     show.note(f"MLflow UI of {where.tracking_uri}: http://127.0.0.1:{port} (Ctrl-C ends it)")
     serve_ui(where, port)
+
+
+def _tell(left_out: Sequence[str]) -> None:
+    if left_out:
+        print(f"Not shown, the terminal is narrow: {', '.join(left_out)}. --json has everything.")
