@@ -127,8 +127,8 @@ def _follow(
         get_renderable=lambda: view(follower.standing, clock()),
         console=console,
         refresh_per_second=REFRESHES_PER_SECOND,
-        # stdout may be a file; what is printed there belongs there.
-        redirect_stdout=False,
+        # Where stdout is a file, what is printed there belongs there.
+        redirect_stdout=sys.stdout.isatty(),
         vertical_overflow="crop",
     )
     terminal = sys.stderr

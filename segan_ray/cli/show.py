@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Final
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
+
+WIDE: Final = 12
+"""A column that is wider is the first to go where a table does not fit."""
 
 
 def document(content: Mapping[str, Any]) -> None:
@@ -23,15 +28,91 @@ def note(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Print a table on stdout; columns after the first are aligned right."""
-    grid = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
-    for index, column in enumerate(columns):
-        grid.add_column(column, justify="left" if index == 0 else "right", overflow="fold")
-    for row in rows:
-        grid.add_row(*("–" if cell is None else str(cell) for cell in row))
+def table(
+    title: str,
+    columns: Sequence[str],
+    rows: Iterable[Sequence[object]],
+    *,
+    essential: int | None = None,
+) -> list[str]:
+    """Print a table on stdout; columns after the first are aligned right.
+
+    Where the terminal is too narrow for all columns, those after the first ``essential`` that do
+    not fit are left out, and their names returned.
+    """
+    texts = [["–" if cell is None else str(cell) for cell in row] for row in rows]
+    console = Console(highlight=False)
     # Away from a terminal lines are as long as they need to be.
-    Console(width=None if sys.stdout.isatty() else 160, highlight=False).print(grid)
+    watched = sys.stdout.isatty()
+    width = console.width if watched else sys.maxsize
+    shape = lay_out(columns, texts, width, len(columns) if essential is None else essential)
+    grid = Table(
+        title=title,
+        title_justify="left",
+        box=None,
+        pad_edge=False,
+        header_style="bold",
+        padding=(0, shape.gap, 0, 0),
+    )
+    for place, index in enumerate(shape.shown):
+        grid.add_column(
+            shape.headers[place],
+            justify="right" if index else "left",
+            vertical="bottom",
+            overflow="fold",
+        )
+    for row in texts:
+        grid.add_row(*(row[index] for index in shape.shown))
+    if not watched:
+        console.width = max(len(title), console.measure(grid, options=_boundless(console)).maximum)
+    console.print(grid)
+    return [name for index, name in enumerate(columns) if index not in shape.shown]
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Which columns of a table are shown, by index, under which headers, how far apart."""
+
+    shown: tuple[int, ...]
+    headers: tuple[str, ...]
+    gap: int
+
+
+def lay_out(
+    columns: Sequence[str], rows: Sequence[Sequence[str]], width: int, essential: int
+) -> Shape:
+    """Return the most comfortable shape in which a table is at most ``width`` wide.
+
+    First headers are broken into lines, then columns move together, then those after the first
+    ``essential`` that do not fit are left out.
+    """
+    values = [max((len(row[index]) for row in rows), default=0) for index in range(len(columns))]
+    stacked = [_stack(name, value) for name, value in zip(columns, values, strict=True)]
+    everything = tuple(range(len(columns)))
+    for headers, gap in ((tuple(columns), 2), (tuple(stacked), 2)):
+        if _widths(headers, values, gap) - gap <= width:
+            return Shape(everything, headers, gap)
+    shown = list(everything)
+    widths = [_widths([name], [value], 1) for name, value in zip(stacked, values, strict=True)]
+    # Lists of numbers first, since one takes the place of several others; then from the last.
+    for index in sorted(everything[essential:], key=lambda place: (widths[place] <= WIDE, -place)):
+        if sum(widths[place] for place in shown) - 1 > width:
+            shown.remove(index)
+    return Shape(tuple(shown), tuple(stacked[index] for index in shown), 1)
+
+
+def short_names(paths: Sequence[str]) -> list[str]:
+    """Return the last parts of dotted paths, as many of each as tell it from all others."""
+
+    def shortest(path: str) -> str:
+        parts = path.split(".")
+        for count in range(1, len(parts)):
+            end = ".".join(parts[-count:])
+            if sum(f".{other}".endswith(f".{end}") for other in paths) == 1:
+                return end
+        return path
+
+    return [shortest(path) for path in paths]
 
 
 @contextmanager
@@ -58,9 +139,34 @@ def figure(value: float | None) -> str:
 
 
 def setting(value: object) -> str:
-    """Return a drawn setting in few characters."""
+    """Return a drawn setting in few characters: of numbers below 10, two digits."""
     if isinstance(value, float):
-        return f"{value:.3g}"
-    if isinstance(value, list):
+        text = f"{value:.2g}" if abs(value) < 10 else f"{value:.3g}"
+        return re.sub(r"e([+-])0*", lambda sign: "e" + sign[1].strip("+"), text)
+    if isinstance(value, list | tuple):
         return " ".join(setting(item) for item in value)
     return "–" if value is None else str(value)
+
+
+def _stack(name: str, width: int) -> str:
+    """Break a dotted or underscored name into lines no wider than its values, if it can be."""
+    parts = re.findall(r"[^._]+[._]?", name) or [name]
+    width = max(width, *(len(part.removesuffix(".")) for part in parts))
+    lines = [parts[0]]
+    for part in parts[1:]:
+        if len(lines[-1] + part) <= width:
+            lines[-1] += part
+        else:
+            lines.append(part)
+    return "\n".join(line.removesuffix(".") for line in lines)
+
+
+def _widths(headers: Sequence[str], values: Sequence[int], gap: int) -> int:
+    return sum(
+        max(value, *map(len, header.split("\n"))) + gap
+        for header, value in zip(headers, values, strict=True)
+    )
+
+
+def _boundless(console: Console) -> ConsoleOptions:
+    return console.options.update(max_width=100_000)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -31,8 +32,8 @@ def sweeps(home: HomeFolder = None, as_json: Json = False) -> None:
     if not found:
         print("No sweeps yet. Start one: segan-ray tune STORE --space search_spaces/demo.yaml")
         return
-    columns = ("sweep", "status", "trials", "metric", "best", "store", "created")
-    show.table(
+    columns = ("sweep", "status", "trials", "metric", "best", "created", "store")
+    left_out = show.table(
         "Sweeps",
         columns,
         (
@@ -42,12 +43,15 @@ def sweeps(home: HomeFolder = None, as_json: Json = False) -> None:
                 len(sweep.trials),
                 sweep.metric,
                 show.figure(sweep.best.score if sweep.best else None),
+                # To the minute, in UTC as it is recorded.
+                sweep.created[:16].replace("T", " "),
                 sweep.store,
-                sweep.created,
             )
             for sweep in found
         ),
+        essential=5,
     )
+    _tell(left_out)
 
 
 def trials(sweep: SweepName, home: HomeFolder = None, as_json: Json = False) -> None:
@@ -60,9 +64,9 @@ def trials(sweep: SweepName, home: HomeFolder = None, as_json: Json = False) -> 
         show.document(record.document())
         return
     paths = list(dict.fromkeys(path for trial in record.trials for path in trial.params))
-    show.table(
+    left_out = show.table(
         f"{record.sweep} ({record.status}): {record.metric}, {record.mode}",
-        ("trial", "status", "epochs", "score", *paths),
+        ("trial", "status", "epochs", "score", *show.short_names(paths)),
         (
             (
                 trial.trial,
@@ -73,7 +77,9 @@ def trials(sweep: SweepName, home: HomeFolder = None, as_json: Json = False) -> 
             )
             for trial in record.trials
         ),
+        essential=4,
     )
+    _tell(left_out)
     for trial in record.trials:
         if trial.reason:
             print(f"Trial {trial.trial}: {trial.reason}")
@@ -104,3 +110,8 @@ def ui(
     where = Home.at(home)
     show.note(f"MLflow UI of {where.tracking_uri}: http://127.0.0.1:{port} (Ctrl-C ends it)")
     serve_ui(where, port)
+
+
+def _tell(left_out: Sequence[str]) -> None:
+    if left_out:
+        print(f"Not shown, the terminal is narrow: {', '.join(left_out)}. --json has everything.")
