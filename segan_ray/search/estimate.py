@@ -1,6 +1,6 @@
 """What a sweep will take, told before it starts: trials, epochs, disk.
 
-Neither Optuna nor torch is imported until a network's size is asked for.
+Torch is not imported until a network's size is asked for.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from random import Random
 from typing import TYPE_CHECKING, Any, Final
 
 from segan_ray.config import Experiment, nest
+from segan_ray.search.schedulers import AshaScheduler, HyperbandScheduler
 
 if TYPE_CHECKING:
     from torch import nn
@@ -35,7 +36,7 @@ SIZES: Final = (
 """The settings that decide how large a checkpoint is."""
 
 WHILE_RUNNING: Final = 3
-"""Checkpoints of a running trial: the two that Ray Train keeps, and the one being written."""
+"""Checkpoints of a running trial: its best, its last, and the one being written."""
 KEPT_LOCALLY: Final = 2
 """Checkpoints that stay in the sweep's folder of each trial whose checkpoints are kept."""
 HEADER_BYTES: Final = 100
@@ -112,17 +113,15 @@ def expected_epochs(scheduler: Any, trials: int, most: int) -> int | None:
     """
     if scheduler.type == "none":
         return trials * most
-    first = getattr(scheduler, "grace_period", None)
-    factor = getattr(scheduler, "reduction_factor", None)
-    if scheduler.type not in {"asha", "hyperband"} or first is None or factor is None:
+    if not isinstance(scheduler, AshaScheduler | HyperbandScheduler):
         return None
-    rungs = list(_rungs(first, factor, most))
-    brackets = 1 if scheduler.type == "asha" else getattr(scheduler, "brackets", len(rungs) + 1)
-    starts = range(min(brackets, len(rungs) + 1))
+    factor = scheduler.reduction_factor
+    rungs = list(_rungs(scheduler.grace_period, factor, most))
+    weights = _brackets(len(rungs), factor) if scheduler.type == "hyperband" else [1]
     rounds = max(1, PLAYED // trials)
     random = Random(0)
     return round(
-        sum(_play(rungs, factor, most, trials, starts, random) for _ in range(rounds)) / rounds
+        sum(_play(rungs, factor, most, trials, weights, random) for _ in range(rounds)) / rounds
     )
 
 
@@ -173,12 +172,10 @@ def _largest(space: SearchSpace) -> Iterator[Experiment]:
 
 
 def _ends(parameter: Any) -> tuple[Any, ...]:
-    values = getattr(parameter, "values", None)
-    if values is None:
-        return (parameter.high,)
-    if all(isinstance(value, int | float) for value in values):
-        return (max(values),)
-    return tuple(values)
+    ends = parameter.ends()
+    if all(isinstance(value, int | float) for value in ends):
+        return (max(ends),)
+    return tuple(ends)
 
 
 def _changed(base: Experiment, tree: Mapping[str, Any]) -> Experiment:
@@ -190,22 +187,31 @@ def _changed(base: Experiment, tree: Mapping[str, Any]) -> Experiment:
     return base.model_copy(update=groups)
 
 
-def _rungs(first: float, factor: float, most: int) -> Iterator[int]:
+def _rungs(first: int, factor: int, most: int) -> Iterator[int]:
     rung = first
     while rung < most:
-        yield math.ceil(rung)
+        yield rung
         rung *= factor
 
 
+def _brackets(rungs: int, factor: int) -> list[float]:
+    """Return how often Optuna's hyperband puts a trial into the bracket from each rung on."""
+    count = rungs + 1
+    return [math.ceil(count * factor**left / (left + 1)) for left in reversed(range(count))]
+
+
 def _play(
-    rungs: Sequence[int], factor: float, most: int, trials: int, starts: range, random: Random
+    rungs: Sequence[int],
+    factor: int,
+    most: int,
+    trials: int,
+    weights: Sequence[float],
+    random: Random,
 ) -> int:
     """Return the epochs of ``trials`` random trials, each in a bracket that begins at a rung."""
     seen: dict[tuple[int, int], list[float]] = {}
-    # Ray draws a bracket with the softmax of how many rungs each has.
-    drawn = random.choices(starts, [math.exp(-start) for start in starts], k=trials)
     total = 0
-    for start in drawn:
+    for start in random.choices(range(len(weights)), weights, k=trials):
         worth = random.random()
         stopped_at = (
             rung
@@ -216,19 +222,13 @@ def _play(
     return total
 
 
-def _passes(worth: float, before: list[float], factor: float) -> bool:
+def _passes(worth: float, before: list[float], factor: int) -> bool:
     """Tell whether a trial passes a rung, and put it in order among those ``before``.
 
-    It passes if it is at least at their quantile 1 − 1/``factor``; the first always does.
+    It passes if it is among the best 1/``factor`` that came there, itself included; one always is.
     """
-    place = (len(before) - 1) * (1 - 1 / factor)
-    below = max(0, math.floor(place))
-    passes = True
-    if before:
-        above = min(below + 1, len(before) - 1)
-        passes = worth >= before[below] + (place - below) * (before[above] - before[below])
     insort(before, worth)
-    return passes
+    return worth >= before[-max(1, len(before) // factor)]
 
 
 def _count(number: int, what: str) -> str:
