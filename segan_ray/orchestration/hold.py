@@ -9,6 +9,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Final
@@ -20,12 +21,11 @@ LOCK: Final = "lock"
 STOP: Final = "stop-requested"
 
 
-class Signalled(KeyboardInterrupt):
-    """A signal asked this process to end; ``number`` is which."""
+@dataclass
+class Asked:
+    """Which signal asked this process to end, if any."""
 
-    def __init__(self, number: int) -> None:
-        super().__init__(number)
-        self.number = number
+    signal: int | None = None
 
 
 @contextmanager
@@ -71,20 +71,25 @@ def stop_requested(folder: Path) -> bool:
 
 
 @contextmanager
-def interruptible() -> Iterator[None]:
-    """Turn the first SIGINT or SIGTERM into ``Signalled``; a second one ends at once."""
+def interruptible() -> Iterator[Asked]:
+    """Turn the first SIGINT or SIGTERM into KeyboardInterrupt; a second one ends at once.
+
+    Which it was is noted apart: on its way through Ray an exception becomes a plain one.
+    """
     numbers = (signal.SIGINT, signal.SIGTERM)
     before = {number: signal.getsignal(number) for number in numbers}
+    asked = Asked()
 
     def ask(number: int, _frame: FrameType | None) -> None:
+        asked.signal = number
         for each in numbers:
             signal.signal(each, signal.SIG_DFL)
-        raise Signalled(number)
+        raise KeyboardInterrupt
 
     for number in numbers:
         signal.signal(number, ask)
     try:
-        yield
+        yield asked
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -151,7 +151,10 @@ class Logbook:
 
     def retry(self, trial: str) -> None:
         """Note that a trial was lost and begins again at its last checkpoint."""
-        followed = self._open[trial]
+        followed = self._open.get(trial)
+        if followed is None:
+            # Its lane was lost before it began.
+            return
         self._open[trial] = replace(followed, retries=followed.retries + 1)
         self._tell(self._open[trial])
 

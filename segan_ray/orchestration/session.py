@@ -7,7 +7,7 @@ import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Final
+from typing import Any, Final
 
 SETTINGS: Final = {
     # No anonymous statistics leave the machine.
@@ -18,6 +18,8 @@ SETTINGS: Final = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     # The newer of Tune's two printers ignores verbose=0; we print ourselves.
     "RAY_AIR_NEW_OUTPUT": "0",
+    # A sweep answers Ctrl-C itself: Tune would end its trials as if they were done.
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
     # How soon the controller sees a report or the end of training, in seconds.
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
 }
@@ -26,6 +28,8 @@ LOCAL_SETTINGS: Final = {
     # Everything a cluster of our own starts listens on loopback alone (Ray has this switch for
     # desktop systems; without it, sockets are open to the network).
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+    # When the process of a sweep is killed, its cluster goes, and nobody is to wait for its return.
+    "RAY_gcs_rpc_server_reconnect_timeout_s": "5",
     # Nobody takes this machine away with notice, and each watcher is a process of its own.
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
 }
@@ -41,6 +45,9 @@ import ray
 from segan_ray.errors import SweepError
 
 
+log = logging.getLogger(__name__)
+
+
 @contextmanager
 def ray_session() -> Iterator[None]:
     """Connect to ``RAY_ADDRESS``, or run a cluster of this machine's cores on loopback."""
@@ -51,10 +58,24 @@ def ray_session() -> Iterator[None]:
         _start_own_cluster()
     else:
         _join_cluster()
+    _keep_stdout_ours()
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def _keep_stdout_ours() -> None:
+    """Log what Ray prints, on stdout of all places, when a process of its died.
+
+    What became of the trial is told by us; Ray has no setting for this.
+    """
+    from ray._private import worker
+
+    def log_lines(data: dict[str, Any], *_: Any, **__: Any) -> None:
+        log.debug("%s: %s", data.get("pid"), " ".join(data.get("lines", ())))
+
+    worker.print_to_stdstream = log_lines
 
 
 def _start_own_cluster() -> None:

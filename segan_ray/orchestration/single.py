@@ -67,7 +67,7 @@ def run_single(run: Run, on_event: OnEvent) -> RunResult:
         Interrupted: if a signal asked for its end; nothing is left running.
     """
     command = f"segan-ray train {run.store} --name {run.name} --resume"
-    with held(run.folder, run.name), ray_session(), interruptible():
+    with held(run.folder, run.name), ray_session(), interruptible() as asked:
         check_room(run.experiment.resources)
         _settle(run)
         recorder = Recorder.for_run(
@@ -77,7 +77,7 @@ def run_single(run: Run, on_event: OnEvent) -> RunResult:
         logbook = Logbook(
             NobodyJudges(), recorder, [objective], run.folder / "checkpoints", on_event
         )
-        with parked_if_cut_off(run.name, command, logbook):
+        with parked_if_cut_off(run.name, command, logbook, asked):
             run_tasks(run.folder, _tasks(run), logbook)
             logbook.stop_open("Stopped by segan-ray stop.")
             ended = logbook.ended[SINGLE]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
+import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ from segan_ray.config import Experiment
 from segan_ray.data.places import absolute
 from segan_ray.errors import Interrupted, SeganRayError, SweepError
 from segan_ray.home import Home
-from segan_ray.orchestration.hold import Signalled, held, interruptible, stop_requested
+from segan_ray.orchestration.hold import Asked, held, interruptible, stop_requested
 from segan_ray.orchestration.logbook import Logbook
 from segan_ray.orchestration.progress import OnEvent
 from segan_ray.orchestration.room import room_for
@@ -77,14 +78,14 @@ def run_sweep(sweep: Sweep, on_event: OnEvent, say: Any = print) -> SweepStatus:
             trial, or all failed.
         Interrupted: if a signal asked for its end; nothing is left running.
     """
-    with held(sweep.folder, sweep.name), ray_session(), interruptible():
+    with held(sweep.folder, sweep.name), ray_session(), interruptible() as asked:
         concurrent = room_for(sweep.space)
         study = _study(sweep, say)
         recorder = _recorder(sweep)
         logbook = Logbook(
             study, recorder, sweep.space.objectives, sweep.folder / "checkpoints", on_event
         )
-        with parked_if_cut_off(sweep.name, sweep.command, logbook):
+        with parked_if_cut_off(sweep.name, sweep.command, logbook, asked):
             logbook.reconcile()
             _search(sweep, study, logbook, concurrent)
             _repeat(sweep, study, logbook, concurrent)
@@ -100,7 +101,7 @@ def run_sweep(sweep: Sweep, on_event: OnEvent, say: Any = print) -> SweepStatus:
 
 
 @contextlib.contextmanager
-def parked_if_cut_off(name: str, command: str, logbook: Logbook) -> Iterator[None]:
+def parked_if_cut_off(name: str, command: str, logbook: Logbook, asked: Asked) -> Iterator[None]:
     """Leave nothing running in the records if the block does not come to its end.
 
     Raises:
@@ -108,10 +109,11 @@ def parked_if_cut_off(name: str, command: str, logbook: Logbook) -> Iterator[Non
     """
     try:
         yield
-    except Signalled as signalled:
+    except KeyboardInterrupt:
         logbook.park()
         raise Interrupted(
-            f"'{name}' was interrupted; nothing of it is lost. Go on: {command}", signalled.number
+            f"'{name}' was interrupted; nothing of it is lost. Go on: {command}",
+            asked.signal or signal.SIGINT,
         ) from None
     except BaseException as error:
         with contextlib.suppress(Exception):

@@ -161,7 +161,9 @@ class SweepStudy:
                 f"'{sweep}' was trained on the store with fingerprint {study.user_attrs[STORE]}, "
                 f"this one has {store}: scores of two stores cannot be compared."
             )
-        opened = cls(space, study, _warm=study.user_attrs[WARM])
+        # The order of parameters in a file changes what is drawn, so it stays as it was.
+        unchanged = before.model_copy(update={"budget": space.budget})
+        opened = cls(unchanged, study, _warm=study.user_attrs[WARM])
         opened._recall()
         return opened
 
