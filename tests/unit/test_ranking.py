@@ -19,7 +19,9 @@ def trial(name: str, score: float | None, **more) -> TrialRecord:
 
 
 def sweep(*trials: TrialRecord, mode="max", **more) -> SweepRecord:
-    return SweepRecord("s", "finished", "val/dice_mean", mode, "f", "now", rank(trials, mode), **more)
+    return SweepRecord(
+        "s", "finished", "val/dice_mean", mode, "f", "now", rank(trials, mode), **more
+    )
 
 
 def test_equal_scores_are_ordered_by_number_and_no_score_comes_last() -> None:
