@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 import resource
+import sqlite3
 import tempfile
 import threading
 from collections.abc import Sequence
@@ -17,9 +18,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from mlflow.exceptions import MlflowException
 from mlflow.protos import databricks_pb2 as codes
+from sqlalchemy.exc import OperationalError
 
 from segan_ray.errors import StoreError, TrackingError
-from segan_ray.tracking.journal import Journal, Record, read_journal, record
+from segan_ray.tracking.journal import Journal, Record, lock_of, read_journal, record
 from segan_ray.tracking.refusals import is_refusal
 from segan_ray.tracking.spool import Spool
 
@@ -91,14 +93,14 @@ def test_whatever_kill_and_tear_a_replay_gives_the_same_content(data: st.DataObj
         patch.setattr(os, "fsync", lambda handle: None)  # what it is for is drawn below
         path = Path(folder) / "tracking.jsonl"
         store = Store()
-        write(path).close()
+        write(path).release()
         for _ in range(data.draw(st.integers(0, 2), "kills")):
             store.steps_to_live = data.draw(st.integers(0, len(RECORDS)), "steps to live")
             journal = Journal(path)
             spool = Spool(journal, store.apply, AT_ONCE)
             with contextlib.suppress(Killed):
                 spool.replay()
-            journal.close()
+            journal.release()
         store.steps_to_live = None
         # A power cut: any end of the journal may be lost, and of the acknowledgement.
         size = data.draw(st.integers(0, path.stat().st_size), "bytes kept")
@@ -114,7 +116,7 @@ def test_whatever_kill_and_tear_a_replay_gives_the_same_content(data: st.DataObj
         for one in RECORDS[left:]:
             spool.append(one)
         spool.replay()
-        journal.close()
+        journal.release()
         assert store.content() == EXPECTED.content()
         assert read_journal(path) == tuple(RECORDS)
 
@@ -124,19 +126,19 @@ def test_an_acknowledgement_of_a_longer_file_hides_nothing(tmp_path: Path) -> No
     journal = write(path)
     spool = Spool(journal, Store().apply)
     spool.replay()
-    journal.close()
+    journal.release()
     os.truncate(path, 0)
     # Killed again before anything was applied: what was appended meanwhile must still wait.
-    write(path, [*RECORDS, *RECORDS]).close()
+    write(path, [*RECORDS, *RECORDS]).release()
     assert Spool(Journal(path), Store().apply).waiting == 2 * len(RECORDS)
 
 
 def test_a_torn_last_line_is_dropped_and_nothing_is_glued_to_it(tmp_path: Path) -> None:
     path = tmp_path / "tracking.jsonl"
-    write(path, RECORDS[:2]).close()
+    write(path, RECORDS[:2]).release()
     with path.open("ab") as stream:
         stream.write(LINES[2][:-5])
-    write(path, RECORDS[3:5]).close()
+    write(path, RECORDS[3:5]).release()
     assert read_journal(path) == (*RECORDS[:2], *RECORDS[3:5])
 
 
@@ -266,6 +268,18 @@ def test_a_store_that_stays_away_leaves_the_records_waiting(tmp_path: Path) -> N
     assert store.status == {"000": "start"}
 
 
+def test_two_processes_do_not_record_one_sweep(tmp_path: Path) -> None:
+    path = tmp_path / "tracking.jsonl"
+    journal = write(path, RECORDS[:2])
+    # This process may take over from itself; for another the lock says who has it.
+    Journal(path)
+    lock_of(path).write_text("process 17 on elsewhere")
+    with pytest.raises(TrackingError, match="process 17 on elsewhere is recording"):
+        Journal(path)
+    journal.release()
+    assert len(Journal(path).entries) == 2
+
+
 @pytest.mark.parametrize(
     ("error", "refusal"),
     [
@@ -279,6 +293,7 @@ def test_a_store_that_stays_away_leaves_the_records_waiting(tmp_path: Path) -> N
         (MlflowException("x", codes.UNAUTHENTICATED), False),
         (MlflowException("x"), False),
         (requests.ConnectionError("x"), False),
+        (OperationalError("INSERT", {}, sqlite3.OperationalError("database is locked")), False),
         (OSError(errno.ENOSPC, "x"), False),
         (KeyError("x"), True),
     ],
