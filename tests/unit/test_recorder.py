@@ -25,7 +25,7 @@ from segan_ray.tracking.card import StoreCard
 from segan_ray.tracking.client import connect, experiment_id, search
 from segan_ray.tracking.deletion import delete_sweep
 from segan_ray.tracking.ending import close_dead_sweep
-from segan_ray.tracking.journal import JOURNAL, Journal, read_journal
+from segan_ray.tracking.journal import JOURNAL, Journal, lock_of, read_journal
 from segan_ray.tracking.recorder import Recorder
 from segan_ray.tracking.registry import move_alias, register
 from segan_ray.tracking.spool import Spool
@@ -393,6 +393,29 @@ def test_a_single_run_has_no_parent_and_drops_nothing(home: Home) -> None:
     assert (run.data.tags["segan.kind"], run.info.run_name) == ("train", "s")
     assert [p.step for p in history(connect(home), run, METRIC)] == [1, 2]
     assert artifacts(home, run) == {"checkpoint", "overlays"}
+
+
+def test_a_dead_single_run_is_ended_without_a_parent(home: Home) -> None:
+    folder = home.sweeps / "s"
+    recorder = Recorder.for_run(home, "s", CARD, METRIC, "max", folder)
+    recorder.start_trial("000", Experiment(), {})
+    recorder.log_epoch("000", 1, {METRIC: 0.2})
+    killed(recorder)
+    close_dead_sweep(home, "s", folder)
+    (run,) = runs(home).values()
+    assert (run.info.status, run.data.tags["segan.status"]) == ("FINISHED", "stopped")
+
+
+def test_a_sweep_that_another_process_records_is_neither_deleted_nor_ended(home: Home) -> None:
+    recorder = opened(home)
+    lock_of(recorder.spool.path).write_text("process 17 on elsewhere")
+    for end in (
+        lambda: delete_sweep(home, "s"),
+        lambda: close_dead_sweep(home, "s", home.sweeps / "s"),
+    ):
+        with pytest.raises(TrackingError, match="process 17 on elsewhere is recording"):
+            end()
+    recorder.close("finished")
 
 
 def test_an_earlier_sweeps_records_are_not_mixed_with_new_ones(home: Home) -> None:
