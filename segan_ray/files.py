@@ -10,11 +10,8 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
 
 from segan_ray.errors import DataError, StoreError
-
-SQLITE_WAIT_S: Final = 60.0
 
 
 def check_folder(path: Path) -> None:
@@ -83,15 +80,24 @@ def _reason(path: Path, error: OSError) -> str:
 def prepare_sqlite(path: Path) -> None:
     """Make the SQLite file ``path`` if it is not there, so that readers never lock its writer.
 
+    Any number of processes may do so at once: one of them makes it.
+
     Raises:
-        sqlite3.Error: if it cannot be made.
+        OSError, sqlite3.Error: if it cannot be made.
     """
-    if path.exists() and path.stat().st_size:
+    if path.exists():
         return
-    # The journal mode is kept in the file. A file system without shared memory has no such mode
-    # and stays with the usual one.
-    with contextlib.closing(sqlite3.connect(path, timeout=SQLITE_WAIT_S)) as database:
-        database.execute("PRAGMA journal_mode = WAL")
+    # Under another name first: SQLite lets nobody wait who changes the mode of a shared file.
+    own = path.with_name(f".{path.name}.{os.getpid()}")
+    own.unlink(missing_ok=True)
+    try:
+        with contextlib.closing(sqlite3.connect(own)) as database:
+            database.execute("PRAGMA journal_mode = WAL")
+        # It is there by now, or this disk has no links: then whoever opens it makes it.
+        with contextlib.suppress(OSError):
+            os.link(own, path)
+    finally:
+        own.unlink(missing_ok=True)
 
 
 def sync_folder(folder: Path) -> None:

@@ -40,7 +40,7 @@ def acquire(path: Path, *, shared: bool = False, wait_s: float = 0) -> int | Non
             continue
         if not shared:
             os.truncate(handle, 0)
-            os.pwrite(handle, f"process {os.getpid()} on {platform.node()}".encode(), 0)
+            os.pwrite(handle, _this_process().encode(), 0)
         return handle
 
 
@@ -49,12 +49,25 @@ def release(handle: int) -> None:
     os.close(handle)
 
 
+def is_held_elsewhere(path: Path) -> bool:
+    """Tell whether another process holds ``path`` alone, or did when it was asked."""
+    handle = acquire(path, shared=True) if path.exists() else None
+    if handle is not None:
+        release(handle)
+        return False
+    return path.exists() and holder(path) != _this_process()
+
+
 def holder(path: Path) -> str:
     """Return who holds ``path`` alone, or did so last: ``process 17 on node3``."""
     try:
         return path.read_text(encoding="utf-8") or "another process"
     except OSError:
         return "another process"
+
+
+def _this_process() -> str:
+    return f"process {os.getpid()} on {platform.node()}"
 
 
 def _is_still(path: Path, handle: int) -> bool:

@@ -13,6 +13,7 @@ from segan_ray.home import Home, check_name
 from segan_ray.tracking import client as names
 from segan_ray.tracking.artifacts import delete_artifacts
 from segan_ray.tracking.client import connect, search
+from segan_ray.tracking.journal import JOURNAL, refuse_if_recording
 from segan_ray.tracking.registry import aliases, versions_of
 from segan_ray.tracking.runs import said_in_words
 
@@ -45,10 +46,12 @@ def delete_sweep(home: Home, name: str) -> Deleted:
 
     Raises:
         SweepError: if nothing of that name is recorded.
-        TrackingError: if MLflow cannot be reached, or the folder cannot be deleted.
+        TrackingError: if a process still records it, MLflow cannot be reached, or the folder
+            cannot be deleted.
     """
     client = connect(home)
     folder = home.sweeps / check_name(name)
+    refuse_if_recording(folder / JOURNAL)
     with said_in_words(client):
         runs = [run for run in _runs(client, name) if run.info.lifecycle_stage == "active"]
         if not runs and not folder.exists():

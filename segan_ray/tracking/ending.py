@@ -17,17 +17,19 @@ from segan_ray.tracking.runs import SweepRuns, reach, said_in_words
 
 
 def close_dead_sweep(home: Home, name: str, folder: Path) -> None:
-    """End the records of a sweep whose process was killed and that is not to go on.
+    """End the records of a sweep, or single run, that was killed and is not to go on.
 
     What its journal holds is written first. Trials that were under way end as ``stopped`` if
     they have an epoch and as ``failed`` otherwise, the sweep as ``stopped``.
 
     Raises:
-        TrackingError: if MLflow cannot be reached or written.
+        TrackingError: if MLflow cannot be reached or written, or a process still records it.
         SweepError: if nothing is recorded of that sweep.
     """
     facts, keep = _recorded(home, name, folder)
-    runs = reach(home, facts).with_parent(None)
+    runs = reach(home, facts)
+    if facts.kind == "trial":
+        runs = runs.with_parent(None)
     open_recorder(runs, folder, keep).close("stopped")
     _end_unrecorded(runs)
 

@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from segan_ray.errors import StoreError
+from segan_ray.data import locks
+from segan_ray.errors import StoreError, TrackingError
 from segan_ray.files import write_text, writing
 
 log = logging.getLogger(__name__)
@@ -67,11 +68,15 @@ class Journal:
         """Open ``path``, made if need be, and cut off the line that a power cut left torn.
 
         Raises:
+            TrackingError: if another process writes it.
             StoreError: if it cannot be opened or made.
         """
         self.path = path
         with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
+            self._lock = locks.acquire(lock_of(path))
+            if self._lock is None:
+                refuse_if_recording(path)
             self._handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
             content = path.read_bytes()
             self._size = content.rfind(b"\n") + 1
@@ -106,9 +111,11 @@ class Journal:
         """Wait until the disk has what was appended."""
         os.fsync(self._handle)
 
-    def close(self) -> None:
-        """Let go of the file; nothing can be appended then."""
-        os.close(self._handle)
+    def release(self) -> None:
+        """Let other processes write the file from now on."""
+        if self._lock is not None:
+            locks.release(self._lock)
+            self._lock = None
 
     def acknowledged(self) -> int:
         """Return up to which byte the tracking store has the records, 0 if nobody knows."""
@@ -131,6 +138,25 @@ class Journal:
     @property
     def _acknowledgement(self) -> Path:
         return self.path.with_name(f"{self.path.name}.acknowledged")
+
+
+def lock_of(path: Path) -> Path:
+    """Return the file that whoever appends to ``path`` holds locked."""
+    return path.with_name(f"{path.name}.lock")
+
+
+def refuse_if_recording(path: Path) -> None:
+    """Make sure that no other process records into ``path``.
+
+    Raises:
+        TrackingError: naming the process.
+    """
+    lock = lock_of(path)
+    if locks.is_held_elsewhere(lock):
+        raise TrackingError(
+            f"{path.parent}: {locks.holder(lock)} is recording this sweep. Wait until it has "
+            "ended, or end it."
+        )
 
 
 def read_journal(path: Path) -> tuple[Record, ...]:

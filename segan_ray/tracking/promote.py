@@ -18,7 +18,7 @@ from segan_ray.evaluation.gate import Verdict, first_champion, judge
 from segan_ray.evaluation.scores import CaseScores
 from segan_ray.evaluation.scoring import checkpoint_predictor, score_cases
 from segan_ray.home import Home
-from segan_ray.search.ranking import SweepRecord, TrialRecord
+from segan_ray.search.ranking import SweepRecord, TrialRecord, winner
 from segan_ray.tracking import client as names
 from segan_ray.tracking.client import connect
 from segan_ray.tracking.registry import check_alias, fetched, find_alias, move_alias, register
@@ -108,11 +108,12 @@ def fold_of(client: MlflowClient, run: str) -> int | None:
 
 
 def _best_ended(record: SweepRecord) -> TrialRecord:
-    """Return the best trial that has ended: only then is its checkpoint where records are."""
-    for trial in record.trials:
-        if trial.score is not None and trial.status in ("completed", "stopped"):
-            return trial
-    raise SweepError(f"The sweep '{record.sweep}' has no ended trial with a score to promote.")
+    """Return the winner of those that have ended: only then is its checkpoint with the records."""
+    ended = [trial for trial in record.trials if trial.status in ("completed", "stopped")]
+    best = winner(ended, record.mode)
+    if best is None:
+        raise SweepError(f"The sweep '{record.sweep}' has no ended trial with a score to promote.")
+    return best
 
 
 def sweep_store(home: Home, record: SweepRecord) -> Path:

@@ -71,8 +71,8 @@ class Recorder:
         """Open the records of a sweep in ``folder``, new or to go on with.
 
         Raises:
-            TrackingError: if MLflow cannot be reached, or ``folder`` has records and is not to
-                be resumed.
+            TrackingError: if MLflow cannot be reached, another process records there, or
+                ``folder`` has records and is not to be resumed.
             StoreError: if ``folder`` cannot be written.
         """
         facts = SweepFacts(name, "trial", card, metric, mode, tuple(objectives))
@@ -161,12 +161,15 @@ class Recorder:
         Trials still open are parked if the sweep was interrupted, and ended otherwise. What a
         tracking store that stays away does not take waits on disk, with a warning.
         """
-        with self.lock:
-            if self.ledger.status != "running":
-                return
-            self._close_trials(status)
-            self._append("close", None, status=status, best=self.ledger.best_score)
-        left = self.spool.finish(patience_s)
+        if self.ledger.status != "running":
+            return
+        try:
+            with self.lock:
+                self._close_trials(status)
+                self._append("close", None, status=status, best=self.ledger.best_score)
+        finally:
+            # Also when the disk is full: what it took before is still to be written.
+            left = self.spool.finish(patience_s)
         if left:
             log.warning(
                 "%d records of '%s' wait in %s: MLflow did not answer. The next --resume of it "

@@ -54,4 +54,4 @@ def persistently(act: Callable[[], Answer]) -> Answer:
 def reason_of(error: Exception) -> str:
     """Return the first line of what went wrong."""
     text = str(error.message if isinstance(error, MlflowException) else error)
-    return f"{type(error).__name__}: {text}".splitlines()[0][:300]
+    return f"{type(error).__name__}: {text}".splitlines()[0][:160]

@@ -98,7 +98,7 @@ class Spool:
         """
         with self._changed:
             self._heard_s = time.monotonic()
-            while self._waiting and not self._gave_up(patience_s):
+            while self._waiting and self._thread.is_alive() and not self._gave_up(patience_s):
                 self._changed.wait(0.2)
         return self.stop()
 
@@ -109,6 +109,8 @@ class Spool:
             self._changed.notify_all()
         if self._thread.is_alive():
             self._thread.join(timeout=None if not self._failing else 1.0)
+        if not self._thread.is_alive():
+            self._journal.release()
         return self.waiting
 
     def _gave_up(self, patience_s: float) -> bool:

@@ -1,0 +1,565 @@
+"""What a sweep leaves in MLflow, whatever becomes of its process; on a real SQLite store."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+import sqlite3
+import subprocess
+import sys
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+from mlflow.entities import Run
+
+from segan_ray.config import Experiment
+from segan_ray.errors import SweepError, TrackingError
+from segan_ray.files import prepare_sqlite
+from segan_ray.home import Home
+from segan_ray.tracking.card import StoreCard
+from segan_ray.tracking.client import connect, experiment_id, search
+from segan_ray.tracking.deletion import delete_sweep
+from segan_ray.tracking.ending import close_dead_sweep
+from segan_ray.tracking.journal import JOURNAL, Journal, lock_of, read_journal
+from segan_ray.tracking.recorder import Recorder
+from segan_ray.tracking.registry import move_alias, register
+from segan_ray.tracking.spool import Spool
+from segan_ray.tracking.sweeps import histories, read_sweep
+
+METRIC = "val/dice_mean"
+CARD = StoreCard("/data/store", "fingerprint", {"train": 8, "val": 2})
+SPACE = "name: test\n"
+# Making the tables takes seconds; every test gets a copy of a home that has them.
+
+
+@pytest.fixture(scope="session")
+def made_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("made") / "home"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        connect(Home.at(folder))
+    with sqlite3.connect(folder / "mlflow.db") as database:
+        database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    return folder
+
+
+@pytest.fixture
+def home(made_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    # MLflow runs stricter inside tests: writes of its own read-only sessions would raise.
+    shutil.copytree(made_home, tmp_path / "home")
+    return Home.at(tmp_path / "home")
+
+
+def opened(home: Home, *, resume: bool = False, keep: int = 10, **more) -> Recorder:
+    return Recorder.for_sweep(
+        home, "s", CARD, METRIC, "max", SPACE, home.sweeps / "s",
+        keep_checkpoints=keep, resume=resume, **more,
+    )  # fmt: skip
+
+
+def killed(recorder: Recorder) -> None:
+    """Stop as a kill does: nothing is written any more, whatever waits."""
+    recorder.spool.stop()
+
+
+def checkpoint(home: Home, trial: str, epoch: int = 1) -> Path:
+    folder = home.sweeps / "s" / "checkpoints" / trial / f"checkpoint_{epoch}"
+    folder.mkdir(parents=True)
+    (folder / "state.json").write_text(json.dumps({"epoch": epoch}))
+    (folder / "segmentor.safetensors").write_bytes(trial.encode())
+    (folder / "validation.png").write_bytes(b"PNG")
+    return folder
+
+
+def train(recorder: Recorder, home: Home, trial: str, *scores: float, **more) -> None:
+    recorder.start_trial(trial, Experiment(), {"segmentor.lr": 0.001}, **more)
+    for epoch, score in enumerate(scores, start=1):
+        recorder.log_epoch(trial, epoch, {METRIC: score, "system/cpu": 1.0})
+    best = max(range(len(scores)), key=lambda index: scores[index]) + 1
+    recorder.end_trial(trial, "completed", None, checkpoint(home, trial, best))
+
+
+def runs(home: Home) -> dict[str, Run]:
+    """Return every run by trial, the sweep's own as '', each found once."""
+    found = search(connect(home), "tags.`segan.sweep` = 's'")
+    names = [run.data.tags.get("segan.trial", "") for run in found]
+    assert Counter(names).most_common(1)[0][1] == 1, f"a trial has two runs: {names}"
+    return dict(zip(names, found, strict=True))
+
+
+def artifacts(home: Home, run: Run) -> set[str]:
+    return {item.path for item in connect(home).list_artifacts(run.info.run_id)}
+
+
+def content(home: Home) -> object:
+    """Everything that MLflow holds of the sweep, but for ids."""
+    client = connect(home)
+    return {
+        trial: (
+            run.info.status,
+            {name: v for name, v in run.data.tags.items() if name.startswith("segan.")},
+            run.data.params,
+            {
+                name: [(p.step, p.value, p.timestamp) for p in history(client, run, name)]
+                for name in run.data.metrics
+            },
+            artifacts(home, run),
+            [used.dataset.digest for used in run.inputs.dataset_inputs],
+        )
+        for trial, run in sorted(runs(home).items())
+    }
+
+
+def history(client: MlflowClient, run: Run, name: str):
+    found = client.get_metric_history(run.info.run_id, name)
+    return sorted(found, key=lambda point: (point.step, point.timestamp))
+
+
+def test_a_sweep_is_a_parent_and_a_run_a_trial(home: Home) -> None:
+    recorder = opened(home)
+    assert recorder.run_id("000") is None
+    train(recorder, home, "000", 0.1, 0.3, 0.2)
+    recorder.start_trial("001", Experiment(), {"critic.depth": 2}, repeat_of="000")
+    recorder.log_epoch("001", 1, {METRIC: float("nan"), "param/loss.scale_weights[0]": 0.5})
+    recorder.end_trial("001", "failed", "It diverged.\0", None)
+    recorder.close("finished")
+    recorder.close("failed")  # a second call does nothing
+
+    found = runs(home)
+    assert {trial: run.info.status for trial, run in found.items()} == {
+        "": "FINISHED", "000": "FINISHED", "001": "FAILED"
+    }  # fmt: skip
+    record = read_sweep(home, "s")
+    assert (record.status, record.best and record.best.trial) == ("finished", "000")
+    first, second = record.trials
+    assert (first.score, first.epochs, first.params) == (0.3, 3, {"segmentor.lr": 0.001})
+    assert (second.score, second.reason, second.repeat_of) == (None, "It diverged.", "000")
+    assert histories(home, record, METRIC)["000"] == [(1, 0.1), (2, 0.3), (3, 0.2)]
+    assert "param/loss.scale_weights_0_" in found["001"].data.metrics
+    assert found["000"].data.params["training.epochs"] == str(Experiment().training.epochs)
+    assert found["000"].data.tags["segan.best_epoch"] == "2"
+    assert found[""].data.metrics == {METRIC: 0.3}
+    assert artifacts(home, found["000"]) == {"checkpoint", "overlays"}
+    assert artifacts(home, found[""]) == {"space.yaml"}
+    assert recorder.run_id("000") == found["000"].info.run_id
+
+
+def test_several_objectives_are_kept_at_the_best_epoch(home: Home) -> None:
+    objectives = ((METRIC, "max"), ("time/epoch_s", "min"))
+    recorder = opened(home, objectives=objectives)
+    for trial, values in {"000": [(0.1, 1.0), (0.4, 3.0)], "001": [(0.3, 2.0)]}.items():
+        recorder.start_trial(trial, Experiment(), {})
+        for epoch, (dice, seconds) in enumerate(values, start=1):
+            recorder.log_epoch(trial, epoch, {METRIC: dice, "time/epoch_s": seconds})
+        recorder.end_trial(trial, "completed", None, None)
+    recorder.close("finished")
+    record = read_sweep(home, "s")
+    assert record.objectives == objectives
+    assert record.trials[0].objectives == {METRIC: 0.4, "time/epoch_s": 3.0}
+    assert record.pareto == ("000", "001")
+
+
+def test_any_acknowledgement_replays_to_the_same_content(home: Home) -> None:
+    recorder = opened(home, keep=1)
+    train(recorder, home, "000", 0.1, 0.3)
+    train(recorder, home, "001", 0.4)
+    recorder.close("finished")
+    path = home.sweeps / "s" / JOURNAL
+    before = content(home)
+    kinds = [one.kind for one in read_journal(path)]
+    assert kinds == [
+        "open",
+        "start",
+        "epoch",
+        "epoch",
+        "end",
+        "start",
+        "epoch",
+        "end",
+        "drop",
+        "close",
+    ]
+    acknowledged = path.with_name(f"{JOURNAL}.acknowledged")
+    end = 0
+    for line in path.read_bytes().splitlines(keepends=True):
+        acknowledged.write_text(str(end))
+        Spool(Journal(path), recorder.writer.apply).replay()
+        assert content(home) == before
+        end += len(line)
+
+
+def test_the_best_k_keep_their_checkpoints_and_all_keep_their_pictures(home: Home) -> None:
+    recorder = opened(home, keep=2)
+    scores = {"000": 0.5, "001": 0.3, "002": 0.4, "003": 0.1, "004": 0.6}
+    for trial, score in scores.items():
+        train(recorder, home, trial, score)
+    recorder.close("finished")
+    kept = {
+        trial: artifacts(home, run) for trial, run in runs(home).items() if trial
+    }  # fmt: skip
+    both = {"checkpoint", "overlays"}
+    assert kept == {
+        "000": both, "001": {"overlays"}, "002": {"overlays"}, "003": {"overlays"}, "004": both
+    }  # fmt: skip
+    local = home.sweeps / "s" / "checkpoints"
+    assert {path.name for path in local.iterdir()} == {"000", "004"}
+
+
+def test_a_setting_that_is_repeated_keeps_its_best_checkpoint(home: Home) -> None:
+    recorder = opened(home, keep=2)
+    train(recorder, home, "000", 0.9)
+    train(recorder, home, "001", 0.8)
+    train(recorder, home, "002", 0.5, repeat_of="001")
+    train(recorder, home, "003", 0.95)
+    recorder.close("finished")
+    local = home.sweeps / "s" / "checkpoints"
+    assert {path.name for path in local.iterdir()} == {"000", "001", "003"}
+    best = read_sweep(home, "s").best
+    assert best is not None
+    assert best.trial == "001"
+
+
+def test_a_checkpoint_in_the_registry_is_not_dropped(home: Home) -> None:
+    recorder = opened(home, keep=1)
+    train(recorder, home, "000", 0.5)
+    recorder.close("finished")
+    client = connect(home)
+    move_alias(client, "champion", register(client, runs(home)["000"].info.run_id, {}))
+    recorder = opened(home, keep=1, resume=True)
+    train(recorder, home, "001", 0.6)
+    recorder.close("finished")
+    assert artifacts(home, runs(home)["000"]) == {"checkpoint", "overlays"}
+
+
+def test_a_checkpoint_that_is_gone_does_not_hold_up_the_rest(home: Home) -> None:
+    recorder = opened(home)
+    recorder.start_trial("000", Experiment(), {})
+    recorder.log_epoch("000", 1, {METRIC: 0.1})
+    recorder.end_trial("000", "stopped", None, home.folder / "gone")
+    recorder.close("finished", patience_s=0)
+    assert read_sweep(home, "s").trials[0].status == "stopped"
+
+
+def test_a_killed_sweep_goes_on_with_neither_gap_nor_double(home: Home) -> None:
+    recorder = opened(home)
+    train(recorder, home, "000", 0.3)
+    recorder.start_trial("001", Experiment(), {})
+    recorder.log_epoch("001", 1, {METRIC: 0.1})
+    recorder.log_epoch("001", 2, {METRIC: 0.2})
+    killed(recorder)
+
+    recorder = opened(home, resume=True)
+    found = runs(home)
+    assert {trial: run.info.status for trial, run in found.items()} == {
+        "": "RUNNING", "000": "FINISHED", "001": "KILLED"
+    }  # fmt: skip
+    assert found["001"].data.tags["segan.status"] == "pending"
+    assert recorder.run_id("001") == found["001"].info.run_id
+    recorder.start_trial("001", Experiment(), {})
+    # It went back to its checkpoint of epoch 1: the second epoch comes again.
+    recorder.log_epoch("001", 2, {METRIC: 0.25})
+    recorder.log_epoch("001", 3, {METRIC: 0.4})
+    recorder.end_trial("001", "completed", None, checkpoint(home, "001", 3))
+    recorder.close("finished")
+    record = read_sweep(home, "s")
+    assert histories(home, record, METRIC)["001"] == [(1, 0.1), (2, 0.2), (3, 0.4)]
+    assert [(one.trial, one.status, one.score) for one in record.trials] == [
+        ("001", "completed", 0.4), ("000", "completed", 0.3)
+    ]  # fmt: skip
+    assert runs(home)["001"].info.run_id == found["001"].info.run_id
+
+
+def test_records_that_never_reached_mlflow_are_written_by_the_resume(
+    home: Home, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    recorder = opened(home)
+    away = threading.Event()
+
+    def refuse(*args, **more):
+        away.set()
+        raise OSError("The server is away.")
+
+    with monkeypatch.context() as patch, caplog.at_level(logging.WARNING):
+        patch.setattr(MlflowClient, "create_run", refuse)
+        train(recorder, home, "000", 0.1, 0.3)
+        assert away.wait(60)
+        recorder.close("finished", patience_s=0)
+    assert "records of 's' wait in" in caplog.text
+    assert set(runs(home)) == {""}
+    assert recorder.run_id("000") is None
+    opened(home, resume=True).close("finished")
+    record = read_sweep(home, "s")
+    assert histories(home, record, METRIC)["000"] == [(1, 0.1), (2, 0.3)]
+    assert (record.status, record.trials[0].status) == ("finished", "completed")
+
+
+def test_an_interrupted_sweep_leaves_nothing_running_and_can_go_on(home: Home) -> None:
+    recorder = opened(home)
+    train(recorder, home, "000", 0.3)
+    recorder.start_trial("001", Experiment(), {})
+    recorder.log_epoch("001", 1, {METRIC: 0.1})
+    recorder.park()
+    recorder.close("failed")
+    found = runs(home)
+    assert {trial: run.info.status for trial, run in found.items()} == {
+        "": "KILLED", "000": "FINISHED", "001": "KILLED"
+    }  # fmt: skip
+    record = read_sweep(home, "s")
+    assert record.status == "interrupted"
+    assert record.trials[1].status == "pending"
+
+    recorder = opened(home, resume=True)
+    assert read_sweep(home, "s").status == "running"
+    recorder.start_trial("001", Experiment(), {})
+    recorder.end_trial("001", "stopped", None, None)
+    recorder.close("finished")
+    assert {run.info.status for run in runs(home).values()} == {"FINISHED"}
+
+
+def test_a_dropped_trial_that_starts_again_keeps_its_new_folder(home: Home) -> None:
+    recorder = opened(home, keep=1)
+    train(recorder, home, "000", 0.3)
+    train(recorder, home, "001", 0.5)
+    assert recorder.spool.finish(60) == 0
+    folder = home.sweeps / "s" / "checkpoints" / "000"
+    assert not folder.exists()
+
+    recorder = opened(home, keep=1, resume=True)
+    recorder.start_trial("000", Experiment(), {})
+    new = checkpoint(home, "000", 2)
+    recorder.log_epoch("000", 2, {METRIC: 0.6})
+    killed(recorder)
+    # Nobody remembers what was written: all of it is written again.
+    (home.sweeps / "s" / f"{JOURNAL}.acknowledged").unlink()
+    recorder = opened(home, keep=1, resume=True)
+    assert new.is_dir()
+    recorder.end_trial("000", "completed", None, new)
+    recorder.close("finished")
+    kept = {trial: artifacts(home, run) for trial, run in runs(home).items() if trial}
+    assert kept == {"000": {"checkpoint", "overlays"}, "001": {"overlays"}}
+
+
+def test_a_dead_sweep_is_ended_with_what_it_had(home: Home) -> None:
+    recorder = opened(home)
+    train(recorder, home, "000", 0.3)
+    recorder.start_trial("001", Experiment(), {})
+    recorder.log_epoch("001", 1, {METRIC: 0.5})
+    checkpoint(home, "001", 1)
+    recorder.start_trial("002", Experiment(), {})
+    killed(recorder)
+    close_dead_sweep(home, "s", home.sweeps / "s")
+    record = read_sweep(home, "s")
+    assert record.status == "stopped"
+    assert {one.trial: one.status for one in record.trials} == {
+        "000": "completed", "001": "stopped", "002": "failed"
+    }  # fmt: skip
+    found = runs(home)
+    assert {run.info.status for run in found.values()} == {"FINISHED", "FAILED"}
+    assert artifacts(home, found["001"]) == {"checkpoint", "overlays"}
+
+
+def test_a_dead_sweep_without_journal_is_ended_too(home: Home) -> None:
+    recorder = opened(home)
+    recorder.start_trial("000", Experiment(), {})
+    recorder.log_epoch("000", 1, {METRIC: 0.5})
+    assert recorder.spool.finish(60) == 0
+    shutil.rmtree(home.sweeps)
+    close_dead_sweep(home, "s", home.sweeps / "s")
+    assert {run.info.status for run in runs(home).values()} == {"FINISHED"}
+    assert read_sweep(home, "s").trials[0].status == "stopped"
+    with pytest.raises(SweepError, match="Nothing is recorded"):
+        close_dead_sweep(home, "other", home.sweeps / "other")
+
+
+def test_a_single_run_has_no_parent_and_drops_nothing(home: Home) -> None:
+    folder = home.sweeps / "s"
+    recorder = Recorder.for_run(home, "s", CARD, METRIC, "max", folder)
+    recorder.start_trial("000", Experiment(), {})
+    recorder.log_epoch("000", 1, {METRIC: 0.2})
+    killed(recorder)
+    recorder = Recorder.for_run(home, "s", CARD, METRIC, "max", folder, resume=True)
+    recorder.start_trial("000", Experiment(), {})
+    recorder.log_epoch("000", 1, {METRIC: 0.2})
+    recorder.log_epoch("000", 2, {METRIC: 0.3})
+    recorder.end_trial("000", "completed", None, checkpoint(home, "000", 2))
+    recorder.close("finished")
+    (run,) = runs(home).values()
+    assert (run.data.tags["segan.kind"], run.info.run_name) == ("train", "s")
+    assert [p.step for p in history(connect(home), run, METRIC)] == [1, 2]
+    assert artifacts(home, run) == {"checkpoint", "overlays"}
+
+
+def test_a_dead_single_run_is_ended_without_a_parent(home: Home) -> None:
+    folder = home.sweeps / "s"
+    recorder = Recorder.for_run(home, "s", CARD, METRIC, "max", folder)
+    recorder.start_trial("000", Experiment(), {})
+    recorder.log_epoch("000", 1, {METRIC: 0.2})
+    killed(recorder)
+    close_dead_sweep(home, "s", folder)
+    (run,) = runs(home).values()
+    assert (run.info.status, run.data.tags["segan.status"]) == ("FINISHED", "stopped")
+
+
+def test_a_sweep_that_another_process_records_is_neither_deleted_nor_ended(home: Home) -> None:
+    recorder = opened(home)
+    lock_of(recorder.spool.path).write_text("process 17 on elsewhere")
+    for end in (
+        lambda: delete_sweep(home, "s"),
+        lambda: close_dead_sweep(home, "s", home.sweeps / "s"),
+    ):
+        with pytest.raises(TrackingError, match="process 17 on elsewhere is recording"):
+            end()
+    recorder.close("finished")
+
+
+def test_an_earlier_sweeps_records_are_not_mixed_with_new_ones(home: Home) -> None:
+    opened(home).close("finished")
+    with pytest.raises(TrackingError, match="earlier sweep"):
+        opened(home)
+
+
+def test_a_store_that_cannot_be_reached_is_said_before_anything_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    home = Home.at(tmp_path / "home")
+    with pytest.raises(TrackingError, match="cannot be used"):
+        opened(home)
+    assert not home.sweeps.exists()
+
+
+def test_two_runs_of_one_trial_become_one(home: Home) -> None:
+    """A server that was slow may make a run twice: once for the request that was given up."""
+    recorder = opened(home)
+    recorder.start_trial("000", Experiment(), {})
+    recorder.log_epoch("000", 1, {METRIC: 0.2})
+    assert recorder.spool.finish(60) == 0
+    mine = recorder.run_id("000")
+    recorder.writer.runs.create("000", read_journal(recorder.spool.path)[1])
+    recorder = opened(home, resume=True)
+    assert recorder.run_id("000") == mine
+    recorder.start_trial("000", Experiment(), {})
+    recorder.end_trial("000", "completed", None, None)
+    recorder.close("finished")
+    assert runs(home)["000"].info.run_id == mine
+
+
+def test_deleting_a_sweep_leaves_what_the_registry_stands_on(home: Home) -> None:
+    recorder = opened(home)
+    train(recorder, home, "000", 0.3)
+    train(recorder, home, "001", 0.5)
+    recorder.close("finished")
+    client = connect(home)
+    found = runs(home)
+    move_alias(client, "champion", register(client, found["001"].info.run_id, {}))
+    deleted = delete_sweep(home, "s")
+    assert (deleted.runs, deleted.folder) == (2, True)
+    (kept,) = deleted.kept
+    assert (kept.trial, kept.version, kept.aliases) == ("001", "1", ("champion",))
+    assert not (home.sweeps / "s").exists()
+    assert set(runs(home)) == {"001"}
+    assert artifacts(home, found["001"]) == {"checkpoint", "overlays"}
+    assert artifacts(home, found["000"]) == set()
+    assert delete_sweep(home, "s").runs == 0
+    with pytest.raises(SweepError, match="No sweep is called 'other'"):
+        delete_sweep(home, "other")
+
+
+def test_an_open_reader_does_not_stop_a_write(home: Home) -> None:
+    recorder = opened(home)
+    reader = sqlite3.connect(home.tracking_database, isolation_level=None)
+    reader.execute("BEGIN")
+    before = reader.execute("SELECT count(*) FROM metrics").fetchone()
+    recorder.start_trial("000", Experiment(), {})
+    recorder.log_epoch("000", 1, {METRIC: 0.2})
+    recorder.close("finished")
+    assert reader.execute("SELECT count(*) FROM metrics").fetchone() == before
+    reader.execute("COMMIT")
+    assert reader.execute("SELECT count(*) FROM metrics").fetchone() == (2,)
+    reader.close()
+
+
+def test_a_sqlite_file_is_made_once_in_a_mode_that_lets_readers_be(tmp_path: Path) -> None:
+    path = tmp_path / "optuna.db"
+    prepare_sqlite(path)
+    with sqlite3.connect(path) as database:
+        assert database.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+        database.execute("CREATE TABLE kept (x)")
+    prepare_sqlite(path)
+    with sqlite3.connect(path) as database:
+        assert database.execute("SELECT count(*) FROM kept").fetchone() == (0,)
+
+
+@pytest.mark.slow
+def test_two_processes_make_one_home_at_once(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    code = (
+        "import sys; from segan_ray.home import Home; from pathlib import Path;"
+        "from segan_ray.tracking.client import connect, experiment_id;"
+        "home = Home.at(Path(sys.argv[1])); sys.stdin.readline();"
+        "print(experiment_id(connect(home), home))"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "home")]
+    makers = [
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        for _ in range(3)
+    ]
+    for maker in makers:
+        assert maker.stdin is not None
+        maker.stdin.write("go\n")
+        maker.stdin.flush()
+    answers = [maker.communicate(timeout=300)[0].strip() for maker in makers]
+    assert [maker.returncode for maker in makers] == [0, 0, 0]
+    assert len(set(answers)) == 1
+
+
+def test_an_experiment_that_another_process_just_made_is_read(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = connect(home)
+    made = experiment_id(client, home)
+    real, asked = MlflowClient.get_experiment_by_name, []
+
+    def not_there_yet(self: MlflowClient, name: str):
+        asked.append(name)
+        return None if len(asked) == 1 else real(self, name)
+
+    monkeypatch.setattr(MlflowClient, "get_experiment_by_name", not_there_yet)
+    assert experiment_id(client, home) == made
+
+
+def test_two_sweeps_write_to_one_database_at_once(home: Home) -> None:
+    recorders = [
+        Recorder.for_sweep(home, name, CARD, METRIC, "max", SPACE, home.sweeps / name)
+        for name in ("a", "b")
+    ]
+    for trial in ("000", "001"):
+        for recorder in recorders:
+            recorder.start_trial(trial, Experiment(), {})
+        for epoch in range(1, 21):
+            for recorder in recorders:
+                recorder.log_epoch(trial, epoch, {METRIC: epoch / 100})
+        for recorder in recorders:
+            recorder.end_trial(trial, "completed", None, None)
+    for recorder in recorders:
+        recorder.close("finished")
+    for name in ("a", "b"):
+        record = read_sweep(home, name)
+        for points in histories(home, record, METRIC).values():
+            assert [step for step, _ in points] == list(range(1, 21))
+
+
+@pytest.fixture(autouse=True)
+def _no_recorder_is_left_behind() -> Iterator[None]:
+    yield
+    left = [thread for thread in threading.enumerate() if thread.name == "tracking"]
+    for thread in left:
+        thread.join(timeout=60)
+    assert not any(thread.is_alive() for thread in left)

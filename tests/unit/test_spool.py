@@ -1,0 +1,311 @@
+"""Records that nothing loses: torn files, kills at any point, full disks, stores that are away."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import resource
+import sqlite3
+import tempfile
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import requests
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from mlflow.exceptions import MlflowException
+from mlflow.protos import databricks_pb2 as codes
+from sqlalchemy.exc import OperationalError
+
+from segan_ray.errors import StoreError, TrackingError
+from segan_ray.tracking.journal import Journal, Record, lock_of, read_journal, record
+from segan_ray.tracking.refusals import is_refusal
+from segan_ray.tracking.spool import Spool
+
+AT_ONCE = (0.0,)
+
+
+class Killed(BaseException):
+    """The process dies here."""
+
+
+class Store:
+    """What MLflow keeps, as far as records go: rows once, tags as last set. Dies when told to."""
+
+    def __init__(self) -> None:
+        self.rows: list[tuple[str, int, int]] = []
+        self.status: dict[str, str] = {}
+        self.steps_to_live: int | None = None
+        self.answers: list[Exception] = []
+
+    def apply(self, records: Sequence[Record]) -> None:
+        if self.answers:
+            raise self.answers.pop(0)
+        for one in records:
+            if self.steps_to_live is not None:
+                self.steps_to_live -= 1
+                if self.steps_to_live < 0:
+                    raise Killed
+            if one.kind == "epoch":
+                row = (str(one.trial), one.facts["epoch"], one.at)
+                if row not in self.rows:
+                    self.rows.append(row)
+            else:
+                self.status[str(one.trial)] = one.kind
+
+    def content(self) -> tuple[list[tuple[str, int, int]], dict[str, str]]:
+        return sorted(self.rows), self.status
+
+
+def sample(trials: int = 3, epochs: int = 3) -> list[Record]:
+    """Trials side by side, so that their epochs alternate."""
+    names = [f"{n:03d}" for n in range(trials)]
+    made = [Record("start", name, n, {}) for n, name in enumerate(names)]
+    for epoch in range(1, epochs + 1):
+        made += [Record("epoch", name, 100 * epoch, {"epoch": epoch}) for name in names]
+    return [*made, *(Record("end", name, 900, {}) for name in names)]
+
+
+RECORDS = sample()
+LINES = [one.line() for one in RECORDS]
+EXPECTED = Store()
+EXPECTED.apply(RECORDS)
+
+
+def write(path: Path, records: Sequence[Record] = tuple(RECORDS)) -> Journal:
+    journal = Journal(path)
+    for one in records:
+        journal.append(one)
+    return journal
+
+
+def acknowledged_file(path: Path) -> Path:
+    return path.with_name(f"{path.name}.acknowledged")
+
+
+@settings(deadline=None)
+@given(data=st.data())
+def test_whatever_kill_and_tear_a_replay_gives_the_same_content(data: st.DataObject) -> None:
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda handle: None)  # what it is for is drawn below
+        path = Path(folder) / "tracking.jsonl"
+        store = Store()
+        write(path).release()
+        for _ in range(data.draw(st.integers(0, 2), "kills")):
+            store.steps_to_live = data.draw(st.integers(0, len(RECORDS)), "steps to live")
+            journal = Journal(path)
+            spool = Spool(journal, store.apply, AT_ONCE)
+            with contextlib.suppress(Killed):
+                spool.replay()
+            journal.release()
+        store.steps_to_live = None
+        # A power cut: any end of the journal may be lost, and of the acknowledgement.
+        size = data.draw(st.integers(0, path.stat().st_size), "bytes kept")
+        os.truncate(path, size)
+        if acknowledged_file(path).exists():
+            text = acknowledged_file(path).read_text()
+            kept = data.draw(st.integers(0, len(text)), "digits kept")
+            acknowledged_file(path).write_text(text[:kept])
+        journal = Journal(path)
+        left = len(journal.entries)
+        assert [entry.record for entry in journal.entries] == RECORDS[:left]
+        spool = Spool(journal, store.apply, AT_ONCE)
+        for one in RECORDS[left:]:
+            spool.append(one)
+        spool.replay()
+        journal.release()
+        assert store.content() == EXPECTED.content()
+        assert read_journal(path) == tuple(RECORDS)
+
+
+def test_an_acknowledgement_of_a_longer_file_hides_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "tracking.jsonl"
+    journal = write(path)
+    spool = Spool(journal, Store().apply)
+    spool.replay()
+    journal.release()
+    os.truncate(path, 0)
+    # Killed again before anything was applied: what was appended meanwhile must still wait.
+    write(path, [*RECORDS, *RECORDS]).release()
+    assert Spool(Journal(path), Store().apply).waiting == 2 * len(RECORDS)
+
+
+def test_a_torn_last_line_is_dropped_and_nothing_is_glued_to_it(tmp_path: Path) -> None:
+    path = tmp_path / "tracking.jsonl"
+    write(path, RECORDS[:2]).release()
+    with path.open("ab") as stream:
+        stream.write(LINES[2][:-5])
+    write(path, RECORDS[3:5]).release()
+    assert read_journal(path) == (*RECORDS[:2], *RECORDS[3:5])
+
+
+def test_a_damaged_line_is_left_out_with_a_warning(tmp_path: Path, caplog) -> None:
+    path = tmp_path / "tracking.jsonl"
+    path.write_bytes(LINES[0] + b"\0" * 30 + b"\n" + LINES[1])
+    assert read_journal(path) == tuple(RECORDS[:2])
+    assert "damaged" in caplog.text
+
+
+def test_a_record_keeps_its_time_and_odd_values() -> None:
+    one = record("epoch", "000", epoch=1, metrics={"a": float("nan"), "b": float("inf")})
+    back = Record.of_line(one.line())
+    assert back.at == one.at
+    assert str(back.facts) == str(one.facts)
+
+
+def test_a_disk_that_fills_up_is_named_and_leaves_no_torn_line(tmp_path: Path, monkeypatch) -> None:
+    path = tmp_path / "tracking.jsonl"
+    journal = write(path, RECORDS[:2])
+    spool = Spool(journal, Store().apply)
+    real = os.write
+
+    def half(handle: int, content: bytes) -> int:
+        if len(content) < 20:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return real(handle, content[: len(content) // 2])
+
+    monkeypatch.setattr(os, "write", half)
+    with pytest.raises(StoreError, match=r"tracking.jsonl: cannot be written .*the disk at / has"):
+        spool.append(RECORDS[2])
+    monkeypatch.setattr(os, "write", real)
+    assert path.read_bytes() == b"".join(LINES[:2])
+    assert spool.waiting == 0
+    spool.append(RECORDS[3])
+    assert spool.waiting == 1
+    assert read_journal(path) == (*RECORDS[:2], RECORDS[3])
+
+
+def test_a_real_limit_on_the_file_leaves_no_torn_line_either(tmp_path: Path) -> None:
+    path = tmp_path / "tracking.jsonl"
+    journal = write(path, RECORDS[:2])
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size + 10, hard))
+    try:
+        with pytest.raises(StoreError, match="File too large"):
+            journal.append(RECORDS[2])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    journal.append(RECORDS[3])
+    assert read_journal(path) == (*RECORDS[:2], RECORDS[3])
+
+
+def test_appending_returns_while_the_store_hangs_and_epochs_go_together(tmp_path: Path) -> None:
+    answers, called = threading.Event(), threading.Event()
+    batches: list[list[str]] = []
+
+    def hangs(records: Sequence[Record]) -> None:
+        called.set()
+        answers.wait(60)
+        batches.append([one.kind for one in records])
+
+    spool = Spool(Journal(tmp_path / "tracking.jsonl"), hangs)
+    spool.start()
+    spool.append(RECORDS[0])
+    assert called.wait(60)
+    for one in RECORDS[1:]:
+        spool.append(one)
+    assert spool.waiting == len(RECORDS)
+    assert not batches
+    answers.set()
+    assert spool.finish(60) == 0
+    assert batches == [["start"]] * 3 + [["epoch"] * 9] + [["end"]] * 3
+
+
+def test_a_store_that_is_away_is_asked_until_it_answers(tmp_path: Path, caplog) -> None:
+    store = Store()
+    store.answers = [
+        MlflowException("no", codes.TEMPORARILY_UNAVAILABLE),
+        requests.ConnectionError("refused"),
+        OSError(errno.ECONNRESET, "reset"),
+        MlflowException("database is locked", codes.INTERNAL_ERROR),
+        RuntimeError("something of an artifact store"),
+    ]
+    spool = Spool(Journal(tmp_path / "tracking.jsonl"), store.apply, AT_ONCE)
+    for one in RECORDS:
+        spool.append(one)
+    spool.start()
+    assert spool.finish(60) == 0
+    assert store.content() == EXPECTED.content()
+    assert caplog.text.count("does not answer") == 1
+
+
+def test_one_bad_record_does_not_hold_up_the_rest(tmp_path: Path, caplog) -> None:
+    store = Store()
+
+    def refuses_one(records: Sequence[Record]) -> None:
+        if any(one.kind == "epoch" and one.facts["epoch"] == 2 for one in records):
+            raise MlflowException("bad name", codes.INVALID_PARAMETER_VALUE)
+        store.apply(records)
+
+    spool = Spool(Journal(tmp_path / "tracking.jsonl"), refuses_one, AT_ONCE)
+    for one in RECORDS:
+        spool.append(one)
+    spool.start()
+    assert spool.finish(60) == 0
+    assert sorted({epoch for _, epoch, _ in store.rows}) == [1, 3]
+    assert set(store.status.values()) == {"end"}
+    assert caplog.text.count("refused a record") == 3
+
+
+def test_a_store_that_stays_away_leaves_the_records_waiting(tmp_path: Path) -> None:
+    path = tmp_path / "tracking.jsonl"
+
+    def away(records: Sequence[Record]) -> None:
+        raise requests.ConnectionError("refused")
+
+    spool = Spool(Journal(path), away, AT_ONCE)
+    spool.append(RECORDS[0])
+    with pytest.raises(TrackingError, match=r"1 records wait in .*tracking\.jsonl"):
+        spool.replay()
+    spool.start()
+    assert spool.finish(0) == 1
+    store = Store()
+    again = Spool(Journal(path), store.apply)
+    again.replay()
+    assert store.status == {"000": "start"}
+
+
+def test_two_processes_do_not_record_one_sweep(tmp_path: Path) -> None:
+    path = tmp_path / "tracking.jsonl"
+    journal = write(path, RECORDS[:2])
+    # This process may take over from itself; for another the lock says who has it.
+    Journal(path)
+    lock_of(path).write_text("process 17 on elsewhere")
+    with pytest.raises(TrackingError, match="process 17 on elsewhere is recording"):
+        Journal(path)
+    journal.release()
+    assert len(Journal(path).entries) == 2
+
+
+@pytest.mark.parametrize(
+    ("error", "refusal"),
+    [
+        (MlflowException("x", codes.INVALID_PARAMETER_VALUE), True),
+        (MlflowException("x", codes.RESOURCE_ALREADY_EXISTS), True),
+        (MlflowException("x", codes.RESOURCE_DOES_NOT_EXIST), True),
+        (MlflowException("x", codes.BAD_REQUEST), False),
+        (MlflowException("x", codes.ENDPOINT_NOT_FOUND), False),
+        (MlflowException("x", codes.TEMPORARILY_UNAVAILABLE), False),
+        (MlflowException("x", codes.REQUEST_LIMIT_EXCEEDED), False),
+        (MlflowException("x", codes.UNAUTHENTICATED), False),
+        (MlflowException("x"), False),
+        (requests.ConnectionError("x"), False),
+        (OperationalError("INSERT", {}, sqlite3.OperationalError("database is locked")), False),
+        (OSError(errno.ENOSPC, "x"), False),
+        (KeyError("x"), True),
+    ],
+)
+def test_what_is_refused_and_what_is_tried_again(error: Exception, refusal: bool) -> None:
+    assert is_refusal(error, tries=0) is refusal
+
+
+@pytest.mark.parametrize(
+    ("status", "refusal"), [(413, True), (404, False), (429, False), (503, False)]
+)
+def test_answers_of_artifact_stores(status: int, refusal: bool) -> None:
+    response = requests.Response()
+    response.status_code = status
+    assert is_refusal(requests.HTTPError("x", response=response), tries=0) is refusal
