@@ -44,7 +44,6 @@ import ray
 
 from segan_ray.errors import SweepError
 
-
 log = logging.getLogger(__name__)
 
 

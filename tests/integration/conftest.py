@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
+from segan_ray.config import Experiment
 from segan_ray.data.store import read_manifest
 from segan_ray.home import Home
 from segan_ray.orchestration.progress import TrialEvent
 from segan_ray.orchestration.session import ray_session
-from segan_ray.orchestration.sweep import run_sweep
+from segan_ray.orchestration.single import Run, RunResult, run_single
+from segan_ray.orchestration.sweep import Sweep, run_sweep
 from segan_ray.search.space import SearchSpace
 from segan_ray.tracking.card import StoreCard
 
@@ -29,6 +29,7 @@ SPACE = SearchSpace.model_validate(
         "base": {
             "segmentor": {"base_width": 4, "depth": 2},
             "critic": {"base_width": 4, "depth": 1},
+            "resources": {"retries": 0},
             "training": {"epochs": EPOCHS, "steps_per_epoch": 6, "batch_size": 4, "crop": 48},
         },
         "parameters": {
@@ -38,6 +39,8 @@ SPACE = SearchSpace.model_validate(
         "sampler": {"type": "tpe", "seed": 1, "startup_trials": 2},
         "scheduler": {"type": "asha", "grace_period": 1, "reduction_factor": 2},
         "budget": {"trials": 4},
+        # The second learns nothing and is stopped.
+        "enqueue": [{"segmentor.lr": 3e-3}, {"segmentor.lr": 1e-7}],
     }
 )
 
@@ -58,21 +61,25 @@ def live_placement_groups() -> int:
     return sum(group["state"] != "REMOVED" for group in table.values())
 
 
-def eventually(holds: Callable[[], bool], within_s: float = 30.0) -> bool:
-    """Tell whether something comes true in time, looking ten times a second."""
-    never = threading.Event()
-    deadline = time.monotonic() + within_s
-    while not holds():
-        if time.monotonic() > deadline:
-            return False
-        never.wait(0.1)
-    return True
+def ignore(event: TrialEvent) -> None:
+    """Watch nothing."""
 
 
 def card(store: Path) -> StoreCard:
     manifest = read_manifest(store)
     counts: dict[str, int] = {name: len(members) for name, members in manifest.splits.items()}
     return StoreCard(store, manifest.fingerprint, counts)
+
+
+def search(space: SearchSpace, name: str, store: Path, home: Home, on_event=ignore, **more) -> str:
+    """Run a sweep in this process."""
+    sweep = Sweep(name, space, "name: test\n", store, card(store), home, "test.yaml", **more)
+    return run_sweep(sweep, on_event, lambda sentence: None)
+
+
+def train(experiment: Experiment, name: str, store: Path, place, home: Home) -> RunResult:
+    """Run one experiment in this process, on the store at ``place``."""
+    return run_single(Run(name, experiment, place, card(store), home), ignore)
 
 
 @pytest.fixture(scope="session")
@@ -96,8 +103,5 @@ def sweep(cluster: None, store: Path, tmp_path_factory: pytest.TempPathFactory) 
     one_at_a_time = SPACE.model_copy(
         update={"budget": SPACE.budget.model_copy(update={"max_concurrent": 1})}
     )
-    run_sweep(
-        one_at_a_time, "name: test\n", SWEEP, store, card(store), finished.home,
-        trials=SPACE.budget.trials, on_event=watch,
-    )  # fmt: skip
+    search(one_at_a_time, SWEEP, store, finished.home, watch)
     return finished

@@ -63,6 +63,7 @@ class Killable:
     name: str = "sweep"
     space: dict = field(default_factory=space_of)
     environment: dict[str, str] = field(default_factory=dict)
+    started: list[subprocess.Popen[str]] = field(default_factory=list)
 
     @property
     def home(self) -> Home:
@@ -80,7 +81,7 @@ class Killable:
             sys.executable, "-m", "segan_ray", "tune", str(self.store), "--space", str(file),
             "--name", self.name, "--home", str(self.home.folder), "--resume", *more,
         ]  # fmt: skip
-        log = (self.folder / "log").open("a")
+        log = (self.folder / f"{self.name}.log").open("a")
         cache = {"SEGAN_RAY_CACHE": str(self.folder / "cache")}
         return subprocess.Popen(
             command,
@@ -92,7 +93,7 @@ class Killable:
 
     @property
     def log(self) -> str:
-        return (self.folder / "log").read_text()
+        return (self.folder / f"{self.name}.log").read_text()
 
     def epochs(self) -> list[tuple[str, int]]:
         """Every epoch that the sweep has noted: (trial, epoch), in order."""

@@ -19,8 +19,8 @@ from segan_ray.data.splits import SplitSettings
 from segan_ray.data.store import PrepareSettings, read_manifest
 from segan_ray.errors import SweepError
 from segan_ray.home import Home
-from segan_ray.orchestration.sweep import run_single, run_sweep
 from segan_ray.search.space import METRICS, ChoiceParameter
+from segan_ray.search.storage import open_storage
 from segan_ray.tracking.sweeps import list_sweeps, read_sweep
 from segan_ray.training.checkpoint import load_segmentor
 from tests.integration.conftest import (
@@ -28,10 +28,11 @@ from tests.integration.conftest import (
     SPACE,
     SWEEP,
     FinishedSweep,
-    card,
-    eventually,
     live_placement_groups,
+    search,
+    train,
 )
+from tests.integration.killing import eventually
 
 # After orchestration, which sets Ray up before importing it.
 import ray  # isort: skip
@@ -62,7 +63,7 @@ def test_after_an_early_stop_its_placement_group_is_gone_and_the_next_trial_runs
 
 
 def test_each_trial_is_told_to_optuna_as_what_it_was(sweep: FinishedSweep) -> None:
-    study = optuna.load_study(study_name=SWEEP, storage=sweep.home.optuna_storage)
+    study = optuna.load_study(study_name=SWEEP, storage=open_storage(sweep.home))
     record = read_sweep(sweep.home, SWEEP)
     states = {"completed": TrialState.COMPLETE, "stopped": TrialState.PRUNED}
     assert len(study.trials) == 4
@@ -86,7 +87,9 @@ def test_mlflow_has_one_parent_and_one_run_a_trial(sweep: FinishedSweep) -> None
     assert {run.info.status for run in runs} == {"FINISHED"}
     for run in trials:
         assert run.data.tags["mlflow.parentRunId"] == parents[0].info.run_id
-        assert set(run.data.metrics) == set(METRICS)
+        measured = {name for name in run.data.metrics if not name.startswith("system/")}
+        assert measured == set(METRICS)
+        assert run.data.metrics["system/process_memory_megabytes"] > 50
         assert run.data.params["training.epochs"] == str(EPOCHS)
         assert run.data.params["segmentor.lr"] == str(
             json.loads(run.data.tags["segan.params"])["segmentor.lr"]
@@ -127,10 +130,7 @@ def test_an_unknown_sweep_names_the_nearest(sweep: FinishedSweep) -> None:
 
 def test_a_name_that_is_taken_is_refused(sweep: FinishedSweep) -> None:
     with pytest.raises(SweepError, match="exists already"):
-        run_sweep(
-            SPACE, "", SWEEP, sweep.store, card(sweep.store), sweep.home, trials=1,
-            on_event=lambda event: None,
-        )  # fmt: skip
+        search(SPACE, SWEEP, sweep.store, sweep.home)
 
 
 def test_a_trial_that_raises_fails_with_its_cause(
@@ -142,13 +142,11 @@ def test_a_trial_that_raises_fails_with_its_cause(
         image.write_bytes(b"no array")
     home = Home.at(tmp_path / "home")
     with pytest.raises(SweepError, match=r"All 1 trials of 'broken' failed.*image\.npy"):
-        run_sweep(
-            SPACE, "", "broken", broken, card(broken), home, trials=1, on_event=lambda event: None
-        )
+        search(SPACE, "broken", broken, home, trials=1)
     (trial,) = read_sweep(home, "broken").trials
     assert trial.status == "failed"
     assert "image.npy" in (trial.reason or "")
-    study = optuna.load_study(study_name="broken", storage=home.optuna_storage)
+    study = optuna.load_study(study_name="broken", storage=open_storage(home))
     assert [told.state for told in study.trials] == [TrialState.FAIL]
 
 
@@ -164,9 +162,7 @@ def test_a_trial_that_diverges_ends_with_the_worst_score_and_its_reason(
     )
     home = Home.at(tmp_path / "home")
     with pytest.raises(SweepError, match=r"failed.*diverged: train/loss_\w+ is (nan|inf|-inf)"):
-        run_sweep(
-            space, "", "wild", store, card(store), home, trials=1, on_event=lambda event: None
-        )
+        search(space, "wild", store, home)
     (trial,) = read_sweep(home, "wild").trials
     assert (trial.status, trial.score) == ("failed", 0.0)
     assert "diverged" in (trial.reason or "")
@@ -174,7 +170,7 @@ def test_a_trial_that_diverges_ends_with_the_worst_score_and_its_reason(
     experiment = client.get_experiment_by_name("segan-ray")
     runs = client.search_runs([experiment.experiment_id])
     assert {run.info.status for run in runs} == {"FAILED"}
-    (told,) = optuna.load_study(study_name="wild", storage=home.optuna_storage).trials
+    (told,) = optuna.load_study(study_name="wild", storage=open_storage(home)).trials
     assert told.state == TrialState.PRUNED
     assert set(told.intermediate_values.values()) == {0.0}
 
@@ -182,7 +178,7 @@ def test_a_trial_that_diverges_ends_with_the_worst_score_and_its_reason(
 def test_two_workers_train_one_model(cluster: None, store: Path, tmp_path: Path) -> None:
     experiment = load_experiment(None, [*TINY, "resources.workers=2"])
     home = Home.at(tmp_path / "home")
-    result = run_single(experiment, "pair", store, card(store), home, on_event=lambda event: None)
+    result = train(experiment, "pair", store, store, home)
     assert result.epochs == 2
     assert result.checkpoint.is_dir()
     load_segmentor(result.checkpoint)
@@ -200,10 +196,8 @@ def test_a_fold_of_a_store_elsewhere_is_trained_on_in_the_nodes_copy(
     )  # fmt: skip
     experiment = SPACE.base_experiment()
     one_fold = experiment.data.model_copy(update={"fold": 2})
-    run_single(
-        experiment.model_copy(update={"data": one_fold}), "fold", f"file://{store}", card(store),
-        Home.at(tmp_path / "home"), on_event=lambda event: None,
-    )  # fmt: skip
+    changed = experiment.model_copy(update={"data": one_fold})
+    train(changed, "fold", store, f"file://{store}", Home.at(tmp_path / "home"))
     copy = Path(os.environ["SEGAN_RAY_CACHE"]) / manifest.fingerprint
     assert read_manifest(copy) == manifest
 
@@ -214,7 +208,7 @@ def test_more_than_the_cluster_has_is_refused_with_the_numbers(
     experiment = load_experiment(None, [*TINY, "resources.workers=3"])
     home = Home.at(tmp_path / "home")
     with pytest.raises(SweepError, match="asks for 3 CPU"):
-        run_single(experiment, "big", store, card(store), home, on_event=lambda event: None)
+        train(experiment, "big", store, store, home)
 
 
 def test_every_process_is_told_its_own_cluster(cluster: None) -> None:

@@ -1,0 +1,334 @@
+"""Whatever is killed, a sweep has exactly its trials in the end, each recorded once.
+
+Real processes, really killed. One of each kind here; at random moments and again and again in
+the tests marked ``endurance``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+import pytest
+
+from segan_ray.orchestration.hold import is_held
+from segan_ray.tracking.sweeps import read_sweep
+from tests.integration.killing import (
+    CONTROLLER,
+    EPOCHS,
+    LANE,
+    MAILBOX,
+    TRIALS,
+    WORKER,
+    Killable,
+    assert_nothing_runs,
+    assert_same_search,
+    assert_whole,
+    eventually,
+    family,
+    kill_one,
+    space_of,
+    watching_checkpoints,
+)
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
+
+
+@pytest.fixture
+def sweep(store: Path, tmp_path: Path) -> Iterator[Killable]:
+    killable = Killable(tmp_path, store)
+    yield killable
+    killable.end_all()
+
+
+def assert_good(sweep: Killable) -> None:
+    assert_whole(sweep.home, sweep.name, sweep.space["budget"]["trials"])
+    assert_same_search(sweep.home, sweep.name, sweep.space)
+
+
+def trained_twice(seen: dict[tuple[str, str], set[int]]) -> list[tuple[str, str]]:
+    return [epoch for epoch, inodes in seen.items() if len(inodes) > 1]
+
+
+def test_a_worker_a_driver_and_a_controller_may_be_killed(sweep: Killable) -> None:
+    process = sweep.start()
+    root = psutil.Process(process.pid)
+    with watching_checkpoints(sweep.sweep_folder / "checkpoints") as seen:
+        for epochs, title in ((2, WORKER), (8, LANE), (14, CONTROLLER)):
+            sweep.wait_for_epochs(epochs, process)
+            kill_one(root, title)
+        assert process.wait(400) == 0, sweep.log
+    # None was trained again that had its checkpoint.
+    assert trained_twice(seen) == []
+    assert_good(sweep)
+
+
+def test_the_sweeps_own_process_may_be_killed_or_interrupted(sweep: Killable) -> None:
+    with watching_checkpoints(sweep.sweep_folder / "checkpoints") as seen:
+        for epochs, number in ((3, signal.SIGKILL), (7, signal.SIGINT), (13, signal.SIGTERM)):
+            process = sweep.start()
+            sweep.wait_for_epochs(epochs, process)
+            code = ended_by(process, number)
+            if number == signal.SIGKILL:
+                continue
+            assert code == 128 + number
+            assert f"--name {sweep.name} --resume" in sweep.log
+            assert_nothing_runs(sweep.home, sweep.name)
+            record = read_sweep(sweep.home, sweep.name)
+            assert record.status == "interrupted"
+            assert {trial.status for trial in record.trials} <= {"pending", "completed", "stopped"}
+        process = sweep.start()
+        assert process.wait(300) == 0, sweep.log
+    assert trained_twice(seen) == []
+    assert_good(sweep)
+    more = sweep.start("--trials", str(TRIALS + 1))
+    assert more.wait(300) == 0, sweep.log
+    assert_whole(sweep.home, sweep.name, TRIALS + 1)
+
+
+def test_two_sweeps_share_a_fresh_home_and_one_name_is_run_once(
+    store: Path, tmp_path: Path
+) -> None:
+    shared = {"folder": tmp_path, "store": store, "space": space_of(trials=2, concurrent=1)}
+    first, second = Killable(name="one", **shared), Killable(name="two", **shared)
+    try:
+        both = [first.start(), second.start()]
+        assert eventually(lambda: is_held(first.sweep_folder), 60)
+        again = first.start()
+        assert again.wait(120) == 1
+        assert "'one' is running now" in first.log
+        assert [process.wait(400) for process in both] == [0, 0], first.log
+    finally:
+        first.end_all()
+        second.end_all()
+    for sweep in (first, second):
+        assert_whole(sweep.home, sweep.name, 2)
+        assert_same_search(sweep.home, sweep.name, sweep.space)
+
+
+def test_a_node_of_two_may_be_lost(sweep: Killable) -> None:
+    sweep.space = space_of(trials=4, concurrent=2)
+    with two_nodes(sweep.folder) as (address, second):
+        sweep.environment = {"RAY_ADDRESS": address}
+        process = sweep.start()
+        sweep.wait_for_epochs(3, process)
+        for each in [*family(second), second]:
+            each.kill()
+        assert process.wait(600) == 0, sweep.log
+        assert_whole(sweep.home, sweep.name, 4)
+        assert placement_groups(address) == 0
+
+
+def test_the_tracking_server_may_be_away(sweep: Killable) -> None:
+    with mlflow_server(sweep.folder) as (uri, restart):
+        sweep.environment = {"MLFLOW_TRACKING_URI": uri}
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("MLFLOW_TRACKING_URI", uri)
+            process = sweep.start()
+            sweep.wait_for_epochs(2, process)
+            with restart():
+                # Training goes on while nothing answers.
+                sweep.wait_for_epochs(2 + EPOCHS, process)
+            assert process.wait(300) == 0, sweep.log
+            assert_good(sweep)
+
+
+def test_a_full_disk_ends_a_sweep_that_goes_on_when_there_is_room(sweep: Killable) -> None:
+    with small_disk(sweep.folder / "home", megabytes=60) as disk:
+        process = sweep.start()
+        sweep.wait_for_epochs(2, process)
+        ballast = disk / "ballast"
+        fill(ballast)
+        assert process.wait(300) == 1, sweep.log
+        assert "space" in sweep.log
+        assert f"--name {sweep.name} --resume" in sweep.log
+        ballast.unlink()
+        process = sweep.start()
+        assert process.wait(300) == 0, sweep.log
+        assert_good(sweep)
+
+
+@pytest.mark.endurance
+@pytest.mark.timeout(7200)
+@pytest.mark.parametrize("seed", range(6))
+def test_killed_again_and_again_at_random(sweep: Killable, seed: int) -> None:
+    rng = random.Random(seed)
+    sweep.space = space_of(trials=4)
+    process = sweep.start()
+    for _ in range(6):
+        known = len(sweep.epochs())
+        eventually(lambda p=process, n=known: p.poll() is not None or len(sweep.epochs()) > n, 200)
+        # Somewhere within the seconds that follow, which may be any part of a trial's life.
+        eventually(lambda p=process: p.poll() is not None, rng.uniform(0, 6))
+        if process.poll() is not None:
+            break
+        kind = rng.choice([WORKER, LANE, CONTROLLER, MAILBOX, None])
+        if kind is not None:
+            kill_one(psutil.Process(process.pid), kind)
+            continue
+        ended_by(process, rng.choice([signal.SIGKILL, signal.SIGINT, signal.SIGTERM]))
+        process = sweep.start()
+    process.wait(600)
+    if process.returncode != 0:
+        process = sweep.start()
+        assert process.wait(600) == 0, sweep.log
+    assert_good(sweep)
+
+
+def ended_by(process: subprocess.Popen[str], number: int) -> int:
+    """End a sweep's process; nothing that it started outlives it. Returns its exit code."""
+    below = family(psutil.Process(process.pid))
+    process.send_signal(number)
+    code = process.wait(60)
+    _, left = psutil.wait_procs(below, 90)
+    assert left == []
+    return code
+
+
+def fill(ballast: Path) -> None:
+    """Write until the disk is full."""
+    with contextlib.suppress(OSError), ballast.open("wb", buffering=0) as stream:
+        while True:
+            stream.write(b"0" * 2**16)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def two_nodes(folder: Path) -> Iterator[tuple[str, psutil.Process]]:
+    """A Ray cluster of two nodes with a core each; yields its address and the second node."""
+    port = free_port()
+    address = f"127.0.0.1:{port}"
+    ray = Path(sys.executable).with_name("ray")
+    common = ["--block", "--num-cpus=1", "--node-ip-address=127.0.0.1", "--disable-usage-stats"]
+    # As on machines of their own, every process knows which cluster is meant.
+    environment = {
+        **os.environ,
+        "RAY_ADDRESS": address,
+        "SEGAN_RAY_CACHE": str(folder / "cache"),
+        "RAY_health_check_period_ms": "1000",
+        "RAY_health_check_failure_threshold": "3",
+    }
+    log = (folder / "nodes.log").open("a")
+    started = []
+
+    def node(*arguments: str) -> psutil.Process:
+        process = subprocess.Popen(
+            [ray, "start", *arguments, *common], env=environment, stdout=log, stderr=log
+        )
+        started.append(process)
+        return psutil.Process(process.pid)
+
+    try:
+        node("--head", f"--port={port}", "--include-dashboard=true", "--dashboard-port=0")
+        assert eventually(lambda: nodes_alive(address) == 1, 90), "no head"
+        second = node(f"--address={address}")
+        assert eventually(lambda: nodes_alive(address) == 2, 90), "no second node"
+        yield address, second
+    finally:
+        for process in started:
+            if process.poll() is None:
+                for each in [*family(psutil.Process(process.pid)), psutil.Process(process.pid)]:
+                    with_no_process(each)
+        log.close()
+
+
+def with_no_process(process: psutil.Process) -> None:
+    try:
+        process.kill()
+    except psutil.NoSuchProcess:
+        return
+
+
+def ask_ray(address: str, question: str) -> int:
+    """Ask a cluster something in a process of its own; -1 if it does not answer."""
+    program = (
+        f"import ray; ray.init('{address}', log_to_driver=False, logging_level='ERROR'); {question}"
+    )
+    asked = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60
+    )
+    return int(asked.stdout.split()[-1]) if asked.returncode == 0 else -1
+
+
+def nodes_alive(address: str) -> int:
+    return ask_ray(address, "print(sum(node['Alive'] for node in ray.nodes()))")
+
+
+def placement_groups(address: str) -> int:
+    return ask_ray(
+        address,
+        "print(sum(g['state'] != 'REMOVED' for g in ray.util.placement_group_table().values()))",
+    )
+
+
+@contextmanager
+def mlflow_server(folder: Path):
+    """An MLflow server on loopback, and what takes it away for a while."""
+    port = free_port()
+    uri = f"http://127.0.0.1:{port}"
+    command = [
+        sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port),
+        "--backend-store-uri", f"sqlite:///{folder / 'server.db'}", "--workers", "1",
+        "--artifacts-destination", str(folder / "artifacts"),
+    ]  # fmt: skip
+    log = (folder / "server.log").open("a")
+    running: list[subprocess.Popen] = []
+
+    def answers() -> bool:
+        try:
+            with urllib.request.urlopen(f"{uri}/health", timeout=2) as reply:
+                return reply.status == 200
+        except OSError:
+            return False
+
+    def start() -> None:
+        running.append(subprocess.Popen(command, stdout=log, stderr=log))
+        assert eventually(answers, 120), (folder / "server.log").read_text()
+
+    def kill() -> None:
+        process = running.pop()
+        for each in [*family(psutil.Process(process.pid)), psutil.Process(process.pid)]:
+            with_no_process(each)
+        process.wait()
+
+    @contextmanager
+    def restart():
+        kill()
+        yield
+        start()
+
+    start()
+    try:
+        yield uri, restart
+    finally:
+        kill()
+        log.close()
+
+
+@contextmanager
+def small_disk(folder: Path, megabytes: int) -> Iterator[Path]:
+    """A file system of its own, of that size."""
+    folder.mkdir(parents=True)
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", str(folder)]
+    refused = subprocess.run(mount, check=False, capture_output=True).returncode != 0
+    if refused:
+        pytest.skip("mounting a small file system needs root")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=True)
