@@ -76,6 +76,8 @@ def said_as(value: Any) -> str:
         return f"{value:g}"
     if isinstance(value, (list, tuple)):
         return f"[{', '.join(map(said_as, value))}]"
+    if isinstance(value, Mapping):
+        return f"{{{', '.join(f'{key}: {said_as(below)}' for key, below in value.items())}}}"
     return str(value)
 
 

@@ -50,7 +50,7 @@ class CmaesSampler(Frozen):
     type: Literal["cmaes"]
     seed: Seed = None
     startup_trials: Count = 1
-    population: Annotated[int, Field(ge=3)] | None = None
+    population: Annotated[int, Field(ge=4)] | None = None
 
 
 class GpSampler(Frozen):
@@ -124,8 +124,8 @@ def mixed(seed: int | None, offset: int | None) -> int | None:
     """Return a 32-bit seed from both, unlike those of neighbouring pairs; None without a seed."""
     if seed is None:
         return None
-    entropy = [seed] if offset is None else [seed, offset]
-    return int(np.random.SeedSequence(entropy).generate_state(1)[0])
+    key = () if offset is None else (offset,)
+    return int(np.random.SeedSequence(seed, spawn_key=key).generate_state(1)[0])
 
 
 def grid(space: SearchSpace) -> dict[str, Sequence[Any]]:
