@@ -129,10 +129,15 @@ def mixed(seed: int | None, offset: int | None) -> int | None:
 
 
 def grid(space: SearchSpace) -> dict[str, Sequence[Any]]:
-    """Return the values a grid tries, under the names Optuna draws them by."""
-    known = space.settings()
+    """Return the values a grid tries, under the names Optuna draws them by.
+
+    Every trial must draw the same parameters, and none of them from a continuum.
+    """
+    every = {path: list(each.every() or ()) for path, each in space.parameters.items()}
+    # A length may depend on a parameter, if that has but one value.
+    known = space.settings() | {path: of[0] for path, of in every.items() if len(of) == 1}
     return {
-        name: list(parameter.every() or ())
+        name: every[path]
         for path, parameter in space.parameters.items()
         for name in parameter.names(path, known)
     }

@@ -150,6 +150,16 @@ def test_a_grid_has_a_place_for_each_item_of_a_list() -> None:
     assert {value for point in points for value in point["loss.scale_weights"]} == {0.0, 1.0, 2.0}
 
 
+def test_a_length_in_a_grid_may_depend_on_what_is_fixed() -> None:
+    weights = {**WEIGHTS["loss.scale_weights"], "points": 2}
+    depth = {"type": "fixed", "value": 1}
+    searched = space({"type": "grid"}, {"loss.scale_weights": weights, "critic.depth": depth})
+    points = run(searched, study_of(searched), grid_size(searched))
+    assert sorted(point["loss.scale_weights"] for point in points) == [
+        [0.1, 0.1], [0.1, 4], [4, 0.1], [4, 4],
+    ]  # fmt: skip
+
+
 def test_a_grid_goes_on_after_trials_it_did_not_choose() -> None:
     searched = space({"type": "grid"}, {"critic.depth": NUMBERS["critic.depth"]})
     study = study_of(searched)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import pickle
 import re
 from pathlib import Path
@@ -7,11 +8,14 @@ from pathlib import Path
 import optuna
 import pytest
 import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 import segan_ray
 from segan_ray.errors import ConfigError
 from segan_ray.search.first_points import first_points
-from segan_ray.search.samplers import grid_size
+from segan_ray.search.samplers import grid_size, make_sampler
+from segan_ray.search.schedulers import make_pruner
 from segan_ray.search.space import METRICS, SearchSpace
 from segan_ray.search.space_file import GROUPS, load_space, resolve_space, shipped_spaces
 from segan_ray.search.yaml_lines import YamlLines
@@ -163,6 +167,25 @@ sampler: {type: grit}
 
 
 @pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("objective: 3", "objective: found 3, expected a list."),
+        ("objective: [3]", "objective.0: found 3, expected settings as key: value."),
+        ("sampler: tpe", "sampler: found tpe, expected settings as key: value."),
+        ("enqueue: paper", "enqueue: found paper, expected a list."),
+        ("scheduler: {}", "scheduler: 'type' is missing."),
+        ("budget: {trials: many}", "budget.trials: input should be a valid integer, unable to "
+         "parse string as an integer."),
+    ],
+)  # fmt: skip
+def test_a_wrong_shape_is_said_in_the_words_of_the_file(
+    tmp_path: Path, line: str, said: str
+) -> None:
+    parameters = "parameters: {critic.depth: {type: int, low: 1, high: 2}}"
+    assert refused(tmp_path, f"name: x\n{parameters}\n{line}\n") == [(3, said)]
+
+
+@pytest.mark.parametrize(
     "text",
     [
         "",
@@ -178,6 +201,10 @@ sampler: {type: grit}
         "name: x\nparameters: {loss.scale_weights: {type: floats, length: [1], low: 1, high: 2}}",
         "name: x\nparameters: {loss: {type: floats, length: 2, low: .nan, high: 2}}",
         "name: x\nparameters: &a {critic.depth: *a}",
+        "name: x\nbase: &a {critic: *a}\nparameters: {critic.depth: {type: int, low: 1, high: 2}}",
+        "name: x\nobjective: &a [*a]\nparameters: {critic.depth: {type: int, low: 1, high: 2}}",
+        "name: x\nenqueue: &a [*a, {x: *a}]\nparameters: {critic.depth: {type: fixed, value: *a}}",
+        "name: x\nparameters: {critic.depth: &a {type: choice, values: [*a], when: *a}}",
         "name: x\n? [a, b]\n: 3",
         "name: x\nobjective: 3\nparameters: {critic.depth: {type: int, low: 1, high: 2}}",
         "name: x\nobjective: [3]\nparameters: {critic.depth: {type: int, low: 1, high: 2}}",
@@ -234,3 +261,59 @@ def test_an_installed_package_has_its_spaces_inside(tmp_path: Path, monkeypatch)
     monkeypatch.setattr(segan_ray, "__file__", str(tmp_path / "segan_ray" / "__init__.py"))
     assert shipped_spaces() == {"mine": inside / "mine.yaml"}
     assert resolve_space("mine") == inside / "mine.yaml"
+
+
+JUNK = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-2, 9),
+    st.floats(),
+    st.sampled_from(["tpe", "cmaes", "gp", "grid", "nsga2", "asha", "pbt", "none"]),
+    st.sampled_from(["float", "int", "floats", "choice", "fixed", "unet", "s1-3c", "paper"]),
+    st.sampled_from(["critic.depth", "critic.depth+1", "critic.lr", "variant", "1e-3"]),
+    st.just(""),
+    st.just([]),
+    st.just({}),
+    st.just([1, 2]),
+    st.just({"critic.depth": 2}),
+)
+
+
+def places(tree: object, above: tuple = ()) -> list[tuple]:
+    below = tree.items() if isinstance(tree, dict) else enumerate(tree or ())
+    found = [above] if above else []
+    for key, value in below:
+        at = (*above, key)
+        found += places(value, at) if isinstance(value, (dict, list)) else [at]
+    return found
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.data())
+def test_whatever_a_file_holds_it_is_refused_in_words_or_every_point_can_run(
+    tmp_path_factory, data: st.DataObject
+) -> None:
+    (example,) = re.findall(r"```yaml\n(.*?)```", DOCUMENT, re.DOTALL)
+    tree = yaml.safe_load(example)
+    for _ in range(data.draw(st.integers(1, 3))):
+        *above, last = data.draw(st.sampled_from(places(tree)))
+        node = tree
+        for key in above:
+            node = node[key]
+        if data.draw(st.integers(0, 3)):
+            node[last] = copy.deepcopy(data.draw(JUNK))
+        else:
+            del node[last]
+    file = tmp_path_factory.mktemp("spaces") / "space.yaml"
+    file.write_text(yaml.safe_dump(tree))
+    try:
+        space = load_space(file)
+    except ConfigError:
+        return
+    assert SearchSpace.model_validate_json(space.model_dump_json()) == space
+    first_points(space)
+    make_pruner(space)
+    make_sampler(space, 0)
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    for _ in range(10):
+        space.experiment(space.suggest(study.ask()))
