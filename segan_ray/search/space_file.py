@@ -169,8 +169,9 @@ def _explain(found: Mapping[str, Any], tree: Tree) -> Problem:
 
 
 def _shape(value: Any) -> str:
-    kinds = {list: "a list", dict: "settings"}
-    return kinds.get(type(value)) or said_as(value)
+    if isinstance(value, list):
+        return "a list"
+    return "settings" if isinstance(value, dict) else said_as(value)
 
 
 def _without_tags(loc: tuple[str | int, ...], tree: Any) -> Iterator[str | int]:
