@@ -18,7 +18,9 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidat
 LENGTH: Final = re.compile(r"(?P<path>[a-z_0-9]+(\.[a-z_0-9]+)*)\s*(\+\s*(?P<plus>\d+))?")
 NUMBER: Final = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+")
 FEW: Final = 1000
-"""How many whole numbers are still looked at one by one."""
+"""How many values of one parameter are still looked at one by one."""
+LONGEST: Final = 1000
+"""No setting takes as many numbers: what would be longer is refused before it fills memory."""
 
 
 def _scalar(value: Any) -> Any:
@@ -76,6 +78,8 @@ def said_as(value: Any) -> str:
         return f"{value:g}"
     if isinstance(value, (list, tuple)):
         return f"[{', '.join(map(said_as, value))}]"
+    if isinstance(value, Mapping):
+        return f"{{{', '.join(f'{key}: {said_as(below)}' for key, below in value.items())}}}"
     return str(value)
 
 
@@ -145,7 +149,7 @@ class _Range(_Parameter):
 class _Spaced(_Range):
     """A continuum; ``points`` says at how many places, ends included, a grid looks at it."""
 
-    points: Annotated[int, Field(ge=2)] | None = None
+    points: Annotated[int, Field(ge=2, le=FEW)] | None = None
 
     def every(self) -> tuple[Any, ...] | None:
         if self.points is None or self.low == self.high:
@@ -265,10 +269,10 @@ class FloatsParameter(_Spaced):
     def count(self, known: Mapping[str, Any]) -> int:
         """Return how many numbers there are, given the settings drawn and fixed."""
         if isinstance(self.length, int):
-            return self.length
+            return min(self.length, LONGEST)
         match = LENGTH.fullmatch(self.length)
         assert match is not None, "a length is checked when it is read"
-        return int(known[match["path"]]) + int(match["plus"] or 0)
+        return min(int(known[match["path"]]) + int(match["plus"] or 0), LONGEST)
 
 
 Parameter = Annotated[

@@ -55,9 +55,9 @@ def _sampler(space: SearchSpace) -> Iterator[Problem]:
             f"sampler {kind} needs every trial to draw the same parameters, but of {path}, "
             f"{reason}. Use tpe or random.",
         )
-    if isinstance(space.sampler, CmaesSampler):
+    elif isinstance(space.sampler, CmaesSampler):
         yield from _cmaes(space)
-    if isinstance(space.sampler, GridSampler) and not conditional:
+    elif isinstance(space.sampler, GridSampler):
         yield from _grid(space)
 
 

@@ -50,7 +50,7 @@ class CmaesSampler(Frozen):
     type: Literal["cmaes"]
     seed: Seed = None
     startup_trials: Count = 1
-    population: Annotated[int, Field(ge=3)] | None = None
+    population: Annotated[int, Field(ge=4)] | None = None
 
 
 class GpSampler(Frozen):
@@ -124,15 +124,20 @@ def mixed(seed: int | None, offset: int | None) -> int | None:
     """Return a 32-bit seed from both, unlike those of neighbouring pairs; None without a seed."""
     if seed is None:
         return None
-    entropy = [seed] if offset is None else [seed, offset]
-    return int(np.random.SeedSequence(entropy).generate_state(1)[0])
+    key = () if offset is None else (offset,)
+    return int(np.random.SeedSequence(seed, spawn_key=key).generate_state(1)[0])
 
 
 def grid(space: SearchSpace) -> dict[str, Sequence[Any]]:
-    """Return the values a grid tries, under the names Optuna draws them by."""
-    known = space.settings()
+    """Return the values a grid tries, under the names Optuna draws them by.
+
+    Every trial must draw the same parameters, and none of them from a continuum.
+    """
+    every = {path: list(each.every() or ()) for path, each in space.parameters.items()}
+    # A length may depend on a parameter, if that has but one value.
+    known = space.settings() | {path: of[0] for path, of in every.items() if len(of) == 1}
     return {
-        name: list(parameter.every() or ())
+        name: every[path]
         for path, parameter in space.parameters.items()
         for name in parameter.names(path, known)
     }

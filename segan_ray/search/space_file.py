@@ -12,7 +12,7 @@ import segan_ray
 from segan_ray.config import load_yaml, paths
 from segan_ray.errors import ConfigError, nearest
 from segan_ray.search.checks import Problem, dependency_problems, impossible_points, mended
-from segan_ray.search.parameters import Parameter
+from segan_ray.search.parameters import Parameter, said_as
 from segan_ray.search.refusals import refusals
 from segan_ray.search.samplers import Sampler
 from segan_ray.search.schedulers import Scheduler
@@ -159,9 +159,19 @@ def _explain(found: Mapping[str, Any], tree: Tree) -> Problem:
             )
         case "union_tag_not_found":
             text = f"{where}: 'type' is missing."
+        case "tuple_type":
+            text = f"{where}: found {_shape(found['input'])}, expected a list."
+        case "dict_type" | "model_type" | "model_attributes_type":
+            text = f"{where}: found {_shape(found['input'])}, expected settings as key: value."
         case _:
             text = f"{where}: {message[:1].lower()}{message[1:].rstrip('.')}."
     return Problem(loc, text)
+
+
+def _shape(value: Any) -> str:
+    if isinstance(value, list):
+        return "a list"
+    return "settings" if isinstance(value, dict) else said_as(value)
 
 
 def _without_tags(loc: tuple[str | int, ...], tree: Any) -> Iterator[str | int]:
@@ -171,7 +181,8 @@ def _without_tags(loc: tuple[str | int, ...], tree: Any) -> Iterator[str | int]:
         item = isinstance(tree, (list, tuple)) and isinstance(part, int) and part < len(tree)
         if inside or item:
             tree = tree[part]
-        if inside or item or (place == len(loc) - 1 and part != "[key]"):
+        tag = part == "[key]" or (isinstance(tree, dict) and tree.get("type") == part)
+        if inside or item or (place == len(loc) - 1 and not tag):
             yield part
 
 

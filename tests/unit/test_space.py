@@ -10,11 +10,10 @@ from hypothesis import strategies as st
 
 from segan_ray.config import Experiment
 from segan_ray.errors import ConfigError
-from segan_ray.search.space import SearchSpace, load_space
-from segan_ray.search.study import make_sampler
+from segan_ray.search.population import CHANGEABLE
+from segan_ray.search.space import METRICS, SearchSpace
+from segan_ray.search.space_file import load_space
 
-ROOT = Path(__file__).parents[2]
-SHIPPED = sorted((ROOT / "search_spaces").rglob("*.yaml"))
 GOOD = {
     "name": "test",
     "parameters": {
@@ -38,18 +37,6 @@ def changed(**changes: object) -> dict:
     return {**GOOD, **changes}
 
 
-@pytest.mark.parametrize("file", SHIPPED, ids=lambda file: file.stem)
-def test_every_shipped_space_loads_and_is_named_after_its_file(file: Path) -> None:
-    space = load_space(file)
-    assert space.name == file.stem
-
-
-def test_there_are_spaces_to_ship() -> None:
-    assert {file.stem for file in SHIPPED} >= {
-        "smoke", "demo", "learning_rates", "critic", "loss_scales",
-    }  # fmt: skip
-
-
 @settings(max_examples=25, deadline=None)
 @given(st.integers(0, 10_000))
 def test_every_point_makes_an_experiment(seed: int) -> None:
@@ -60,7 +47,7 @@ def test_every_point_makes_an_experiment(seed: int) -> None:
     assert isinstance(experiment, Experiment)
     assert len(experiment.loss.scale_weights or ()) == experiment.critic.depth + 1
     assert list(point) == [
-        "segmentor.lr", "critic.depth", "segmentor.skip", "loss.scale_weights",
+        "segmentor.lr", "critic.depth", "loss.scale_weights", "segmentor.skip",
     ]  # fmt: skip
 
 
@@ -142,7 +129,7 @@ def parameters(**entry: object) -> dict:
             "critic.depth 1 makes 2 scales",
         ),
         (changed(base={"training.epochs": 3}), "is written as one key; nest it"),
-        (changed(sampler={"type": "tpe", "seed": -1}), "sampler.tpe.seed"),
+        (changed(sampler={"type": "tpe", "seed": -1}), "sampler.seed: input should be greater"),
         (changed(base={"critic": {"widht": 3}}), "unknown setting 'critic.widht'"),
         (changed(sampler={"type": "tpe", "sed": 1}), "Did you mean 'seed'?"),
         (changed(scheduler={"type": "asah"}), "type 'asah'"),
@@ -187,8 +174,250 @@ def test_drawn_epochs_bound_the_scheduler() -> None:
     assert SearchSpace.model_validate(GOOD).most_epochs() == 20
 
 
-def test_the_sampler_is_the_one_asked_for() -> None:
-    tpe = make_sampler(SearchSpace.model_validate(GOOD))
-    assert isinstance(tpe, optuna.samplers.TPESampler)
-    random = make_sampler(SearchSpace.model_validate(changed(sampler={"type": "random"})))
-    assert isinstance(random, optuna.samplers.RandomSampler)
+CONDITIONAL = {
+    "loss.scale_weights": {
+        "type": "floats", "length": "critic.depth + 1", "low": 0.1, "high": 4,
+        "when": {"variant": "s1-3c", "critic.scales": "multi-scale"},
+    },
+    "critic.depth": {"type": "int", "low": 1, "high": 4, "when": {"variant": "s1-3c"}},
+    "critic.scales": {
+        "type": "choice", "values": ["multi-scale", "single-scale"], "when": {"variant": "s1-3c"},
+    },
+    "critic.clamp": {"type": "fixed", "value": 0.05, "when": {"critic.depth": [3, 4]}},
+    "variant": {"type": "choice", "values": ["s1-3c", "unet"]},
+}  # fmt: skip
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(0, 10_000))
+def test_a_parameter_is_drawn_where_its_condition_holds(seed: int) -> None:
+    space = SearchSpace.model_validate(parameters(**CONDITIONAL))
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=seed))
+    trial = study.ask()
+    point = space.suggest(trial)
+    experiment = space.experiment(point)
+    assert ("critic.depth" in point) == (experiment.variant == "s1-3c")
+    multi = experiment.variant == "s1-3c" and experiment.critic.scales == "multi-scale"
+    assert ("loss.scale_weights" in point) == multi
+    # The base's depth is 3, and stands where none is drawn.
+    assert experiment.critic.depth == point.get("critic.depth", 3)
+    assert experiment.critic.clamp == (0.05 if experiment.critic.depth >= 3 else None)
+    assert "critic.clamp" not in trial.params
+
+
+def test_parameters_are_drawn_in_order_of_need() -> None:
+    order = SearchSpace.model_validate(parameters(**CONDITIONAL)).order()
+    assert order == [
+        "variant", "critic.depth", "critic.scales", "loss.scale_weights", "critic.clamp",
+    ]  # fmt: skip
+
+
+def test_what_not_every_trial_draws_is_known() -> None:
+    space = SearchSpace.model_validate(parameters(**CONDITIONAL))
+    assert space.conditional().keys() == CONDITIONAL.keys() - {"variant"}
+    always = SearchSpace.model_validate(
+        parameters(
+            **{
+                "critic.depth": {"type": "int", "low": 3, "high": 3},
+                "loss.scale_weights": {**CONDITIONAL["loss.scale_weights"], "when": {
+                    "variant": ["s1-3c", "s1-1c"], "critic.depth": [3, 4]}},
+            }
+        )
+    )  # fmt: skip
+    assert always.conditional() == {}
+
+
+LR = {"type": "float", "low": 1e-4, "high": 1e-2}
+INT = {"type": "int", "low": 1, "high": 3}
+TWO = [{"metric": "val/dice_mean"}, {"metric": "model/parameters", "mode": "min"}]
+SKIP = {"type": "choice", "values": ["add", "concat"]}
+
+
+def having(entry: dict, **changes: object) -> dict:
+    return {"name": "test", "parameters": entry, **changes}
+
+
+@pytest.mark.parametrize(
+    ("tree", "words"),
+    [
+        (having({"critic.lr": {**LR, "when": {"varient": "unet"}}}),
+         "critic.lr: when names 'varient', no setting. Did you mean 'variant'?"),
+        (having({"critic.lr": {**LR, "when": {"variant": "unet"}}}),
+         "never drawn: when asks for variant unet, which here is s1-3c in every trial"),
+        (having({"critic.lr": {**LR, "when": {"critic.depth": [7, 8]}}, "critic.depth": INT}),
+         "when names what cannot be: critic.depth is 7"),
+        (having({"critic.lr": {**LR, "when": {"critic.depth": [5, 6]}}, "critic.depth": INT}),
+         "when asks for critic.depth 5 or 6, which here is 1, 2 or 3"),
+        (having({"critic.lr": {**LR, "when": {"data.flip": 1}}}), "never drawn"),
+        (having({"critic.lr": {**LR, "when": {"segmentor.lr": 0.1}}, "segmentor.lr": LR}),
+         "drawn from a continuum. Ask for a choice or an int"),
+        (having({"critic.lr": {**LR, "when": {"critic.depth": []}}}), "at least 1 item"),
+        (having({"critic.depth": {**INT, "when": {"data.neighbours": 2}},
+                 "data.neighbours": {**INT, "when": {"critic.depth": 1}}}),
+         "critic.depth, data.neighbours: none can be drawn first"),
+        (having({"critic.depth": {**INT, "when": {"critic.depth": 1}}}), "none can be drawn first"),
+        (having({"data.flip": {"type": "choice", "values": [True, 1]}}), "values holds 1 twice"),
+        (having({"critic.clamp": {"type": "choice", "values": [None, [1]]}}), "found [1]"),
+        (having({"critic.clamp": {"type": "choice", "values": [float("inf")]}}), "found inf"),
+        (having({"critic.depth": {"type": "fixed", "value": 9}, "critic.lr": LR}),
+         "critic.depth is 9"),
+        (having({"critic.depth": {"type": "fixed", "value": 2}}), "nothing is drawn"),
+        (having({"loss.scale_weights": {"type": "fixed", "value": [1, 1]}, "critic.lr": LR}),
+         "loss.scale_weights has 2 values; critic.depth 3 makes 4 scales"),
+        # Only the deepest critic in a certain variant cannot be had.
+        (having({"critic.depth": {"type": "int", "low": 1, "high": 7,
+                                  "when": {"variant": "unet"}},
+                 "variant": {"type": "choice", "values": ["s1-3c", "unet"]}}),
+         "critic.depth is 7"),
+        (having({"critic.lr": LR}, objective=[]), "objective"),
+        (having({"critic.lr": LR}, objective=[*TWO, TWO[0]]), "'val/dice_mean' is named twice"),
+        (having({"critic.lr": LR}, objective=[{"metric": "val/dice_meen"}]),
+         "objective.0.metric: no trial reports the metric 'val/dice_meen'"),
+        (having({"critic.lr": LR}, preset="papper"), "no preset 'papper'. Did you mean 'paper'?"),
+        (having({"critic.lr": LR}, enqueue=["papper"]), "no preset 'papper'. Did you mean"),
+        (having({"critic.lr": LR}, enqueue=[{"critic.lrr": 1}]), "Did you mean 'critic.lr'?"),
+        (having({"critic.lr": LR}, enqueue=[{}]), "enqueue.0: found {}"),
+        (having({"critic.lr": LR}, warm_start="../x"), "warm_start"),
+        (having({"critic.lr": LR}, budget={"max_concurrent": "all"}),
+         "budget.max_concurrent: found 'all', expected a count of at least 1, or auto"),
+        (having({"critic.lr": LR}, budget={"keep_checkpoints": 0}), "budget.keep_checkpoints"),
+        (having({"critic.lr": {**LR, "points": 1}}), "parameters.critic.lr.points"),
+        (having({"critic.lr": {**LR, "points": 10**9}}), "parameters.critic.lr.points"),
+        (having({"critic.depth": {"type": "int", "low": 1, "high": 10**12},
+                 "loss.scale_weights": {"type": "floats", "length": "critic.depth + 1",
+                                        "low": 0.1, "high": 4}}),
+         "critic.depth is 1000000000000"),
+        (having({"loss.scale_weights": {"type": "floats", "length": 10**12, "low": 1, "high": 2,
+                                        "points": 2}}, sampler={"type": "grid"}),
+         "critic.depth 3 makes 4 scales. Give 4 weights"),
+        (having({"critic.lr": LR}, scheduler={"type": "asha", "reduction_factor": 1}),
+         "scheduler.reduction_factor"),
+        (having({"critic.lr": LR}, scheduler={"type": "hyperban"}), "Did you mean 'hyperband'?"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_drawn_is_refused_in_words(tmp_path: Path, tree: dict, words: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_space(write(tmp_path, tree))
+    assert words in str(caught.value)
+
+
+WEIGHTS = {"type": "floats", "length": "critic.depth + 1", "low": 0.1, "high": 4}
+DRAWN_LENGTH = {"critic.depth": INT, "loss.scale_weights": WEIGHTS}
+WHEN = {"segmentor.skip": SKIP, "critic.lr": {**LR, "when": {"segmentor.skip": "add"}}}
+
+
+@pytest.mark.parametrize(
+    ("tree", "words"),
+    [
+        *(
+            (having(entry, sampler={"type": sampler}), f"sampler {sampler} needs every trial")
+            for sampler in ("cmaes", "gp", "nsga2", "grid")
+            for entry in (DRAWN_LENGTH, WHEN)
+        ),
+        (having({"segmentor.skip": SKIP, "critic.lr": LR}, sampler={"type": "cmaes"}),
+         "segmentor.skip is a choice. Use tpe or gp"),
+        (having({"critic.lr": LR}, sampler={"type": "cmaes"}, objective=TWO,
+                scheduler={"type": "none"}),
+         "sampler cmaes follows one objective, found 2. Use nsga2 or tpe"),
+        *(
+            (having({"critic.lr": LR}, objective=TWO, scheduler={"type": scheduler}),
+             f"scheduler {scheduler} stops or changes trials by one objective, found 2. Write "
+             "scheduler: {type: none}")
+            for scheduler in ("asha", "hyperband", "median", "pbt")
+        ),
+        (having({"critic.lr": LR}, objective=TWO), "scheduler asha stops"),
+        (having({"critic.lr": LR}, sampler={"type": "grid"}),
+         "sampler grid cannot try every value of critic.lr. Give it points, as in points: 5"),
+        (having({"seed": {"type": "int", "low": 0, "high": 10**6}}, sampler={"type": "grid"}),
+         "cannot try every value of seed. List some as a choice"),
+        (having({"critic.lr": {**LR, "points": 200}, "segmentor.lr": {**LR, "points": 200}},
+                sampler={"type": "grid"}), "the grid has 40000 combinations"),
+        *(
+            (having({"critic.lr": LR}, base={"training": {"epochs": 4}},
+                    scheduler={"type": scheduler, "grace_period": 5}),
+             "grace_period 5 is more than the 4 epochs")
+            for scheduler in ("asha", "hyperband", "median")
+        ),
+        (having({"segmentor.depth": {**INT, "low": 2}}, scheduler={"type": "pbt"}),
+         "segmentor.depth must stay as it is. Fix it, or use asha"),
+        (having(DRAWN_LENGTH, scheduler={"type": "pbt"}),
+         "of loss.scale_weights, its length depends on critic.depth, which is drawn. Use asha"),
+        (having({"critic.lr": LR}, scheduler={"type": "pbt"}, budget={"trials": 3}),
+         "scheduler pbt needs at least 4 trials, found 3"),
+        (having({"critic.lr": LR}, scheduler={"type": "pbt", "interval": 20}),
+         "scheduler.interval 20 is not below the 20 epochs"),
+        (having({"critic.steps": INT}, scheduler={"type": "pbt"}, sampler={"type": "grid"}),
+         "scheduler pbt changes what sampler grid would try"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_searched_is_refused_with_an_alternative(
+    tmp_path: Path, tree: dict, words: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_space(write(tmp_path, tree))
+    assert words in str(caught.value)
+    assert len(caught.value.problems) == 1 or "pbt" in words or words.startswith("of ")
+
+
+@pytest.mark.parametrize(
+    "tree",
+    [
+        having({"critic.lr": {**LR, "when": {"variant": "s1-3c"}}}, sampler={"type": "cmaes"}),
+        having({"critic.lr": LR, "segmentor.skip": SKIP}, sampler={"type": "gp"},
+               objective=TWO, scheduler={"type": "none"}),
+        having({"critic.lr": LR, "critic.clamp": {"type": "choice", "values": [None, 0.05]}},
+               scheduler={"type": "pbt"}),
+        having({"critic.lr": {**LR, "points": 3}, "segmentor.skip": SKIP},
+               sampler={"type": "grid"}),
+        having({"critic.depth": {"type": "fixed", "value": 2}, "loss.scale_weights": WEIGHTS},
+               sampler={"type": "cmaes"}),
+        having({**CONDITIONAL, "critic.lr": {**LR, "when": {"critic.depth": [1, 2]}}}),
+    ],
+)  # fmt: skip
+def test_what_can_be_searched_is(tmp_path: Path, tree: dict) -> None:
+    space = load_space(write(tmp_path, tree))
+    assert SearchSpace.model_validate_json(space.model_dump_json()) == space
+    assert load_space(write(tmp_path, space.model_dump(mode="json"))) == space
+
+
+def test_numbers_with_an_exponent_alone_are_numbers(tmp_path: Path) -> None:
+    file = tmp_path / "space.yaml"
+    file.write_text(
+        "name: x\nparameters:\n  critic.lr: {type: choice, values: [1e-3, 1E+1]}\n"
+        "  segmentor.lr: {type: float, low: 1e-5, high: 1e-3}\n"
+    )
+    space = load_space(file)
+    assert space.parameters["critic.lr"].ends() == (1e-3, 10.0)
+    assert space.parameters["segmentor.lr"].ends() == (1e-5, 1e-3)
+
+
+def test_objectives_are_one_or_several() -> None:
+    one = SearchSpace.model_validate(having({"critic.lr": LR}, objective=TWO[1]))
+    assert one.objectives == (one.objective,)
+    assert one.model_dump()["objective"] == {"metric": "model/parameters", "mode": "min"}
+    two = SearchSpace.model_validate(having({"critic.lr": LR}, objective=TWO))
+    assert [each.metric for each in two.objectives] == ["val/dice_mean", "model/parameters"]
+    assert two.objective.metric == "val/dice_mean"
+    assert "model/parameters" in METRICS
+
+
+def test_epochs_and_folds_follow_what_may_be_drawn() -> None:
+    space = SearchSpace.model_validate(
+        having(
+            {
+                "variant": {"type": "choice", "values": ["s1-3c", "unet"]},
+                "training.epochs": {"type": "fixed", "value": 9, "when": {"variant": "unet"}},
+                "data.fold": {"type": "choice", "values": [0, 1, 2]},
+            }
+        )
+    )
+    assert (space.fewest_epochs(), space.most_epochs()) == (9, 20)
+    assert space.folds() == (0, 1, 2)
+    assert SearchSpace.model_validate(GOOD).folds() == (None,)
+
+
+@pytest.mark.parametrize("path", sorted(CHANGEABLE - {"loss.scale_weights"}))
+def test_all_that_may_change_may_be_drawn_under_pbt(tmp_path: Path, path: str) -> None:
+    value = SearchSpace.model_validate(GOOD).settings()[path]
+    entry = {path: {"type": "choice", "values": [value]}}
+    load_space(write(tmp_path, having(entry, scheduler={"type": "pbt"})))
