@@ -116,8 +116,9 @@ def test_two_sweeps_share_a_fresh_home_and_one_name_is_run_once(
         assert_same_search(sweep.home, sweep.name, sweep.space)
 
 
-def test_a_node_of_two_may_be_lost(sweep: Killable) -> None:
+def test_a_node_of_two_may_be_lost(sweep: Killable, monkeypatch: pytest.MonkeyPatch) -> None:
     sweep.space = space_of(trials=4, concurrent=2)
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "of-this-test-alone")
     with two_nodes(sweep.folder) as (address, second):
         sweep.environment = {"RAY_ADDRESS": address}
         process = sweep.start()
@@ -256,12 +257,9 @@ def with_no_process(process: psutil.Process) -> None:
 
 def ask_ray(address: str, question: str) -> int:
     """Ask a cluster something in a process of its own; -1 if it does not answer."""
-    program = (
-        f"import ray; ray.init('{address}', log_to_driver=False, logging_level='ERROR'); {question}"
-    )
-    asked = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60
-    )
+    program = f"import ray; ray.init('{address}', logging_level='ERROR'); {question}"
+    command = [sys.executable, "-c", program]
+    asked = subprocess.run(command, check=False, capture_output=True, text=True, timeout=90)
     return int(asked.stdout.split()[-1]) if asked.returncode == 0 else -1
 
 
