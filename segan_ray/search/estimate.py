@@ -94,7 +94,7 @@ def sentence(estimate: Estimate, free_bytes: float) -> str:
         total = f"at most {_count(most, 'epoch')}"
     else:
         total = f"about {_rounded(expected)} epochs with early stopping (at most {most})"
-    need, free = _size(estimate.disk_bytes), _size(free_bytes)
+    need, free = said_size(estimate.disk_bytes), said_size(free_bytes)
     told = f"{epochs}{at_once}: {total}. Checkpoints take up to {need}; the disk has {free} free."
     if estimate.disk_bytes <= free_bytes:
         return told
@@ -241,7 +241,8 @@ def _rounded(epochs: int) -> int:
     return int(round(epochs, -digits))
 
 
-def _size(size: float) -> str:
+def said_size(size: float) -> str:
+    """Return a count of bytes for people."""
     for unit in ("kB", "MB", "GB"):
         size /= 1000
         if size < 999.5:

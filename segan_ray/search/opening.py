@@ -115,6 +115,13 @@ def study_exists(sweep: str, storage: BaseStorage) -> bool:
     return not cut_off
 
 
+def is_ours(sweep: str, storage: BaseStorage) -> bool:
+    """Tell whether a study of that name is there and was made for a sweep."""
+    if sweep not in optuna.get_all_study_names(storage):
+        return False
+    return SPACE in optuna.load_study(study_name=sweep, storage=storage).user_attrs
+
+
 def delete_study(sweep: str, storage: BaseStorage) -> bool:
     """Remove a sweep's study; return whether there was one."""
     if sweep not in optuna.get_all_study_names(storage):

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from random import Random
@@ -156,6 +156,10 @@ class SweepStudy:
     def most_trials(self) -> int:
         """How many trials there can be: a grid has only so many points."""
         return grid_size(self.space) if self.space.sampler.type == "grid" else sys.maxsize
+
+    def left(self, repeats: int = 0) -> int:
+        """Return how many trials are still to be trained, with that many ``repeats`` in all."""
+        return max(0, min(self.budget, self.most_trials) + repeats - len(self.ended()))
 
     @property
     def all_failed(self) -> bool:
