@@ -1,8 +1,10 @@
-"""``sweeps``, ``trials``, ``report`` and ``ui``: looking at what has run."""
+"""``sweeps``, ``trials``, ``report``, ``ui``: what has run; ``stop``, ``delete``: ending that."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -10,12 +12,15 @@ import typer
 
 from segan_ray.cli import show
 from segan_ray.cli.options import HomeFolder, Json, SweepName
+from segan_ray.errors import SweepError
 
 
 def register(app: typer.Typer) -> None:
     """Add these commands to the command line."""
     app.command(epilog="Example: segan-ray sweeps --json")(sweeps)
     app.command(epilog="Example: segan-ray trials demo-20260101-120000")(trials)
+    app.command(epilog="Example: segan-ray stop demo-20260101-120000")(stop)
+    app.command(epilog="Example: segan-ray delete demo-20260101-120000")(delete)
     app.command(epilog="Example: segan-ray report demo-20260101-120000 report.html")(report)
     app.command(epilog="Example: segan-ray ui --port 5000")(ui)
 
@@ -83,6 +88,70 @@ def trials(sweep: SweepName, home: HomeFolder = None, as_json: Json = False) -> 
     for trial in record.trials:
         if trial.reason:
             print(f"Trial {trial.trial}: {trial.reason}")
+
+
+def stop(sweep: SweepName, home: HomeFolder = None, as_json: Json = False) -> None:
+    """End a sweep or run: trials that are running end as stopped."""
+    from segan_ray.home import Home
+    from segan_ray.orchestration.ending import stop as end
+
+    ended = end(Home.at(home), sweep, show.note)
+    if as_json:
+        show.document({"sweep": sweep, "status": ended.status})
+        return
+    print(f"'{sweep}' {'had ended before' if ended.already else 'has ended'}: {ended.status}.")
+
+
+def delete(
+    sweep: SweepName,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    home: HomeFolder = None,
+    as_json: Json = False,
+) -> None:
+    """Delete a sweep or run: its runs, checkpoints and study; never a registered model."""
+    from segan_ray.home import Home
+    from segan_ray.orchestration.ending import delete as remove
+    from segan_ray.orchestration.ending import doomed
+
+    where = Home.at(home)
+    goes = doomed(where, sweep)
+    _confirm(goes.sentence(), yes)
+    gone = remove(where, sweep)
+    if as_json:
+        show.document(
+            {
+                "sweep": sweep,
+                "deleted": {
+                    "runs": gone.runs,
+                    "folder": gone.folder,
+                    "study": goes.study,
+                    "checkpoint_bytes": goes.checkpoint_bytes,
+                },
+                "kept": [asdict(run) for run in gone.kept],
+            }
+        )
+        return
+    print(f"Deleted '{sweep}': {gone.runs} runs{' and its study' if goes.study else ''}.")
+    for run in gone.kept:
+        aliases = f" ({', '.join(run.aliases)})" if run.aliases else ""
+        trial = f" of trial {run.trial}" if run.trial else ""
+        print(f"Kept run {run.run}{trial}: segan version {run.version}{aliases} is made of it.")
+    if gone.kept:
+        print(f"The name '{sweep}' stays taken while that is so.")
+
+
+def _confirm(what: str, yes: bool) -> None:
+    """Ask whether to delete, unless the answer was given.
+
+    Raises:
+        SweepError: if there is nobody to ask.
+    """
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise SweepError(f"{what} Nobody is there to ask whether to: say --yes.")
+    if not typer.confirm(f"{what} Delete that?", err=True):
+        raise SweepError("Nothing was deleted.")
 
 
 def report(

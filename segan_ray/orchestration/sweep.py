@@ -24,6 +24,7 @@ from segan_ray.orchestration.progress import OnEvent
 from segan_ray.orchestration.room import room_for
 from segan_ray.orchestration.session import ray_session
 from segan_ray.orchestration.tuning import ENGINE, Tasks, run_tasks
+from segan_ray.search import estimate
 from segan_ray.search.ranking import SweepStatus
 from segan_ray.search.space import SearchSpace
 from segan_ray.search.storage import open_storage
@@ -81,6 +82,7 @@ def run_sweep(sweep: Sweep, on_event: OnEvent, say: Any = print) -> SweepStatus:
     with held(sweep.folder, sweep.name), ray_session(), interruptible() as asked:
         concurrent = room_for(sweep.space)
         study = _study(sweep, say)
+        _say_estimate(sweep, study, concurrent, say)
         recorder = _recorder(sweep)
         logbook = Logbook(
             study, recorder, sweep.space.objectives, sweep.folder / "checkpoints", on_event
@@ -147,6 +149,14 @@ def _study(sweep: Sweep, say: Any) -> SweepStudy:
         say(sentence)
     study.raise_budget(sweep.trials or sweep.space.budget.trials)
     return study
+
+
+def _say_estimate(sweep: Sweep, study: SweepStudy, concurrent: int, say: Any) -> None:
+    left = study.left(sweep.repeat_top * sweep.seeds)
+    if left:
+        kept = sweep.space.budget.keep_checkpoints
+        told = estimate.estimate(sweep.space, left, concurrent, kept)
+        say(estimate.sentence(told, shutil.disk_usage(sweep.home.folder).free))
 
 
 def _taken(name: str) -> str:

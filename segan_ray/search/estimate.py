@@ -35,6 +35,9 @@ SIZES: Final = (
 )
 """The settings that decide how large a checkpoint is."""
 
+LARGEST: Final = {"optimizer": ("adamw", "adam", "rmsprop"), "skip": ("concat", "add")}
+"""Choices, those first that make the larger checkpoint. Of variants that depends on the rest."""
+
 WHILE_RUNNING: Final = 3
 """Checkpoints of a running trial: its best, its last, and the one being written."""
 KEPT_LOCALLY: Final = 2
@@ -94,7 +97,7 @@ def sentence(estimate: Estimate, free_bytes: float) -> str:
         total = f"at most {_count(most, 'epoch')}"
     else:
         total = f"about {_rounded(expected)} epochs with early stopping (at most {most})"
-    need, free = _size(estimate.disk_bytes), _size(free_bytes)
+    need, free = said_size(estimate.disk_bytes), said_size(free_bytes)
     told = f"{epochs}{at_once}: {total}. Checkpoints take up to {need}; the disk has {free} free."
     if estimate.disk_bytes <= free_bytes:
         return told
@@ -117,7 +120,8 @@ def expected_epochs(scheduler: Any, trials: int, most: int) -> int | None:
         return None
     factor = scheduler.reduction_factor
     rungs = list(_rungs(scheduler.grace_period, factor, most))
-    weights = _brackets(len(rungs), factor) if scheduler.type == "hyperband" else [1]
+    brackets = _brackets(scheduler.grace_period, factor, most)
+    weights = brackets if scheduler.type == "hyperband" else [1]
     rounds = max(1, PLAYED // trials)
     random = Random(0)
     return round(
@@ -163,19 +167,20 @@ def _largest(space: SearchSpace) -> Iterator[Experiment]:
     """Yield the experiments among which the one with the largest networks is.
 
     Numbers are taken at their upper end, since every network grows with each; whether drawn
-    together or not. Choices that are no numbers are all tried.
+    together or not. So are those choices of which it is known which makes the most.
     """
     base = space.base_experiment()
-    ends = {path: _ends(space.parameters[path]) for path in SIZES if path in space.parameters}
+    ends = {path: _ends(path, space) for path in SIZES if path in space.parameters}
     for values in product(*ends.values()):
         yield _changed(base, nest(dict(zip(ends, values, strict=True))))
 
 
-def _ends(parameter: Any) -> tuple[Any, ...]:
-    ends = parameter.ends()
+def _ends(path: str, space: SearchSpace) -> tuple[Any, ...]:
+    ends = space.parameters[path].ends()
     if all(isinstance(value, int | float) for value in ends):
         return (max(ends),)
-    return tuple(ends)
+    ranked = [value for value in LARGEST.get(path.rpartition(".")[2], ()) if value in ends]
+    return tuple(ranked[:1] or ends)
 
 
 def _changed(base: Experiment, tree: Mapping[str, Any]) -> Experiment:
@@ -194,9 +199,9 @@ def _rungs(first: int, factor: int, most: int) -> Iterator[int]:
         rung *= factor
 
 
-def _brackets(rungs: int, factor: int) -> list[float]:
+def _brackets(first: int, factor: int, most: int) -> list[float]:
     """Return how often Optuna's hyperband puts a trial into the bracket from each rung on."""
-    count = rungs + 1
+    count = max(1, math.floor(math.log(most / first, factor)) + 1)
     return [math.ceil(count * factor**left / (left + 1)) for left in reversed(range(count))]
 
 
@@ -241,7 +246,8 @@ def _rounded(epochs: int) -> int:
     return int(round(epochs, -digits))
 
 
-def _size(size: float) -> str:
+def said_size(size: float) -> str:
+    """Return a count of bytes for people."""
     for unit in ("kB", "MB", "GB"):
         size /= 1000
         if size < 999.5:

@@ -10,68 +10,58 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
 from random import Random
-from typing import Any, Final, Literal
+from typing import Any
 
 import optuna
-from optuna.exceptions import DuplicatedStudyError, ExperimentalWarning
+from optuna.exceptions import ExperimentalWarning
 from optuna.storages import BaseStorage
-from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from segan_ray.errors import SweepError
-from segan_ray.search.difference import difference
 from segan_ray.search.first_points import first_points
+from segan_ray.search.opening import (
+    BUDGET,
+    WARM,
+    create_study,
+    delete_study,
+    load_study,
+    recorded,
+    study_exists,
+)
+from segan_ray.search.points import (
+    DRAWN,
+    ENDED,
+    EPOCHS,
+    REPEAT_OF,
+    SEED,
+    STOP,
+    TAKEN_OVER,
+    TOP,
+    Ended,
+    Outcome,
+    Point,
+    TakeOver,
+    numbers,
+    settings_now,
+)
 from segan_ray.search.population import donor, perturb
+from segan_ray.search.repeats import Repeat, best_trials, plan_repeats
 from segan_ray.search.samplers import grid_size, make_sampler
-from segan_ray.search.schedulers import PbtScheduler, make_pruner
+from segan_ray.search.schedulers import PbtScheduler
 from segan_ray.search.space import SearchSpace
 
-Outcome = Literal["completed", "stopped", "failed"]
-
-SPACE: Final = "space"
-STORE: Final = "store"
-BUDGET: Final = "budget"
-WARM: Final = "warm"
-READY: Final = "ready"
-DRAWN: Final = "drawn"
-EPOCHS: Final = "epochs"
-TAKEN_OVER: Final = "taken_over"
-REPEAT_OF: Final = "repeat_of"
-SEED: Final = "seed"
-TOP: Final = "repeat_top"
-ENDED: Final = "ended"
-
-
-@dataclass(frozen=True)
-class Point:
-    """One drawn point: the number of its trial, and what was drawn.
-
-    ``repeat_of`` is the trial whose settings this one repeats with another ``seed``.
-    """
-
-    number: int
-    params: Mapping[str, Any]
-    repeat_of: int | None = None
-    seed: int | None = None
-
-
-@dataclass(frozen=True)
-class TakeOver:
-    """After an epoch a trial goes on from another's weights, with settings changed from its."""
-
-    donor: int
-    params: Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class Ended:
-    """How a trial ended, and why if that needs saying."""
-
-    outcome: Outcome
-    reason: str | None
+__all__ = [
+    "Ended",
+    "Outcome",
+    "Point",
+    "SweepStudy",
+    "TakeOver",
+    "delete_study",
+    "study_exists",
+]
 
 
 @dataclass
@@ -90,9 +80,11 @@ class SweepStudy:
 
     space: SearchSpace
     study: optuna.Study
+    first: tuple[dict[str, Any], ...] = ()
     skipped: tuple[str, ...] = ()
     _warm: int = 0
     _asked: int = 0
+    _repeats: list[Repeat] = field(default_factory=list)
     _open: dict[int, _Open] = field(default_factory=dict)
     _values: dict[int, dict[int, tuple[float, ...]]] = field(default_factory=dict)
 
@@ -113,30 +105,9 @@ class SweepStudy:
         Raises:
             SweepError: if ``storage`` holds a study of that name already.
         """
-        modes = {"max": StudyDirection.MAXIMIZE, "min": StudyDirection.MINIMIZE}
-        try:
-            study = optuna.create_study(
-                study_name=sweep,
-                storage=storage,
-                directions=[modes[objective.mode] for objective in space.objectives],
-                pruner=make_pruner(space),
-            )
-        except DuplicatedStudyError:
-            raise SweepError(
-                f"A sweep named '{sweep}' exists already. Choose another --name, or go on with "
-                "it: --resume."
-            ) from None
-        study.set_user_attr(SPACE, space.model_dump_json())
-        study.set_user_attr(STORE, store)
-        study.set_user_attr(BUDGET, space.budget.trials)
-        study.add_trials(earlier)
-        study.set_user_attr(WARM, len(earlier))
+        study = create_study(sweep, space, storage, store, earlier)
         first = first_points(space)
-        for point in first.points:
-            study.enqueue_trial(point)
-        # A study without this was cut off while it was made, and is made anew.
-        study.set_user_attr(READY, True)
-        return cls(space, study, first.skipped, len(earlier))
+        return cls(space, study, first.points, first.skipped, len(earlier))
 
     @classmethod
     def open(
@@ -145,27 +116,25 @@ class SweepStudy:
         """Go on with the study of an earlier process.
 
         Raises:
-            SweepError: if it searched something else, or another store.
+            SweepError: if there is none, or it searched something else, or another store.
         """
-        study = optuna.load_study(study_name=sweep, storage=storage)
-        study.pruner = make_pruner(space)
-        before = SearchSpace.model_validate_json(study.user_attrs[SPACE])
-        changed = difference(before, space)
-        if changed:
-            raise SweepError(
-                f"'{sweep}' searched something else: {' '.join(changed)} Resume it with the "
-                "space it began with, or begin another sweep."
-            )
-        if study.user_attrs[STORE] != store:
-            raise SweepError(
-                f"'{sweep}' was trained on the store with fingerprint {study.user_attrs[STORE]}, "
-                f"this one has {store}: scores of two stores cannot be compared."
-            )
+        study, before = load_study(sweep, space, storage, store)
         # The order of parameters in a file changes what is drawn, so it stays as it was.
         unchanged = before.model_copy(update={"budget": space.budget})
-        opened = cls(unchanged, study, _warm=study.user_attrs[WARM])
+        points = first_points(unchanged).points
+        opened = cls(unchanged, study, points, _warm=study.user_attrs[WARM])
         opened._recall()
         return opened
+
+    @classmethod
+    def reopened(cls, sweep: str, storage: BaseStorage) -> SweepStudy:
+        """Open the study of an earlier process as it was, without its space file.
+
+        Raises:
+            SweepError: if there is none of that name.
+        """
+        space, store = recorded(sweep, storage)
+        return cls.open(sweep, space, storage, store=store)
 
     @property
     def asked(self) -> int:
@@ -191,10 +160,15 @@ class SweepStudy:
         """How many trials there can be: a grid has only so many points."""
         return grid_size(self.space) if self.space.sampler.type == "grid" else sys.maxsize
 
+    def left(self, repeats: int = 0) -> int:
+        """Return how many trials are still to be trained, with that many ``repeats`` in all."""
+        return max(0, min(self.budget, self.most_trials) + repeats - len(self.ended()))
+
     @property
     def all_failed(self) -> bool:
-        """Whether no trial came to an end worth keeping."""
-        return all(ended.outcome == "failed" for ended in self.ended().values())
+        """Whether trials ended, and none of them worth keeping."""
+        ended = self.ended().values()
+        return bool(ended) and all(each.outcome == "failed" for each in ended)
 
     @property
     def first_reason(self) -> str:
@@ -203,14 +177,21 @@ class SweepStudy:
         return next((reason for reason in reasons if reason), "No trial was started.")
 
     def ask(self) -> Point:
-        """Draw the next point."""
+        """Draw the next point: a planned repeat, one that is to be tried first, or a new one."""
+        searched = self._asked - self.repeats
+        # One at a time and right before it is asked for: so whatever the study holds was asked
+        # for, and a trial's number is its place in that order.
+        if self._repeats:
+            repeat = self._repeats.pop(0)
+            drawn = self._trials()[repeat.of].params
+            self.study.enqueue_trial(drawn, user_attrs={REPEAT_OF: repeat.of, SEED: repeat.seed})
+        elif searched < len(self.first):
+            self.study.enqueue_trial(self.first[searched])
         # A sampler of its own for each trial, seeded by the trial's number: what it draws
         # depends on the study alone, not on how often the sweep's process was started anew.
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ExperimentalWarning)
-            self.study.sampler = make_sampler(self.space, self._asked)
-            trial = self.study.ask()
-            point = self._draw(trial)
+        self.study.sampler = make_sampler(self.space, self._asked)
+        with _as_experimental():
+            point = self._draw(self.study.ask())
         self._asked += 1
         return point
 
@@ -218,16 +199,24 @@ class SweepStudy:
         """Return the points of all trials that were asked for and did not end, in order."""
         points = []
         for frozen in self._trials():
-            number = frozen.number - self._warm
+            number, attributes = frozen.number - self._warm, frozen.user_attrs
             if frozen.state.is_finished() or number in self._open:
                 continue
             if frozen.state == TrialState.WAITING:
-                if DRAWN not in frozen.user_attrs:
-                    continue
                 self._set_state(frozen, TrialState.RUNNING)
-            self.study.sampler = make_sampler(self.space, number)
-            trial_id = frozen._trial_id  # noqa: SLF001 - what Optuna's own ask makes a Trial of
-            points.append(self._draw(optuna.Trial(self.study, trial_id)))
+            # What was drawn before is not drawn again, so there is nothing to sample.
+            known = DRAWN in attributes
+            self.study.sampler = (
+                optuna.samplers.RandomSampler() if known else make_sampler(self.space, number)
+            )
+            with _as_experimental():
+                # What Optuna's own ask makes a Trial of.
+                trial = optuna.Trial(self.study, frozen._trial_id)  # noqa: SLF001
+                if ENDED in attributes:
+                    # Its end was decided, and the process killed before it was told.
+                    self._close(trial, number, Ended(**attributes[ENDED]))
+                else:
+                    points.append(self._draw(trial))
         return points
 
     def report(self, number: int, epoch: int, *values: float) -> bool:
@@ -244,7 +233,13 @@ class SweepStudy:
                 trial.trial.report(values[0], epoch)
         if len(values) > 1 or trial.repeated or epoch >= trial.last_epoch or epoch < max(known):
             return False
-        return trial.trial.should_prune()
+        # Optuna's halving judges a rung once: asked again, it lets everyone go on.
+        if trial.trial.user_attrs.get(STOP) == epoch:
+            return True
+        stop = trial.trial.should_prune()
+        if stop:
+            trial.trial.set_user_attr(STOP, epoch)
+        return stop
 
     def take_over(self, number: int, epoch: int) -> TakeOver | None:
         """Return whose weights a trial goes on from after ``epoch``, if its population says so.
@@ -256,36 +251,28 @@ class SweepStudy:
             return None
         decided = dict(trial.trial.user_attrs.get(TAKEN_OVER, {}))
         if str(epoch) not in decided:
-            random = Random(f"{self.study.study_name}/{number}/{epoch}")
-            scores = {n: v[epoch][0] for n, v in self._values.items() if epoch in v}
-            mode = self.space.objective.mode
-            chosen = donor(scores, number, mode, scheduler.quantile, random)
-            if chosen is None:
-                return None
-            params = perturb(self.space, self.current(chosen), scheduler.resample, random)
-            decided[str(epoch)] = {"donor": chosen, "params": params}
+            decided[str(epoch)] = self._weaker(number, epoch, scheduler)
             trial.trial.set_user_attr(TAKEN_OVER, decided)
-        return TakeOver(**decided[str(epoch)])
+        taken = decided[str(epoch)]
+        return None if taken is None else TakeOver(**taken)
+
+    def _weaker(self, number: int, epoch: int, scheduler: PbtScheduler) -> dict[str, Any] | None:
+        """Return what a trial takes over if it is among the weak at ``epoch``."""
+        random = Random(f"{self.study.study_name}/{number}/{epoch}")
+        scores = {n: values[epoch][0] for n, values in self._values.items() if epoch in values}
+        mode = self.space.objective.mode
+        chosen = donor(scores, number, mode, scheduler.quantile, random)
+        if chosen is None:
+            return None
+        settings = settings_now(self._trials()[chosen].user_attrs)
+        params = perturb(self.space, settings, scheduler.resample, random)
+        return {"donor": chosen, "params": params}
 
     def changing(self, number: int) -> dict[str, float]:
         """Return the settings of a trial that change while it trains, where they are numbers."""
         if not isinstance(self.space.scheduler, PbtScheduler):
             return {}
-        flat: dict[str, float] = {}
-        for path, value in self.current(number).items():
-            values = value if isinstance(value, list) else [value]
-            names = [f"{path}.{i}" for i in range(len(values))] if values is value else [path]
-            pairs = zip(names, values, strict=True)
-            flat |= {name: float(each) for name, each in pairs if isinstance(each, (int, float))}
-        return flat
-
-    def current(self, number: int) -> dict[str, Any]:
-        """Return the settings a trial has now: as drawn, or as last taken over."""
-        attributes = self._trials()[number].user_attrs
-        taken: dict[str, Any] = attributes.get(TAKEN_OVER, {})
-        if taken:
-            return dict(taken[max(taken, key=int)]["params"])
-        return dict(attributes[DRAWN])
+        return numbers(settings_now(self._trials()[number].user_attrs))
 
     def tell(
         self, number: int, outcome: Outcome, reason: str | None = None, *, learn: bool = False
@@ -298,16 +285,20 @@ class SweepStudy:
         opened = self._open.pop(number, None)
         if opened is None:
             return
-        opened.trial.set_user_attr(ENDED, {"outcome": outcome, "reason": reason})
+        ended = Ended(outcome, reason, learn)
+        opened.trial.set_user_attr(ENDED, asdict(ended))
+        self._close(opened.trial, number, ended)
+
+    def _close(self, trial: optuna.Trial, number: int, ended: Ended) -> None:
         values = self._values[number].values()
-        if outcome == "completed" and values:
+        if ended.outcome == "completed" and values:
             pick = max if self.space.objective.mode == "max" else min
             best = pick(values, key=lambda value: value[0])
-            self.study.tell(opened.trial, list(best))
-        elif values and (outcome == "stopped" or learn):
-            self.study.tell(opened.trial, state=TrialState.PRUNED)
+            self.study.tell(trial, list(best))
+        elif values and (ended.outcome == "stopped" or ended.learn):
+            self.study.tell(trial, state=TrialState.PRUNED)
         else:
-            self.study.tell(opened.trial, state=TrialState.FAIL)
+            self.study.tell(trial, state=TrialState.FAIL)
 
     def ended(self) -> dict[int, Ended]:
         """Return how each trial that ended did."""
@@ -318,54 +309,54 @@ class SweepStudy:
         }
 
     def enqueue_repeats(self, top: int, seeds: int) -> int:
-        """Have the ``top`` best settings tried with ``seeds`` fresh seeds each.
+        """Let ``ask`` try the ``top`` best settings with ``seeds`` fresh seeds each, next.
 
         Returns how many trials that adds to those asked for already.
         """
         known = {
-            (trial.user_attrs[REPEAT_OF], trial.user_attrs[SEED])
+            Repeat(trial.user_attrs[REPEAT_OF], trial.user_attrs[SEED])
             for trial in self._trials()
             if REPEAT_OF in trial.user_attrs
         }
-        # Who is best is decided once: a repeat must not change it when the sweep is resumed.
-        best = self.study.user_attrs.get(TOP) or self._best(top)
+        decided = self.study.user_attrs.get(TOP, [])
+        mode = self.space.objective.mode
+        best = best_trials(self._scores(), mode, decided)[: max(top, len(decided))]
         self.study.set_user_attr(TOP, best)
-        first = self.space.base_experiment().seed
-        for number in best:
-            for seed in range(first + 1, first + 1 + seeds):
-                if (number, seed) not in known:
-                    drawn = self._trials()[number].params
-                    self.study.enqueue_trial(drawn, user_attrs={REPEAT_OF: number, SEED: seed})
-        return sum(
-            trial.state == TrialState.WAITING and REPEAT_OF in trial.user_attrs
-            for trial in self._trials()
-        )
+        first_seed = self.space.base_experiment().seed
+        self._repeats = plan_repeats(best[:top], first_seed, seeds, known)
+        return len(self._repeats)
 
-    def _best(self, top: int) -> list[int]:
-        sign = -1 if self.space.objective.mode == "max" else 1
-        ended = self.ended()
-        scores = {
-            number: min(sign * value[0] for value in values.values())
-            for number, values in self._values.items()
-            if values and number in ended and ended[number].outcome != "failed"
+    def _scores(self) -> dict[int, list[float]]:
+        """Return the scores of each searched trial that ended well, epoch by epoch."""
+        return {
+            number: [values[0] for values in self._values[number].values()]
+            for number, frozen in enumerate(self._trials())
+            if frozen.state in (TrialState.COMPLETE, TrialState.PRUNED)
+            and frozen.user_attrs[ENDED]["outcome"] != "failed"
+            and REPEAT_OF not in frozen.user_attrs
         }
-        return sorted(scores, key=lambda number: (scores[number], number))[:top]
 
     def park(self) -> None:
-        """Leave no trial RUNNING: those open now wait for the sweep to be resumed."""
-        frozen = self._trials()
-        for number in self._open:
-            self._set_state(frozen[number], TrialState.WAITING)
+        """Leave no trial RUNNING: those that did not end wait for the sweep to be resumed."""
+        for frozen in self._trials():
+            if frozen.state == TrialState.RUNNING:
+                self._set_state(frozen, TrialState.WAITING)
         self._open.clear()
+
+    def end(self, reason: str) -> dict[int, Ended]:
+        """End every trial that did not, as stopped if it has scores; return how each ended."""
+        for point in self.reopen():
+            outcome: Outcome = "stopped" if self._values[point.number] else "failed"
+            self.tell(point.number, outcome, reason)
+        return self.ended()
 
     def _draw(self, trial: optuna.Trial) -> Point:
         number, attributes = trial.number - self._warm, trial.user_attrs
-        params = attributes.get(DRAWN)
-        if params is None:
+        if DRAWN in attributes:
+            params = settings_now(attributes)
+        else:
             params = self.space.suggest(trial)
             trial.set_user_attr(DRAWN, params)
-        elif attributes.get(TAKEN_OVER):
-            params = self.current(number)
         repeat_of = attributes.get(REPEAT_OF)
         epochs = params.get("training.epochs") or self.space.base_experiment().training.epochs
         self._open[number] = _Open(trial, int(epochs), repeat_of is not None)
@@ -375,8 +366,6 @@ class SweepStudy:
     def _recall(self) -> None:
         """Take up what earlier processes knew."""
         for frozen in self._trials():
-            if frozen.state == TrialState.WAITING and DRAWN not in frozen.user_attrs:
-                continue
             number = frozen.number - self._warm
             several = frozen.user_attrs.get(EPOCHS, {})
             self._values[number] = {
@@ -394,20 +383,9 @@ class SweepStudy:
         storage.set_trial_state_values(frozen._trial_id, state)  # noqa: SLF001
 
 
-def study_exists(sweep: str, storage: BaseStorage) -> bool:
-    """Tell whether ``storage`` holds the study of that sweep.
-
-    One that was cut off while it was made is none, and is removed.
-    """
-    if sweep not in optuna.get_all_study_names(storage):
-        return False
-    if optuna.load_study(study_name=sweep, storage=storage).user_attrs.get(READY):
-        return True
-    delete_study(sweep, storage)
-    return False
-
-
-def delete_study(sweep: str, storage: BaseStorage) -> None:
-    """Remove a sweep's study, if there is one."""
-    if sweep in optuna.get_all_study_names(storage):
-        optuna.delete_study(study_name=sweep, storage=storage)
+@contextmanager
+def _as_experimental() -> Iterator[None]:
+    """Let Optuna say that some of what it does here is experimental to nobody."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        yield

@@ -11,8 +11,8 @@ from optuna.storages import BaseStorage
 from optuna.trial import FixedTrial, FrozenTrial, TrialState, create_trial
 
 from segan_ray.errors import SweepError, nearest
+from segan_ray.search.opening import recorded
 from segan_ray.search.space import SearchSpace
-from segan_ray.search.study import SPACE, STORE
 
 TELLING: Final = (TrialState.COMPLETE, TrialState.PRUNED)
 
@@ -37,9 +37,9 @@ def earlier_trials(space: SearchSpace, storage: BaseStorage, store: str) -> Earl
     known = optuna.get_all_study_names(storage)
     if name not in known:
         raise SweepError(f"warm_start: no sweep is called '{name}'.{nearest(name, known)}")
+    before, its_store = recorded(name, storage)
     study = optuna.load_study(study_name=name, storage=storage)
-    before = SearchSpace.model_validate_json(study.user_attrs[SPACE])
-    if study.user_attrs[STORE] != store or before.objectives != space.objectives:
+    if its_store != store or before.objectives != space.objectives:
         raise SweepError(
             f"warm_start: '{name}' was scored on another store or by another objective, so its "
             "scores cannot be compared. Leave warm_start out."

@@ -1,26 +1,83 @@
-"""Ending a sweep whose process is gone."""
+"""How far a sweep is by its records, and ending one whose process is gone."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Final, Literal, cast
 
 from segan_ray.errors import SweepError
 from segan_ray.home import Home
-from segan_ray.search.ranking import Mode
+from segan_ray.search.ranking import Mode, SweepStatus, TrialStatus
 from segan_ray.tracking import client as names
 from segan_ray.tracking.card import StoreCard
 from segan_ray.tracking.client import connect, search
 from segan_ray.tracking.facts import SweepFacts
 from segan_ray.tracking.journal import JOURNAL, read_journal
+from segan_ray.tracking.ledger import Ledger
 from segan_ray.tracking.recorder import open_recorder
 from segan_ray.tracking.runs import SweepRuns, reach, said_in_words
 
+SINGLE_ENDED: Final = {"completed": "finished", "stopped": "finished", "failed": "failed"}
+Ends = Mapping[str, tuple[TrialStatus, str | None]]
 
-def close_dead_sweep(home: Home, name: str, folder: Path) -> None:
-    """End the records of a sweep, or single run, that was killed and is not to go on.
 
-    What its journal holds is written first. Trials that were under way end as ``stopped`` if
-    they have an epoch and as ``failed`` otherwise, the sweep as ``stopped``.
+@dataclass(frozen=True)
+class Recorded:
+    """What is recorded under a name: a ``sweep`` or a single ``train`` run, and how far it is."""
+
+    kind: Literal["sweep", "train"]
+    status: SweepStatus
+    trials: int
+
+    @property
+    def ended(self) -> bool:
+        return self.status in ("finished", "failed", "stopped")
+
+
+def recorded(home: Home, name: str) -> Recorded | None:
+    """Return what MLflow and the journal hold of the sweep or run ``name``, if anything.
+
+    The journal knows best: MLflow may have been away.
+
+    Raises:
+        TrackingError: if MLflow cannot be reached.
+    """
+    runs = search(connect(home), f"tags.`{names.SWEEP}` = '{name}'")
+    kinds = {run.data.tags.get(names.KIND): run.data.tags for run in runs}
+    journal = read_journal(home.sweeps / name / JOURNAL)
+    opened = [one.facts["sweep"]["kind"] for one in journal if one.kind == "open"]
+    if not opened and not kinds.keys() & {"sweep", "train"}:
+        return None
+    single = "train" in (opened or kinds)
+    if journal:
+        status = Ledger("", "max").note_all(journal).status
+    else:
+        tags = kinds["train" if single else "sweep"]
+        status = cast("SweepStatus", tags[names.STATUS])
+        if single:
+            status = cast("SweepStatus", SINGLE_ENDED.get(tags[names.STATUS], "running"))
+    trials = sum(run.data.tags.get(names.KIND) in ("trial", "train") for run in runs)
+    return Recorded("train" if single else "sweep", status, trials)
+
+
+def recorded_names(home: Home) -> list[str]:
+    """Return the names of all sweeps and runs that MLflow knows.
+
+    Raises:
+        TrackingError: if MLflow cannot be reached.
+    """
+    runs = search(connect(home), f"tags.`{names.SWEEP}` != ''")
+    return sorted({run.data.tags[names.SWEEP] for run in runs})
+
+
+def close_dead_sweep(home: Home, name: str, folder: Path, ends: Ends | None = None) -> None:
+    """End the records of a sweep, or of a single run, that was killed and is not to go on.
+
+    What its journal holds is written first. Trials that were under way end as ``ends`` says,
+    with a reason; others as ``stopped`` if they have an epoch and as ``failed`` otherwise; the
+    sweep as ``stopped``.
 
     Raises:
         TrackingError: if MLflow cannot be reached or written, or a process still records it.
@@ -28,9 +85,11 @@ def close_dead_sweep(home: Home, name: str, folder: Path) -> None:
     """
     facts, keep = _recorded(home, name, folder)
     runs = reach(home, facts)
-    if facts.kind == "trial":
-        runs = runs.with_parent(None)
-    open_recorder(runs, folder, keep).close("stopped")
+    recorder = open_recorder(
+        runs if facts.kind == "train" else runs.with_parent(None), folder, keep
+    )
+    recorder.end_unfinished(ends or {})
+    recorder.close("stopped")
     _end_unrecorded(runs)
 
 

@@ -151,6 +151,12 @@ class Recorder:
                 for one in self.ledger.superfluous(self.keep_checkpoints):
                     self._append("drop", one)
 
+    def end_unfinished(self, ends: Mapping[str, tuple[TrialStatus, str | None]]) -> None:
+        """Record the ends of those trials in ``ends``, status and reason, that have none yet."""
+        for one in self.ledger.unfinished:
+            if one.trial in ends:
+                self._end_cut_off(one, *ends[one.trial])
+
     def park(self, *, patience_s: float = PATIENCE_S) -> None:
         """Record that the sweep was interrupted: its open trials wait for a resume."""
         self.close("interrupted", patience_s=patience_s)
@@ -199,13 +205,12 @@ class Recorder:
                 self._append("park", one.trial)
         else:
             for one in self.ledger.unfinished:
-                self._end_cut_off(one)
+                self._end_cut_off(one, "stopped" if one.epochs else "failed", CUT_OFF)
 
-    def _end_cut_off(self, one: Tally) -> None:
-        ended: TrialStatus = "stopped" if one.epochs else "failed"
+    def _end_cut_off(self, one: Tally, status: TrialStatus, reason: str | None) -> None:
         root = self.folder / "checkpoints"
         checkpoint = best_checkpoint(root, one.trial, one.best_epoch)
-        self.end_trial(one.trial, ended, CUT_OFF, checkpoint)
+        self.end_trial(one.trial, status, reason, checkpoint)
 
 
 def open_recorder(runs: SweepRuns, folder: Path, keep_checkpoints: int | None) -> Recorder:

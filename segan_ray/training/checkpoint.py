@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -118,6 +118,22 @@ def read_state(folder: Path) -> dict[str, Any]:
             f"{path}: checkpoint version {version}; this segan-ray reads {CHECKPOINT_VERSION}."
         )
     return content  # type: ignore[no-any-return]
+
+
+def check_whole(folder: Path) -> None:
+    """Make sure that every file of a checkpoint is there and as long as it says it is.
+
+    Raises:
+        CheckpointError: naming the file that is missing or damaged.
+    """
+    networks = read_state(folder).get("optimizers", {})
+    for name in (*networks, "optimizers"):
+        path = folder / f"{name}.safetensors"
+        try:
+            with safe_open(path, "pt"):
+                pass
+        except (OSError, SafetensorError) as error:
+            raise CheckpointError(f"{path}: cannot be read ({error}).") from None
 
 
 def _optimizers(state: TrainingState) -> Iterator[tuple[str, Optimizer]]:

@@ -27,7 +27,7 @@ from PIL.Image import Image
 from segan_ray.config import Experiment
 from segan_ray.errors import CheckpointError
 from segan_ray.files import sync_folder
-from segan_ray.training.checkpoint import read_state, save_checkpoint
+from segan_ray.training.checkpoint import check_whole, save_checkpoint
 from segan_ray.training.state import TrainingState
 
 REPORT: Final = "report.json"
@@ -76,7 +76,7 @@ class TrialFolder:
         for epoch in reversed(self._epochs()):
             folder = self.of_epoch(epoch)
             try:
-                read_state(folder)
+                check_whole(folder)
                 read_report(folder)
             except CheckpointError:
                 continue

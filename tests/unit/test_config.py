@@ -123,3 +123,41 @@ def test_settings_go_over_a_file_and_a_file_over_a_preset(tmp_path: Path) -> Non
 def test_an_unknown_preset_names_those_there_are() -> None:
     with pytest.raises(ConfigError, match=r"Did you mean 'paper'\? There are: authors-code, paper"):
         load_preset("papr")
+
+
+@pytest.mark.parametrize(
+    "assignments",
+    [
+        ["resources.gpus_per_worker=0.25"],
+        ["resources.gpus_per_worker=2"],
+        ["resources.gpus_per_worker=1", "resources.workers=4"],
+        ["resources.gpus_per_worker=0", "resources.workers=4"],
+        ["resources.retries=0"],
+    ],
+)
+def test_resources_that_can_be_given(assignments: list[str]) -> None:
+    load_experiment(None, assignments)
+
+
+@pytest.mark.parametrize(
+    ("assignments", "words"),
+    [
+        (
+            ["resources.gpus_per_worker=0.5", "resources.workers=2"],
+            "gpus_per_worker 0.5 with 2 workers: workers that train one model need a GPU each",
+        ),
+        (["resources.gpus_per_worker=1.5"], "gpus_per_worker 1.5: above 1 it must be whole"),
+        (["resources.gpus_per_worker=-1"], "resources.gpus_per_worker is -1"),
+        (["resources.gpus_per_worker=.nan"], "resources.gpus_per_worker is nan"),
+        (["resources.retries=-1"], "resources.retries is -1"),
+        (["resources.retries=1.5"], "resources.retries is 1.5"),
+    ],
+)
+def test_resources_that_cannot_be_given(assignments: list[str], words: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_experiment(None, assignments)
+    assert words in str(caught.value)
+
+
+def test_a_lost_trial_is_begun_again_unless_told_otherwise() -> None:
+    assert Experiment().resources.retries == 2

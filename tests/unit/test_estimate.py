@@ -6,14 +6,16 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
+from random import Random
 
-import numpy as np
+import optuna
 import pytest
 import torch
+from optuna.trial import TrialState
 
 from segan_ray.config import load_experiment
 from segan_ray.search.estimate import (
+    LARGEST,
     Estimate,
     checkpoint_bytes,
     estimate,
@@ -21,6 +23,7 @@ from segan_ray.search.estimate import (
     experiment_bytes,
     sentence,
 )
+from segan_ray.search.schedulers import make_pruner
 from segan_ray.search.space import SearchSpace, load_space
 from segan_ray.training.checkpoint import save_checkpoint
 from segan_ray.training.state import new_state
@@ -67,8 +70,8 @@ def test_a_checkpoint_is_as_large_as_it_was_said_to_be(tmp_path: Path, settings:
 def test_the_largest_networks_of_a_space_count() -> None:
     drawn = space(
         parameters={
-            "segmentor.base_width": {"type": "choice", "values": [64, 16]},
-            "segmentor.depth": {"type": "int", "low": 3, "high": 5},
+            "segmentor.base_width": {"type": "choice", "values": [32, 16]},
+            "segmentor.depth": {"type": "int", "low": 3, "high": 4},
             "critic.depth": {"type": "int", "low": 1, "high": 6},
             "variant": {"type": "choice", "values": ["s1-3c", "s3-3c"]},
             "critic.spectral_norm": {"type": "choice", "values": [True, False]},
@@ -79,11 +82,22 @@ def test_the_largest_networks_of_a_space_count() -> None:
     largest = load_experiment(
         None,
         [
-            "variant=s3-3c", "segmentor.base_width=64", "segmentor.depth=5", "critic.depth=6",
+            "variant=s3-3c", "segmentor.base_width=32", "segmentor.depth=4", "critic.depth=6",
             "critic.spectral_norm=true",
         ],
     )  # fmt: skip
     assert checkpoint_bytes(drawn) == experiment_bytes(largest)
+
+
+@pytest.mark.parametrize("variant", ["s1-3c", "unet"])
+@pytest.mark.parametrize("path", ["segmentor.skip", "segmentor.optimizer", "critic.optimizer"])
+def test_choices_are_ranked_by_what_they_take(path: str, variant: str) -> None:
+    small = ["segmentor.base_width=8", "critic.base_width=8", f"variant={variant}"]
+    sizes = [
+        experiment_bytes(load_experiment(None, [*small, f"{path}={value}"]))
+        for value in LARGEST[path.rpartition(".")[2]]
+    ]
+    assert sizes == sorted(sizes, reverse=True)
 
 
 def test_networks_are_measured_without_being_made() -> None:
@@ -102,55 +116,64 @@ def test_every_shipped_space_can_be_estimated(file: Path) -> None:
     assert told.disk_bytes == told.checkpoint_bytes * (min(2, trials) * 3 + min(10, trials) * 3)
 
 
-def simulated(trials: int, grace: int, factor: float, most: int, rounds: int = 1000) -> float:
-    """Run trials through Ray's rule, one after the other, each worth a random number."""
-    random = np.random.default_rng(0)
+def played(tree: dict[str, object], trials: int, most: int, rounds: int) -> float:
+    """Run trials of random worth through the pruner that a sweep has, one after the other."""
+    searched = space(scheduler=tree, base={"training": {"epochs": most}})
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    random = Random(0)
     total = 0
-    for _ in range(rounds):
-        seen: dict[float, list[float]] = {}
-        for worth in random.random(trials):
-            rung, epochs = float(grace), most
-            while rung < most:
-                before = seen.setdefault(rung, [])
-                cutoff = np.percentile(before, 100 * (1 - 1 / factor)) if before else -np.inf
-                before.append(worth)
-                if worth < cutoff:
-                    epochs = int(np.ceil(rung))
+    for each in range(rounds):
+        # Hyperband puts a trial into a bracket by the study's name.
+        study = optuna.create_study(
+            study_name=f"round {each}", direction="maximize", pruner=make_pruner(searched)
+        )
+        for _ in range(trials):
+            trial, worth = study.ask(), random.random()
+            for epoch in range(1, most + 1):
+                trial.report(worth, epoch)
+                if epoch < most and trial.should_prune():
                     break
-                rung *= factor
-            total += epochs
+            study.tell(trial, state=TrialState.PRUNED)
+            total += epoch
     return total / rounds
 
 
 @pytest.mark.parametrize(
-    ("trials", "grace", "factor", "most"), [(50, 3, 3, 20), (6, 2, 2, 8), (30, 1, 4, 27)]
+    ("kind", "trials", "grace", "factor", "most"),
+    [
+        ("asha", 50, 3, 3, 20),
+        ("asha", 6, 2, 2, 8),
+        ("asha", 30, 1, 4, 16),
+        ("hyperband", 40, 3, 3, 20),
+        ("hyperband", 30, 1, 3, 9),
+        ("hyperband", 20, 2, 2, 15),
+        ("hyperband", 20, 3, 3, 10),
+    ],
 )
-def test_epochs_are_those_that_rays_rule_leaves(
-    trials: int, grace: int, factor: float, most: int
+def test_epochs_are_those_that_the_pruner_leaves(
+    kind: str, trials: int, grace: int, factor: int, most: int
 ) -> None:
-    asha = SimpleNamespace(type="asha", grace_period=grace, reduction_factor=factor)
-    expected = expected_epochs(asha, trials, most)
-    assert expected == pytest.approx(simulated(trials, grace, factor, most), rel=0.03)
+    tree = {"type": kind, "grace_period": grace, "reduction_factor": factor}
+    expected = expected_epochs(space(scheduler=tree).scheduler, trials, most)
+    assert expected == pytest.approx(played(tree, trials, most, rounds=300 // trials + 5), rel=0.1)
 
 
 def test_schedulers_whose_savings_are_known_and_not() -> None:
-    def asked(kind: str, **settings: object) -> int | None:
-        return expected_epochs(SimpleNamespace(type=kind, **settings), 50, 20)
+    def asked(kind: str, trials: int = 50, most: int = 20, **settings: object) -> int | None:
+        scheduler = space(scheduler={"type": kind, **settings}).scheduler
+        return expected_epochs(scheduler, trials, most)
 
     assert asked("none") == 1000
     assert asked("median", grace_period=3) is None
     assert asked("pbt") is None
     # The first trial runs to its end; the second does too, or stops at the first rung.
-    two = SimpleNamespace(type="asha", grace_period=2, reduction_factor=2)
-    assert expected_epochs(two, 2, 10) == 16
+    assert asked("asha", trials=2, most=10, grace_period=2, reduction_factor=2) == 16
     assert asked("asha", grace_period=20, reduction_factor=3) == 1000
     asha = asked("asha", grace_period=3, reduction_factor=3)
-    one = asked("hyperband", grace_period=3, reduction_factor=3, brackets=1)
-    three = asked("hyperband", grace_period=3, reduction_factor=3, brackets=3)
-    assert asha == one
+    brackets = asked("hyperband", grace_period=3, reduction_factor=3)
     assert asha is not None
-    assert three is not None
-    assert asha < three < 1000
+    assert brackets is not None
+    assert asha < brackets < 1000
 
 
 def test_sentences() -> None:
@@ -173,10 +196,10 @@ def test_sentences() -> None:
     )
 
 
-def test_importing_it_loads_no_engine() -> None:
+def test_importing_it_makes_no_networks() -> None:
     code = (
         "import sys, segan_ray.search.estimate; "
-        "print([m for m in ('torch', 'optuna') if m in sys.modules])"
+        "print([m for m in ('torch', 'monai', 'ray') if m in sys.modules])"
     )
     output = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True

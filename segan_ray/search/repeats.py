@@ -1,0 +1,44 @@
+"""Training the best settings again with fresh seeds: which, and with which seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence, Set
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class Repeat:
+    """The settings of trial ``of``, once more, with ``seed``."""
+
+    of: int
+    seed: int
+
+
+def best_trials(
+    scores: Mapping[int, Sequence[float]], mode: Literal["max", "min"], decided: Iterable[int]
+) -> list[int]:
+    """Return trials by the best of their ``scores``, best first, behind those ``decided`` before.
+
+    Who is best is decided once: a repeat, or trials that came later, do not change it.
+    """
+    first = list(decided)
+    sign = -1 if mode == "max" else 1
+    worth = {number: min(sign * score for score in all_) for number, all_ in scores.items() if all_}
+    ranked = sorted(worth, key=lambda number: (worth[number], number))
+    return [*first, *(number for number in ranked if number not in first)]
+
+
+def plan_repeats(
+    best: Sequence[int], first_seed: int, seeds: int, known: Set[Repeat]
+) -> list[Repeat]:
+    """Return ``seeds`` repeats of each of ``best`` with seeds above ``first_seed``, less ``known``.
+
+    Seeds come first: cut short, each of the best has been repeated about as often.
+    """
+    wanted = (
+        Repeat(number, seed)
+        for seed in range(first_seed + 1, first_seed + 1 + seeds)
+        for number in best
+    )
+    return [repeat for repeat in wanted if repeat not in known]

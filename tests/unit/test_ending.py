@@ -1,0 +1,199 @@
+"""Stopping and deleting sweeps from outside: real records, no Ray."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from segan_ray.config import Experiment
+from segan_ray.data import locks
+from segan_ray.errors import SweepError
+from segan_ray.home import Home
+from segan_ray.orchestration.ending import Stopped, delete, doomed, size_of, stop
+from segan_ray.orchestration.hold import LOCK, held
+from segan_ray.search.storage import open_storage
+from segan_ray.search.study import SweepStudy, study_exists
+from segan_ray.tracking.card import StoreCard
+from segan_ray.tracking.recorder import Recorder
+from segan_ray.tracking.sweeps import name_is_taken, read_sweep
+from tests.unit.test_study import space
+
+CARD = StoreCard("/data/store", "f", {"train": 4, "val": 2})
+METRIC = "val/dice_mean"
+
+HOLDER = """
+import sys, time
+from pathlib import Path
+from segan_ray.home import Home
+from segan_ray.orchestration.hold import held, stop_requested
+from tests.unit.test_ending import begin
+home = Home(Path(sys.argv[1]))
+folder = home.sweeps / "sweep"
+with held(folder, "sweep"):
+    study, recorder = begin(home)
+    print("running", flush=True)
+    while not stop_requested(folder):
+        time.sleep(0.05)
+    study.end("Stopped by segan-ray stop.")
+    recorder.close("stopped")
+"""
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.delenv("OPTUNA_STORAGE", raising=False)
+    return Home(tmp_path / "home")
+
+
+def begin(home: Home) -> tuple[SweepStudy, Recorder]:
+    """Begin a sweep as its process does: one trial ended, one with an epoch, one without."""
+    study = SweepStudy.create("sweep", space(), open_storage(home), store="f")
+    folder = home.sweeps / "sweep"
+    recorder = Recorder.for_sweep(home, "sweep", CARD, METRIC, "max", "name: test", folder)
+    for number, epochs in enumerate((1, 1, 0)):
+        point, trial = study.ask(), f"{number:03d}"
+        recorder.start_trial(trial, Experiment(), point.params)
+        for epoch in range(1, epochs + 1):
+            study.report(number, epoch, 0.5)
+            recorder.log_epoch(trial, epoch, {METRIC: 0.5})
+        checkpoint = folder / "checkpoints" / trial / "epoch-0001"
+        checkpoint.mkdir(parents=True)
+        (checkpoint / "state.json").write_text(json.dumps({"epoch": epochs}))
+    study.tell(0, "completed")
+    return study, recorder
+
+
+def killed(home: Home, *, between: bool = False) -> None:
+    """Leave what a sweep leaves whose process was killed."""
+    _, recorder = begin(home)
+    if not between:
+        recorder.end_trial("000", "completed", None, None)
+    recorder.spool.finish(10)
+
+
+def statuses(home: Home) -> dict[str, str]:
+    return {trial.trial: trial.status for trial in read_sweep(home, "sweep").trials}
+
+
+@pytest.mark.parametrize("between", [False, True], ids=["", "between study and journal"])
+def test_stopping_a_killed_sweep_ends_its_records(home: Home, between: bool) -> None:
+    killed(home, between=between)
+    said: list[str] = []
+    assert stop(home, "sweep", said.append) == Stopped("sweep", "stopped", already=False)
+    assert said == ["No process runs 'sweep': ending what is left open in its records."]
+    assert read_sweep(home, "sweep").status == "stopped"
+    assert statuses(home) == {"000": "completed", "001": "stopped", "002": "failed"}
+    study = SweepStudy.reopened("sweep", open_storage(home))
+    assert [trial.state.name for trial in study.study.trials] == ["COMPLETE", "PRUNED", "FAIL"]
+    assert stop(home, "sweep", said.append) == Stopped("sweep", "stopped", already=True)
+    assert len(said) == 1
+
+
+def test_stopping_an_interrupted_sweep_ends_its_waiting_trials(home: Home) -> None:
+    study, recorder = begin(home)
+    study.park()
+    recorder.park()
+    assert read_sweep(home, "sweep").status == "interrupted"
+    assert stop(home, "sweep", print).status == "stopped"
+    assert statuses(home) == {"000": "completed", "001": "stopped", "002": "failed"}
+
+
+def test_stopping_a_running_sweep_asks_its_process(home: Home) -> None:
+    command = [sys.executable, "-c", HOLDER, str(home.folder)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "running\n"
+        with pytest.raises(SweepError, match="End it first: segan-ray stop sweep"):
+            delete(home, "sweep")
+        said: list[str] = []
+        assert stop(home, "sweep", said.append) == Stopped("sweep", "stopped", already=False)
+        assert process.wait() == 0
+    assert "running trials end as stopped" in said[0]
+    assert statuses(home)["001"] == "stopped"
+
+
+def test_a_process_that_does_not_end_in_time(home: Home) -> None:
+    with held(home.sweeps / "sweep", "sweep"), pytest.raises(SweepError, match="still runs after"):
+        stop(home, "sweep", print, wait_s=0)
+
+
+def test_stopping_a_single_run(home: Home) -> None:
+    recorder = Recorder.for_run(home, "run", CARD, METRIC, "max", home.sweeps / "run")
+    recorder.start_trial("000", Experiment(), {})
+    recorder.log_epoch("000", 1, {METRIC: 0.5})
+    recorder.spool.finish(10)
+    assert stop(home, "run", print).status == "stopped"
+    assert stop(home, "run", print).already
+    # It is no sweep, and has become none.
+    with pytest.raises(SweepError, match="No sweep is called 'run'"):
+        read_sweep(home, "run")
+
+
+@pytest.mark.parametrize("act", [lambda home, name: stop(home, name, print), delete])
+def test_unknown_names(home: Home, act) -> None:
+    with pytest.raises(SweepError, match=r"'swept'\. There is none yet"):
+        act(home, "swept")
+    killed(home)
+    with pytest.raises(SweepError, match=r"'swept'\. Did you mean 'sweep'\?"):
+        act(home, "swept")
+    with pytest.raises(SweepError, match="cannot name a sweep"):
+        act(home, "../sweep")
+    assert not (home.sweeps / "swept").exists()
+
+
+def test_what_was_started_in_another_home(home: Home, tmp_path: Path, monkeypatch) -> None:
+    killed(home)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", home.tracking_uri)
+    with pytest.raises(SweepError, match="started in another home"):
+        stop(Home(tmp_path / "other"), "sweep", print)
+
+
+def test_a_deleted_sweep_leaves_its_name_free(home: Home) -> None:
+    killed(home)
+    goes = doomed(home, "sweep")
+    size = size_of(home.sweeps / "sweep" / "checkpoints")
+    assert (goes.trials, goes.checkpoint_bytes, goes.study) == (3, size, True)
+    assert goes.sentence().startswith("'sweep' has 3 trials and 0.0 kB of checkpoints on disk")
+    gone = delete(home, "sweep")
+    assert (gone.runs, gone.folder, gone.kept) == (4, True, ())
+    assert not (home.sweeps / "sweep").exists()
+    assert not study_exists("sweep", open_storage(home))
+    assert not name_is_taken(home, "sweep")
+    study, recorder = begin(home)
+    assert study.asked == 3
+    recorder.close("stopped")
+    assert len(read_sweep(home, "sweep").trials) == 3
+
+
+def test_what_was_killed_before_it_was_recorded_can_be_deleted(home: Home) -> None:
+    SweepStudy.create("sweep", space(), open_storage(home), store="f")
+    (home.sweeps / "sweep").mkdir(parents=True)
+    with pytest.raises(SweepError, match="cut off before anything of it was recorded"):
+        stop(home, "sweep", print)
+    assert delete(home, "sweep").runs == 0
+    assert not study_exists("sweep", open_storage(home))
+
+
+def test_linked_files_count_once(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"12345")
+    (tmp_path / "b").hardlink_to(tmp_path / "a")
+    (tmp_path / "c").symlink_to(tmp_path / "a")
+    assert size_of(tmp_path) == 5
+    assert size_of(tmp_path / "none") == 0
+
+
+def test_nobody_else_holds_a_sweep_while_it_is_deleted(home: Home, monkeypatch) -> None:
+    killed(home)
+    seen = []
+    lock = home.sweeps / "sweep" / LOCK
+    monkeypatch.setattr(
+        "segan_ray.orchestration.ending.delete_sweep",
+        lambda *_: seen.append(locks.acquire(lock)),
+    )
+    delete(home, "sweep")
+    assert seen == [None]

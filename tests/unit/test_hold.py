@@ -1,0 +1,92 @@
+"""Holding a sweep: real processes, real signals."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from segan_ray.errors import SweepError
+from segan_ray.orchestration.hold import (
+    Signalled,
+    held,
+    interruptible,
+    is_held,
+    request_stop,
+    stop_requested,
+)
+
+HOLD = """
+import sys
+from pathlib import Path
+from segan_ray.orchestration.hold import held
+with held(Path(sys.argv[1]), "critic"):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_one_process_at_a_time_and_a_killed_one_lets_go(tmp_path: Path) -> None:
+    folder = tmp_path / "critic"
+    assert not is_held(folder)
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"held\n"
+        assert is_held(folder)
+        words = rf"'critic' is running now \(process {process.pid} on .*segan-ray stop critic"
+        with pytest.raises(SweepError, match=words), held(folder, "critic"):
+            raise AssertionError
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        assert not is_held(folder)
+        with held(folder, "critic"):
+            assert is_held(folder)
+    assert not is_held(folder)
+
+
+def test_a_request_to_stop_is_for_the_process_that_holds_it(tmp_path: Path) -> None:
+    with held(tmp_path, "critic"):
+        assert not stop_requested(tmp_path)
+        request_stop(tmp_path)
+        assert stop_requested(tmp_path)
+    # Whoever goes on with it later was not asked.
+    with held(tmp_path, "critic"):
+        assert not stop_requested(tmp_path)
+
+
+def test_a_sweep_is_let_go_when_it_fails(tmp_path: Path) -> None:
+    with pytest.raises(ZeroDivisionError), held(tmp_path, "critic"):
+        _ = 1 / 0
+    assert not is_held(tmp_path)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_first_signal_is_raised_and_a_second_one_ends_at_once(number: signal.Signals) -> None:
+    before = {each: signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)}
+    with pytest.raises(Signalled) as caught, interruptible():
+        try:
+            signal.raise_signal(number)
+        finally:
+            assert all(signal.getsignal(each) == signal.SIG_DFL for each in before)
+    assert caught.value.number == number
+    assert {each: signal.getsignal(each) for each in before} == before
+
+
+def test_a_process_dies_of_the_second_signal() -> None:
+    code = (
+        "import signal\n"
+        "from segan_ray.orchestration.hold import Signalled, interruptible\n"
+        "with interruptible():\n"
+        "    try:\n"
+        "        signal.raise_signal(signal.SIGTERM)\n"
+        "    except Signalled:\n"
+        "        signal.raise_signal(signal.SIGINT)\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], check=False, env=dict(os.environ))
+    assert ended.returncode == -signal.SIGINT

@@ -1,0 +1,235 @@
+"""Which checkpoints of a trial stay, and what a killed process or a full disk leaves."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from segan_ray.config import Experiment, load_experiment
+from segan_ray.errors import CheckpointError
+from segan_ray.training import trial_folder
+from segan_ray.training.checkpoint import restore
+from segan_ray.training.state import TrainingState, new_state
+from segan_ray.training.trial_folder import (
+    OVERLAY,
+    REPORT,
+    BestEpoch,
+    SavedReport,
+    TrialFolder,
+    read_report,
+)
+
+METRIC = "val/dice_mean"
+EXPERIMENT = load_experiment(
+    None,
+    [
+        "segmentor.base_width=2", "segmentor.depth=2", "critic.base_width=2", "critic.depth=1",
+        "variant=s1-3c",
+    ],
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def state() -> TrainingState:
+    return new_state(EXPERIMENT, torch.device("cpu"))
+
+
+def best_of(scores: list[float], mode: str) -> BestEpoch:
+    best = BestEpoch(1, {METRIC: scores[0]})
+    for epoch, score in enumerate(scores[1:], start=2):
+        best = best.or_better(BestEpoch(epoch, {METRIC: score}), METRIC, mode)
+    return best
+
+
+def train(
+    folder: TrialFolder, state: TrainingState, scores: list[float], mode: str = "max"
+) -> None:
+    for epoch in range(1, len(scores) + 1):
+        save(folder, state, epoch, scores[:epoch], mode)
+
+
+def save(
+    folder: TrialFolder, state: TrainingState, epoch: int, scores: list[float], mode: str = "max"
+) -> Path:
+    state.epoch = epoch
+    report = SavedReport(epoch, {METRIC: scores[epoch - 1]}, best_of(scores[:epoch], mode))
+    return folder.save(state, EXPERIMENT, report, None)
+
+
+def left(folder: TrialFolder) -> list[str]:
+    return sorted(path.name for path in folder.path.iterdir())
+
+
+SCORES = st.lists(st.sampled_from([0.0, 0.25, 0.5, 1.0]), min_size=1, max_size=5)
+
+
+@settings(
+    max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(scores=SCORES, mode=st.sampled_from(["max", "min"]))
+def test_the_best_and_the_last_are_kept(tmp_path: Path, state, scores, mode) -> None:
+    folder = TrialFolder(tmp_path / "000")
+    shutil.rmtree(folder.path, ignore_errors=True)
+    train(folder, state, scores, mode)
+    pick = max if mode == "max" else min
+    # The later of equals.
+    best = max(epoch for epoch, score in enumerate(scores, 1) if score == pick(scores))
+    assert left(folder) == [f"epoch-{epoch:04d}" for epoch in sorted({best, len(scores)})]
+    last = folder.last()
+    assert last == folder.of_epoch(len(scores))
+    assert read_report(last) == SavedReport(
+        len(scores), {METRIC: scores[-1]}, BestEpoch(best, {METRIC: scores[best - 1]})
+    )
+
+
+def test_a_trial_goes_on_from_what_was_saved(tmp_path: Path, state: TrainingState) -> None:
+    assert TrialFolder(tmp_path / "none").last() is None
+    folder = TrialFolder(tmp_path / "000")
+    train(folder, state, [0.5, 0.4])
+    other = new_state(EXPERIMENT.model_copy(update={"seed": 9}), torch.device("cpu"))
+    restore(folder.last(), other)
+    assert other.epoch == 2
+    for name, tensor in state.segmentor.state_dict().items():
+        assert torch.equal(tensor, other.segmentor.state_dict()[name])
+
+
+def test_a_picture_is_kept_beside_its_epoch(tmp_path: Path, state: TrainingState) -> None:
+    folder = TrialFolder(tmp_path / "000")
+    report = SavedReport(1, {METRIC: 0.5}, BestEpoch(1, {METRIC: 0.5}))
+    saved = folder.save(state, EXPERIMENT, report, Image.new("RGB", (4, 4)))
+    assert Image.open(saved / OVERLAY).size == (4, 4)
+
+
+def test_partial_folders_are_ignored_and_swept(tmp_path: Path, state: TrainingState) -> None:
+    folder = TrialFolder(tmp_path / "000")
+    train(folder, state, [0.5, 0.4])
+    for partial in (".epoch-0003.17", ".epoch-0002.18"):
+        shutil.copytree(folder.of_epoch(2), folder.path / partial)
+    assert folder.last() == folder.of_epoch(2)
+    save(folder, state, 3, [0.5, 0.4, 0.3])
+    assert left(folder) == ["epoch-0001", "epoch-0003"]
+
+
+@pytest.mark.parametrize("file", ["state.json", REPORT])
+@pytest.mark.parametrize("damage", [Path.unlink, lambda path: path.write_text('{"epoch": 2')])
+def test_a_damaged_newest_is_passed_over(tmp_path, state, file: str, damage) -> None:
+    folder = TrialFolder(tmp_path / "000")
+    train(folder, state, [0.5, 0.4])
+    damage(folder.of_epoch(2) / file)
+    assert folder.last() == folder.of_epoch(1)
+    # Trained and saved again, it takes the damaged one's place.
+    save(folder, state, 2, [0.5, 0.4])
+    assert folder.last() == folder.of_epoch(2)
+    damage(folder.of_epoch(1) / file)
+    damage(folder.of_epoch(2) / file)
+    assert folder.last() is None
+
+
+@pytest.mark.parametrize("file", ["segmentor", "critic", "optimizers"])
+@pytest.mark.parametrize("damage", [Path.unlink, lambda path: os.truncate(path, 999)])
+def test_a_newest_without_its_weights_is_passed_over(tmp_path, state, file: str, damage) -> None:
+    folder = TrialFolder(tmp_path / "000")
+    train(folder, state, [0.5, 0.4])
+    damage(folder.of_epoch(2) / f"{file}.safetensors")
+    assert folder.last() == folder.of_epoch(1)
+
+
+def test_a_checkpoint_without_a_critic_is_whole(tmp_path: Path) -> None:
+    unet = load_experiment(None, ["variant=unet", "segmentor.base_width=2", "segmentor.depth=2"])
+    report = SavedReport(1, {METRIC: 0.5}, BestEpoch(1, {METRIC: 0.5}))
+    folder = TrialFolder(tmp_path)
+    folder.save(new_state(unet, torch.device("cpu")), unet, report, None)
+    assert folder.last() == folder.of_epoch(1)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [None, "", "[]", "{}", '{"epoch": 1, "metrics": {}}', '{"epoch": 1, "metrics": {}, "best": 3}'],
+)
+def test_a_report_that_cannot_be_read(tmp_path: Path, content: str | None) -> None:
+    if content is not None:
+        (tmp_path / REPORT).write_text(content)
+    with pytest.raises(CheckpointError, match=r"report\.json: cannot be read"):
+        read_report(tmp_path)
+
+
+def test_numbers_survive_exactly(tmp_path: Path, state: TrainingState) -> None:
+    value = 0.1 + 0.2
+    report = SavedReport(1, {METRIC: value}, BestEpoch(1, {METRIC: value}))
+    saved = TrialFolder(tmp_path).save(state, EXPERIMENT, report, None)
+    assert read_report(saved) == report
+
+
+@pytest.mark.parametrize("where", ["save_checkpoint", "sync_folder"])
+def test_a_full_disk_leaves_what_was_there(tmp_path, state, monkeypatch, where: str) -> None:
+    folder = TrialFolder(tmp_path / "000")
+    train(folder, state, [0.5, 0.4])
+    real = getattr(trial_folder, where)
+
+    def full(path: Path, *arguments: object) -> None:
+        real(path, *arguments)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(trial_folder, where, full)
+        with pytest.raises(OSError, match="No space left"):
+            save(folder, state, 3, [0.5, 0.4, 0.9])
+    assert left(folder) == ["epoch-0001", "epoch-0002"]
+    assert folder.last() == folder.of_epoch(2)
+
+
+def test_another_trials_checkpoint_is_linked_and_outlives_it(tmp_path: Path, state) -> None:
+    donor, trial = TrialFolder(tmp_path / "001"), TrialFolder(tmp_path / "000")
+    train(trial, state, [0.1, 0.2])
+    assert trial.take(donor, 2) is None
+    train(donor, state, [0.5, 0.4])
+    taken = trial.take(donor, 2)
+    assert taken is not None
+    weights = "segmentor.safetensors"
+    assert (taken / weights).samefile(donor.of_epoch(2) / weights)
+    shutil.rmtree(donor.path)
+    restore(taken, state)
+    # Asked again, as a restarted process does, it is the same, whatever the donor did since.
+    train(donor, state, [0.5, 0.6, 0.7])
+    assert trial.take(donor, 2) == taken
+    assert json.loads((taken / REPORT).read_text())["epoch"] == 2
+    # It is no checkpoint of the trial's own, and goes with the next of those.
+    assert trial.last() == trial.of_epoch(2)
+    save(trial, state, 3, [0.1, 0.2, 0.3])
+    assert left(trial) == ["epoch-0003"]
+
+
+def test_taking_copies_where_links_cannot_be_made(tmp_path, state, monkeypatch) -> None:
+    donor, trial = TrialFolder(tmp_path / "001"), TrialFolder(tmp_path / "000")
+    train(donor, state, [0.5])
+    train(trial, state, [0.1])
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
+
+    monkeypatch.setattr(os, "link", refuse)
+    taken = trial.take(donor, 1)
+    assert taken is not None
+    assert sorted(os.listdir(taken)) == sorted(os.listdir(donor.of_epoch(1)))
+
+
+def test_a_donor_without_checkpoints_of_a_trial_without_a_folder(tmp_path: Path, state) -> None:
+    donor, trial = TrialFolder(tmp_path / "001"), TrialFolder(tmp_path / "000")
+    assert trial.take(donor, 3) is None
+    train(donor, state, [0.5])
+    assert trial.take(donor, 3) is not None
+
+
+def test_experiments_are_in_their_checkpoints(tmp_path: Path, state: TrainingState) -> None:
+    saved = save(TrialFolder(tmp_path), state, 1, [0.5])
+    tree = json.loads((saved / "state.json").read_text())["experiment"]
+    assert Experiment.model_validate(tree) == EXPERIMENT
