@@ -26,6 +26,21 @@ class Asked:
     """Which signal asked this process to end, if any."""
 
     signal: int | None = None
+    _later: bool = False
+
+    @contextmanager
+    def later(self) -> Iterator[None]:
+        """Let the block come to its end first; ``now`` then answers what came meanwhile."""
+        self._later = True
+        try:
+            yield
+        finally:
+            self._later = False
+
+    def now(self) -> None:
+        """Raise KeyboardInterrupt if a signal came."""
+        if self.signal is not None and not self._later:
+            raise KeyboardInterrupt
 
 
 @contextmanager
@@ -84,7 +99,7 @@ def interruptible() -> Iterator[Asked]:
         asked.signal = number
         for each in numbers:
             signal.signal(each, signal.SIG_DFL)
-        raise KeyboardInterrupt
+        asked.now()
 
     for number in numbers:
         signal.signal(number, ask)

@@ -70,9 +70,10 @@ def run_single(run: Run, on_event: OnEvent) -> RunResult:
     with held(run.folder, run.name), ray_session(), interruptible() as asked:
         check_room(run.experiment.resources)
         _settle(run)
-        recorder = Recorder.for_run(
-            run.home, run.name, run.card, SCORE, "max", run.folder, resume=run.resume
-        )
+        with asked.later():
+            recorder = Recorder.for_run(
+                run.home, run.name, run.card, SCORE, "max", run.folder, resume=run.resume
+            )
         objective = Objective(metric=SCORE, mode="max")
         logbook = Logbook(
             NobodyJudges(), recorder, [objective], run.folder / "checkpoints", on_event

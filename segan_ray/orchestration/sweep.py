@@ -83,7 +83,8 @@ def run_sweep(sweep: Sweep, on_event: OnEvent, say: Any = print) -> SweepStatus:
         concurrent = room_for(sweep.space)
         study = _study(sweep, say)
         _say_estimate(sweep, study, concurrent, say)
-        recorder = _recorder(sweep)
+        with asked.later():
+            recorder = _recorder(sweep)
         logbook = Logbook(
             study, recorder, sweep.space.objectives, sweep.folder / "checkpoints", on_event
         )
@@ -110,6 +111,7 @@ def parked_if_cut_off(name: str, command: str, logbook: Logbook, asked: Asked) -
         Interrupted: for a signal, saying how to go on.
     """
     try:
+        asked.now()
         yield
     except KeyboardInterrupt:
         logbook.park()
