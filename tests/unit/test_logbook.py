@@ -55,13 +55,19 @@ class Records:
 class Run:
     """One process of a sweep; ``again`` is the next one."""
 
-    def __init__(self, folder: Path, searched: SearchSpace, study: SweepStudy | None = None) -> None:
+    def __init__(
+        self, folder: Path, searched: SearchSpace, study: SweepStudy | None = None
+    ) -> None:
         self.folder, self.space = folder, searched
         self.study = study or SweepStudy.create("sweep", searched, open_storage(Home(folder)))
         self.records = Records()
         self.events: list[TrialEvent] = []
         self.book = Logbook(
-            self.study, self.records, searched.objectives, folder / "checkpoints", self.events.append
+            self.study,
+            self.records,
+            searched.objectives,
+            folder / "checkpoints",
+            self.events.append,
         )
 
     def again(self) -> Run:

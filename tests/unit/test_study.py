@@ -190,8 +190,12 @@ def test_known_points_come_first_and_once(tmp_path: Path) -> None:
 
 
 def test_a_sweep_goes_on_only_with_what_it_began_with(sweep: Sweep) -> None:
-    wider = space(parameters={"segmentor.lr": LR, "critic.depth": {"type": "int", "low": 1, "high": 4}})
-    with pytest.raises(SweepError, match=r"searched something else: critic\.depth: high was 3 and is 4"):
+    wider = space(
+        parameters={"segmentor.lr": LR, "critic.depth": {"type": "int", "low": 1, "high": 4}}
+    )
+    with pytest.raises(
+        SweepError, match=r"searched something else: critic\.depth: high was 3 and is 4"
+    ):
         SweepStudy.open("sweep", wider, sweep.storage, store="f")
     with pytest.raises(SweepError, match="store with fingerprint f, this one has g"):
         SweepStudy.open("sweep", sweep.space, sweep.storage, store="g")

@@ -50,7 +50,9 @@ def best_of(scores: list[float], mode: str) -> BestEpoch:
     return best
 
 
-def train(folder: TrialFolder, state: TrainingState, scores: list[float], mode: str = "max") -> None:
+def train(
+    folder: TrialFolder, state: TrainingState, scores: list[float], mode: str = "max"
+) -> None:
     for epoch in range(1, len(scores) + 1):
         save(folder, state, epoch, scores[:epoch], mode)
 
@@ -217,7 +219,8 @@ def test_taking_copies_where_links_cannot_be_made(tmp_path, state, monkeypatch) 
     monkeypatch.setattr(os, "link", refuse)
     taken = trial.take(donor, 1)
     assert taken is not None
-    assert sorted(os.listdir(taken)) == sorted(os.listdir(donor.of_epoch(1)))
+    wanted = {path.name for path in donor.of_epoch(1).iterdir()}
+    assert {path.name for path in taken.iterdir()} == wanted
 
 
 def test_a_donor_without_checkpoints_of_a_trial_without_a_folder(tmp_path: Path, state) -> None:

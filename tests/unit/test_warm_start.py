@@ -23,7 +23,9 @@ def storage(tmp_path: Path) -> BaseStorage:
     return open_storage(Home(tmp_path))
 
 
-def run(storage: BaseStorage, name: str = "earlier", trials: int = 6, **changes: object) -> SweepStudy:
+def run(
+    storage: BaseStorage, name: str = "earlier", trials: int = 6, **changes: object
+) -> SweepStudy:
     study = SweepStudy.create(name, space(**changes), storage, store="f")
     for number in range(trials):
         point = study.ask()
@@ -74,7 +76,10 @@ def test_what_lies_outside_the_new_space_is_left(storage: BaseStorage) -> None:
 
 
 def test_lists_are_points_too(storage: BaseStorage) -> None:
-    parameters = {"critic.depth": {"type": "int", "low": 1, "high": 3}, "loss.scale_weights": WEIGHTS}
+    parameters = {
+        "critic.depth": {"type": "int", "low": 1, "high": 3},
+        "loss.scale_weights": WEIGHTS,
+    }
     run(storage, parameters=parameters)
     new = space(warm_start="earlier", parameters=parameters)
     assert len(earlier_trials(new, storage, "f").trials) == 4
