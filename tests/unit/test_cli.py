@@ -15,9 +15,12 @@ import pytest
 import yaml
 from PIL import Image
 
+from segan_ray.home import Home
+from tests.unit.test_ending import killed
+
 COMMANDS = (
-    "phantom", "inspect", "prepare", "train", "tune", "sweeps", "trials", "promote", "evaluate",
-    "report", "ui",
+    "phantom", "inspect", "prepare", "train", "tune", "sweeps", "trials", "stop", "delete",
+    "promote", "evaluate", "report", "ui",
 )  # fmt: skip
 SPACE = {
     "name": "test",
@@ -175,6 +178,46 @@ def test_tune_refuses_before_ray_starts(tmp_path: Path, change: dict, words: str
 
 def test_a_space_file_that_is_not_there(tmp_path: Path) -> None:
     refused(segan("tune", "store", "--space", "none.yaml", cwd=tmp_path), "no such file")
+
+
+def test_a_shipped_space_by_its_name(store: Path, tmp_path: Path) -> None:
+    # The space is found: what is refused is the store.
+    refused(
+        segan("tune", "none", "--space", "critic", cwd=tmp_path), "The store none does not exist"
+    )
+    refused(segan("tune", store, "--space", "critik", cwd=tmp_path), "Did you mean 'critic'?")
+
+
+@pytest.mark.parametrize("command", [["train"], ["tune", "--space", "critic"]])
+def test_what_to_resume_has_a_name(store: Path, tmp_path: Path, command: list[str]) -> None:
+    first, *rest = command
+    result = segan(first, store, *rest, "--resume", cwd=tmp_path)
+    refused(result, "--resume needs the --name of what to go on with")
+
+
+@pytest.mark.parametrize("command", [["stop"], ["delete", "--yes"]])
+def test_an_unknown_sweep_is_not_ended(tmp_path: Path, command: list[str]) -> None:
+    result = segan(*command, "swept", cwd=tmp_path, home=tmp_path / "home")
+    refused(result, "No sweep or run is called 'swept'. There is none yet: segan-ray tune.")
+
+
+def test_a_killed_sweep_is_stopped_and_deleted(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    home = tmp_path / "home"
+    killed(Home(home))
+    stopped = segan("stop", "sweep", "--json", cwd=tmp_path, home=home)
+    assert json.loads(stopped.stdout) == {"sweep": "sweep", "status": "stopped"}
+    again = segan("stop", "sweep", cwd=tmp_path, home=home)
+    assert (again.returncode, again.stdout) == (0, "'sweep' had ended before: stopped.\n")
+    # Nobody is there to be asked.
+    asked = segan("delete", "sweep", cwd=tmp_path, home=home)
+    refused(asked, "Nobody is there to ask whether to: say --yes.")
+    assert "'sweep' has 3 trials and" in asked.stderr
+    deleted = segan("delete", "sweep", "--yes", "--json", cwd=tmp_path, home=home)
+    document = json.loads(deleted.stdout)
+    assert (document["sweep"], document["kept"]) == ("sweep", [])
+    assert document["deleted"]["runs"] == 4
+    assert (document["deleted"]["folder"], document["deleted"]["study"]) == (True, True)
 
 
 @pytest.mark.parametrize("name", ["../escape", "a b", ""])

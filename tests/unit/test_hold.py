@@ -69,11 +69,17 @@ def test_a_sweep_is_let_go_when_it_fails(tmp_path: Path) -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_the_first_signal_is_raised_and_a_second_one_ends_at_once(number: signal.Signals) -> None:
     before = {each: signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)}
-    with pytest.raises(Signalled) as caught, interruptible():
+    after = []
+
+    def signalled() -> None:
         try:
             signal.raise_signal(number)
         finally:
-            assert all(signal.getsignal(each) == signal.SIG_DFL for each in before)
+            after.extend(signal.getsignal(each) for each in before)
+
+    with pytest.raises(Signalled) as caught, interruptible():
+        signalled()
+    assert after == [signal.SIG_DFL, signal.SIG_DFL]
     assert caught.value.number == number
     assert {each: signal.getsignal(each) for each in before} == before
 

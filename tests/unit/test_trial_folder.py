@@ -219,7 +219,8 @@ def test_taking_copies_where_links_cannot_be_made(tmp_path, state, monkeypatch) 
     monkeypatch.setattr(os, "link", refuse)
     taken = trial.take(donor, 1)
     assert taken is not None
-    assert sorted(os.listdir(taken)) == sorted(os.listdir(donor.of_epoch(1)))
+    wanted = {path.name for path in donor.of_epoch(1).iterdir()}
+    assert {path.name for path in taken.iterdir()} == wanted
 
 
 def test_a_donor_without_checkpoints_of_a_trial_without_a_folder(tmp_path: Path, state) -> None:
