@@ -19,6 +19,7 @@ import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from statistics import median, quantiles
 from typing import Any
@@ -42,7 +43,6 @@ from segan_ray.tracking.card import StoreCard
 CORES = len(os.sched_getaffinity(0))
 TRIALS = 8
 TARGET = 1.0
-STAMPS = "SEGAN_RAY_BENCHMARK_STAMPS"
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class Side:
     def apart_s(self) -> list[float]:
         """How long each trial's first step came after the one before it."""
         ordered = sorted(self.stepped)
-        return [later - sooner for sooner, later in zip(ordered, ordered[1:], strict=False)]
+        return [later - sooner for sooner, later in pairwise(ordered)]
 
 
 def stamped(folder: Path, count: int) -> list[float]:
@@ -72,7 +72,7 @@ def stamped(folder: Path, count: int) -> list[float]:
 
 def torchrun(store: Path, folder: Path, count: int, at_once: int) -> Side:
     """Start the script ``count`` times, ``at_once`` of them side by side."""
-    stamps, port = folder / "stamps", iter(range(count))
+    stamps = folder / "stamps"
     stamps.mkdir(parents=True)
     script = Path(empty.__file__)
 
@@ -89,7 +89,7 @@ def torchrun(store: Path, folder: Path, count: int, at_once: int) -> Side:
 
     began = time.time()
     with ThreadPoolExecutor(at_once) as pool:
-        decided = list(pool.map(start, port))
+        decided = list(pool.map(start, range(count)))
     return Side(decided, stamped(stamps, count), time.time() - began)
 
 
@@ -99,8 +99,7 @@ class StampedLane(lane.Lane):
     def setup(self, config: dict[str, Any]) -> None:
         from segan_ray.orchestration import crew
 
-        if crew.train_worker is not stamped_worker:
-            crew.train_worker = stamped_worker
+        crew.train_worker = stamped_worker
         super().setup(config)
 
 
@@ -153,7 +152,7 @@ def our_sweep(store: Path, folder: Path, at_once: int) -> Side:
     SweepStudy.ask, tuning.Lane = stamped_ask, StampedLane  # type: ignore[method-assign,misc]
     began = time.time()
     try:
-        sweep.run_sweep(asked, lambda event: None, lambda text: None)
+        sweep.run_sweep(asked, lambda _: None, lambda _: None)
     finally:
         SweepStudy.ask, tuning.Lane = ask, lane.Lane  # type: ignore[method-assign,misc]
     wall_s = time.time() - began
@@ -179,7 +178,6 @@ def naive(store: Path, folder: Path, count: int) -> Side:
         from ray.train import RunConfig, ScalingConfig
         from ray.train.torch import TorchTrainer
 
-        (stamps / f"{config['trial']}.decided").touch()
         TorchTrainer(
             train,
             train_loop_config=config,
@@ -190,7 +188,7 @@ def naive(store: Path, folder: Path, count: int) -> Side:
     decided: list[float] = []
 
     class Draws(tune.search.Searcher):
-        def suggest(self, trial_id: str) -> dict[str, str]:
+        def suggest(self, _: str) -> dict[str, str]:
             decided.append(time.time())
             return {"trial": f"{len(decided) - 1:03d}"}
 
