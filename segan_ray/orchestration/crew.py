@@ -17,10 +17,10 @@ from segan_ray.orchestration import session  # noqa: F401
 
 from ray.exceptions import OutOfMemoryError, RayActorError, RayTaskError  # isort: skip
 from ray.train import FailureConfig, RunConfig, ScalingConfig, WorkerGroupError  # isort: skip
-from ray.train.torch import TorchTrainer  # isort: skip
+from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer  # isort: skip
 
 from segan_ray.errors import TrialError
-from segan_ray.orchestration.worker import train_worker
+from segan_ray.orchestration.backend import ProcessGroupConfig
 
 
 @dataclass(frozen=True)
@@ -46,8 +46,9 @@ class Crew:
         self.lane = uuid.uuid4().hex[:12]
         self._failure: BaseException | None = None
         gpus = {"GPU": shape.gpus_per_worker} if shape.gpus_per_worker else {}
-        self._trainer = TorchTrainer(
+        self._trainer = DataParallelTrainer(
             train_worker,
+            backend_config=ProcessGroupConfig(),
             train_loop_config={"mailbox": mailbox, "lane": self.lane},
             scaling_config=ScalingConfig(
                 num_workers=shape.workers,
@@ -88,6 +89,13 @@ class Crew:
             self._trainer.fit()
         except BaseException as error:
             self._failure = error
+
+
+def train_worker(config: dict[str, str]) -> None:
+    """Train a lane's tasks in a worker; only there is PyTorch imported."""
+    from segan_ray.orchestration import worker
+
+    worker.train_worker(config)
 
 
 def cause(error: BaseException | None) -> str:
