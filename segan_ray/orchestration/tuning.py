@@ -18,13 +18,13 @@ from segan_ray.orchestration.session import ray_session  # noqa: F401
 
 import ray  # isort: skip
 from ray import tune  # isort: skip
-from ray.tune import Callback, Stopper  # isort: skip
+from ray.tune import Callback, Stopper, TuneError  # isort: skip
 from ray.tune.experiment import Trial  # isort: skip
 from ray.tune.schedulers import FIFOScheduler  # isort: skip
 from ray.tune.search import Searcher  # isort: skip
 
 from segan_ray.config import build
-from segan_ray.errors import SweepError
+from segan_ray.errors import SeganRayError, SweepError
 from segan_ray.orchestration.hold import stop_requested
 from segan_ray.orchestration.lane import Lane
 from segan_ray.orchestration.logbook import Logbook
@@ -58,7 +58,7 @@ def run_tasks(folder: Path, tasks: Tasks, logbook: Logbook) -> None:
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     name = f"mailbox-{uuid.uuid4().hex}"
     mailbox = open_mailbox(name)
-    tune.Tuner(
+    tuner = tune.Tuner(
         # A lane only waits for its crew, whose workers are what takes cores; but Tune wants
         # every trial to ask for something.
         tune.with_resources(Lane, {"memory": DRIVER_BYTES}),
@@ -80,8 +80,28 @@ def run_tasks(folder: Path, tasks: Tasks, logbook: Logbook) -> None:
             callbacks=[_Notes(logbook)],
             verbose=0,
         ),
-    ).fit()
-    ray.kill(mailbox)
+    )
+    try:
+        tuner.fit()
+    except TuneError as error:
+        raise _ours(error) from error
+    finally:
+        ray.kill(mailbox)
+
+
+def _ours(error: BaseException) -> BaseException:
+    """Return what was raised while a trial was noted, which Tune wraps in an error of its own.
+
+    A full disk would fail every trial, and none of its own settings: it ends the sweep.
+    """
+    chain = [error]
+    while chain[-1].__context__ is not None:
+        chain.append(chain[-1].__context__)
+    told = next((each for each in chain if isinstance(each, SeganRayError)), chain[-1])
+    full = next((each for each in chain if any(words in str(each) for words in DISK_FULL)), None)
+    if full is not None and not isinstance(told, SeganRayError):
+        return SweepError(f"{str(chain[-1]).splitlines()[0]}. Free some space.")
+    return told
 
 
 class _Draws(Searcher):
