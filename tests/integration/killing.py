@@ -83,13 +83,19 @@ class Killable:
         ]  # fmt: skip
         log = (self.folder / f"{self.name}.log").open("a")
         cache = {"SEGAN_RAY_CACHE": str(self.folder / "cache")}
-        return subprocess.Popen(
-            command,
-            stdout=log,
-            stderr=log,
-            text=True,
-            env={**os.environ, **cache, **self.environment},
-        )
+        environment = {**os.environ, **cache, **self.environment}
+        process = subprocess.Popen(command, stdout=log, stderr=log, text=True, env=environment)
+        self.started.append(process)
+        return process
+
+    def end_all(self) -> None:
+        """End what is still running, and what it started."""
+        for process in self.started:
+            if process.poll() is None:
+                below = family(psutil.Process(process.pid))
+                process.kill()
+                process.wait()
+                psutil.wait_procs(below, 60)
 
     @property
     def log(self) -> str:
