@@ -118,7 +118,10 @@ def test_two_sweeps_share_a_fresh_home_and_one_name_is_run_once(
 
 def test_a_node_of_two_may_be_lost(sweep: Killable, monkeypatch: pytest.MonkeyPatch) -> None:
     sweep.space = space_of(trials=4, concurrent=2)
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
     monkeypatch.setenv("RAY_AUTH_TOKEN", "of-this-test-alone")
+    # Ray takes loopback addresses as they are, for every process of the test.
+    monkeypatch.setenv("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
     with two_nodes(sweep.folder) as (address, second):
         sweep.environment = {"RAY_ADDRESS": address}
         process = sweep.start()

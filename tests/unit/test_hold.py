@@ -12,7 +12,6 @@ import pytest
 
 from segan_ray.errors import SweepError
 from segan_ray.orchestration.hold import (
-    Signalled,
     held,
     interruptible,
     is_held,
@@ -77,21 +76,31 @@ def test_the_first_signal_is_raised_and_a_second_one_ends_at_once(number: signal
         finally:
             after.extend(signal.getsignal(each) for each in before)
 
-    with pytest.raises(Signalled) as caught, interruptible():
+    with pytest.raises(KeyboardInterrupt), interruptible() as asked:
         signalled()
     assert after == [signal.SIG_DFL, signal.SIG_DFL]
-    assert caught.value.number == number
+    assert asked.signal == number
     assert {each: signal.getsignal(each) for each in before} == before
+
+
+def test_what_must_come_to_its_end_does_before_a_signal_is_answered() -> None:
+    done = []
+    with pytest.raises(KeyboardInterrupt), interruptible() as asked:
+        with asked.later():
+            signal.raise_signal(signal.SIGTERM)
+            done.append("all of it")
+        asked.now()
+    assert done == ["all of it"]
 
 
 def test_a_process_dies_of_the_second_signal() -> None:
     code = (
         "import signal\n"
-        "from segan_ray.orchestration.hold import Signalled, interruptible\n"
+        "from segan_ray.orchestration.hold import interruptible\n"
         "with interruptible():\n"
         "    try:\n"
         "        signal.raise_signal(signal.SIGTERM)\n"
-        "    except Signalled:\n"
+        "    except KeyboardInterrupt:\n"
         "        signal.raise_signal(signal.SIGINT)\n"
     )
     ended = subprocess.run([sys.executable, "-c", code], check=False, env=dict(os.environ))
