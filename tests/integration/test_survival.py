@@ -14,7 +14,7 @@ import socket
 import subprocess
 import sys
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -122,12 +122,11 @@ def test_a_node_of_two_may_be_lost(sweep: Killable, monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("RAY_AUTH_TOKEN", "of-this-test-alone")
     # Ray takes loopback addresses as they are, for every process of the test.
     monkeypatch.setenv("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
-    with two_nodes(sweep.folder) as (address, second):
+    with two_nodes(sweep.folder) as (address, kill_second_node):
         sweep.environment = {"RAY_ADDRESS": address}
         process = sweep.start()
         sweep.wait_for_epochs(3, process)
-        for each in [*family(second), second]:
-            each.kill()
+        kill_second_node()
         assert process.wait(600) == 0, sweep.log
         assert_whole(sweep.home, sweep.name, 4)
         assert placement_groups(address) == 0
@@ -213,42 +212,37 @@ def free_port() -> int:
 
 
 @contextmanager
-def two_nodes(folder: Path) -> Iterator[tuple[str, psutil.Process]]:
-    """A Ray cluster of two nodes with a core each; yields its address and the second node."""
+def two_nodes(folder: Path) -> Iterator[tuple[str, Callable[[], None]]]:
+    """A Ray cluster of two nodes with a core each; yields its address and what kills one."""
     port = free_port()
-    address = f"127.0.0.1:{port}"
-    ray = Path(sys.executable).with_name("ray")
-    common = ["--block", "--num-cpus=1", "--node-ip-address=127.0.0.1", "--disable-usage-stats"]
-    # As on machines of their own, every process knows which cluster is meant.
-    environment = {
-        **os.environ,
-        "RAY_ADDRESS": address,
-        "SEGAN_RAY_CACHE": str(folder / "cache"),
-        "RAY_health_check_period_ms": "1000",
-        "RAY_health_check_failure_threshold": "3",
-    }
-    log = (folder / "nodes.log").open("a")
-    started = []
+    program = Path(__file__).with_name("two_nodes.py")
+    quick = {"RAY_health_check_period_ms": "1000", "RAY_health_check_failure_threshold": "3"}
+    cache = {"SEGAN_RAY_CACHE": str(folder / "cache")}
+    nodes = subprocess.Popen(
+        [sys.executable, str(program), str(port)],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        env={**os.environ, **quick, **cache},
+    )  # fmt: skip
+    assert nodes.stdin is not None
+    assert nodes.stdout is not None
+    said, told = nodes.stdout, nodes.stdin
 
-    def node(*arguments: str) -> psutil.Process:
-        process = subprocess.Popen(
-            [ray, "start", *arguments, *common], env=environment, stdout=log, stderr=log
-        )
-        started.append(process)
-        return psutil.Process(process.pid)
+    def wait_for(word: str) -> None:
+        assert word in iter(lambda: said.readline().strip() or None, None), word
+
+    def kill() -> None:
+        told.write("kill it\n")
+        told.flush()
+        wait_for("killed")
 
     try:
-        node("--head", f"--port={port}", "--include-dashboard=true", "--dashboard-port=0")
-        assert eventually(lambda: nodes_alive(address) == 1, 90), "no head"
-        second = node(f"--address={address}")
-        assert eventually(lambda: nodes_alive(address) == 2, 90), "no second node"
-        yield address, second
+        wait_for("ready")
+        yield f"127.0.0.1:{port}", kill
     finally:
-        for process in started:
-            if process.poll() is None:
-                for each in [*family(psutil.Process(process.pid)), psutil.Process(process.pid)]:
-                    with_no_process(each)
-        log.close()
+        below = family(psutil.Process(nodes.pid))
+        nodes.communicate("end\n", timeout=60)
+        for each in below:
+            with_no_process(each)
 
 
 def with_no_process(process: psutil.Process) -> None:
@@ -264,10 +258,6 @@ def ask_ray(address: str, question: str) -> int:
     command = [sys.executable, "-c", program]
     asked = subprocess.run(command, check=False, capture_output=True, text=True, timeout=90)
     return int(asked.stdout.split()[-1]) if asked.returncode == 0 else -1
-
-
-def nodes_alive(address: str) -> int:
-    return ask_ray(address, "print(sum(node['Alive'] for node in ray.nodes()))")
 
 
 def placement_groups(address: str) -> int:

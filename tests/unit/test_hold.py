@@ -12,6 +12,7 @@ import pytest
 
 from segan_ray.errors import SweepError
 from segan_ray.orchestration.hold import (
+    Asked,
     held,
     interruptible,
     is_held,
@@ -85,11 +86,15 @@ def test_the_first_signal_is_raised_and_a_second_one_ends_at_once(number: signal
 
 def test_what_must_come_to_its_end_does_before_a_signal_is_answered() -> None:
     done = []
-    with pytest.raises(KeyboardInterrupt), interruptible() as asked:
+
+    def signalled(asked: Asked) -> None:
         with asked.later():
             signal.raise_signal(signal.SIGTERM)
             done.append("all of it")
         asked.now()
+
+    with pytest.raises(KeyboardInterrupt), interruptible() as asked:
+        signalled(asked)
     assert done == ["all of it"]
 
 
