@@ -16,6 +16,7 @@ from segan_ray.orchestration import session  # noqa: F401
 
 import ray  # isort: skip
 
+from segan_ray.errors import TrialError
 from segan_ray.orchestration.progress import EpochResult
 
 NAMESPACE: Final = "segan-ray"
@@ -79,7 +80,7 @@ class Mailbox:
     async def result(self, lane: str, judged: int, timeout_s: float) -> EpochResult | None:
         """Say that the epochs up to ``judged`` may be left behind; return the next, or None yet."""
         async with self._news:
-            slot = self._lanes[lane]
+            slot = self._slot(lane)
             if judged > slot.judged:
                 slot.judged = judged
                 self._news.notify_all()
@@ -92,7 +93,7 @@ class Mailbox:
     async def order(self, lane: str, epoch: int, take_over: dict[str, Any]) -> None:
         """Have the lane's trial go on from another's weights after ``epoch``."""
         async with self._news:
-            self._lanes[lane].orders[epoch] = take_over
+            self._slot(lane).orders[epoch] = take_over
 
     async def task(self, lane: str, after: int) -> Task | None:
         """Wait for a task later than the ``after``-th; None when there will be none."""
@@ -106,7 +107,7 @@ class Mailbox:
     async def report(self, lane: str, task: int, result: EpochResult) -> None:
         """Take an epoch's result of a task, unless that is over."""
         async with self._news:
-            slot = self._lanes[lane]
+            slot = self._slot(lane)
             if slot.task is not None and slot.task.number == task:
                 slot.results.append(result)
                 self._news.notify_all()
@@ -114,13 +115,18 @@ class Mailbox:
     async def verdict(self, lane: str, task: int, epoch: int) -> Verdict:
         """Wait until ``epoch`` of a task has been judged."""
         async with self._news:
-            slot = self._lanes[lane]
+            slot = self._slot(lane)
 
             def over() -> bool:
                 return slot.closed or slot.task is None or slot.task.number != task
 
             await self._news.wait_for(lambda: over() or slot.judged >= epoch)
             return STOP if over() else Verdict(True, slot.orders.get(epoch))
+
+    def _slot(self, lane: str) -> _Lane:
+        if lane not in self._lanes:
+            raise TrialError("the sweep's mailbox was lost and came back empty.")
+        return self._lanes[lane]
 
 
 class MailboxHandle:

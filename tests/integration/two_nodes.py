@@ -11,7 +11,12 @@ from ray.cluster_utils import Cluster
 def main() -> None:
     """Take the port of the cluster; say ``ready``, and ``killed`` after the first line."""
     node = {"num_cpus": 1, "node_ip_address": "127.0.0.1"}
-    head = {**node, "port": int(sys.argv[1]), "include_dashboard": True, "dashboard_port": 0}
+    head = {
+        **node,
+        "gcs_server_port": int(sys.argv[1]),
+        "include_dashboard": True,
+        "dashboard_port": 0,
+    }
     cluster = Cluster(initialize_head=True, head_node_args=head)
     second = cluster.add_node(**node)
     print("ready", flush=True)
