@@ -18,6 +18,7 @@ import sys
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -52,6 +53,7 @@ class Side:
     decided: list[float]
     stepped: list[float]
     wall_s: float
+    apart_s: list[float]
     session_s: float = 0.0
 
     @property
@@ -59,11 +61,10 @@ class Side:
         """How long each trial took from the decision to its first step."""
         return [step - decided for decided, step in zip(self.decided, self.stepped, strict=True)]
 
-    @property
-    def apart_s(self) -> list[float]:
-        """How long each trial's first step came after the one before it."""
-        ordered = sorted(self.stepped)
-        return [later - sooner for sooner, later in pairwise(ordered)]
+
+def apart(stepped: list[float]) -> list[float]:
+    """Return how long each first step came after the one before it."""
+    return [later - sooner for sooner, later in pairwise(sorted(stepped))]
 
 
 def stamped(folder: Path, count: int) -> list[float]:
@@ -90,7 +91,8 @@ def torchrun(store: Path, folder: Path, count: int, at_once: int) -> Side:
     began = time.time()
     with ThreadPoolExecutor(at_once) as pool:
         decided = list(pool.map(start, range(count)))
-    return Side(decided, stamped(stamps, count), time.time() - began)
+    wall_s, stepped = time.time() - began, stamped(stamps, count)
+    return Side(decided, stepped, wall_s, apart(stepped))
 
 
 class StampedLane(lane.Lane):
@@ -155,11 +157,12 @@ def our_sweep(store: Path, folder: Path, at_once: int) -> Side:
         sweep.run_sweep(asked, lambda _: None, lambda _: None)
     finally:
         SweepStudy.ask, tuning.Lane = ask, lane.Lane  # type: ignore[method-assign,misc]
-    wall_s = time.time() - began
+    wall_s, stepped = time.time() - began, stamped(stamps, TRIALS)
     return Side(
         [decided[number] for number in range(TRIALS)],
-        stamped(stamps, TRIALS),
+        stepped,
         wall_s,
+        apart(stepped),
         min(decided.values()) - began,
     )
 
@@ -205,7 +208,8 @@ def naive(store: Path, folder: Path, count: int) -> Side:
             ),
             run_config=tune.RunConfig(name="tune", storage_path=str(folder), verbose=0),
         ).fit()
-    return Side(decided, stamped(stamps, count), time.time() - began, decided[0] - began)
+    wall_s, stepped = time.time() - began, stamped(stamps, count)
+    return Side(decided, stepped, wall_s, apart(stepped), decided[0] - began)
 
 
 def make_store(folder: Path) -> Path:
@@ -225,6 +229,8 @@ def compare(store: Path, folder: Path, at_once: int) -> dict[str, Side]:
         [each for half in halves for each in half.decided],
         [each for half in halves for each in half.stepped],
         sum(half.wall_s for half in halves),
+        # Not from the last before our sweep to the first after it.
+        [each for half in halves for each in half.apart_s],
     )
     return {"ours": ours, "torchrun": theirs}
 
@@ -249,7 +255,9 @@ def main() -> None:
             rows |= {name + beside: each for name, each in row.items()}
             ratios |= against_torchrun(row, beside)
         if options.naive:
-            rows["naive"] = describe(naive(store, folder / "naive", options.naive))
+            # Tune prints a line a trial even when told to be quiet.
+            with redirect_stdout(sys.stderr):
+                rows["naive"] = describe(naive(store, folder / "naive", options.naive))
     device = f"CPU {platform.machine()}, {CORES} cores"
     detail = {"load": os.getloadavg(), "rows": rows}
     if options.json:
