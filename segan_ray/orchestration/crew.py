@@ -17,10 +17,9 @@ from segan_ray.orchestration import session  # noqa: F401
 
 from ray.exceptions import OutOfMemoryError, RayActorError, RayTaskError  # isort: skip
 from ray.train import FailureConfig, RunConfig, ScalingConfig, WorkerGroupError  # isort: skip
-from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer  # isort: skip
+from ray.train.torch import TorchTrainer  # isort: skip
 
 from segan_ray.errors import TrialError
-from segan_ray.orchestration.backend import ProcessGroupConfig
 
 
 @dataclass(frozen=True)
@@ -46,9 +45,8 @@ class Crew:
         self.lane = uuid.uuid4().hex[:12]
         self._failure: BaseException | None = None
         gpus = {"GPU": shape.gpus_per_worker} if shape.gpus_per_worker else {}
-        self._trainer = DataParallelTrainer(
+        self._trainer = TorchTrainer(
             train_worker,
-            backend_config=ProcessGroupConfig(),
             train_loop_config={"mailbox": mailbox, "lane": self.lane},
             scaling_config=ScalingConfig(
                 num_workers=shape.workers,
@@ -92,7 +90,7 @@ class Crew:
 
 
 def train_worker(config: dict[str, str]) -> None:
-    """Train a lane's tasks in a worker; only there is PyTorch imported."""
+    """Train a lane's tasks in a worker; a lane needs nothing of what that imports."""
     from segan_ray.orchestration import worker
 
     worker.train_worker(config)

@@ -15,6 +15,7 @@ from typing import Final
 from segan_ray.errors import SweepError, nearest
 from segan_ray.home import Home, check_name
 from segan_ray.orchestration.hold import held, is_held, request_stop
+from segan_ray.orchestration.logbook import STOPPED
 from segan_ray.search.estimate import said_size
 from segan_ray.search.opening import delete_study, is_ours, study_exists
 from segan_ray.search.ranking import SweepStatus
@@ -27,7 +28,6 @@ WAIT_S: Final = 120.0
 """How long to wait for the process that was asked to end a sweep."""
 POLL_S: Final = 0.5
 NOTE_S: Final = 15.0
-STOPPED: Final = "Stopped by segan-ray stop."
 Say = Callable[[str], None]
 
 

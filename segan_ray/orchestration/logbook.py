@@ -22,6 +22,7 @@ from segan_ray.training.trial_folder import TrialFolder, read_report
 
 PARK_S: Final = 5.0
 """For how long an interrupted sweep waits for MLflow; what it does not take waits on disk."""
+STOPPED: Final = "Stopped by segan-ray stop."
 NO_EPOCH: Final = "It ended without a single epoch."
 
 
@@ -124,6 +125,10 @@ class Logbook:
         self._recorder.start_trial(trial, experiment, params, repeat_of)
         self._tell(self._open[trial])
 
+    def knows(self, trial: str) -> bool:
+        """Tell whether a trial has begun, or ended, in this process."""
+        return trial in self._open or trial in self.ended
+
     def epoch(self, trial: str, result: EpochResult) -> Judgement:
         """Note a finished epoch, once, and return what becomes of the trial."""
         followed = self._open.get(trial)
@@ -170,10 +175,14 @@ class Logbook:
         reason = crash or followed.failure or (None if followed.epoch else NO_EPOCH)
         self._close(followed, outcome, reason)
 
-    def stop_open(self, reason: str) -> None:
-        """End whatever is open: the sweep was asked to stop."""
+    def stop_open(self) -> None:
+        """End whatever is open: the sweep was asked to stop.
+
+        What was drawn and never began waits, in case the sweep is resumed.
+        """
         for trial in sorted(self._open):
-            self._close(self._open.pop(trial), "stopped", reason)
+            self._close(self._open.pop(trial), "stopped", STOPPED)
+        self._judge.park()
 
     def park(self) -> None:
         """Leave nothing running: the sweep's process goes, its open trials wait for another."""

@@ -80,7 +80,7 @@ def run_single(run: Run, on_event: OnEvent) -> RunResult:
         )
         with parked_if_cut_off(run.name, command, logbook, asked):
             run_tasks(run.folder, _tasks(run), logbook)
-            logbook.stop_open("Stopped by segan-ray stop.")
+            logbook.stop_open()
             ended = logbook.ended[SINGLE]
             recorder.close("failed" if ended.status == "failed" else "finished")
             mlflow_run = recorder.run_id(SINGLE)

@@ -34,8 +34,6 @@ from segan_ray.tracking.card import StoreCard
 from segan_ray.tracking.recorder import Recorder
 from segan_ray.tracking.sweeps import name_is_taken
 
-STOPPED = "Stopped by segan-ray stop."
-
 
 @dataclass(frozen=True)
 class Sweep:
@@ -92,7 +90,7 @@ def run_sweep(sweep: Sweep, on_event: OnEvent, say: Any = print) -> SweepStatus:
             logbook.reconcile()
             _search(sweep, study, logbook, concurrent)
             _repeat(sweep, study, logbook, concurrent)
-            logbook.stop_open(STOPPED)
+            logbook.stop_open()
             status = _status(sweep, study)
             recorder.close(status)
     shutil.rmtree(sweep.folder / ENGINE, ignore_errors=True)

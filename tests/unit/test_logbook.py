@@ -189,9 +189,9 @@ def test_a_sweep_that_is_stopped_ends_what_is_open(run: Run) -> None:
     for _ in range(2):
         run.begin()
     run.book.epoch("001", result(1))
-    run.book.stop_open("Stopped by hand.")
+    run.book.stop_open()
     assert [call[:3] for call in run.records.of("end")] == [
-        ("000", "stopped", "Stopped by hand."), ("001", "stopped", "Stopped by hand."),
+        ("000", "stopped", "Stopped by segan-ray stop."), ("001", "stopped", "Stopped by segan-ray stop."),
     ]  # fmt: skip
     assert [event.status for event in run.events[-2:]] == ["stopped", "stopped"]
     assert [trial.state.name for trial in run.study.study.trials] == ["FAIL", "PRUNED"]
