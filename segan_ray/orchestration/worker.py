@@ -133,8 +133,6 @@ class Trial:
     def _report(self, epoch: EpochReport) -> bool:
         """Save and hand on an epoch; return whether training stops there."""
         metrics = {**epoch.metrics, **self.usage.of_epoch()}
-        parameters = sum(weights.numel() for weights in self.state.segmentor.parameters())
-        metrics["model/parameters"] = float(parameters)
         objective, mode = self.task.config["metric"], self.task.config["mode"]
         if epoch.failure is not None:
             # A scheduler must find its objective, as a number: the worst there is.

@@ -83,6 +83,7 @@ def fit(
     training = experiment.training
     _require_values_to_normalise(experiment, crop, place.workers)
     step = make_step(experiment)
+    parameters = float(sum(weights.numel() for weights in state.segmentor.parameters()))
     for epoch in range(state.epoch + 1, training.epochs + 1):
         started = perf_counter()
         state.set_learning_rates(experiment, epoch)
@@ -107,6 +108,7 @@ def fit(
             **scores,
             "time/epoch_s": perf_counter() - started,
             "time/slices_per_s": slices / trained_s,
+            "model/parameters": parameters,
         }
         improved = state.remember(epoch, scores)
         if report(EpochReport(epoch, metrics, improved, failure)) or failure is not None:

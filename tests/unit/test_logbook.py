@@ -191,8 +191,8 @@ def test_a_sweep_that_is_stopped_ends_what_is_open(run: Run) -> None:
     run.book.epoch("001", result(1))
     run.book.stop_open()
     assert [call[:3] for call in run.records.of("end")] == [
-        ("000", "stopped", "Stopped by segan-ray stop."), ("001", "stopped", "Stopped by segan-ray stop."),
-    ]  # fmt: skip
+        (trial, "stopped", "Stopped by segan-ray stop.") for trial in ("000", "001")
+    ]
     assert [event.status for event in run.events[-2:]] == ["stopped", "stopped"]
     assert [trial.state.name for trial in run.study.study.trials] == ["FAIL", "PRUNED"]
 
