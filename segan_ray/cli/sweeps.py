@@ -69,22 +69,31 @@ def trials(sweep: SweepName, home: HomeFolder = None, as_json: Json = False) -> 
         show.document(record.document())
         return
     paths = list(dict.fromkeys(path for trial in record.trials for path in trial.params))
+    others = [metric for metric, _ in record.objectives if metric != record.metric]
     left_out = show.table(
         f"{record.sweep} ({record.status}): {record.metric}, {record.mode}",
-        ("trial", "status", "epochs", "score", *show.short_names(paths)),
+        ("trial", "status", "epochs", "score", *others, *show.short_names(paths)),
         (
             (
                 trial.trial,
                 trial.status,
                 trial.epochs,
                 show.figure(trial.score),
+                *(show.setting(trial.objectives.get(metric)) for metric in others),
                 *(show.setting(trial.params.get(path)) for path in paths),
             )
             for trial in record.trials
         ),
-        essential=4,
+        essential=4 + len(others),
     )
     _tell(left_out)
+    if others:
+        print(f"Pareto front: {', '.join(record.pareto)} (none is better than these in everything)")
+    for repeats in record.repeats:
+        scores = ", ".join(show.figure(score) for score in repeats.scores)
+        print(f"Fresh seeds of {repeats.trial}: mean {show.figure(repeats.mean)} ({scores})")
+    if record.repeats and record.best is not None:
+        print(f"Best by that mean: the settings of {record.repeats[0].trial}")
     for trial in record.trials:
         if trial.reason:
             print(f"Trial {trial.trial}: {trial.reason}")

@@ -257,9 +257,18 @@ class SweepStudy:
         return None if taken is None else TakeOver(**taken)
 
     def _weaker(self, number: int, epoch: int, scheduler: PbtScheduler) -> dict[str, Any] | None:
-        """Return what a trial takes over if it is among the weak at ``epoch``."""
+        """Return what a trial takes over if it is among the weak at ``epoch``.
+
+        Others count with what they have reached by then. Waiting for all to come there would take
+        room for the whole population at once; so the first to come are judged leniently.
+        """
         random = Random(f"{self.study.study_name}/{number}/{epoch}")
-        scores = {n: values[epoch][0] for n, values in self._values.items() if epoch in values}
+        reached = {
+            n: max(known)
+            for n, values in self._values.items()
+            if (known := [e for e in values if e <= epoch])
+        }
+        scores = {n: self._values[n][e][0] for n, e in reached.items()}
         mode = self.space.objective.mode
         chosen = donor(scores, number, mode, scheduler.quantile, random)
         if chosen is None:

@@ -19,7 +19,8 @@ from segan_ray.data.splits import SplitSettings
 from segan_ray.data.store import PrepareSettings, read_manifest
 from segan_ray.errors import SweepError
 from segan_ray.home import Home
-from segan_ray.search.space import METRICS, ChoiceParameter
+from segan_ray.orchestration.progress import TrialEvent
+from segan_ray.search.space import METRICS, ChoiceParameter, SearchSpace
 from segan_ray.search.storage import open_storage
 from segan_ray.tracking.sweeps import list_sweeps, read_sweep
 from segan_ray.training.checkpoint import load_segmentor
@@ -173,6 +174,54 @@ def test_a_trial_that_diverges_ends_with_the_worst_score_and_its_reason(
     (told,) = optuna.load_study(study_name="wild", storage=open_storage(home)).trials
     assert told.state == TrialState.PRUNED
     assert set(told.intermediate_values.values()) == {0.0}
+
+
+def test_a_trial_without_memory_is_retried_then_failed_and_the_others_go_on(
+    cluster: None, store: Path, tmp_path: Path
+) -> None:
+    tree = SPACE.model_dump()
+    tree["base"]["resources"] = {"retries": 1}
+    tree |= {
+        "parameters": {"segmentor.base_width": {"type": "choice", "values": [2_000_000, 4]}},
+        "sampler": {"type": "grid"}, "scheduler": {"type": "none"}, "enqueue": [],
+    }  # fmt: skip
+    home = Home.at(tmp_path / "home")
+    events: list[TrialEvent] = []
+    status = search(
+        SearchSpace.model_validate(tree), "memory", store, home, events.append, trials=5
+    )
+    # A grid of two has two trials, whatever the budget.
+    failed, completed = sorted(read_sweep(home, "memory").trials, key=lambda t: t.status)[::-1]
+    assert status == "finished"
+    assert (failed.status, completed.status) == ("failed", "completed")
+    assert "allocate memory" in (failed.reason or "")
+    assert max(event.retries for event in events if event.trial == failed.trial) == 1
+    assert {event.retries for event in events if event.trial == completed.trial} == {0}
+
+
+def test_a_weak_member_of_a_population_goes_on_from_a_strong_one(
+    cluster: None, store: Path, tmp_path: Path
+) -> None:
+    tree = SPACE.model_dump()
+    tree["base"]["resources"] = {"cpus_per_worker": 0.5}
+    tree["base"]["training"]["epochs"] = 4
+    tree |= {
+        "sampler": {"type": "random", "seed": 1},
+        "scheduler": {"type": "pbt", "interval": 2, "resample": 0.0},
+        "enqueue": [{"segmentor.lr": rate} for rate in (3e-3, 3e-3, 3e-3, 1e-7)],
+    }
+    home = Home.at(tmp_path / "home")
+    search(SearchSpace.model_validate(tree), "population", store, home)
+    study = optuna.load_study(study_name="population", storage=open_storage(home))
+    taken = study.trials[3].user_attrs["taken_over"]["2"]
+    assert taken["donor"] in (0, 1, 2)
+    values = study.trials[3].intermediate_values
+    # What it had learned in two epochs was next to nothing.
+    assert values[3] > values[2] + 0.02
+    client = MlflowClient(home.tracking_uri)
+    run = next(t.mlflow_run for t in read_sweep(home, "population").trials if t.trial == "003")
+    rates = [p.value for p in client.get_metric_history(run, "param/segmentor.lr")]
+    assert rates == pytest.approx([1e-7, 1e-7, *[taken["params"]["segmentor.lr"]] * 2])
 
 
 def test_two_workers_train_one_model(cluster: None, store: Path, tmp_path: Path) -> None:
