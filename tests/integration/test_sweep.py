@@ -203,8 +203,9 @@ def test_a_weak_member_of_a_population_goes_on_from_a_strong_one(
     cluster: None, store: Path, tmp_path: Path
 ) -> None:
     tree = SPACE.model_dump()
-    tree["base"]["resources"] = {"cpus_per_worker": 0.5}
     tree["base"]["training"]["epochs"] = 4
+    # One after the other, so that the weak one knows the strong.
+    tree["budget"]["max_concurrent"] = 1
     tree |= {
         "sampler": {"type": "random", "seed": 1},
         "scheduler": {"type": "pbt", "interval": 2, "resample": 0.0},

@@ -1,0 +1,158 @@
+"""What tracking costs: epochs of one small run with it, without it, and with its server away.
+
+Real runs on Ray, taking turns in one session. With tracking, an MLflow server on loopback takes
+the records; away, the same server is stopped by a signal after the first epoch; without, whoever
+records is handed nothing at all. An epoch counts from one report to the next, as the sweep's
+process sees them, so waiting for anything in between counts too. Reports differ by what the
+machine does beside; a ratio of 1 within the quartiles of the side without tracking is the target.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from itertools import pairwise
+from pathlib import Path
+from statistics import median, quantiles
+from time import perf_counter, sleep
+from typing import Any
+
+from segan_ray.config import load_experiment
+from segan_ray.data.cases import discover
+from segan_ray.data.phantom import write_phantoms
+from segan_ray.data.prepare import prepare
+from segan_ray.data.splits import SplitSettings
+from segan_ray.data.store import PrepareSettings
+from segan_ray.home import Home
+from segan_ray.orchestration import single
+from segan_ray.orchestration.progress import TrialEvent
+from segan_ray.orchestration.session import ray_session
+from segan_ray.tracking.card import StoreCard
+
+SETTINGS = [
+    "segmentor.base_width=4", "segmentor.depth=2", "critic.base_width=4", "critic.depth=1",
+    "training.steps_per_epoch=20", "training.batch_size=4", "training.crop=48",
+]  # fmt: skip
+SIDES = ("without", "with", "away")
+
+
+class Nothing:
+    """A recorder that records nothing."""
+
+    unfinished: tuple[str, ...] = ()
+
+    @classmethod
+    def for_run(cls, *_: Any, **__: Any) -> Nothing:
+        return cls()
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        return ignore
+
+
+def ignore(*_: Any, **__: Any) -> None:
+    """Do nothing."""
+
+
+@contextmanager
+def server(folder: Path) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    uri = f"http://127.0.0.1:{port}"
+    command = [
+        sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port),
+        "--backend-store-uri", f"sqlite:///{folder / 'server.db'}", "--workers", "1",
+        "--artifacts-destination", str(folder / "artifacts"),
+    ]  # fmt: skip
+    with (folder / "server.log").open("w") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+    try:
+        for _ in range(600):
+            with suppress(OSError), urllib.request.urlopen(f"{uri}/health", timeout=2):  # noqa: S310
+                break
+            sleep(0.2)
+        yield uri, process
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def epoch_seconds(run: single.Run, after_first: Callable[[], None]) -> list[float]:
+    """Train and return the seconds between reports, the first two epochs aside."""
+    heard: list[float] = []
+
+    def hear(event: TrialEvent) -> None:
+        if event.status == "running" and event.epoch > len(heard):
+            heard.append(perf_counter())
+            if len(heard) == 1:
+                after_first()
+
+    single.run_single(run, hear)
+    return [later - earlier for earlier, later in pairwise(heard[1:])]
+
+
+def measure(folder: Path, epochs: int, rounds: int) -> dict[str, list[float]]:
+    write_phantoms(folder / "data", cases=12, spacing_mm=4.0, seed=3)
+    split = SplitSettings(val=0.17, gate=0.17, test=0.17)
+    store = folder / "store"
+    cases = discover(folder / "data")
+    manifest = prepare(cases, store, settings=PrepareSettings(), split_settings=split)
+    card = StoreCard(store, manifest.fingerprint, {})
+    experiment = load_experiment(None, [*SETTINGS, f"training.epochs={epochs}"])
+    seconds: dict[str, list[float]] = {side: [] for side in SIDES}
+    recorder: Any = single.Recorder
+    with ray_session(), server(folder) as (uri, process):
+        os.environ["MLFLOW_TRACKING_URI"] = uri
+        for number in range(rounds):
+            for side in SIDES:
+                run = single.Run(f"{side}-{number}", experiment, store, card, Home(folder / "home"))
+                single.Recorder = Nothing if side == "without" else recorder
+
+                def leave(side: str = side) -> None:
+                    if side == "away":
+                        os.killpg(process.pid, signal.SIGSTOP)
+                        # It comes back when the last epoch is long over.
+                        subprocess.Popen(["sh", "-c", f"sleep {epochs}; kill -CONT -{process.pid}"])
+
+                seconds[side] += epoch_seconds(run, leave)
+    return seconds
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--json", action="store_true", help="print one JSON document")
+    parser.add_argument("--epochs", type=int, default=40)
+    parser.add_argument("--rounds", type=int, default=2)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["SEGAN_RAY_CACHE"] = f"{folder}/cache"
+        seconds = measure(Path(folder), options.epochs, options.rounds)
+    rows = {side: (median(s), *quantiles(s, n=4)[::2]) for side, s in seconds.items()}
+    base, _, high = rows["without"]
+    target = high / base
+    ratios = {
+        side: {"value": rows[side][0] / base, "target": target, "ok": rows[side][0] <= high}
+        for side in SIDES[1:]
+    }
+    device = f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores"
+    if options.json:
+        print(json.dumps({"device": device, "ratios": ratios, "detail": rows}, indent=2))
+        return
+    print(f"An epoch of 20 small steps, seconds from report to report: {device}")
+    print(f"{'tracking':10}{'median':>9}{'quartiles':>18}{'ratio':>8}")
+    for side, (middle, lower, upper) in rows.items():
+        print(f"{side:10}{middle:9.3f}{f'{lower:.3f} to {upper:.3f}':>18}{middle / base:8.2f}")
+
+
+if __name__ == "__main__":
+    main()
