@@ -3,10 +3,11 @@
     python benchmarks/record_curves.py WORK_FOLDER
 
 makes the phantoms and their store in WORK_FOLDER, trains every point of the grid once a seed
-with the product's own loop, and writes `benchmarks/curves/segan_phantom.csv.gz` and its `.json`.
-A run that was recorded is not trained again: stop it when you like and start it again, or
-delete the file to record from scratch. One thread, float32: the same numbers on the same
-processor; another one rounds differently, and the curves part after some epochs.
+with the product's own loop and the base settings of `benchmarks/curves/space.yaml`, and writes
+`benchmarks/curves/segan_phantom.csv.gz` and its `.json`. A run that was recorded is not trained
+again: stop it when you like and start it again, or delete the file to record from scratch. One
+thread, float32: the same numbers on the same processor; another one rounds differently, and the
+curves part after some epochs.
 """
 
 from __future__ import annotations
@@ -21,10 +22,10 @@ from time import perf_counter
 from typing import Final
 
 import torch
-from recorded import CURVES, HEADER, PROFILES, Grid, Row, Setting, read_rows, write_rows
+from recorded import CURVES, HEADER, PROFILES, SPACE, Grid, Row, Setting, read_rows, write_rows
 
 from segan_ray.brats import REGIONS
-from segan_ray.config import Experiment, build, merge, nest
+from segan_ray.config import Experiment
 from segan_ray.data.cases import discover
 from segan_ray.data.phantom import write_phantoms
 from segan_ray.data.prepare import prepare
@@ -34,6 +35,7 @@ from segan_ray.data.store import PrepareSettings, TuningCases, open_for_tuning, 
 from segan_ray.evaluation.validation import validate
 from segan_ray.files import write_text
 from segan_ray.models.build import halvings
+from segan_ray.search.space import SearchSpace, load_space
 from segan_ray.training.fit import EpochReport, Place, fit
 from segan_ray.training.scores import SCORE
 from segan_ray.training.state import new_state
@@ -41,16 +43,6 @@ from segan_ray.training.state import new_state
 CPU: Final = torch.device("cpu")
 PHANTOM: Final = {"cases": 28, "spacing_mm": 4.0, "seed": 7}
 SPLIT: Final = SplitSettings(val=0.36, gate=0.04, test=0.04)
-BASE: Final = {
-    "variant": "s1-3c",
-    "segmentor": {"base_width": 6, "depth": 3},
-    "critic": {"base_width": 4},
-    # The paper's loss: with Dice beside it the critic's settings matter less.
-    "loss": {"dice_weight": 0.0},
-    "training": {
-        "epochs": 9, "steps_per_epoch": 26, "batch_size": 8, "crop": 48, "precision": "float32",
-    },
-}  # fmt: skip
 SCORES: Final = (SCORE, *(f"val/dice_{region}" for region in REGIONS))
 GRID: Final = Grid(
     depths=(1, 2, 3, 4),
@@ -70,9 +62,8 @@ def open_store(folder: Path) -> Path:
     return store
 
 
-def train(cases: TuningCases, setting: Setting, seed: int) -> Iterator[Row]:
-    """Yield every epoch of one run."""
-    experiment = experiment_of(setting, seed)
+def train(cases: TuningCases, experiment: Experiment) -> list[EpochReport]:
+    """Return what every epoch of one run reported; fewer than asked for where it broke off."""
     depth = halvings(experiment)
     reports: list[EpochReport] = []
     fit(
@@ -90,27 +81,27 @@ def train(cases: TuningCases, setting: Setting, seed: int) -> Iterator[Row]:
         ),
         report=reports.append,
     )
+    return reports
+
+
+def rows_of(setting: Setting, seed: int, reports: list[EpochReport]) -> Iterator[Row]:
+    """Yield a row for each epoch of one run, those after it broke off too."""
     for report in reports:
         dice = tuple(report.metrics[name] for name in SCORES)
         yield Row(setting, seed, report.epoch, dice, report.failure is not None)
     for epoch in range(len(reports) + 1, GRID.epochs + 1):
-        yield Row(setting, seed, epoch, (0.0, 0.0, 0.0, 0.0), ended=True)
+        yield Row(setting, seed, epoch, (0.0,) * len(SCORES), ended=True)
 
 
-def experiment_of(setting: Setting, seed: int) -> Experiment:
-    """Return all settings of one run."""
-    return build(merge(BASE, nest({**setting.params(), "seed": seed})), "the recorded grid")
-
-
-def header(store: Path) -> dict[str, object]:
+def header(store: Path, space: SearchSpace) -> dict[str, object]:
     """Return what was recorded, on what, and how to record it again."""
     return {
         "what": "val/dice_mean and Dice by region of every epoch of a full grid of SegAN settings",
         "command": "python benchmarks/record_curves.py WORK_FOLDER",
         "phantom": PHANTOM,
-        "split": asdict(SPLIT),
+        "split": SPLIT.model_dump(),
         "store": read_manifest(store).fingerprint,
-        "base": BASE,
+        "base": space.base,
         "grid": asdict(GRID),
         "machine": f"{cpu_name()}, 1 thread, {torch.backends.cpu.get_cpu_capability()}",
         "versions": {"python": platform.python_version(), "torch": torch.__version__},
@@ -130,8 +121,8 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     store = open_store(options.folder)
-    cases = open_for_tuning(store)
-    write_text(HEADER, json.dumps(header(store), indent=2) + "\n")
+    cases, space = open_for_tuning(store), load_space(SPACE)
+    write_text(HEADER, json.dumps(header(store, space), indent=2) + "\n")
     rows = read_rows(CURVES)
     recorded = {(row.setting, row.seed) for row in rows}
     # All points of one seed before the next: what is there early already spans the grid.
@@ -140,7 +131,8 @@ def main() -> None:
         if (setting, seed) in recorded:
             continue
         started = perf_counter()
-        rows += train(cases, setting, seed)
+        experiment = space.experiment({**setting.params(), "seed": seed})
+        rows += rows_of(setting, seed, train(cases, experiment))
         write_rows(CURVES, rows)
         best = max(row.dice[0] for row in rows[-GRID.epochs :])
         print(
