@@ -79,6 +79,6 @@ def show(found: dict[str, Any]) -> None:
         f"{found['share of the grid']:.0%} of the grid's.\n"
         f"Best: {found['best']}, Dice {found['observed']:.3f} observed, "
         f"{found['seed-averaged']:.3f} averaged over the seeds.\n"
-        f"Best of the recorded grid: {found['best of the grid']:.3f}; from {found['within']:.3f} on is "
-        f"within the noise: {'reached' if found['reached'] else 'not reached'}."
+        f"Best of the recorded grid: {found['best of the grid']:.3f}, within the noise "
+        f"from {found['within']:.3f} on: {'reached' if found['reached'] else 'not reached'}."
     )

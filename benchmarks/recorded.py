@@ -137,14 +137,19 @@ def read_rows(path: Path) -> list[Row]:
     return [_row(cells) for cells in csv.reader(lines[1:])]
 
 
+def read_grid(header: Path = HEADER) -> Grid:
+    """Return the grid that was recorded."""
+    axes = json.loads(header.read_text(encoding="utf-8"))["grid"]
+    return Grid(**{name: v if name == "epochs" else tuple(v) for name, v in axes.items()})
+
+
 def read_curves(curves: Path = CURVES, header: Path = HEADER) -> Curves:
     """Return the recorded curves.
 
     Raises:
         ValueError: if a run of the grid, or an epoch of one, is missing.
     """
-    axes = json.loads(header.read_text(encoding="utf-8"))["grid"]
-    grid = Grid(**{name: v if name == "epochs" else tuple(v) for name, v in axes.items()})
+    grid = read_grid(header)
     rows = read_rows(curves)
     found = {(row.setting, row.seed, row.epoch): row for row in rows}
     scores = {}

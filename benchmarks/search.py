@@ -90,9 +90,12 @@ def seeded(space: SearchSpace, sampler: str, scheduled: bool, seed: int) -> Sear
     )
 
 
-def play(start: Start, curves: Curves, goal: Measure, seeds: range) -> Result:
-    """Replay one kind of search once a seed."""
-    replays = [replay(curves, start(seed), goal.grid_epochs, seed) for seed in seeds]
+def play(
+    start: Start, curves: Curves, goal: Measure, seeds: range, epochs: int | None = None
+) -> Result:
+    """Replay one kind of search once a seed, as many epochs long as the grid's unless told."""
+    epochs = epochs or goal.grid_epochs
+    replays = [replay(curves, start(seed), epochs, seed) for seed in seeds]
     return Result(
         {
             tolerance: [goal.reached(each, tolerance) or NEVER for each in replays]
