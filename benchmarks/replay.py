@@ -124,6 +124,11 @@ class Measure:
             return None
         return (spent + 1) / self.grid_epochs
 
+    def found_at(self, replay: Replay, share: float, share_of_noise: float) -> bool:
+        """Tell whether the incumbent is good enough after that share of the grid's epochs."""
+        spent = min(max(1, int(share * self.grid_epochs)), len(replay.incumbents))
+        return self.quality[replay.incumbents[spent - 1]] >= self.within(share_of_noise)
+
 
 def measure(curves: Curves) -> Measure:
     """Return what counts as found on these curves.

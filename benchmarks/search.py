@@ -6,7 +6,8 @@ without ASHA, are replayed on them with the product's own study, sampler and sch
 `replay.py` for how a draw is answered. Each row is the share of the grid's epochs from which on
 the search would hand out a setting whose seed-averaged score is within the seeds' noise of the
 best of the grid: median and quartiles over 20 seeds. A replay that is not there once the grid's
-epochs are spent counts as more than 100%.
+epochs are spent counts as more than 100%. How many are there once a quarter of the grid's epochs
+are spent, and once all are, stands beside.
 
     python benchmarks/search.py --live WORK_FOLDER
 
@@ -18,14 +19,16 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
 from random import Random
 from statistics import mean, quantiles
 from typing import Any, Final
 
-from recorded import CURVES, HEADER, SPACE, Curves, read_curves
+import optuna
+from recorded import CURVES, HEADER, SPACE, Curves, Setting, read_curves
 from replay import GridSearch, Measure, Replay, Search, measure, replay
 
 from segan_ray.search.space import NoScheduler, RandomSampler, SearchSpace, TpeSampler, load_space
@@ -37,10 +40,9 @@ FIRST_SEED: Final = 1000
 """Other seeds than those that settings were chosen with, which began at 0."""
 TOLERANCES: Final = (1.0, 0.5)
 OURS: Final = "TPE + ASHA"
+KINDS: Final = ("grid, in order", "grid, shuffled", "random", "random + ASHA", "TPE", OURS)
 NEVER: Final = 9.99
 """The share of a replay that never gets there: above any that does."""
-
-Start = Callable[[int], Search]
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,7 @@ class Result:
     """One kind of search over all seeds: shares of the grid's epochs by tolerance."""
 
     shares: dict[float, list[float]]
+    found_at_target: dict[float, int]
     replays: list[Replay]
 
     def quartiles(self, tolerance: float) -> tuple[float, float, float]:
@@ -55,52 +58,44 @@ class Result:
         return first, middle, third
 
 
-def searches(space: SearchSpace, curves: Curves) -> dict[str, Start]:
-    """Return how each kind of search is begun with a seed."""
-    settings = curves.grid.settings()
-
-    def shuffled(seed: int) -> Search:
+def begin(kind: str, space: SearchSpace, settings: list[Setting], seed: int) -> Search:
+    """Return a search of that kind, begun with a seed."""
+    if kind == "grid, in order":
+        return GridSearch(settings)
+    if kind == "grid, shuffled":
         return GridSearch(Random(seed).sample(settings, len(settings)))
-
-    def study(sampler: str, scheduled: bool) -> Start:
-        return lambda seed: SweepStudy.create(
-            f"{sampler}-{scheduled}-{seed}", seeded(space, sampler, scheduled, seed), None
-        )
-
-    return {
-        "grid, in order": lambda seed: GridSearch(settings),  # noqa: ARG005
-        "grid, shuffled": shuffled,
-        "random": study("random", False),
-        "random + ASHA": study("random", True),
-        "TPE": study("tpe", False),
-        OURS: study("tpe", True),
-    }
+    sampler = RandomSampler(type="random", seed=seed)
+    if kind.startswith("TPE"):
+        assert isinstance(space.sampler, TpeSampler)
+        sampler = space.sampler.model_copy(update={"seed": seed})
+    scheduler = space.scheduler if kind.endswith("ASHA") else NoScheduler(type="none")
+    space = space.model_copy(update={"sampler": sampler, "scheduler": scheduler})
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    return SweepStudy.create(f"{kind}, {seed}", space, None)
 
 
-def seeded(space: SearchSpace, sampler: str, scheduled: bool, seed: int) -> SearchSpace:
-    """Return ``space`` with a sampler of that kind and seed, with its scheduler or without."""
-    assert isinstance(space.sampler, TpeSampler)
-    return space.model_copy(
-        update={
-            "sampler": RandomSampler(type="random", seed=seed)
-            if sampler == "random"
-            else space.sampler.model_copy(update={"seed": seed}),
-            "scheduler": space.scheduler if scheduled else NoScheduler(type="none"),
+def play(kind: str, space: SearchSpace, curves: Curves, epochs: int, seed: int) -> Replay:
+    """Replay one search for so many epochs."""
+    return replay(curves, begin(kind, space, curves.grid.settings(), seed), epochs, seed)
+
+
+def play_all(space: SearchSpace, curves: Curves, goal: Measure, seeds: range) -> dict[str, Result]:
+    """Replay every kind of search once a seed, on all cores."""
+    with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
+        waiting = {
+            kind: [pool.submit(play, kind, space, curves, goal.grid_epochs, s) for s in seeds]
+            for kind in KINDS
         }
-    )
+        return {
+            kind: judge([each.result() for each in futures], goal)
+            for kind, futures in waiting.items()
+        }
 
 
-def play(
-    start: Start, curves: Curves, goal: Measure, seeds: range, epochs: int | None = None
-) -> Result:
-    """Replay one kind of search once a seed, as many epochs long as the grid's unless told."""
-    epochs = epochs or goal.grid_epochs
-    replays = [replay(curves, start(seed), epochs, seed) for seed in seeds]
+def judge(replays: list[Replay], goal: Measure) -> Result:
     return Result(
-        {
-            tolerance: [goal.reached(each, tolerance) or NEVER for each in replays]
-            for tolerance in TOLERANCES
-        },
+        {t: [goal.reached(each, t) or NEVER for each in replays] for t in TOLERANCES},
+        {t: sum(goal.found_at(each, TARGET, t) for each in replays) for t in TOLERANCES},
         replays,
     )
 
@@ -137,6 +132,7 @@ def row(result: Result) -> dict[str, Any]:
         **{
             f"within {tolerance:g} noise": {
                 "quartiles": result.quartiles(tolerance),
+                "found at 25%": result.found_at_target[tolerance],
                 "reached": sum(share < NEVER for share in result.shares[tolerance]),
                 "shares": result.shares[tolerance],
             }
@@ -156,17 +152,20 @@ def show(found: dict[str, Any]) -> None:
     )
     for tolerance, count in grid["settings within"].items():
         print(f"{count} settings are within {tolerance} times the noise of the best.")
-    print(f"{'':16}{'within the noise':>30}{'within half of it':>30}{'trials':>8}{'whole':>7}")
+    head = f"{'median [quartiles]':>20}{'at 25%':>8}{'at 100%':>8}"
+    print(f"{'':16}{'within the noise':>36}{'within half of it':>36}")
+    print(f"{'':16}{head}{head}{'trials':>8}{'whole':>7}")
     for name, each in found["detail"]["searches"].items():
-        cells = "".join(f"{spread(each[f'within {t:g} noise']):>30}" for t in TOLERANCES)
+        cells = "".join(columns(each[f"within {t:g} noise"]) for t in TOLERANCES)
         print(f"{name:16}{cells}{each['trials']:8.0f}{each['completed']:7.0f}")
     verdict = "met" if ratio["ok"] else "missed"
     print(f"{OURS}: {ratio['value']:.0%} of the grid's epochs, target {TARGET:.0%}, {verdict}")
 
 
-def spread(cell: dict[str, Any]) -> str:
+def columns(cell: dict[str, Any]) -> str:
     first, middle, third = (percent(value) for value in cell["quartiles"])
-    return f"{middle} [{first}, {third}] {cell['reached']}/{len(cell['shares'])}"
+    counts = (f"{n}/{len(cell['shares'])}" for n in (cell["found at 25%"], cell["reached"]))
+    return f"{f'{middle} [{first}, {third}]':>20}" + "".join(f"{count:>8}" for count in counts)
 
 
 def percent(share: float) -> str:
@@ -193,9 +192,7 @@ def main() -> None:
         print(json.dumps(found, indent=2)) if options.json else show_live(found)
         return
     seeds = range(options.first_seed, options.first_seed + options.seeds)
-    results = {
-        name: play(start, curves, goal, seeds) for name, start in searches(space, curves).items()
-    }
+    results = play_all(space, curves, goal, seeds)
     found = document(results, goal, curves)
     if options.json:
         print(json.dumps(found, indent=2))

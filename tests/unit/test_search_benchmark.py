@@ -29,7 +29,7 @@ from recorded import (
     write_rows,
 )
 from replay import SLOTS, GridSearch, Measure, Replay, measure, replay
-from search import OURS, play, searches
+from search import KINDS, play
 
 from segan_ray.search.space import load_space
 
@@ -193,6 +193,9 @@ def test_reached_is_from_when_on_it_stays_so() -> None:
     assert goal.reached(found, 2.5) == 0.1
     assert goal.reached(replace(found, incumbents=(good, bad)), 1.0) is None
     assert goal.settings_within(1.0) == 1
+    assert [goal.found_at(found, share, 1.0) for share in (0.1, 0.2, 0.3, 0.5, 1.0)] == [
+        False, True, False, True, True,
+    ]  # fmt: skip
 
 
 def test_noise_is_that_of_the_best_settings() -> None:
@@ -205,7 +208,7 @@ def test_noise_is_that_of_the_best_settings() -> None:
     assert goal.noise == pytest.approx(0.02**0.5)
 
 
-@pytest.mark.parametrize("name", ["grid, shuffled", "random", "random + ASHA", "TPE", OURS])
+@pytest.mark.parametrize("name", KINDS[1:])
 def test_every_search_finds_what_stands_out(name: str) -> None:
     scores: dict[Setting, Any] = {}
     for setting in RECORDED.settings():
@@ -214,11 +217,9 @@ def test_every_search_finds_what_stands_out(name: str) -> None:
         scores[setting] = dict.fromkeys(RECORDED.seeds, curve)
     curves = Curves(RECORDED, scores, {})
     goal = measure(curves)
-    result = play(searches(load_space(SPACE), curves)[name], curves, goal, range(1), epochs=200)
-    assert result.shares[1.0][0] < 0.15
-    assert (
-        result.shares
-        == play(
-            searches(load_space(SPACE), curves)[name], curves, goal, range(1), epochs=200
-        ).shares
-    )
+    space = load_space(SPACE)
+    found = play(name, space, curves, 200, seed=1)
+    share = goal.reached(found, 1.0)
+    assert share is not None
+    assert share < 0.15
+    assert play(name, space, curves, 200, seed=1) == found
