@@ -1,4 +1,4 @@
-"""Record the learning curves that `benchmarks/search.py` replays. About an hour on one core.
+"""Record the learning curves that `benchmarks/search.py` replays. One core, an hour or more.
 
     python benchmarks/record_curves.py WORK_FOLDER
 
