@@ -209,7 +209,7 @@ def test_a_weak_member_of_a_population_goes_on_from_a_strong_one(
     tree |= {
         "sampler": {"type": "random", "seed": 1},
         "scheduler": {"type": "pbt", "interval": 3, "resample": 0.0},
-        "enqueue": [{"segmentor.lr": rate} for rate in (6e-3, 6e-3, 6e-3, 1e-6)],
+        "enqueue": [{"segmentor.lr": rate} for rate in (6e-3, 5e-3, 4e-3, 1e-6)],
     }
     home = Home.at(tmp_path / "home")
     search(SearchSpace.model_validate(tree), "population", store, home)
