@@ -49,13 +49,18 @@ def release(handle: int) -> None:
     os.close(handle)
 
 
-def is_held_elsewhere(path: Path) -> bool:
-    """Tell whether another process holds ``path`` alone, or did when it was asked."""
+def is_held(path: Path) -> bool:
+    """Tell whether a process, this one too, holds ``path`` alone, or did when it was asked."""
     handle = acquire(path, shared=True) if path.exists() else None
     if handle is not None:
         release(handle)
         return False
-    return path.exists() and holder(path) != _this_process()
+    return path.exists()
+
+
+def is_held_elsewhere(path: Path) -> bool:
+    """Tell whether another process holds ``path`` alone, or did when it was asked."""
+    return is_held(path) and holder(path) != _this_process()
 
 
 def holder(path: Path) -> str:

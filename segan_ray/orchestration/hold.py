@@ -14,6 +14,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Final
 
+from segan_ray.data import locks
 from segan_ray.data.locks import acquire, holder, release
 from segan_ray.errors import SweepError
 
@@ -66,13 +67,7 @@ def held(folder: Path, name: str) -> Iterator[None]:
 
 def is_held(folder: Path) -> bool:
     """Tell whether a process runs the sweep of this folder now."""
-    if not (folder / LOCK).exists():
-        return False
-    lock = acquire(folder / LOCK)
-    if lock is None:
-        return True
-    release(lock)
-    return False
+    return locks.is_held(folder / LOCK)
 
 
 def request_stop(folder: Path) -> None:

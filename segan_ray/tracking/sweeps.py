@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, cast
 
@@ -10,18 +11,23 @@ import mlflow
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
+from segan_ray.data.locks import is_held
 from segan_ray.errors import SweepError, nearest
 from segan_ray.home import Home
 from segan_ray.search.ranking import Mode, SweepRecord, SweepStatus, TrialRecord, TrialStatus, rank
 from segan_ray.tracking import client as names
 from segan_ray.tracking.client import connect, search
+from segan_ray.tracking.journal import JOURNAL, lock_of
 
 
 def list_sweeps(home: Home) -> list[SweepRecord]:
     """Return every sweep of the tracking store, oldest first."""
     client = connect(home)
     runs = search(client, f"tags.`{names.KIND}` = 'sweep'")
-    return [_sweep(client, run) for run in sorted(runs, key=lambda run: run.info.start_time)]
+    return [
+        _if_alive(home, _sweep(client, run))
+        for run in sorted(runs, key=lambda run: run.info.start_time)
+    ]
 
 
 def read_sweep(home: Home, name: str) -> SweepRecord:
@@ -30,7 +36,7 @@ def read_sweep(home: Home, name: str) -> SweepRecord:
     Raises:
         SweepError: if no sweep has that name, with the nearest that has one.
     """
-    return _sweep(*_parent(home, name))
+    return _if_alive(home, _sweep(*_parent(home, name)))
 
 
 def name_is_taken(home: Home, name: str) -> bool:
@@ -65,6 +71,22 @@ def _parent(home: Home, name: str) -> tuple[MlflowClient, Run]:
     known = sorted(run.data.tags[names.SWEEP] for run in runs)
     listed = "segan-ray sweeps lists them." if known else "There is none yet: segan-ray tune."
     raise SweepError(f"No sweep is called '{name}'.{nearest(name, known)} {listed}")
+
+
+def _if_alive(home: Home, record: SweepRecord) -> SweepRecord:
+    """Return ``record`` as interrupted if it says that it runs, but its process was killed.
+
+    Of a sweep recorded in another home nobody here can know.
+    """
+    journal = home.sweeps / record.sweep / JOURNAL
+    alive = not journal.exists() or is_held(lock_of(journal))
+    if record.status != "running" or alive:
+        return record
+    trials = tuple(
+        replace(trial, status="pending") if trial.status == "running" else trial
+        for trial in record.trials
+    )
+    return replace(record, status="interrupted", trials=trials)
 
 
 def _sweep(client: MlflowClient, parent: Run) -> SweepRecord:

@@ -79,13 +79,13 @@ def test_the_sweeps_own_process_may_be_killed_or_interrupted(sweep: Killable) ->
             process = sweep.start()
             sweep.wait_for_epochs(epochs, process)
             code = ended_by(process, number)
+            assert read_sweep(sweep.home, sweep.name).status == "interrupted"
             if number == signal.SIGKILL:
                 continue
             assert code == 128 + number
             assert f"--name {sweep.name} --resume" in sweep.log
             assert_nothing_runs(sweep.home, sweep.name)
             record = read_sweep(sweep.home, sweep.name)
-            assert record.status == "interrupted"
             assert {trial.status for trial in record.trials} <= {"pending", "completed", "stopped"}
         process = sweep.start()
         assert process.wait(300) == 0, sweep.log
