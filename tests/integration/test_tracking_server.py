@@ -20,7 +20,7 @@ from segan_ray.home import Home
 from segan_ray.tracking.card import StoreCard
 from segan_ray.tracking.recorder import Recorder
 from segan_ray.tracking.sweeps import read_sweep
-from tests.integration.conftest import eventually
+from tests.integration.killing import eventually
 
 pytestmark = pytest.mark.slow
 
