@@ -64,7 +64,7 @@ def test_a_worker_a_driver_and_a_controller_may_be_killed(sweep: Killable) -> No
     process = sweep.start()
     root = psutil.Process(process.pid)
     with watching_checkpoints(sweep.sweep_folder / "checkpoints") as seen:
-        for epochs, title in ((2, WORKER), (8, LANE), (14, CONTROLLER)):
+        for epochs, title in ((2, WORKER), (7, LANE), (11, CONTROLLER)):
             sweep.wait_for_epochs(epochs, process)
             kill_one(root, title)
         assert process.wait(400) == 0, sweep.log
