@@ -20,6 +20,8 @@ from ray.train import FailureConfig, RunConfig, ScalingConfig, WorkerGroupError 
 from ray.train.torch import TorchTrainer  # isort: skip
 
 from segan_ray.errors import TrialError
+from segan_ray.orchestration.janitor import beat, new_mark
+from segan_ray.orchestration.mailbox import MailboxHandle
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,7 @@ class Crew:
         self.shape = shape
         self.lane = uuid.uuid4().hex[:12]
         self._failure: BaseException | None = None
+        mark = new_mark()
         gpus = {"GPU": shape.gpus_per_worker} if shape.gpus_per_worker else {}
         self._trainer = TorchTrainer(
             train_worker,
@@ -51,7 +54,7 @@ class Crew:
             scaling_config=ScalingConfig(
                 num_workers=shape.workers,
                 use_gpu=shape.gpus_per_worker > 0,
-                resources_per_worker={"CPU": shape.cpus_per_worker, **gpus},
+                resources_per_worker={"CPU": shape.cpus_per_worker, **gpus, "memory": mark},
             ),
             run_config=RunConfig(
                 name=self.lane,
@@ -61,6 +64,9 @@ class Crew:
                 failure_config=FailureConfig(max_failures=0),
             ),
         )
+        over = self._over = threading.Event()
+        sign = threading.Thread(target=beat, args=(MailboxHandle(mailbox), mark, over), daemon=True)
+        sign.start()
         self._thread = threading.Thread(target=self._work, name=f"crew-{self.lane}", daemon=True)
         self._thread.start()
 
@@ -87,6 +93,8 @@ class Crew:
             self._trainer.fit()
         except BaseException as error:
             self._failure = error
+        finally:
+            self._over.set()
 
 
 def train_worker(config: dict[str, str]) -> None:

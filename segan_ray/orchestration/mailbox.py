@@ -8,6 +8,7 @@ judged, so a trial that is to stop wastes none, and nothing can be reported that
 from __future__ import annotations
 
 import asyncio
+import time
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -56,6 +57,7 @@ class Mailbox:
 
     def __init__(self) -> None:
         self._lanes: dict[str, _Lane] = {}
+        self._heard: dict[int, float] = {}
         self._news = asyncio.Condition()
 
     async def assign(self, lane: str, config: dict[str, Any]) -> int:
@@ -69,6 +71,15 @@ class Mailbox:
             slot.judged = 0
             self._news.notify_all()
             return slot.given
+
+    async def beat(self, mark: int) -> None:
+        """Take a sign of life of the crew with that mark."""
+        self._heard[mark] = time.monotonic()
+
+    async def silent(self, seconds: float) -> list[int]:
+        """Return the marks that were heard of once, and not for so many seconds."""
+        now = time.monotonic()
+        return [mark for mark, heard in self._heard.items() if now - heard > seconds]
 
     async def close(self, lane: str) -> None:
         """Let the lane's workers go home."""

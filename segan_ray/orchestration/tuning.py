@@ -26,6 +26,7 @@ from ray.tune.search import Searcher  # isort: skip
 from segan_ray.config import build
 from segan_ray.errors import SeganRayError, SweepError
 from segan_ray.orchestration.hold import stop_requested
+from segan_ray.orchestration.janitor import tidying
 from segan_ray.orchestration.lane import Lane
 from segan_ray.orchestration.logbook import Logbook
 from segan_ray.orchestration.mailbox import MailboxHandle, open_mailbox
@@ -82,7 +83,8 @@ def run_tasks(folder: Path, tasks: Tasks, logbook: Logbook) -> None:
         ),
     )
     try:
-        tuner.fit()
+        with tidying(MailboxHandle(name)):
+            tuner.fit()
     except TuneError as error:
         raise _ours(error) from error
     finally:

@@ -19,6 +19,7 @@ from segan_ray.data.splits import SplitSettings
 from segan_ray.data.store import PrepareSettings, read_manifest
 from segan_ray.errors import SweepError
 from segan_ray.home import Home
+from segan_ray.orchestration.janitor import new_mark, remove_groups_of
 from segan_ray.orchestration.progress import TrialEvent
 from segan_ray.search.space import METRICS, ChoiceParameter, SearchSpace
 from segan_ray.search.storage import open_storage
@@ -259,6 +260,19 @@ def test_more_than_the_cluster_has_is_refused_with_the_numbers(
     home = Home.at(tmp_path / "home")
     with pytest.raises(SweepError, match="asks for 3 CPU"):
         train(experiment, "big", store, store, home)
+
+
+def test_what_a_lost_crew_asked_for_is_given_back(cluster: None) -> None:
+    lost, alive = new_mark(), new_mark()
+    before = live_placement_groups()
+    # One waits for more than there is, as a crew does where a node was lost.
+    ray.util.placement_group([{"CPU": 1000, "memory": lost}])
+    ray.util.placement_group([{"memory": lost}])
+    ray.util.placement_group([{"memory": alive}])
+    remove_groups_of({lost})
+    assert eventually(lambda: live_placement_groups() == before + 1)
+    remove_groups_of({alive})
+    assert eventually(lambda: live_placement_groups() == before)
 
 
 def test_every_process_is_told_its_own_cluster(cluster: None) -> None:

@@ -1,0 +1,82 @@
+"""Giving back what a lost crew had asked for.
+
+Ray Train's cleaner of placement groups knows a group only once it has its resources. One that was
+still waiting when its controller died is given them later, and keeps them, unused, for as long as
+the sweep runs: where a node was lost and room is short, for ever. So a crew's group is marked,
+its lane gives a sign of life, and the sweep's process removes the groups of lanes that stopped.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from random import SystemRandom
+from typing import Any, Final
+
+# The session's settings must be in the environment before Ray is imported.
+from segan_ray.orchestration import session  # noqa: F401
+
+import ray  # isort: skip
+from ray.exceptions import RayError  # isort: skip
+from ray.util.placement_group import PlacementGroup, remove_placement_group  # isort: skip
+
+from segan_ray.orchestration.mailbox import MailboxHandle
+
+log = logging.getLogger(__name__)
+
+LEAST: Final = 2**20
+BEAT_S: Final = 2.0
+SILENCE_S: Final = 45.0
+"""For how long a lane may be silent before what its crew holds is given back."""
+
+
+def new_mark() -> int:
+    """Return bytes of memory to ask for, a megabyte or two, unlike those of other crews."""
+    return LEAST + SystemRandom().randrange(LEAST)
+
+
+def beat(mailbox: MailboxHandle, mark: int, over: threading.Event) -> None:
+    """Give signs of life for a crew's mark until it is over."""
+    while True:
+        try:
+            mailbox.beat(mark)
+        except RayError:
+            # The mailbox is begun anew, or the sweep has ended.
+            log.debug("no mailbox for mark %d", mark)
+        if over.wait(BEAT_S):
+            return
+
+
+@contextmanager
+def tidying(mailbox: MailboxHandle) -> Iterator[None]:
+    """Remove placement groups of silent lanes while the block runs."""
+    over = threading.Event()
+
+    def tidy() -> None:
+        while not over.wait(BEAT_S):
+            try:
+                remove_groups_of(set(mailbox.silent(SILENCE_S)))
+            except RayError as error:
+                log.debug("tidying: %s", error)
+
+    thread = threading.Thread(target=tidy, name="janitor", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+def remove_groups_of(marks: set[int]) -> None:
+    """Remove the placement groups that carry one of ``marks``."""
+    if not marks:
+        return
+    groups: dict[str, dict[str, Any]] = ray.util.placement_group_table()
+    for group_id, group in groups.items():
+        asked = {int(bundle.get("memory", 0)) for bundle in group["bundles"].values()}
+        if group["state"] != "REMOVED" and asked & marks:
+            log.info("A crew was lost; what it had asked for is given back.")
+            remove_placement_group(PlacementGroup(ray.PlacementGroupID(bytes.fromhex(group_id))))
