@@ -17,6 +17,8 @@ from statistics import median
 from time import perf_counter
 from typing import Any
 
+from phantom_store import make_store
+
 from segan_ray.orchestration.session import ray_session
 
 import ray.train  # isort: skip
@@ -25,12 +27,8 @@ from ray.train import RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 
 from segan_ray.config import Experiment, build, load_experiment
-from segan_ray.data.cases import discover
-from segan_ray.data.phantom import write_phantoms
-from segan_ray.data.prepare import prepare
 from segan_ray.data.slices import epoch_batches, slice_source
-from segan_ray.data.splits import SplitSettings
-from segan_ray.data.store import PrepareSettings, open_for_tuning
+from segan_ray.data.store import open_for_tuning
 from segan_ray.training.fit import Place, train_epoch
 from segan_ray.training.group import average
 from segan_ray.training.recipe import make_step
@@ -108,7 +106,7 @@ def main() -> None:
     )
     with tempfile.TemporaryDirectory() as temporary, ray_session():
         folder = Path(temporary)
-        store = make_store(folder)
+        store = make_store(folder, cases=8, spacing_mm=2.0)
         rounds = [
             {
                 "single process": slices_per_s(experiment, store, CORES, Place(CPU)),
@@ -134,14 +132,6 @@ def main() -> None:
         ratio = ratios.get(name)
         verdict = "" if ratio is None else f"{ratio['value']:8.2f}  target {TARGET:.2f}"
         print(f"{name:16}{speed:10.1f}{verdict}")
-
-
-def make_store(folder: Path) -> Path:
-    data, store = folder / "data", folder / "store"
-    write_phantoms(data, cases=8, spacing_mm=2.0, seed=0)
-    split = SplitSettings(val=0.13, gate=0.13, test=0.13)
-    prepare(discover(data), store, settings=PrepareSettings(), split_settings=split)
-    return store
 
 
 if __name__ == "__main__":

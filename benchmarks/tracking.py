@@ -24,15 +24,15 @@ from contextlib import contextmanager, suppress
 from itertools import pairwise
 from pathlib import Path
 from statistics import median, quantiles
+from threading import Timer
 from time import perf_counter, sleep
 from typing import Any
+from unittest.mock import patch
+
+from phantom_store import make_store
 
 from segan_ray.config import load_experiment
-from segan_ray.data.cases import discover
-from segan_ray.data.phantom import write_phantoms
-from segan_ray.data.prepare import prepare
-from segan_ray.data.splits import SplitSettings
-from segan_ray.data.store import PrepareSettings
+from segan_ray.data.manifest import read_manifest
 from segan_ray.home import Home
 from segan_ray.orchestration import single
 from segan_ray.orchestration.progress import TrialEvent
@@ -102,37 +102,44 @@ def epoch_seconds(run: single.Run, after_first: Callable[[], None]) -> list[floa
 
 
 def measure(folder: Path, epochs: int, rounds: int) -> dict[str, list[float]]:
-    write_phantoms(folder / "data", cases=12, spacing_mm=4.0, seed=3)
-    split = SplitSettings(val=0.17, gate=0.17, test=0.17)
-    store = folder / "store"
-    cases = discover(folder / "data")
-    manifest = prepare(cases, store, settings=PrepareSettings(), split_settings=split)
-    card = StoreCard(store, manifest.fingerprint, {})
+    store = make_store(folder, cases=8, spacing_mm=4.0)
+    card = StoreCard(store, read_manifest(store).fingerprint, {})
     experiment = load_experiment(None, [*SETTINGS, f"training.epochs={epochs}"])
     seconds: dict[str, list[float]] = {side: [] for side in SIDES}
-    recorder: Any = single.Recorder
     with ray_session(), server(folder) as (uri, process):
         os.environ["MLFLOW_TRACKING_URI"] = uri
+
+        def take(side: str, number: int) -> list[float]:
+            run = single.Run(f"{side}-{number}", experiment, store, card, Home(folder / "home"))
+            if side == "without":
+                with patch.object(single, "Recorder", Nothing):
+                    return epoch_seconds(run, ignore)
+            if side == "with":
+                return epoch_seconds(run, ignore)
+            # A second an epoch: it comes back when the last one is long over.
+            back = Timer(epochs, os.killpg, (process.pid, signal.SIGCONT))
+
+            def leave() -> None:
+                os.killpg(process.pid, signal.SIGSTOP)
+                back.start()
+
+            try:
+                return epoch_seconds(run, leave)
+            finally:
+                back.join()
+
+        take("with", -1)  # all that starts once has started before a run counts
         for number in range(rounds):
-            for side in SIDES:
-                run = single.Run(f"{side}-{number}", experiment, store, card, Home(folder / "home"))
-                single.Recorder = Nothing if side == "without" else recorder
-
-                def leave(side: str = side) -> None:
-                    if side == "away":
-                        os.killpg(process.pid, signal.SIGSTOP)
-                        # It comes back when the last epoch is long over.
-                        subprocess.Popen(["sh", "-c", f"sleep {epochs}; kill -CONT -{process.pid}"])
-
-                seconds[side] += epoch_seconds(run, leave)
+            for side in SIDES[number % 3 :] + SIDES[: number % 3]:
+                seconds[side] += take(side, number)
     return seconds
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--json", action="store_true", help="print one JSON document")
-    parser.add_argument("--epochs", type=int, default=40)
-    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--epochs", type=int, default=30)
+    parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         os.environ["SEGAN_RAY_CACHE"] = f"{folder}/cache"

@@ -25,16 +25,14 @@ from pathlib import Path
 from statistics import median, quantiles
 from typing import Any
 
+from phantom_store import make_store
+
 from segan_ray.orchestration.session import ray_session
 
 import _empty_trial as empty  # isort: skip
 from ray import tune
 
-from segan_ray.data.cases import discover
-from segan_ray.data.phantom import write_phantoms
-from segan_ray.data.prepare import prepare
-from segan_ray.data.splits import SplitSettings
-from segan_ray.data.store import PrepareSettings, read_manifest
+from segan_ray.data.store import read_manifest
 from segan_ray.home import Home
 from segan_ray.orchestration import lane, sweep, tuning
 from segan_ray.search.space import SearchSpace
@@ -212,14 +210,6 @@ def naive(store: Path, folder: Path, count: int) -> Side:
     return Side(decided, stepped, wall_s, apart(stepped), decided[0] - began)
 
 
-def make_store(folder: Path) -> Path:
-    data, store = folder / "data", folder / "store"
-    write_phantoms(data, cases=8, spacing_mm=4.0, seed=0)
-    split = SplitSettings(val=0.13, gate=0.13, test=0.13)
-    prepare(discover(data), store, settings=PrepareSettings(), split_settings=split)
-    return store
-
-
 def compare(store: Path, folder: Path, at_once: int) -> dict[str, Side]:
     """Run our sweep between two halves of ``torchrun``'s eight."""
     halves = [torchrun(store, folder / "before", TRIALS // 2, at_once)]
@@ -247,7 +237,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         os.environ["SEGAN_RAY_CACHE"] = str(folder / "cache")
-        store = make_store(folder)
+        store = make_store(folder, cases=8, spacing_mm=4.0)
         for at_once in (1, 2) if options.pairs and CORES > 1 else (1,):
             beside = "" if at_once == 1 else ", two side by side"
             sides = compare(store, folder / str(at_once), at_once)
