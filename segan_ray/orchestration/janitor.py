@@ -1,17 +1,19 @@
 """Giving back what a lost crew had asked for.
 
-Ray Train's cleaner of placement groups knows a group only once it has its resources. One that was
-still waiting when its controller died is given them later, and keeps them, unused, for as long as
-the sweep runs: where a node was lost and room is short, for ever. So a crew's group is marked,
-its lane gives a sign of life, and the sweep's process removes the groups of lanes that stopped.
+Ray Train's cleaner of placement groups knows a group only once its workers have started. One of a
+controller that died before, because a node was lost or the sweep came to its end meanwhile, keeps
+what it has been given or is given later, unused, for as long as this process lives: where room is
+short, whoever asks next waits for ever. So a crew's group is marked, its lane gives a sign of life,
+and the sweep's process removes the groups of lanes that stopped, and at its end those of all.
 """
 
 from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from random import SystemRandom
 from typing import Any, Final
 
@@ -30,6 +32,7 @@ LEAST: Final = 2**20
 BEAT_S: Final = 2.0
 SILENCE_S: Final = 45.0
 """For how long a lane may be silent before what its crew holds is given back."""
+END_S: Final = 10.0
 
 
 def new_mark() -> int:
@@ -51,7 +54,7 @@ def beat(mailbox: MailboxHandle, mark: int, over: threading.Event) -> None:
 
 @contextmanager
 def tidying(mailbox: MailboxHandle) -> Iterator[None]:
-    """Remove placement groups of silent lanes while the block runs."""
+    """Remove placement groups of silent lanes while the block runs, and of all lanes after it."""
     over = threading.Event()
 
     def tidy() -> None:
@@ -68,15 +71,24 @@ def tidying(mailbox: MailboxHandle) -> Iterator[None]:
     finally:
         over.set()
         thread.join()
+        with suppress(RayError):
+            marks = set(mailbox.silent(0))
+            # A controller that is on its way out may ask for one more.
+            until = time.monotonic() + END_S
+            while remove_groups_of(marks) and time.monotonic() < until:
+                time.sleep(1)
 
 
-def remove_groups_of(marks: set[int]) -> None:
-    """Remove the placement groups that carry one of ``marks``."""
+def remove_groups_of(marks: set[int]) -> int:
+    """Remove the placement groups that carry one of ``marks``; return how many there were."""
     if not marks:
-        return
+        return 0
+    found = 0
     groups: dict[str, dict[str, Any]] = ray.util.placement_group_table()
     for group_id, group in groups.items():
         asked = {int(bundle.get("memory", 0)) for bundle in group["bundles"].values()}
         if group["state"] != "REMOVED" and asked & marks:
             log.info("A crew was lost; what it had asked for is given back.")
             remove_placement_group(PlacementGroup(ray.PlacementGroupID(bytes.fromhex(group_id))))
+            found += 1
+    return found

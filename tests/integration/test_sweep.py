@@ -19,7 +19,8 @@ from segan_ray.data.splits import SplitSettings
 from segan_ray.data.store import PrepareSettings, read_manifest
 from segan_ray.errors import SweepError
 from segan_ray.home import Home
-from segan_ray.orchestration.janitor import new_mark, remove_groups_of
+from segan_ray.orchestration.janitor import new_mark, remove_groups_of, tidying
+from segan_ray.orchestration.mailbox import MailboxHandle, open_mailbox
 from segan_ray.orchestration.progress import TrialEvent
 from segan_ray.search.space import METRICS, ChoiceParameter, SearchSpace
 from segan_ray.search.storage import open_storage
@@ -273,6 +274,19 @@ def test_what_a_lost_crew_asked_for_is_given_back(cluster: None) -> None:
     assert eventually(lambda: live_placement_groups() == before + 1)
     remove_groups_of({alive})
     assert eventually(lambda: live_placement_groups() == before)
+
+
+def test_what_crews_asked_for_is_given_back_at_the_end(cluster: None) -> None:
+    mark, before = new_mark(), live_placement_groups()
+    actor = open_mailbox("mailbox-of-this-test")
+    mailbox = MailboxHandle("mailbox-of-this-test")
+    with tidying(mailbox):
+        mailbox.beat(mark)
+        # As of a controller that dies before its workers have started.
+        ray.util.placement_group([{"CPU": 1, "memory": mark}])
+        assert live_placement_groups() == before + 1
+    assert eventually(lambda: live_placement_groups() == before)
+    ray.kill(actor)
 
 
 def test_every_process_is_told_its_own_cluster(cluster: None) -> None:
