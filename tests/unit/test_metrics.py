@@ -23,8 +23,8 @@ from segan_ray.evaluation.metrics import (
     overlap,
     score_case,
     score_region,
-    surface_areas,
 )
+from segan_ray.evaluation.surfaces import surface_areas
 
 if TYPE_CHECKING:
     from collections.abc import Callable
