@@ -14,6 +14,7 @@ from itertools import combinations, product
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
+from scipy import ndimage  # type: ignore[import-untyped, unused-ignore]
 from scipy.spatial import KDTree
 
 if TYPE_CHECKING:
@@ -25,6 +26,8 @@ _SHARE: Final = 0.95
 _ROUNDING: Final = 1e-9
 """What sums of areas, as a share of all, and distances, in mm, may be off by."""
 _BLOCK_SIDES: Final = (4, 2)
+_DENSE = 1 / 6
+"""Share of the corners in a box from which on transforming it beats asking element by element."""
 _CORNERS: Final[tuple[Corner, ...]] = tuple(product((0, 1), (0, 1), (0, 1)))
 
 
@@ -63,16 +66,33 @@ def surface_of(mask: Bool[np.ndarray, "x y z"], spacing_mm: tuple[float, float, 
 
 def robust_distance(start: Surface, target: Surface) -> float:
     """Return the distance in mm within which 95% of ``start``'s area has ``target``."""
-    # A tree instead of a distance transform of the grid: same distances, and its cost follows
-    # the surfaces rather than the box around both, which one stray voxel can make huge. Built
-    # without balancing, it is quicker to build, and to ask as well for points on a grid.
-    tree = KDTree(target.points_mm(), leafsize=64, balanced_tree=False, compact_nodes=False)
     enough_mm2 = (_SHARE - _ROUNDING) * float(start.areas_mm2.sum())
+    low = np.minimum(start.corners.min(axis=0), target.corners.min(axis=0))
+    shape = np.maximum(start.corners.max(axis=0), target.corners.max(axis=0)) - low + 1
+    if len(start.corners) > _DENSE * shape.prod():
+        distances_mm = _distances_on_grid(start, target, low, shape)
+        return _reach(distances_mm, start.areas_mm2, enough_mm2)
+    # A tree's cost follows the surfaces, not the box around both, which one stray voxel can make
+    # huge. Without balancing it is quicker to build, and to ask as well for points on a grid.
+    tree = KDTree(target.points_mm(), leafsize=64, balanced_tree=False, compact_nodes=False)
     for side in _BLOCK_SIDES:
         start, nearer_mm2 = _undecided(start, tree, side, enough_mm2)
         enough_mm2 -= nearer_mm2
-    distances_mm = _distances(tree, start.points_mm())
-    return _reach(distances_mm, start.areas_mm2, enough_mm2)
+    return _reach(_distances(tree, start.points_mm()), start.areas_mm2, enough_mm2)
+
+
+def _distances_on_grid(
+    start: Surface,
+    target: Surface,
+    low: Int64[np.ndarray, "3"],
+    shape: Int64[np.ndarray, "3"],
+) -> Float64[np.ndarray, " element"]:
+    """Return how far each element is, by the distance transform of the box at ``low``."""
+    away = np.ones(shape, dtype=np.bool_)
+    away[tuple((target.corners - low).T)] = False
+    distances_mm = ndimage.distance_transform_edt(away, sampling=start.spacing_mm)
+    found: Float64[np.ndarray, " element"] = distances_mm[tuple((start.corners - low).T)]
+    return found
 
 
 def _undecided(start: Surface, tree: KDTree, side: int, enough_mm2: float) -> tuple[Surface, float]:
