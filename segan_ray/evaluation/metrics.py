@@ -60,7 +60,7 @@ def overlap(prediction: Bool[np.ndarray, "*grid"], truth: Bool[np.ndarray, "*gri
 
     0/0 counts 0, save that two empty masks agree perfectly: Dice, precision, sensitivity 1.
     """
-    _check_pair(prediction, truth)
+    check_pair(prediction, truth)
     hits = int(np.count_nonzero(prediction & truth))
     predicted = int(np.count_nonzero(prediction))
     true = int(np.count_nonzero(truth))
@@ -96,7 +96,7 @@ def score_case(
     spacing_mm: tuple[float, float, float],
 ) -> dict[Region, RegionScores]:
     """Return the scores of each region, whose maps are stacked in the order of ``REGIONS``."""
-    _check_pair(prediction, truth)
+    check_pair(prediction, truth)
     pairs = zip(REGIONS, prediction, truth, strict=True)
     return {region: score_region(found, true, spacing_mm) for region, found, true in pairs}
 
@@ -110,11 +110,8 @@ def hausdorff95(
 
     0 when both masks are empty, ``HD95_ONE_EMPTY_MM`` when one is.
     """
-    _check_pair(prediction, truth)
-    if prediction.ndim != 3:
-        raise ValueError(f"HD95 needs masks of 3 axes, got the shape {prediction.shape}.")
-    if len(spacing_mm) != 3 or not all(math.isfinite(step) and step > 0 for step in spacing_mm):
-        raise ValueError(f"The spacing must be three positive lengths in mm, got {spacing_mm}.")
+    check_pair(prediction, truth)
+    check_grid(prediction.shape, spacing_mm)
     if not (prediction.any() and truth.any()):
         return HD95_ONE_EMPTY_MM if prediction.any() or truth.any() else 0.0
     box = bounding_box(prediction | truth)
@@ -127,7 +124,16 @@ def _ratio(part: int, whole: int) -> float:
     return part / whole if whole else 0.0
 
 
-def _check_pair(prediction: np.ndarray, truth: np.ndarray) -> None:
+def check_grid(shape: tuple[int, ...], spacing_mm: tuple[float, float, float]) -> None:
+    """Raise ValueError unless distances in mm can be measured on such a grid."""
+    if len(shape) != 3:
+        raise ValueError(f"HD95 needs masks of 3 axes, got the shape {shape}.")
+    if len(spacing_mm) != 3 or not all(math.isfinite(step) and step > 0 for step in spacing_mm):
+        raise ValueError(f"The spacing must be three positive lengths in mm, got {spacing_mm}.")
+
+
+def check_pair(prediction: np.ndarray, truth: np.ndarray) -> None:
+    """Raise ValueError unless both have one shape, TypeError unless both are boolean."""
     if prediction.shape != truth.shape:
         raise ValueError(
             f"Prediction and truth must share one grid, got {prediction.shape} and {truth.shape}."
