@@ -23,14 +23,10 @@ from segan_ray.search.space import SearchSpace
 
 @dataclass(frozen=True)
 class Asked:
-    """One parameter: where its values may lie, whether evenly or by orders, and when it is drawn.
-
-    ``scale`` and ``condition`` are empty where there is nothing to say.
-    """
+    """One parameter: where its values may lie, and when it is drawn if not always."""
 
     path: str
     values: str
-    scale: str = ""
     condition: str = ""
 
 
@@ -82,15 +78,15 @@ def _asked(path: str, parameter: Parameter) -> Asked:
     )
     match parameter:
         case ChoiceParameter():
-            return Asked(path, words(parameter.values), "", condition)
+            return Asked(path, words(parameter.values), condition)
         case FixedParameter():
-            return Asked(path, f"always {said_as(parameter.value)}", "", condition)
+            return Asked(path, f"always {said_as(parameter.value)}", condition)
     span = f"{parameter.low:g} to {parameter.high:g}"
     if isinstance(parameter, IntParameter):
         span = f"whole numbers {span}"
     if isinstance(parameter, FloatsParameter):
         span = f"{parameter.length} numbers, each {span}"
-    return Asked(path, span, "logarithmic" if parameter.log else "", condition)
+    return Asked(path, f"{span}, logarithmic" if parameter.log else span, condition)
 
 
 def _component(component: BaseModel) -> str:

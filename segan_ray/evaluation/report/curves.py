@@ -136,7 +136,9 @@ def _add_ends(figure: go.Figure, sweep: SweepRecord, lines: Mapping[str, list[Po
             if one.status == status and one.trial in lines
         ]
         if ends:
-            add(figure, ends, name=WORDS[status], mode="markers", marker=MARKERS[status])
+            size = MARKERS[status]["size"] if len(lines) <= MANY else 5
+            mark = MARKERS[status] | {"size": size}
+            add(figure, ends, name=WORDS[status], mode="markers", marker=mark)
 
 
 def _ends_table(sweep: SweepRecord) -> str:

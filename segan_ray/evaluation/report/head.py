@@ -81,7 +81,8 @@ def _evaluation_sentence(evaluation: Mapping[str, Any] | None) -> str:
     dice = evaluation["summary"]["whole"]["dice"]
     return (
         f"On {scored_patients(evaluation)} the evaluated model reaches a whole-tumour Dice of "
-        f"<strong>{dice['mean']:.3f}</strong> (95% interval {interval(dice, 3)})."
+        f"<strong>{dice['mean']:.3f}</strong> (95% interval "
+        f"<span class=number>{interval(dice, 3)}</span>)."
     )
 
 

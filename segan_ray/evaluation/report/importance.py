@@ -59,7 +59,7 @@ def importance_chart(shares: Mapping[str, float]) -> go.Figure:
             x=0, y=row, text=f"<b>{label(name)}</b>", xanchor="left", yshift=17, showarrow=False,
             borderpad=0, font={"color": INK, "size": 13},
         )  # fmt: skip
-    figure.update_layout(margin={"l": 12, "r": 48, "t": 12, "b": 12}, showlegend=False)
-    figure.update_xaxes(visible=False, range=[0, max(shares.values())])
+    figure.update_layout(margin={"l": 12, "r": 12, "t": 12, "b": 12}, showlegend=False)
+    figure.update_xaxes(visible=False, range=[0, 1.14 * max(shares.values())])
     figure.update_yaxes(visible=False, range=[len(names) - 0.6, -0.7], automargin=False)
     return figure

@@ -54,8 +54,9 @@ def _table(sweep: SweepRecord, ranked: Sequence[tuple[int, TrialRecord]], captio
     names = _parameter_names(sweep.trials)
     repeated = any(one.repeat_of is not None for one in sweep.trials)
     metrics = [name for name, _ in sweep.objectives] or [sweep.metric]
-    heads = ["Rank", "Trial", "Status", "Epochs", *["Repeats"] * repeated]
-    heads += [f"<code>{esc(name)}</code>" for name in (*metrics, *names)]
+    heads = ["Rank", "Trial", *(f"<code>{esc(name)}</code>" for name in metrics)]
+    heads += ["Status", "Epochs", *["Repeats"] * repeated]
+    heads += [f"<code>{esc(name)}</code>" for name in names]
     head = "<tr>" + "".join(f'<th scope="col">{text}</th>' for text in heads) + "</tr>"
     winner = None if sweep.best is None else sweep.best.trial
     rows = [
@@ -82,11 +83,11 @@ def _row(
     cells = [
         f"<td>{'–' if one.score is None else rank}{' <span class=star>★</span>' * wins}</td>",
         f'<th scope="row">{esc(one.trial)}</th>',
+        *(f"<td>{'–' if score is None else f'{score:.4f}'}</td>" for score in scores),
         f'<td class="{one.status}"><span class="symbol" aria-hidden="true">{SYMBOLS[one.status]}'
         f"</span>{WORDS[one.status]}</td>",
         f"<td>{one.epochs}</td>",
         *([f"<td>{esc(one.repeat_of or '')}</td>"] * repeated),
-        *(f"<td>{'–' if score is None else f'{score:.4f}'}</td>" for score in scores),
         *(
             f"<td>{esc(_value(one.params[name])) if name in one.params else '–'}</td>"
             for name in names

@@ -21,6 +21,7 @@ from segan_ray.evaluation.report.words import (
     signed,
 )
 
+CHAMPION: Final = "champion"
 NAMES: Final = {"unet": "U-Net", "threshold": "Threshold"}
 METRIC_NAMES: Final = {
     "dice": "Dice",
@@ -58,7 +59,9 @@ def models(report: SweepReport) -> Section:
         why = "No model of this sweep has been evaluated. On the test patients, beside a U-Net:"
         return Section("evaluation", "Test patients", missing(why, UNET), "Test patients")
     references = document.get("references") or {}
-    rows = [Model("Champion", str(document["model"]), document["summary"])]
+    model = str(document["model"])
+    name = "Champion" if model.removeprefix("models:/segan@") == CHAMPION else "Evaluated model"
+    rows = [Model(name, model, document["summary"])]
     rows += [Model(NAMES.get(name, name), "reference", of) for name, of in references.items()]
     body = (
         f"<p>Means over {scored_patients(document)} ({many(len(document['cases']), 'case')}), "
@@ -101,15 +104,15 @@ def _drawn(rows: Sequence[Model]) -> str:
 
 def models_chart(rows: Sequence[Model]) -> go.Figure:
     """Draw each model's mean Dice with whiskers, below each other in a group a region."""
-    figure = blank_figure("", 90 + 3 * (24 + 20 * len(rows)))
-    step = 0.62 / max(1, len(rows) - 1)
+    figure = blank_figure("", 90 + 3 * (34 + 18 * len(rows)))
+    step = 0.44 / max(1, len(rows) - 1)
     for index, row in enumerate(rows):
         symbol, colour = MARKS[index % len(MARKS)]
         dice = [row.summary[region]["dice"] for region in REGIONS]
         means = [round(one["mean"], 4) for one in dice]
         figure.add_scatter(
             x=means,
-            y=[place - 0.31 + index * step for place in range(len(REGIONS))],
+            y=[place - 0.22 + index * step for place in range(len(REGIONS))],
             mode="markers",
             name=label(row.name),
             marker={"symbol": symbol, "color": colour, "size": 10},

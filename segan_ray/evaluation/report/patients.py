@@ -21,6 +21,8 @@ from segan_ray.evaluation.report.words import (
 
 TITLE: Final = "Patient by patient"
 SHAPES: Final[dict[Region, str]] = {"whole": "circle", "core": "square", "enhancing": "diamond"}
+CROWD: Final = 40
+"""From more patients on their marks are small."""
 Means = Mapping[str, Mapping[Region, float]]
 
 
@@ -67,7 +69,7 @@ def patients_chart(values: Means, name: str, span: tuple[float, float] | None) -
             hoveron="points",
             line={"color": "#56636f", "width": 1.2},
             fillcolor="rgba(86, 99, 111, 0.07)",
-            marker=_mark(region),
+            marker=_mark(region, 9 if len(values) <= CROWD else 5),
         )
     figure.update_layout(showlegend=False, margin={"l": 84, "r": 14, "t": 12, "b": 44})
     figure.update_xaxes(title=name, range=span, rangemode="tozero")
@@ -75,10 +77,10 @@ def patients_chart(values: Means, name: str, span: tuple[float, float] | None) -
     return figure
 
 
-def _mark(region: Region) -> dict[str, Any]:
+def _mark(region: Region, size: int) -> dict[str, Any]:
     return {
         "symbol": SHAPES[region],
-        "size": 9,
+        "size": size,
         "color": REGION_COLOURS[region],
         "line": {"color": "#1b2733", "width": 0.8},
     }

@@ -36,12 +36,10 @@ def _sentence(asked: Question) -> str:
 
 
 def _ranges(parameters: Sequence[Asked]) -> str:
-    scaled = any(one.scale for one in parameters)
     conditional = any(one.condition for one in parameters)
-    heads = ["Parameter", "Values", *["Scale"] * scaled, *["Drawn only if"] * conditional]
+    heads = ["Parameter", "Values", *["Drawn only if"] * conditional]
     rows = [
         f'<tr><th scope="row"><code>{esc(one.path)}</code></th><td>{esc(one.values)}</td>'
-        + f"<td>{esc(one.scale)}</td>" * scaled
         + f"<td>{esc(one.condition)}</td>" * conditional
         + "</tr>"
         for one in parameters
