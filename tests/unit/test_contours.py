@@ -23,8 +23,6 @@ def corners_cut(line: np.ndarray) -> float:
     """Return the area between the line through middles of edges and the edges: ⅛ each turn."""
     steps = np.roll(line, -1, axis=0) - line
     turns = (np.abs(steps) == 0.5).all(axis=1)
-    right = steps[:, 0] * np.roll(steps[:, 1], -1) - steps[:, 1] * np.roll(steps[:, 0], -1)
-    assert len(right) == len(turns)
     return float(turns.sum()) / 8
 
 
