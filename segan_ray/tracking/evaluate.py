@@ -21,6 +21,7 @@ from segan_ray.models.build import halvings
 from segan_ray.tracking import client as names
 from segan_ray.tracking.client import connect, experiment_id, version_tags
 from segan_ray.tracking.registry import FetchedModel, fetched
+from segan_ray.tracking.showcase import log_showcase
 from segan_ray.training.checkpoint import load_segmentor
 
 THRESHOLD: Final = "threshold"
@@ -93,6 +94,7 @@ def _record(
     client.log_text(run, json.dumps(document, indent=1), DOCUMENT)
     client.log_text(run, case_table(scores).to_csv(index=False), "cases.csv")
     client.log_image(run, _picture(model.folder, cases), artifact_file="overlays/test.png")
+    log_showcase(client, run, checkpoint_predictor(model.folder), cases, scores)
     client.set_terminated(run)
 
 
@@ -109,7 +111,7 @@ def _picture(folder: Path, cases: tuple[PreparedCase, ...]) -> Any:
 
 
 def latest_evaluation(home: Home, sweep: str) -> dict[str, Any] | None:
-    """Return the newest evaluation of a model from ``sweep``, or None."""
+    """Return the newest evaluation of a model from ``sweep`` with its ``run``, or None."""
     import mlflow
 
     client = connect(home)
@@ -122,4 +124,4 @@ def latest_evaluation(home: Home, sweep: str) -> dict[str, Any] | None:
     if not runs:
         return None
     text = mlflow.artifacts.load_text(f"{runs[0].info.artifact_uri}/{DOCUMENT}")
-    return dict(json.loads(text))
+    return {**json.loads(text), "run": runs[0].info.run_id}

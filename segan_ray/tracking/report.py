@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import tempfile
 from pathlib import Path
 
 import mlflow
+from mlflow import MlflowClient
+from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
 from segan_ray.data.places import place_name
-from segan_ray.evaluation.report import SweepReport
+from segan_ray.errors import SweepError
+from segan_ray.evaluation.report import Promoted, SweepReport
 from segan_ray.home import Home
 from segan_ray.search.ranking import SweepRecord
-from segan_ray.tracking.client import connect, version_tags
+from segan_ray.tracking import client as names
+from segan_ray.tracking.client import connect, search, version_tags
 from segan_ray.tracking.evaluate import latest_evaluation
+from segan_ray.tracking.registry import MODEL, aliases
+from segan_ray.tracking.showcase import read_showcase
 from segan_ray.tracking.sweeps import histories, read_space, read_sweep, store_place
 
 
@@ -25,14 +32,32 @@ def collect_report(home: Home, sweep: str) -> SweepReport:
         SweepError: if no sweep has that name.
     """
     record = read_sweep(home, sweep)
+    client = connect(home)
+    evaluation = latest_evaluation(home, sweep)
+    showcase = {} if evaluation is None else _showcase(home, client, evaluation["run"])
     return SweepReport(
         sweep=record,
-        space=read_space(home, sweep),
+        space=_space(home, sweep),
         histories=histories(home, record, record.metric),
-        overlay_png=_overlay(home, record),
-        evaluation=latest_evaluation(home, sweep),
-        provenance=_provenance(home, record),
+        overlay_png=None if showcase else _overlay(home, record),
+        evaluation=evaluation,
+        provenance=_provenance(home, client, record),
+        showcase=showcase,
+        promoted=_promoted(client, sweep),
     )
+
+
+def _space(home: Home, sweep: str) -> str:
+    """Return the text of the space file, empty while or where it is not recorded."""
+    with contextlib.suppress(MlflowException, OSError):
+        return read_space(home, sweep)
+    return ""
+
+
+def _showcase(home: Home, client: MlflowClient, run: str) -> dict[str, bytes]:
+    with contextlib.suppress(MlflowException, OSError):
+        return read_showcase(home, client, run)
+    return {}
 
 
 def _overlay(home: Home, record: SweepRecord) -> bytes | None:
@@ -45,11 +70,35 @@ def _overlay(home: Home, record: SweepRecord) -> bytes | None:
     return None
 
 
-def _provenance(home: Home, record: SweepRecord) -> dict[str, str]:
-    store = place_name(store_place(home, record.sweep))
-    tags = {}
-    if record.best is not None:
-        tags = connect(home).get_run(record.best.mlflow_run).data.tags
+def _promoted(client: MlflowClient, sweep: str) -> tuple[Promoted, ...]:
+    """Return the registered models of ``sweep``, newest first."""
+    found = [
+        version
+        for version in client.search_model_versions(f"name = '{MODEL}'")
+        if version.tags.get(names.SWEEP) == sweep
+    ]
+    held = aliases(client)
+    ordered = sorted(found, key=lambda version: int(version.version), reverse=True)
+    return tuple(_read(version, held.get(str(version.version), ())) for version in ordered)
+
+
+def _read(version: ModelVersion, held: tuple[str, ...]) -> Promoted:
+    tags = version.tags
+    return Promoted(
+        version=str(version.version),
+        aliases=held,
+        trial=tags.get(names.TRIAL, ""),
+        verdict=tags.get("segan.verdict", "No verdict was recorded."),
+        difference=json.loads(tags.get("segan.difference", "null")),
+        forced=tags.get("segan.forced") == "true",
+        optimistic=tags.get("segan.optimistic") == "true",
+    )
+
+
+def _provenance(home: Home, client: MlflowClient, record: SweepRecord) -> dict[str, str]:
+    store = _store(home, record.sweep)
+    query = f"tags.`{names.KIND}` = 'sweep' and tags.`{names.SWEEP}` = '{record.sweep}'"
+    tags = next((run.data.tags for run in search(client, query)), {})
     versions = {
         name.removeprefix("segan.version."): tags.get(name, now)
         for name, now in version_tags().items()
@@ -57,6 +106,33 @@ def _provenance(home: Home, record: SweepRecord) -> dict[str, str]:
     return {
         "Store": f"{store}, fingerprint {record.store}",
         "Versions": ", ".join(f"{name} {number}" for name, number in versions.items()),
-        "Commit": tags.get("mlflow.source.git.commit", "not a git checkout"),
-        "To reproduce": f"segan-ray tune {store} --space space.yaml --trials {len(record.trials)}",
+        "Git commit": tags.get("mlflow.source.git.commit", "not a git checkout"),
+        "MLflow runs": f"tag {names.SWEEP} = {record.sweep} in the experiment {names.EXPERIMENT}",
+        "Commands to reproduce": _commands(record, store, tags.get("mlflow.source.git.commit")),
     }
+
+
+def _store(home: Home, sweep: str) -> str:
+    try:
+        return place_name(store_place(home, sweep))
+    except SweepError:
+        return "STORE"
+
+
+def _commands(record: SweepRecord, store: str, commit: str | None) -> str:
+    """Return what to type, given the store and the space file that the page shows."""
+    name = f"{record.sweep}-again"
+    searched = sum(trial.repeat_of is None for trial in record.trials)
+    again = "".join(
+        f" --repeat-top {len(record.repeats)} --seeds {max(len(g.scores) for g in record.repeats)}"
+        for _ in record.repeats[:1]
+    )
+    lines = [
+        f"git checkout {commit}" if commit else "",
+        "# space.yaml is the space file above",
+        f"segan-ray tune {store} --space space.yaml --name {name} --trials {searched}{again}",
+        f"segan-ray promote {name}",
+        f"segan-ray evaluate champion {store} --reference threshold",
+        f"segan-ray report {name} report.html",
+    ]
+    return "\n".join(filter(None, lines))

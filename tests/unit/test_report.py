@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import io
 import json
 import os
 import random
@@ -13,11 +14,13 @@ from html.parser import HTMLParser
 from itertools import pairwise
 
 import pytest
+from PIL import Image
 from plotly.offline import get_plotlyjs
 
 from segan_ray.brats import REGIONS
 from segan_ray.errors import DataError
-from segan_ray.evaluation.report import SweepReport, render_report, write_report
+from segan_ray.evaluation.report import Promoted, SweepReport, render_report, write_report
+from segan_ray.evaluation.report.curves import THIN, thinned
 from segan_ray.search.ranking import SweepRecord, TrialRecord, rank
 
 EVIL = '</script><script>alert("x")</script><img src=http://evil.example/x onerror=alert(1)>'
@@ -112,12 +115,19 @@ def summary(dice: float, hd95: float) -> dict:
     return {region: {name: one(mean) for name, mean in scores.items()} for region in REGIONS}
 
 
+def case_scores(dice: float) -> dict:
+    return {"dice": dice, "precision": 0.9, "sensitivity": 0.8, "specificity": 1.0, "hd95": 4.0}
+
+
 def evaluation() -> dict:
     patients = ("p1", "p1", "p2", "p3")  # one patient has two visits
     return {
         "model": "models:/segan@champion",
         "split": "test",
-        "cases": [{"case": f"c{i}", "patient": one} for i, one in enumerate(patients)],
+        "cases": [
+            {"case": f"c{i}", "patient": one, **dict.fromkeys(REGIONS, case_scores(0.6 + i / 10))}
+            for i, one in enumerate(patients)
+        ],
         "summary": summary(0.8642, 4.25),
         "references": {"threshold": summary(0.4218, 31.06), "unet": summary(0.8517, 5.14)},
     }
@@ -131,7 +141,7 @@ def markup(page: str) -> str:
 
 
 def charts(page: str) -> dict[str, dict]:
-    pattern = r'<script type="application/json" data-chart="chart-(\w+)">(.*?)</script>'
+    pattern = r'<script type="application/json" data-chart="chart-([\w-]+)">(.*?)</script>'
     return {name: json.loads(data) for name, data in re.findall(pattern, page, flags=re.DOTALL)}
 
 
@@ -165,6 +175,7 @@ def test_page_is_a_document_with_language_title_headings_and_alternatives():
     assert all(after - before <= 1 for before, after in pairwise(levels))
     (picture,) = outline.named("img")
     assert picture["alt"]
+    assert "example." not in page
     assert all(cell.get("scope") for cell in outline.named("th"))
     anchors = {link["href"] for link in outline.named("a")}
     assert anchors == {f"#{part['id']}" for part in outline.named("section")}
@@ -174,11 +185,11 @@ def test_leaderboard_shows_the_numbers_given():
     outline = Outline(markup(render_report(report(*usual()))))
     best = outline.row("0002")
     assert best[0] == "1 ★"
-    assert best[2:] == ["●completed", "4", "0.8125", "0.000375", "3", "adam", "0.52, 1.1"]
-    assert outline.row("0000")[4] == "0.7123"
-    assert outline.row("0001")[2:5] == ["■stopped early", "4", "0.4000"]
+    assert best[2:] == ["0.8125", "●completed", "4", "0.000375", "3", "adam", "0.52, 1.1"]
+    assert outline.row("0000")[2] == "0.7123"
+    assert outline.row("0001")[2:5] == ["0.4000", "■stopped early", "4"]
     assert outline.row("0001")[-1] == "0.52, 1.1, 3.0"
-    assert outline.row("0003")[:5] == ["–", "0003", "✕failed", "4", "–"]
+    assert outline.row("0003")[:5] == ["–", "0003", "–", "✕failed", "4"]
 
 
 def test_a_parameter_that_a_trial_did_not_draw_is_a_dash():
@@ -208,7 +219,7 @@ def test_headline_names_best_trial_evaluation_and_how_trials_ended():
     page = markup(render_report(report(*usual(), evaluation=evaluation())))
     lead = re.sub("<[^>]+>", "", re.search('<p class="lead">(.*?)</p>', page).group(1))
     assert lead == (
-        "Trial 0002 is the best: it reached val/dice_mean 0.812. On 3 test patients the evaluated "
+        "Trial 0002 won: it reached val/dice_mean 0.812. On 3 test patients the evaluated "
         "model reaches a whole-tumour Dice of 0.864 (95% interval 0.778–0.951). "
         "5 trials: 2 completed, 1 stopped early, 2 failed."
     )
@@ -238,7 +249,7 @@ def test_whatever_comes_from_outside_is_shown_and_never_run():
     assert len(outline.named("script")) == len(Outline(harmless).named("script"))
     assert not any("onerror" in attributes for _, attributes in outline.elements)
     # Plotly makes elements of tags in its labels, so they come to it escaped as well.
-    assert set(charts(page)) == {"history", "curves", "parameters"}
+    assert set(charts(page)) == set(charts(harmless))
     assert "<img" not in json.dumps(charts(page))
     assert "&lt;img" in json.dumps(charts(page))
 
@@ -262,13 +273,16 @@ def test_page_of_a_single_trial():
     page = markup(render_report(report(trial(0, score=0.61))))
     assert "The only trial reached val/dice_mean <strong>0.610</strong>." in page
     assert set(charts(page)) == {"curves"}
+    assert page.count('<p class="missing">') >= 4
 
 
-def test_sections_without_content_are_left_out():
+def test_sections_without_content_say_which_command_fills_them():
     page = render_report(report(*usual()))
-    assert "Truth and prediction" not in page
-    assert "Test patients" not in page
+    missing = re.findall(r'<p class="missing">(.*?)</p>', page, re.DOTALL)
+    assert any("segan-ray evaluate champion STORE" in line for line in missing)
+    assert any("segan-ray promote critic" in line for line in missing)
     assert "Dice, whole tumour" not in page
+    assert "Pareto" not in markup(page)
 
 
 def test_picture_is_inside_the_page_and_its_colours_are_named():
@@ -303,7 +317,7 @@ def test_curves_mark_where_stopped_and_failed_trials_end():
     drawn = charts(markup(render_report(report(*usual()))))["curves"]["data"]
     ends = {one["name"]: sorted(one["text"]) for one in drawn if one["mode"] == "markers"}
     assert ends == {"stopped early": ["0001"], "failed": ["0003", "0004"]}
-    best = next(one for one in drawn if one.get("name") == "best: 0002")
+    best = next(one for one in drawn if one.get("name") == "winner: 0002")
     assert best["y"] == pytest.approx([0.1, 0.2, 0.3, 0.4])
 
 
@@ -327,8 +341,147 @@ def test_numbers_that_are_not_finite_leave_a_readable_page():
     broken = trial(7, score=nan, params={"segmentor.lr": infinite, "critic.depth": nan})
     histories = {"0000": [(1, 0.2), (2, nan)], "0007": [(1, infinite)]}
     page = markup(render_report(report(*usual(), broken, histories=histories)))
-    assert set(charts(page)) == {"history", "curves", "parameters"}
+    assert {"history", "curves", "parameters"} <= set(charts(page))
     assert not re.search(r"[:,\[](NaN|-?Infinity)", json.dumps(charts(page)))
+
+
+def test_the_winner_of_repeats_is_marked_wherever_it_ranks():
+    lucky = [trial(i, score=0.9 - i / 1000) for i in range(25)]
+    steady = [trial(30 + i, score=0.6 + i / 100, repeat_of="0024") for i in range(2)]
+    poor = [trial(40 + i, score=0.1, repeat_of="0000") for i in range(2)]
+    given = report(*lucky, *steady, *poor)
+    assert given.sweep.best.trial == "0024"
+    page = markup(render_report(given))
+    outline = Outline(page)
+    assert outline.row("0024")[0] == "25 ★"
+    assert outline.row("0000")[0] == "1"
+    # The winner is in the table that is open, the others below rank 20 in the one that is not.
+    assert page.index(">0024<") < page.index("<summary>The other") < page.index(">0022<")
+    assert "mean of 0.605 ± 0.007 over 2 fresh seeds" in page
+    drawn = charts(page)
+    assert any(one.get("name") == "winner: 0024" for one in drawn["history"]["data"])
+    thickest = max(drawn["parameters"]["data"], key=lambda one: one["line"]["width"])
+    assert "trial 0024" in thickest["text"][0]
+
+
+def test_the_question_is_told_in_words():
+    space = (
+        "name: c\nobjective: [{metric: val/dice_mean}, {metric: time/epoch_s, mode: min}]\n"
+        "base: {training: {epochs: 7}}\nparameters:\n"
+        "  critic.lr: {type: float, low: 1.0e-5, high: 1.0e-3, log: true}\n"
+        "  critic.depth: {type: int, low: 1, high: 3}\n"
+        "  segmentor.lr: {type: choice, values: [0.1, 0.2], when: {critic.depth: [2, 3]}}\n"
+        "sampler: {type: random, seed: 4}\nscheduler: {type: none}\nbudget: {trials: 9}\n"
+    )
+    rows = Outline(markup(render_report(report(*usual(), space=space)))).rows
+    assert ["critic.lr", "1e-05 to 0.001, logarithmic", ""] in rows
+    assert ["critic.depth", "whole numbers 1 to 3", ""] in rows
+    assert ["segmentor.lr", "0.1 or 0.2", "critic.depth is 2 or 3"] in rows
+    assert ["Sampler", "random (seed 4)"] in rows
+    assert ["Scheduler", "none"] in rows
+    assert ["Same in every trial", "training.epochs 7"] in rows
+    assert any("9 trials of at most 7 epochs" in row[-1] for row in rows if row[0] == "Budget")
+
+
+@pytest.mark.parametrize("space", ["", "name: [", "- a list", "name: other\nkeys: none\n"])
+def test_a_space_that_cannot_be_read_is_shown_as_it_is(space):
+    page = markup(render_report(report(*usual(), space=space)))
+    assert space in page
+    Outline(page)
+
+
+def test_the_pareto_front_is_drawn_of_several_objectives():
+    values = [(0.9, 30.0), (0.8, 10.0), (0.7, 20.0)]
+    names = ("val/dice_mean", "time/epoch_s")
+    some = [
+        trial(i, score=pair[0], objectives=dict(zip(names, pair, strict=True)))
+        for i, pair in enumerate(values)
+    ]
+    given = report(*some, trial(3, "failed", None))
+    sweep = replace(given.sweep, objectives=((names[0], "max"), (names[1], "min")))
+    page = markup(render_report(replace(given, sweep=sweep)))
+    drawn = {one["name"]: one for one in charts(page)["pareto-0"]["data"]}
+    assert drawn["beaten"]["x"] == [0.7]
+    assert drawn["Pareto front"]["x"] == [0.8, 0.9]
+    assert drawn["Pareto front"]["y"] == [10.0, 30.0]
+    assert Outline(page).row("0000")[:4] == ["1 ★", "0000", "0.9000", "30.0000"]
+
+
+def test_champion_and_previous_are_compared_as_the_gate_did():
+    difference = {"mean": -0.0123, "ci95": [-0.04, 0.01]}
+    promoted = (
+        Promoted("3", ("champion",), "0002", "Forced. Dice <differs>.", difference, forced=True),
+        Promoted("2", (), "0001", "There was no champion.", None, optimistic=True),
+    )
+    rows = Outline(markup(render_report(report(*usual(), promoted=promoted)))).rows
+    newest = next(row for row in rows if row[:3] == ["3", "champion", "0002"])
+    assert newest[3] == "−0.012 −0.040 to +0.010"
+    assert newest[4] == "Forced. Dice <differs>. (forced)"
+    first = next(row for row in rows if row[:3] == ["2", "–", "0001"])
+    assert first[3] == "nobody to compare with"
+    assert "chose it" in first[4]
+
+
+def test_every_patient_is_drawn_once_with_the_mean_of_its_visits():
+    page = markup(render_report(report(*usual(), evaluation=evaluation())))
+    boxes = charts(page)["patients-dice"]["data"]
+    assert [len(box["x"]) for box in boxes] == [3, 3, 3]
+    assert boxes[0]["x"] == pytest.approx([0.65, 0.8, 0.9])
+    assert len({box["marker"]["symbol"] for box in boxes}) == 3
+    assert Outline(page).row("0.650")[0] == "p1"
+
+
+def test_the_difference_to_unet_is_told():
+    page = markup(render_report(report(*usual(), evaluation=evaluation())))
+    assert "whole tumour <strong class=number>+0.012</strong>" in page
+    alone = evaluation() | {"references": {}}
+    page = markup(render_report(report(*usual(), evaluation=alone)))
+    assert "There is no U-Net to compare with" in page
+
+
+def test_pictures_are_in_the_page_once_and_told_together_where_they_are_the_same():
+    one, other = picture(8), picture(16)
+    showcase = {"best": one, "median": one, "worst": other}
+    page = markup(render_report(report(*usual(), showcase=showcase, overlay_png=PNG)))
+    assert page.count(base64.b64encode(one).decode()) == 1
+    assert "<h3>Best patient and Median patient</h3>" in page
+    assert "<h3>Worst patient</h3>" in page
+    assert page.count('viewBox="0 0 8 4"') == 2
+    assert base64.b64encode(PNG).decode() not in page
+
+
+def picture(width: int) -> bytes:
+    drawn = io.BytesIO()
+    Image.new("RGB", (width, 4)).save(drawn, format="PNG")
+    return drawn.getvalue()
+
+
+def test_a_sweep_that_runs_says_so():
+    given = report(trial(0, "running", None, epochs=0), trial(1, "pending", None, epochs=0))
+    page = markup(render_report(replace(given, sweep=replace(given.sweep, status="running"))))
+    Outline(page)
+    assert "The sweep is still running" in page
+    assert "No trial has a score yet." in page
+    assert charts(page) == {}
+
+
+def test_what_was_stopped_when_is_told():
+    some = (
+        trial(0, epochs=9), trial(1, "stopped", 0.4, epochs=3),
+        trial(2, "stopped", 0.3, epochs=1), trial(3, "failed", None, epochs=3),
+    )  # fmt: skip
+    rows = Outline(markup(render_report(report(*some)))).rows
+    assert ["1", "1: 0002", "–", "3"] in rows
+    assert ["3", "1: 0001", "1: 0003", "1"] in rows
+
+
+@pytest.mark.parametrize("length", [1, 2, THIN, THIN + 1, 1000])
+def test_a_thinned_line_keeps_its_ends(length):
+    line = [(epoch, epoch / 7, "t") for epoch in range(length)]
+    kept = thinned(line)
+    assert len(kept) == min(length, THIN)
+    assert (kept[0], kept[-1]) == (line[0], line[-1])
+    assert kept == sorted(kept)
 
 
 def test_five_hundred_trials_are_quick_and_fit_an_email(tmp_path):
@@ -369,7 +522,7 @@ def test_failing_to_write_leaves_the_old_page_and_nothing_else(tmp_path, monkeyp
 
 
 def test_a_folder_that_is_not_there_is_told(tmp_path):
-    with pytest.raises(DataError, match="there is no folder"):
+    with pytest.raises(DataError, match="does not exist"):
         write_report(report(*usual()), tmp_path / "none" / "report.html")
     assert list(tmp_path.iterdir()) == []
 
