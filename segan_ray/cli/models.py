@@ -1,4 +1,4 @@
-"""``promote`` and ``evaluate``: from a leaderboard to a model with scores."""
+"""``promote``, ``rollback`` and ``evaluate``: from a leaderboard to a model with scores."""
 
 from __future__ import annotations
 
@@ -18,12 +18,20 @@ if TYPE_CHECKING:
 def register(app: typer.Typer) -> None:
     """Add these commands to the command line."""
     app.command(epilog="Example: segan-ray promote demo-20260101-120000")(promote)
+    app.command(epilog="Example: segan-ray rollback")(rollback)
     app.command(epilog="Example: segan-ray evaluate champion store --reference threshold")(evaluate)
 
 
 def promote(
     sweep: SweepName,
     alias: Annotated[str, typer.Option(help="The registry alias to move.")] = "champion",
+    non_inferior: Annotated[
+        float | None,
+        typer.Option(
+            metavar="MARGIN",
+            help="Promote too what is not worse by more than this Dice, such as 0.02.",
+        ),
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Judge, but change nothing.")] = False,
     force: Annotated[
         bool, typer.Option("--force", help="Promote whatever the gate says; it is recorded.")
@@ -35,7 +43,9 @@ def promote(
     from segan_ray.home import Home
     from segan_ray.tracking.promote import promote as run_gate
 
-    result = run_gate(Home.at(home), sweep, alias=alias, dry_run=dry_run, force=force)
+    result = run_gate(
+        Home.at(home), sweep, alias=alias, non_inferior=non_inferior, dry_run=dry_run, force=force
+    )
     if as_json:
         show.document(result.document())
         return
@@ -45,6 +55,22 @@ def promote(
     print(f"Trial {trial.trial} of {sweep}: {would}{verdict.verdict}. {verdict.reason}{optimistic}")
     if result.version is not None:
         print(f"Registered as segan version {result.version}, alias {alias}")
+
+
+def rollback(
+    alias: Annotated[str, typer.Option(help="The registry alias to give back.")] = "champion",
+    home: HomeFolder = None,
+    as_json: Json = False,
+) -> None:
+    """Give an alias back to the version that had it before; a second time undoes the first."""
+    from segan_ray.home import Home
+    from segan_ray.tracking.aliases import rollback as give_back
+
+    result = give_back(Home.at(home), alias)
+    if as_json:
+        show.document(result.document())
+        return
+    print(f"{alias} is segan version {result.restored} again; it was version {result.left}")
 
 
 def evaluate(

@@ -3,7 +3,8 @@
 The patient is the unit everywhere: a patient's cases (visits) are averaged first, since they
 are not independent and would make an interval too narrow. Intervals are percentile bootstrap
 intervals of the mean (Efron and Tibshirani 1993, chapters 13 and 16), seeded, so a document can
-be reproduced.
+be reproduced. Those of a paired comparison are expanded for small samples (Hesterberg 2015,
+doi.org/10.1080/00031305.2015.1089789, section 5.3), since something is decided by them.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
 CONFIDENCE: Final = 0.95
 RESAMPLES: Final = 9999
+BATCH: Final = 1000
+"""How many resamples to draw at once; it bounds the memory."""
 
 
 class Summary(TypedDict):
@@ -146,33 +149,60 @@ def paired_difference(
         raise ValueError("Candidate and champion were not scored on any patient in common.")
     differences = np.array([candidate[name] - champion[name] for name in patients])
     _require_finite(differences)
-    ((low, high),) = bootstrap_interval(differences[:, None], seed=seed, resamples=resamples)
+    ((low, high),) = paired_interval(differences[:, None], seed=seed, resamples=resamples)
     return PairedDifference(float(differences.mean()), (float(low), float(high)), patients)
 
 
-def bootstrap_interval(
-    values: Float64[np.ndarray, "patient score"], *, seed: int, resamples: int = RESAMPLES
+def paired_interval(
+    differences: Float64[np.ndarray, "patient score"],
+    *,
+    seed: int = 0,
+    resamples: int = RESAMPLES,
 ) -> Float64[np.ndarray, "score 2"]:
-    """Return the 95% percentile bootstrap interval of each column's mean.
+    """Return the 95% interval of each column's mean difference, expanded for few patients.
+
+    A plain percentile interval is too narrow by √((n-1)/n) and takes the normal's quantile for
+    Student's: of six patients it leaves out the truth in 13 of 100 cases, not 5. This one goes
+    as far into the tails of the resampled means as makes up for both, and never beyond the
+    smallest or largest difference; with many patients the two are the same.
+    """
+    level = _expanded_confidence(len(differences))
+    return bootstrap_interval(differences, seed=seed, resamples=resamples, confidence=level)
+
+
+def _expanded_confidence(patients: int) -> float:
+    """Return the level of a percentile interval that covers a mean as Student's does."""
+    from scipy.special import ndtr, stdtrit
+
+    if patients == 1:
+        return CONFIDENCE
+    quantile = stdtrit(patients - 1, (1 + CONFIDENCE) / 2)
+    return float(1 - 2 * ndtr(-quantile * np.sqrt(patients / (patients - 1))))
+
+
+def bootstrap_interval(
+    values: Float64[np.ndarray, "patient score"],
+    *,
+    seed: int,
+    resamples: int = RESAMPLES,
+    confidence: float = CONFIDENCE,
+) -> Float64[np.ndarray, "score 2"]:
+    """Return the percentile bootstrap interval of each column's mean, 95% unless told.
 
     A single patient says nothing about spread: the interval is then that patient's value.
     """
     if len(values) == 1:
         return np.repeat(values.T, 2, axis=1)
-    from scipy.stats import bootstrap  # costs half a second, and only summaries need it
-
-    result = bootstrap(
-        (values,),
-        np.mean,
-        axis=0,
-        vectorized=True,
-        n_resamples=resamples,
-        batch=100,  # bounds the memory: batch x patients x scores numbers
-        confidence_level=CONFIDENCE,
-        method="percentile",
-        rng=seed,
-    )
-    low, high = result.confidence_interval
+    rng = np.random.default_rng(seed)
+    patients = len(values)
+    alike = np.full(patients, 1 / patients)
+    # How often each patient is drawn, times the scores: far faster than gathering them.
+    means = [
+        rng.multinomial(patients, alike, size=min(BATCH, resamples - start)) @ values / patients
+        for start in range(0, resamples, BATCH)
+    ]
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(np.concatenate(means), [tail, 1 - tail], axis=0)
     return np.stack([low, high], axis=-1)
 
 

@@ -1,28 +1,38 @@
-"""Promotion: the best checkpoint of a sweep, through the gate, into the registry."""
+"""Promotion: the best checkpoint of a sweep, through the gate, into the registry.
+
+Judging takes minutes and holds no lock. Whoever then finds that another process has moved the
+alias judges again, against the new champion; registering and moving are done by one at a time.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from mlflow import MlflowClient
+from mlflow.entities import RunTag
+from mlflow.entities.model_registry import ModelVersion
 
 from segan_ray.data.cache import local_store
 from segan_ray.data.prepare import OnCase, ignore_case
-from segan_ray.data.store import PreparedCase, open_for_tuning, open_gate, read_manifest
-from segan_ray.errors import StoreError, SweepError
-from segan_ray.evaluation.gate import Verdict, first_champion, judge
-from segan_ray.evaluation.scores import CaseScores
-from segan_ray.evaluation.scoring import checkpoint_predictor, score_cases
+from segan_ray.data.store import open_gate, read_manifest
+from segan_ray.errors import RegistryError, StoreError, SweepError
+from segan_ray.evaluation.gate import Verdict
 from segan_ray.home import Home
 from segan_ray.search.ranking import SweepRecord, TrialRecord, winner
 from segan_ray.tracking import client as names
+from segan_ray.tracking.aliases import check_movable, move_alias, registry_lock
 from segan_ray.tracking.client import connect
-from segan_ray.tracking.registry import check_alias, fetched, find_alias, move_alias, register
+from segan_ray.tracking.judging import Bench, checkpoint_uri
+from segan_ray.tracking.registry import MODEL, fetched, find_alias, register, versions_of
+from segan_ray.tracking.runs import said_in_words
 from segan_ray.tracking.sweeps import read_sweep, store_place
+
+GATE: Final = "segan.gate"
+"""Tags of a trial's run that begin so say what the gate last said of it."""
 
 
 @dataclass(frozen=True)
@@ -36,20 +46,21 @@ class Promotion:
     forced: bool
     dry_run: bool
     version: str | None
+    margin: float | None = None
 
     def document(self) -> dict[str, Any]:
         """Return the ``promote`` document."""
-        difference = self.verdict.difference
         return {
             "candidate": self.candidate.document(),
             "champion": self.champion,
-            "difference": None if difference is None else difference.as_document(),
+            "difference": _difference(self.verdict),
             "verdict": self.verdict.verdict,
             "reason": self.verdict.reason,
             "optimistic": self.optimistic,
             "forced": self.forced,
             "dry_run": self.dry_run,
             "version": self.version,
+            "margin": self.margin,
         }
 
 
@@ -58,62 +69,52 @@ def promote(
     sweep: str,
     *,
     alias: str,
+    non_inferior: float | None = None,
     dry_run: bool = False,
     force: bool = False,
     on_case: OnCase = ignore_case,
 ) -> Promotion:
     """Judge the best checkpoint of ``sweep`` against ``alias`` and move it there if better.
 
+    With ``non_inferior``, a margin in Dice, it is enough not to be worse by more than that. The
+    gate's word is written to the trial's run, and to the version of what is promoted.
+
     Raises:
         SweepError: if the sweep is unknown or has no scored trial.
         StoreError: if the sweep's store is gone or is another now.
+        RegistryError: if the alias or the margin cannot be.
+        TrackingError: if the registry does not answer.
     """
-    check_alias(alias)
+    check_movable(alias)
+    check_margin(non_inferior)
     record = read_sweep(home, sweep)
     candidate = _best_ended(record)
     store = sweep_store(home, record)
-    cases = open_gate(store)
-    optimistic = not cases
     client = connect(home)
-    held = find_alias(client, alias)
-    champion = None
-    if held is None:
-        verdict = first_champion()
-    else:
-        champion = {"version": str(held.version), **_champion_facts(held.tags)}
-        fold = fold_of(client, candidate.mlflow_run)
-        if optimistic and fold_of(client, str(held.run_id)) != fold:
-            verdict = _other_fold(fold)
-        else:
-            verdict = _compare(
-                home, record, candidate, held.tags, f"models:/segan/{held.version}",
-                cases or open_for_tuning(store, fold).val, on_case,
-            )  # fmt: skip
-    forced = force and verdict.verdict == "kept"
-    if forced:
-        verdict = Verdict("promoted", f"Forced. {verdict.reason}", verdict.difference)
-    version = None
-    if not dry_run and verdict.verdict == "promoted":
-        with fetched(home, _checkpoint_uri(candidate)):
-            tags = _version_tags(record, candidate, verdict, optimistic=optimistic, forced=forced)
-            version = register(client, candidate.mlflow_run, tags)
-        move_alias(client, alias, version)
-    return Promotion(candidate, champion, verdict, optimistic, forced, dry_run, version)
+    gate = open_gate(store)
+    bench = Bench(home, client, record, candidate, store, gate, non_inferior, on_case)
+    while True:
+        held = find_alias(client, alias)
+        decided = _decide(bench, held, force=force, dry_run=dry_run)
+        if dry_run:
+            return decided
+        with said_in_words(client):
+            done = _carry_out(bench, decided, alias, held)
+        if done is not None:
+            return done
 
 
-def fold_of(client: MlflowClient, run: str) -> int | None:
-    """Return the fold of the store that a run trained on, or None for the single split."""
-    fold = client.get_run(run).data.params.get("data.fold", "None")
-    return None if fold == "None" else int(fold)
+def check_margin(margin: float | None) -> None:
+    """Make sure that a margin of Dice is one.
 
-
-def _best_ended(record: SweepRecord) -> TrialRecord:
-    """Return the winner of those that have ended: only then is its checkpoint with the records."""
-    ended = [trial for trial in record.trials if trial.status in ("completed", "stopped")]
-    best = winner(ended, record.mode)
-    if best is None:
-        raise SweepError(f"The sweep '{record.sweep}' has no ended trial with a score to promote.")
-    return best
+    Raises:
+        RegistryError: if it is not between 0 and 1.
+    """
+    if margin is not None and not 0 < margin < 1:
+        raise RegistryError(
+            f"--non-inferior {margin:g} is no margin of Dice. Give a number between 0 and 1, "
+            "such as 0.02."
+        )
 
 
 def sweep_store(home: Home, record: SweepRecord) -> Path:
@@ -133,67 +134,98 @@ def sweep_store(home: Home, record: SweepRecord) -> Path:
     return store
 
 
-def _other_fold(fold: int | None) -> Verdict:
-    ours = "the single split" if fold is None else f"fold {fold}"
-    return Verdict(
-        "kept",
-        "The store has no gate, so models are judged on the patients that chose them; the "
-        f"champion was not trained on {ours}, so it may have trained on those patients.",
+def _best_ended(record: SweepRecord) -> TrialRecord:
+    """Return the winner of those that have ended: only then is its checkpoint with the records."""
+    ended = [trial for trial in record.trials if trial.status in ("completed", "stopped")]
+    best = winner(ended, record.mode)
+    if best is None:
+        raise SweepError(f"The sweep '{record.sweep}' has no ended trial with a score to promote.")
+    return best
+
+
+def _decide(bench: Bench, held: ModelVersion | None, *, force: bool, dry_run: bool) -> Promotion:
+    """Return what is to be done with ``held`` having the alias; nothing is written."""
+    verdict = bench.judge(held)
+    forced = force and verdict.verdict == "kept"
+    if forced:
+        verdict = Verdict("promoted", f"Forced. {verdict.reason}", verdict.difference)
+    champion = None if held is None else _champion_facts(held)
+    return Promotion(
+        bench.candidate, champion, verdict, not bench.gate, forced, dry_run, None, bench.margin
     )
 
 
-def _compare(
-    home: Home,
-    record: SweepRecord,
-    candidate: TrialRecord,
-    champion_tags: dict[str, str],
-    champion: str,
-    cases: Sequence[PreparedCase],
-    on_case: OnCase,
-) -> Verdict:
-    if champion_tags.get(names.STORE) != record.store:
-        return Verdict(
-            "kept",
-            f"The champion was trained on store {champion_tags.get(names.STORE)}, this sweep on "
-            f"{record.store}: their patients differ, so they cannot be compared.",
-        )
-    ours = _score(home, _checkpoint_uri(candidate), cases, on_case)
-    theirs = _score(home, champion, cases, on_case)
-    return judge(ours, theirs)
+def _carry_out(
+    bench: Bench, decided: Promotion, alias: str, held: ModelVersion | None
+) -> Promotion | None:
+    """Write what was decided, or return None if ``held`` does not have the alias any more.
+
+    A server has no way to move an alias only if nobody else did: it is asked right before.
+    """
+    client, run = bench.client, bench.candidate.mlflow_run
+    tags = _gate_tags(decided, alias)
+    on_run = [RunTag(f"{GATE}.{name}", value) for name, value in tags.items()]
+    if decided.verdict.verdict == "kept":
+        client.log_batch(run, tags=on_run)
+        return decided
+    with registry_lock(bench.home):
+        now = find_alias(client, alias)
+        if (now and now.version) != (held and held.version):
+            return None
+        with fetched(bench.home, checkpoint_uri(bench.candidate)):
+            version = _version(client, run, _version_tags(bench.record, decided, tags))
+        move_alias(client, alias, version)
+        client.log_batch(run, tags=on_run)
+    return replace(decided, version=version)
 
 
-def _checkpoint_uri(trial: TrialRecord) -> str:
-    return f"runs:/{trial.mlflow_run}/checkpoint"
+def _version(client: MlflowClient, run: str, tags: Mapping[str, str]) -> str:
+    """Return the version of the checkpoint of ``run`` with these tags, registered if need be.
+
+    It is there already if the run was promoted before, or a promotion was cut off.
+    """
+    known = [one for one in versions_of(client, run) if one.name == MODEL and one.status == "READY"]
+    if not known:
+        return register(client, run, tags)
+    version = str(max(int(one.version) for one in known))
+    for name, value in tags.items():
+        client.set_model_version_tag(MODEL, version, name, value)
+    return version
 
 
-def _score(
-    home: Home, model: str, cases: Sequence[PreparedCase], on_case: OnCase
-) -> list[CaseScores]:
-    with fetched(home, model) as found:
-        return score_cases(checkpoint_predictor(found.folder), cases, on_case)
-
-
-def _champion_facts(tags: dict[str, str]) -> dict[str, str]:
+def _champion_facts(held: ModelVersion) -> dict[str, str]:
     wanted = {"sweep": names.SWEEP, "trial": names.TRIAL, "store": names.STORE}
-    return {key: tags[tag] for key, tag in wanted.items() if tag in tags}
+    facts = {key: held.tags[tag] for key, tag in wanted.items() if tag in held.tags}
+    return {"version": str(held.version), **facts}
+
+
+def _difference(verdict: Verdict) -> dict[str, Any] | None:
+    return None if verdict.difference is None else verdict.difference.as_document()
+
+
+def _gate_tags(decided: Promotion, alias: str) -> dict[str, str]:
+    """Return what the gate said, against whom and by which rule; of every rule, so none is old."""
+    return {
+        "verdict": decided.verdict.verdict,
+        "reason": f"{decided.verdict.reason}{' (optimistic)' if decided.optimistic else ''}",
+        "difference": json.dumps(_difference(decided.verdict)),
+        "margin": json.dumps(decided.margin),
+        "forced": json.dumps(decided.forced),
+        "optimistic": json.dumps(decided.optimistic),
+        "alias": alias,
+        "champion": json.dumps(decided.champion and decided.champion["version"]),
+    }
 
 
 def _version_tags(
-    record: SweepRecord,
-    trial: TrialRecord,
-    verdict: Verdict,
-    *,
-    optimistic: bool,
-    forced: bool,
+    record: SweepRecord, decided: Promotion, gate: Mapping[str, str]
 ) -> dict[str, str]:
-    difference = None if verdict.difference is None else verdict.difference.as_document()
+    trial = decided.candidate
     return {
         names.SWEEP: record.sweep,
         names.TRIAL: trial.trial,
         names.STORE: record.store,
         f"segan.{record.metric}": repr(trial.score),
-        "segan.verdict": f"{verdict.reason}{' (optimistic)' if optimistic else ''}",
-        "segan.difference": json.dumps(difference),
-        "segan.forced": str(forced).lower(),
-        "segan.optimistic": str(optimistic).lower(),
+        "segan.verdict": gate["reason"],
+        **{f"segan.{name}": gate[name] for name in gate if name not in ("verdict", "reason")},
     }

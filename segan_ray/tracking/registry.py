@@ -21,8 +21,6 @@ from segan_ray.tracking.client import KIND, SWEEP, connect, search
 from segan_ray.training.checkpoint import read_state
 
 MODEL: Final = "segan"
-CHAMPION: Final = "champion"
-PREVIOUS: Final = "previous"
 ALIAS: Final = re.compile(r"[A-Za-z0-9_-]{1,100}")
 VERSION_LIKE: Final = re.compile(r"[vV]?\d+")
 NOT_FOUND: Final = {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}
@@ -75,14 +73,6 @@ def register(client: MlflowClient, run: str, tags: Mapping[str, str]) -> str:
         )
     source = f"{client.get_run(run).info.artifact_uri}/checkpoint"
     return str(client.create_model_version(MODEL, source, run_id=run, tags=dict(tags)).version)
-
-
-def move_alias(client: MlflowClient, alias: str, version: str) -> None:
-    """Point ``alias`` at ``version``; the champion it had becomes the previous one."""
-    held = find_alias(client, alias)
-    if held is not None and alias == CHAMPION and str(held.version) != version:
-        client.set_registered_model_alias(MODEL, PREVIOUS, str(held.version))
-    client.set_registered_model_alias(MODEL, alias, version)
 
 
 def versions_of(client: MlflowClient, run: str) -> list[ModelVersion]:

@@ -89,7 +89,7 @@ def test_promotion_evaluation_and_report(desk: Desk) -> None:
     assert again["verdict"] == "kept"
     assert again["difference"]["mean"] == 0
     forced = desk.document("promote", "first", "--force")
-    assert (forced["verdict"], forced["forced"], forced["version"]) == ("promoted", True, "2")
+    assert (forced["verdict"], forced["forced"], forced["version"]) == ("promoted", True, "1")
 
     scores = desk.document(
         "evaluate", "champion", "store", "--reference", "threshold", "--output", "scores.json"
@@ -129,6 +129,8 @@ def test_a_run_of_train_can_be_evaluated_by_name(desk: Desk) -> None:
     [
         (["trials", "furst"], "Did you mean 'first'?"),
         (["promote", "nothing"], "No sweep is called 'nothing'"),
+        (["promote", "first", "--non-inferior", "2"], "between 0 and 1"),
+        (["rollback", "--alias", "nobody"], "No version of the model has the alias 'nobody'"),
         (["evaluate", "nobody", "store"], "'nobody' is no checkpoint folder"),
         (["report", "first", "none/report.html"], "none"),
         (["evaluate", "data", "store"], "no checkpoint here"),

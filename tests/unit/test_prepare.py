@@ -14,8 +14,9 @@ from segan_ray.brats import CODE_2017_TO_2021
 from segan_ray.data import prepare_case as module
 from segan_ray.data.arrays import bounding_box, correct_bias, normalise
 from segan_ray.data.cases import discover
+from segan_ray.data.manifest import fingerprint
 from segan_ray.data.prepare import prepare
-from segan_ray.data.splits import SplitSettings
+from segan_ray.data.splits import Fold, SplitSettings
 from segan_ray.data.store import (
     Manifest,
     PreparedCase,
@@ -86,6 +87,21 @@ def test_the_fingerprint_depends_on_content_not_on_place(folder: Path, tmp_path:
     assert here.fingerprint == there.fingerprint
     other = make(folder, tmp_path / "c", settings=PrepareSettings(clip_high=99.0))
     assert other.fingerprint != here.fingerprint
+
+
+def test_another_split_of_the_same_cases_is_another_store(store: Path) -> None:
+    manifest = read_manifest(store)
+    same = (manifest.layout, manifest.settings, manifest.cases)
+    assert fingerprint(*same, manifest.splits) == manifest.fingerprint
+    (one, *gate), (other, *test) = manifest.splits["gate"], manifest.splits["test"]
+    swapped = {**manifest.splits, "gate": (other, *gate), "test": (one, *test)}
+    assert fingerprint(*same, swapped) != manifest.fingerprint
+    patients = (*manifest.splits["train"], *manifest.splits["val"])
+    folds = tuple(
+        Fold(train=tuple(sorted({*patients} - {*val})), val=val)
+        for val in (patients[::2], patients[1::2])
+    )
+    assert fingerprint(*same, manifest.splits, folds) != manifest.fingerprint
 
 
 @pytest.mark.parametrize(

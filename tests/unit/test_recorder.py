@@ -21,13 +21,14 @@ from segan_ray.config import Experiment
 from segan_ray.errors import SweepError, TrackingError
 from segan_ray.files import prepare_sqlite
 from segan_ray.home import Home
+from segan_ray.tracking.aliases import move_alias
 from segan_ray.tracking.card import StoreCard
 from segan_ray.tracking.client import connect, experiment_id, search
 from segan_ray.tracking.deletion import delete_sweep
 from segan_ray.tracking.ending import close_dead_sweep
 from segan_ray.tracking.journal import JOURNAL, Journal, lock_of, read_journal
 from segan_ray.tracking.recorder import Recorder
-from segan_ray.tracking.registry import move_alias, register
+from segan_ray.tracking.registry import register
 from segan_ray.tracking.spool import Spool
 from segan_ray.tracking.sweeps import histories, read_sweep
 

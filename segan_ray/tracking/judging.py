@@ -1,0 +1,108 @@
+"""The candidate of a sweep before the gate: beside which champions, on which patients."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from mlflow import MlflowClient
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
+
+from segan_ray.data.prepare import OnCase
+from segan_ray.data.store import PreparedCase, open_for_tuning
+from segan_ray.evaluation.gate import Verdict, first_champion, judge
+from segan_ray.evaluation.scores import CaseScores
+from segan_ray.evaluation.scoring import checkpoint_predictor, score_cases
+from segan_ray.home import Home
+from segan_ray.search.ranking import SweepRecord, TrialRecord
+from segan_ray.tracking import client as names
+from segan_ray.tracking.registry import MODEL, fetched
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Where the candidate of a sweep meets champions; nobody is scored twice."""
+
+    home: Home
+    client: MlflowClient
+    record: SweepRecord
+    candidate: TrialRecord
+    store: Path
+    gate: tuple[PreparedCase, ...]
+    margin: float | None
+    on_case: OnCase
+    scored: dict[str, list[CaseScores]] = field(default_factory=dict)
+
+    def judge(self, champion: ModelVersion | None) -> Verdict:
+        """Return the verdict on the candidate, beside ``champion``."""
+        if champion is None:
+            return first_champion()
+        reason = self._apart(champion)
+        if reason:
+            return Verdict("kept", reason)
+        ours = self._score(checkpoint_uri(self.candidate))
+        if champion.run_id == self.candidate.mlflow_run:
+            there = f"It is the champion already, as version {champion.version}."
+            return Verdict("kept", there, judge(ours, ours).difference)
+        theirs = self._score(f"models:/{MODEL}/{champion.version}")
+        return judge(ours, theirs, margin=self.margin)
+
+    def _apart(self, champion: ModelVersion) -> str | None:
+        """Return why ``champion`` cannot be compared with the candidate, or None."""
+        store = champion.tags.get(names.STORE)
+        if store is None:
+            return (
+                f"The champion, version {champion.version}, does not say which store it was "
+                "trained on, so nobody can tell which patients it has seen."
+            )
+        if store != self.record.store:
+            return (
+                f"The champion was trained on store {store}, this sweep on {self.record.store}: "
+                "their patients or their splits differ, so they cannot be compared."
+            )
+        fold = fold_of(self.client, self.candidate.mlflow_run)
+        if self.gate or _fold_if_known(self.client, champion.run_id) == (fold,):
+            return None
+        ours = "the single split" if fold is None else f"fold {fold}"
+        return (
+            "The store has no gate, so models are judged on the patients that chose them; the "
+            f"champion was not trained on {ours}, so it may have trained on those patients."
+        )
+
+    def _score(self, model: str) -> list[CaseScores]:
+        if model not in self.scored:
+            cases = self.gate or self._validation()
+            self.scored[model] = _score(self.home, model, cases, self.on_case)
+        return self.scored[model]
+
+    def _validation(self) -> tuple[PreparedCase, ...]:
+        fold = fold_of(self.client, self.candidate.mlflow_run)
+        return open_for_tuning(self.store, fold).val
+
+
+def fold_of(client: MlflowClient, run: str) -> int | None:
+    """Return the fold of the store that a run trained on, or None for the single split."""
+    fold = client.get_run(run).data.params.get("data.fold", "None")
+    return None if fold == "None" else int(fold)
+
+
+def checkpoint_uri(trial: TrialRecord) -> str:
+    """Return where the checkpoint of a trial is among the records."""
+    return f"runs:/{trial.mlflow_run}/checkpoint"
+
+
+def _fold_if_known(client: MlflowClient, run: str | None) -> tuple[int | None] | None:
+    """Return the fold of a run, in a tuple since it may be None, or None if the run is gone."""
+    try:
+        return (fold_of(client, str(run)),)
+    except MlflowException:
+        return None
+
+
+def _score(
+    home: Home, model: str, cases: Sequence[PreparedCase], on_case: OnCase
+) -> list[CaseScores]:
+    with fetched(home, model) as found:
+        return score_cases(checkpoint_predictor(found.folder), cases, on_case)

@@ -1,0 +1,333 @@
+"""Promotion and rollback on a real SQLite home: judged, recorded, raced, cut off, taken back."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mlflow import MlflowClient
+from mlflow.entities.model_registry import ModelVersion
+
+from segan_ray.errors import RegistryError
+from segan_ray.home import Home
+from segan_ray.tracking import promote as module
+from segan_ray.tracking.aliases import rollback
+from segan_ray.tracking.client import connect
+from segan_ray.tracking.promote import Promotion, promote
+from segan_ray.tracking.registry import find_alias
+from segan_ray.tracking.sweeps import read_sweep
+from tests.unit.promotable import (
+    ENHANCING_TOO,
+    NOTHING,
+    WHOLE,
+    WHOLE_AND_CORE,
+    record_sweep,
+    write_store,
+)
+
+pytestmark = pytest.mark.slow
+
+SWEEPS = {
+    "poor": (NOTHING,),
+    "good": (WHOLE, NOTHING),
+    "better": (WHOLE_AND_CORE,),
+    "twin": (WHOLE,),
+    "lopsided": (ENHANCING_TOO,),
+}
+TAGS = {
+    "segan.sweep", "segan.trial", "segan.store", "segan.val/dice_mean", "segan.verdict",
+    "segan.difference", "segan.margin", "segan.forced", "segan.optimistic", "segan.alias",
+    "segan.champion",
+}  # fmt: skip
+PROMOTES_ON_A_WORD = """
+import sys, contextlib
+from pathlib import Path
+from segan_ray.home import Home
+from segan_ray.tracking import promote as module
+
+locked, waits = module.registry_lock, [True]
+
+@contextlib.contextmanager
+def lock(home):
+    if waits:
+        waits.pop()
+        print("judged", flush=True)
+        sys.stdin.readline()
+    with locked(home):
+        yield
+
+module.registry_lock = lock
+done = module.promote(
+    Home.at(Path(sys.argv[1])), sys.argv[2], alias="champion", force=sys.argv[3] == "force"
+)
+print(done.verdict.verdict, done.version, flush=True)
+"""
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a home of several finished sweeps on one store, and none promoted."""
+    folder = tmp_path_factory.mktemp("made")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        write_store(folder / "store")
+        for name, models in SWEEPS.items():
+            record_sweep(Home.at(folder / "home"), name, folder / "store", *models)
+    return folder
+
+
+@pytest.fixture
+def home(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
+    """A copy of that home; the checkpoints are read from where they were logged."""
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    shutil.copytree(made / "home", tmp_path / "home", ignore=shutil.ignore_patterns("mlartifacts"))
+    return Home.at(tmp_path / "home")
+
+
+def run(home: Home, sweep: str, **options: Any) -> Promotion:
+    return promote(home, sweep, **{"alias": "champion", **options})
+
+
+def client_of(home: Home) -> MlflowClient:
+    return connect(home)
+
+
+def versions(home: Home) -> list[ModelVersion]:
+    found = client_of(home).search_model_versions("name = 'segan'")
+    return sorted(found, key=lambda one: int(one.version))
+
+
+def held(home: Home, *aliases: str) -> tuple[str | None, ...]:
+    """Return the version each alias points at."""
+    found = [find_alias(client_of(home), alias) for alias in aliases or ("champion", "previous")]
+    return tuple(None if one is None else str(one.version) for one in found)
+
+
+def run_tags(home: Home, sweep: str) -> dict[str, str]:
+    best = read_sweep(home, sweep).best
+    assert best is not None
+    return dict(client_of(home).get_run(best.mlflow_run).data.tags)
+
+
+def everything(home: Home) -> object:
+    """All that the registry holds, and all the runs' tags."""
+    client = client_of(home)
+    registered = [
+        (model.name, model.description, model.aliases, model.tags)
+        for model in client.search_registered_models()
+    ]
+    tags = {sweep: run_tags(home, sweep) for sweep in SWEEPS}
+    return registered, [vars(one) for one in versions(home)], tags
+
+
+def test_a_better_candidate_takes_the_alias_and_a_worse_one_does_not(home: Home) -> None:
+    first = run(home, "poor")
+    assert (first.verdict.verdict, first.version, first.champion) == ("promoted", "1", None)
+    assert held(home) == ("1", None)
+    better = run(home, "good")
+    assert (better.verdict.verdict, better.version) == ("promoted", "2")
+    assert better.champion is not None
+    assert (better.champion["version"], better.champion["sweep"]) == ("1", "poor")
+    assert better.verdict.difference is not None
+    assert better.verdict.difference.ci95[0] > 0
+    assert held(home) == ("2", "1")
+    assert [one.tags.keys() for one in versions(home)] == [TAGS, TAGS]
+
+    worse = run(home, "poor")
+    assert (worse.verdict.verdict, worse.version) == ("kept", None)
+    lopsided = run(home, "lopsided")
+    assert lopsided.verdict.verdict == "kept"
+    assert held(home) == ("2", "1")
+    assert len(versions(home)) == 2
+    tags = run_tags(home, "lopsided")
+    assert tags["segan.gate.verdict"] == "kept"
+    assert tags["segan.gate.reason"] == lopsided.verdict.reason
+    assert tags["segan.gate.champion"] == '"2"'
+    assert run_tags(home, "good")["segan.gate.verdict"] == "promoted"
+
+
+def test_an_equal_is_kept_but_is_not_inferior(home: Home) -> None:
+    run(home, "good")
+    same = run(home, "twin")
+    assert same.verdict.verdict == "kept"
+    assert same.verdict.reason == "It scores the same as the champion on all 8 patients."
+    margin = run(home, "twin", non_inferior=0.02)
+    assert (margin.verdict.verdict, margin.version, margin.margin) == ("promoted", "2", 0.02)
+    assert margin.document()["margin"] == 0.02
+    assert "not worse by more than 0.02 (95% interval 0.000 to 0.000" in margin.verdict.reason
+    assert versions(home)[1].tags["segan.margin"] == "0.02"
+    assert versions(home)[0].tags["segan.margin"] == "null"
+
+
+def test_a_little_worse_is_within_a_margin_and_much_worse_is_not(home: Home) -> None:
+    run(home, "better")
+    assert run(home, "twin").verdict.verdict == "kept"
+    assert run(home, "twin", non_inferior=0.001).verdict.verdict == "kept"
+    assert run(home, "lopsided", non_inferior=0.02).verdict.verdict == "kept"
+    assert held(home) == ("1", None)
+    assert run(home, "twin", non_inferior=0.02).verdict.verdict == "promoted"
+
+
+@pytest.mark.parametrize("margin", [0.0, 1.0, -0.1, float("nan")])
+def test_what_is_no_margin_is_refused(home: Home, margin: float) -> None:
+    with pytest.raises(RegistryError, match="between 0 and 1"):
+        run(home, "good", non_inferior=margin)
+
+
+def test_a_rehearsal_changes_nothing(home: Home) -> None:
+    before = everything(home)
+    assert run(home, "good", dry_run=True).verdict.verdict == "promoted"
+    assert everything(home) == before
+    run(home, "good")
+    before = everything(home)
+    for sweep, options in (("better", {}), ("poor", {}), ("poor", {"force": True})):
+        rehearsed = run(home, sweep, dry_run=True, **options)
+        assert (rehearsed.dry_run, rehearsed.version) == (True, None)
+        assert everything(home) == before
+
+
+def test_force_is_recorded_only_where_the_gate_objected(home: Home) -> None:
+    assert not run(home, "good", force=True).forced
+    assert not run(home, "better", force=True).forced
+    forced = run(home, "poor", force=True)
+    assert (forced.forced, forced.verdict.verdict, forced.version) == (True, "promoted", "3")
+    assert [one.tags["segan.forced"] for one in versions(home)] == ["false", "false", "true"]
+    assert versions(home)[2].tags["segan.verdict"].startswith("Forced. Dice differs")
+    assert held(home) == ("3", "2")
+
+
+def test_the_champion_itself_is_not_registered_again(home: Home) -> None:
+    run(home, "good")
+    again = run(home, "good")
+    assert again.verdict.verdict == "kept"
+    assert again.verdict.reason == "It is the champion already, as version 1."
+    assert again.document()["difference"] == {"mean": 0.0, "ci95": [0.0, 0.0]}
+    forced = run(home, "good", force=True)
+    assert (forced.forced, forced.version) == (True, "1")
+    assert held(home) == ("1", None)
+
+
+def test_a_promotion_that_was_cut_off_is_finished_by_the_next(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(home, "poor")
+
+    def die(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "move_alias", die)
+        with pytest.raises(KeyboardInterrupt):
+            run(home, "good")
+    assert (held(home), len(versions(home))) == (("1", None), 2)
+    # Somebody else's promotion is not in its way, nor is the same one again.
+    assert run(home, "better", alias="staging").version == "3"
+    assert run(home, "good").version == "2"
+    assert held(home) == ("2", "1")
+    assert [one.tags.keys() for one in versions(home)] == [TAGS] * 3
+
+
+def test_rollback_swaps_and_a_second_undoes_it(home: Home) -> None:
+    with pytest.raises(RegistryError, match="No version of the model has the alias 'champion'"):
+        rollback(home, "champion")
+    run(home, "poor")
+    with pytest.raises(RegistryError, match="version 1, and no other version had it before"):
+        rollback(home, "champion")
+    run(home, "good")
+    assert rollback(home, "champion").document() == {"alias": "champion", "from": "2", "to": "1"}
+    assert held(home) == ("1", "2")
+    assert rollback(home, "champion").document() == {"alias": "champion", "from": "1", "to": "2"}
+    assert held(home) == ("2", "1")
+
+
+def test_every_alias_has_its_own_past(home: Home) -> None:
+    run(home, "poor", alias="staging")
+    run(home, "good", alias="staging")
+    run(home, "poor")
+    names = ("champion", "previous", "staging", "staging-previous")
+    assert held(home, *names) == ("1", None, "2", "1")
+    rollback(home, "staging")
+    assert held(home, *names) == ("1", None, "1", "2")
+    for alias in ("previous", "staging-previous"):
+        with pytest.raises(RegistryError, match="moves with its alias"):
+            run(home, "good", alias=alias)
+
+
+def test_other_stores_and_other_splits_are_not_compared(home: Home, tmp_path: Path) -> None:
+    run(home, "poor")
+    sides = {"train": 3, "val": 5, "gate": 8, "test": 2}
+    write_store(tmp_path / "split-otherwise", sides)
+    record_sweep(home, "elsewhere", tmp_path / "split-otherwise", WHOLE)
+    kept = run(home, "elsewhere")
+    assert (kept.verdict.verdict, kept.verdict.difference) == ("kept", None)
+    assert "their patients or their splits differ" in kept.verdict.reason
+    assert kept.document()["difference"] is None
+    assert held(home) == ("1", None)
+
+
+def test_a_version_of_unknown_making_is_not_compared(home: Home) -> None:
+    client = client_of(home)
+    client.create_registered_model("segan")
+    client.create_model_version("segan", "file:///nowhere")
+    client.set_registered_model_alias("segan", "champion", "1")
+    kept = run(home, "good")
+    assert kept.verdict.verdict == "kept"
+    assert "does not say which store" in kept.verdict.reason
+
+
+def test_without_a_gate_only_models_of_one_fold_are_compared(home: Home, tmp_path: Path) -> None:
+    sides = {"train": 6, "val": 6, "gate": 0, "test": 2}
+    store = tmp_path / "gateless"
+    write_store(store, sides, folds=True)
+    for name, fold, model in (("f0", "0", NOTHING), ("f1", "1", WHOLE), ("g0", "0", WHOLE)):
+        record_sweep(home, name, store, model, settings=(f"data.fold={fold}",))
+    assert run(home, "f0").optimistic
+    other = run(home, "f1")
+    assert other.verdict.verdict == "kept"
+    assert "not trained on fold 1" in other.verdict.reason
+    same = run(home, "g0")
+    assert (same.verdict.verdict, same.optimistic) == ("promoted", True)
+    assert versions(home)[1].tags["segan.optimistic"] == "true"
+
+
+@pytest.mark.parametrize("force", ["force", "fairly"])
+def test_two_promotions_at_once_leave_one_champion(home: Home, force: str) -> None:
+    run(home, "poor")
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", PROMOTES_ON_A_WORD, str(home.folder), sweep, force],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env={**os.environ},
+        )
+        for sweep in ("good", "better")
+    ]  # fmt: skip
+    # Both have judged against version 1 before either may register.
+    for process in processes:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "judged\n"
+    for process in processes:
+        assert process.stdin is not None
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    results = [process.communicate(timeout=300)[0].split() for process in processes]
+    assert [process.returncode for process in processes] == [0, 0]
+
+    found = versions(home)
+    assert [one.tags.keys() for one in found] == [TAGS] * len(found)
+    assert len({one.run_id for one in found}) == len(found)
+    assert [one.status for one in found] == ["READY"] * len(found)
+    good, better = results
+    assert better[0] == "promoted"
+    if good[0] == "promoted":
+        assert {good[1], better[1]} == {"2", "3"}
+        assert held(home) == ("3", "2")
+        # Whoever came second was judged again, against whoever came first.
+        assert [json.loads(one.tags["segan.champion"]) for one in found] == [None, "1", "2"]
+    else:
+        assert (force, better[1], len(found)) == ("fairly", "2", 2)
+        assert held(home) == ("2", "1")
