@@ -31,6 +31,7 @@ from segan_ray.data.manifest import (
     PrepareSettings,
     read_manifest,
 )
+from segan_ray.data.origin import Origin, origin_of
 from segan_ray.errors import StoreError
 
 __all__ = [
@@ -78,9 +79,14 @@ class PreparedCase:
 class TuningCases:
     """What training and tuning may see of a store: no gate patient, no test patient."""
 
-    fingerprint: str
+    origin: Origin
     train: tuple[PreparedCase, ...]
     val: tuple[PreparedCase, ...]
+
+    @property
+    def fingerprint(self) -> str:
+        """Which store it is."""
+        return self.origin.store
 
 
 def open_for_tuning(store: Path, fold: int | None = None) -> TuningCases:
@@ -93,7 +99,7 @@ def open_for_tuning(store: Path, fold: int | None = None) -> TuningCases:
     manifest = read_manifest(store)
     train, val = _sides(manifest, str(store), fold)
     return TuningCases(
-        manifest.fingerprint,
+        origin_of(manifest),
         _with_truth(store, manifest, "train", train),
         _with_truth(store, manifest, "val", val),
     )
