@@ -7,7 +7,7 @@ one. They take turns in one process; a round is all cases, and a ratio that of o
 - ours: ``segment_stream``, writing with nibabel.
 - MONAI: LoadImage, NormalizeIntensity over the brain, whole slices, SaveImage. Before the
   rounds it tries what it has and keeps the fastest: SliceInferer and plain batches, 1 to 64
-  slices at once, float32 and autocast to bfloat16, each on one volume in memory; then, disk to
+  slices at once, float32 and autocast to bfloat16, each on 64 slices in memory; then, disk to
   disk, whole slices and slices cropped to the foreground (and put back), each with no loader,
   a ThreadDataLoader, which reads ahead, and a DataLoader with a process that does.
 
@@ -54,7 +54,8 @@ from segan_ray.models.build import Numerics, build_segmentor, choose_numerics, h
 
 TARGET = 2.0
 FILLED = 0.02
-BATCHES = (1, 4, 8, 16, 32, 64)
+BATCHES = (1, 4, 16, 64)
+TRIED_SLICES, TRIED_CASES = 64, 2
 LOADERS = ("none", "thread", "process")
 Labels = Callable[[Any], Any]
 """From region maps to values of 2021."""
@@ -141,11 +142,13 @@ class Monai:
             out, output_postfix="", output_ext=".nii.gz", output_dtype=np.uint8,
             separate_folder=False, resample=False, print_log=False,
         )  # fmt: skip
-        files = self.files[:cases]
+        files, done = self.files[:cases], 0
         for image in self._images(way, files):
+            done += 1
             label = self._label(way, image)
             save(self.crop.inverse({"image": label})["image"] if way.cropped else label)
-        return len(files)
+        assert done == len(files), f"{done} of {len(files)} cases came"
+        return done
 
     def network(self, way: Way, image: Tensor) -> Tensor:
         """Return the probabilities of each region over (modality, x, y, slice)."""
@@ -180,9 +183,11 @@ class Monai:
         dataset = Dataset(files, transform)
         loading: Iterable[Any]
         if way.loader == "thread":
-            loading = ThreadDataLoader(dataset, batch_size=None, buffer_size=1, num_workers=0)
+            loading = ThreadDataLoader(
+                dataset, batch_size=None, buffer_size=1, num_workers=0, collate_fn=unchanged
+            )
         elif way.loader == "process":
-            loading = DataLoader(dataset, batch_size=None, num_workers=1)
+            loading = DataLoader(dataset, batch_size=None, num_workers=1, collate_fn=unchanged)
         else:
             loading = (dataset[index] for index in range(len(files)))
         return (one["image"] for one in loading)
@@ -199,6 +204,11 @@ class Monai:
         return MetaTensor(label[None], meta=image.meta, applied_operations=image.applied_operations)
 
 
+def unchanged(one: Any) -> Any:
+    """Put no batch together."""
+    return one
+
+
 def seconds(work: Callable[[], object]) -> float:
     started = perf_counter()
     work()
@@ -208,6 +218,7 @@ def seconds(work: Callable[[], object]) -> float:
 def best_way(monai: Monai, folder: Path, half: bool) -> tuple[Way, dict[str, float]]:
     """Return the fastest of MONAI's ways, and what each took: the network's s, then all."""
     image = monai.cropped(monai.files[0])["image"]
+    image = image[..., :TRIED_SLICES]
     taken: dict[str, float] = {}
     fastest: dict[Way, float] = {}
     for slicer in (False, True):
@@ -223,7 +234,7 @@ def best_way(monai: Monai, folder: Path, half: bool) -> tuple[Way, dict[str, flo
     for cropped in (False, True):
         for loader in LOADERS:
             way = replace(network, cropped=cropped, loader=loader)
-            around[way] = seconds(lambda way=way: monai(way, fresh(folder / "tried")))
+            around[way] = seconds(partial(monai, way, fresh(folder / "tried"), TRIED_CASES))
             name = f"all, {'cropped' if cropped else 'whole'} slices, loader: {loader}"
             taken[name] = around[way]
     return min(around, key=around.__getitem__), taken
