@@ -21,16 +21,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Bool, Float16, UInt8
+from jaxtyping import Bool, Float16, Shaped, UInt8
 
 from segan_ray.brats import MODALITIES, REGIONS
-from segan_ray.data.arrays import BRAIN_BIT
+from segan_ray.data.arrays import BRAIN_BIT, put_back
 from segan_ray.data.manifest import (
     CaseRecord,
     Manifest,
     PrepareSettings,
     read_manifest,
 )
+from segan_ray.data.origin import Origin, origin_of
 from segan_ray.errors import StoreError
 
 __all__ = [
@@ -62,25 +63,28 @@ class PreparedCase:
         return self.restore(boxed)
 
     def restore(
-        self, boxed: Bool[np.ndarray, "region slice height width"]
-    ) -> Bool[np.ndarray, "region x y z"]:
+        self, boxed: Shaped[np.ndarray, "region slice height width"]
+    ) -> Shaped[np.ndarray, "region x y z"]:
         """Put maps of the stored box back where they came from; all else is background."""
-        full = np.zeros((len(boxed), *self.record.shape), dtype=boxed.dtype)
         x, y, z = (
             slice(start, start + length)
             for start, length in zip(self.record.origin, self.record.size, strict=True)
         )
-        full[:, x, y, z] = np.moveaxis(boxed, 1, -1)
-        return full
+        return put_back(boxed, (x, y, z), self.record.shape)
 
 
 @dataclass(frozen=True)
 class TuningCases:
     """What training and tuning may see of a store: no gate patient, no test patient."""
 
-    fingerprint: str
+    origin: Origin
     train: tuple[PreparedCase, ...]
     val: tuple[PreparedCase, ...]
+
+    @property
+    def fingerprint(self) -> str:
+        """Which store it is."""
+        return self.origin.store
 
 
 def open_for_tuning(store: Path, fold: int | None = None) -> TuningCases:
@@ -93,7 +97,7 @@ def open_for_tuning(store: Path, fold: int | None = None) -> TuningCases:
     manifest = read_manifest(store)
     train, val = _sides(manifest, str(store), fold)
     return TuningCases(
-        manifest.fingerprint,
+        origin_of(manifest),
         _with_truth(store, manifest, "train", train),
         _with_truth(store, manifest, "val", val),
     )

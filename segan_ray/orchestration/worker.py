@@ -143,7 +143,7 @@ class Trial:
         if self.place.rank == 0:
             saved = SavedReport(epoch.epoch, metrics, self.best)
             overlay = self._overlay() if self.best.epoch == epoch.epoch else None
-            self.folder.save(self.state, self.experiment, saved, overlay)
+            self.folder.save(self.state, self.experiment, self.cases.origin, saved, overlay)
         return self._deliver(self._result(epoch.epoch, metrics))
 
     def _deliver(self, result: EpochResult) -> bool:

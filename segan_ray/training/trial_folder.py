@@ -2,7 +2,8 @@
 
 ::
 
-    epoch-0007/       one whole checkpoint, and report.json: what the epoch came to
+    epoch-0007/       one whole checkpoint; origin.json: what it was trained on; report.json:
+                      what the epoch came to
     .epoch-0008.123   one that is being written, or was when its process died
     taken-0008/       another trial's checkpoint that this one goes on from after its epoch 8
 
@@ -25,6 +26,7 @@ from typing import Final, Literal
 from PIL.Image import Image
 
 from segan_ray.config import Experiment
+from segan_ray.data.origin import Origin, write_origin
 from segan_ray.errors import CheckpointError
 from segan_ray.files import sync_folder
 from segan_ray.training.checkpoint import check_whole, save_checkpoint
@@ -87,6 +89,7 @@ class TrialFolder:
         self,
         state: TrainingState,
         experiment: Experiment,
+        origin: Origin,
         report: SavedReport,
         overlay: Image | None,
     ) -> Path:
@@ -96,6 +99,7 @@ class TrialFolder:
         shutil.rmtree(partial, ignore_errors=True)
         try:
             save_checkpoint(partial, state, experiment)
+            write_origin(partial, origin)
             if overlay is not None:
                 overlay.save(partial / OVERLAY, optimize=True)
             (partial / REPORT).write_text(json.dumps(asdict(report)), encoding="utf-8")

@@ -6,7 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
-from segan_ray.data.store import BRAIN_BIT, CaseRecord, PreparedCase
+from segan_ray.data.origin import Origin
+from segan_ray.data.store import BRAIN_BIT, CaseRecord, PreparedCase, PrepareSettings
+
+ORIGIN = Origin(store="0" * 16, layout="brats2021", preparation=PrepareSettings(), seen={})
 
 
 def stored_case(

@@ -18,6 +18,7 @@ from segan_ray.search.storage import open_storage
 from segan_ray.search.study import Ended, SweepStudy
 from segan_ray.training.state import new_state
 from segan_ray.training.trial_folder import BestEpoch, SavedReport
+from tests.unit.stored import ORIGIN
 from tests.unit.test_study import space
 
 METRIC = "val/dice_mean"
@@ -97,7 +98,7 @@ def save(run: Run, trial: str, epoch: int, best: int) -> Path:
     state = new_state(TINY, torch.device("cpu"))
     state.epoch = epoch
     report = SavedReport(epoch, {METRIC: 0.1}, BestEpoch(best, {METRIC: 0.5}))
-    return run.book.folder(trial).save(state, TINY, report, None)
+    return run.book.folder(trial).save(state, TINY, ORIGIN, report, None)
 
 
 def test_a_trial_to_its_end(run: Run) -> None:

@@ -27,6 +27,7 @@ from segan_ray.training.trial_folder import (
     TrialFolder,
     read_report,
 )
+from tests.unit.stored import ORIGIN
 
 METRIC = "val/dice_mean"
 EXPERIMENT = load_experiment(
@@ -62,7 +63,7 @@ def save(
 ) -> Path:
     state.epoch = epoch
     report = SavedReport(epoch, {METRIC: scores[epoch - 1]}, best_of(scores[:epoch], mode))
-    return folder.save(state, EXPERIMENT, report, None)
+    return folder.save(state, EXPERIMENT, ORIGIN, report, None)
 
 
 def left(folder: TrialFolder) -> list[str]:
@@ -105,7 +106,7 @@ def test_a_trial_goes_on_from_what_was_saved(tmp_path: Path, state: TrainingStat
 def test_a_picture_is_kept_beside_its_epoch(tmp_path: Path, state: TrainingState) -> None:
     folder = TrialFolder(tmp_path / "000")
     report = SavedReport(1, {METRIC: 0.5}, BestEpoch(1, {METRIC: 0.5}))
-    saved = folder.save(state, EXPERIMENT, report, Image.new("RGB", (4, 4)))
+    saved = folder.save(state, EXPERIMENT, ORIGIN, report, Image.new("RGB", (4, 4)))
     assert Image.open(saved / OVERLAY).size == (4, 4)
 
 
@@ -147,7 +148,7 @@ def test_a_checkpoint_without_a_critic_is_whole(tmp_path: Path) -> None:
     unet = load_experiment(None, ["variant=unet", "segmentor.base_width=2", "segmentor.depth=2"])
     report = SavedReport(1, {METRIC: 0.5}, BestEpoch(1, {METRIC: 0.5}))
     folder = TrialFolder(tmp_path)
-    folder.save(new_state(unet, torch.device("cpu")), unet, report, None)
+    folder.save(new_state(unet, torch.device("cpu")), unet, ORIGIN, report, None)
     assert folder.last() == folder.of_epoch(1)
 
 
@@ -165,7 +166,7 @@ def test_a_report_that_cannot_be_read(tmp_path: Path, content: str | None) -> No
 def test_numbers_survive_exactly(tmp_path: Path, state: TrainingState) -> None:
     value = 0.1 + 0.2
     report = SavedReport(1, {METRIC: value}, BestEpoch(1, {METRIC: value}))
-    saved = TrialFolder(tmp_path).save(state, EXPERIMENT, report, None)
+    saved = TrialFolder(tmp_path).save(state, EXPERIMENT, ORIGIN, report, None)
     assert read_report(saved) == report
 
 
