@@ -19,7 +19,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_MODEL_VERSIONS
 
 from segan_ray.errors import CheckpointError, RegistryError, TrackingError
 from segan_ray.evaluation.model import model_folder
-from segan_ray.evaluation.seal import digest
+from segan_ray.evaluation.seal import check_seal, digest, is_sealed
 from segan_ray.home import NAME, Home
 from segan_ray.tracking.client import KIND, SWEEP, connect, search
 from segan_ray.tracking.package import Package
@@ -143,9 +143,7 @@ def fetched(home: Home, model: str) -> Iterator[FetchedModel]:
             registered.
     """
     if Path(model).is_dir():
-        folder = model_folder(Path(model))
-        read_state(folder)
-        yield FetchedModel(model, folder)
+        yield FetchedModel(model, _whole(Path(model)))
         return
     client = connect(home)
     version = _version(client, model)
@@ -161,7 +159,7 @@ def fetched(home: Home, model: str) -> Iterator[FetchedModel]:
         run = str(version.run_id) if version is not None else source.split("/")[1]
         yield FetchedModel(
             name=model,
-            folder=model_folder(Path(local)),
+            folder=_whole(Path(local)),
             version=None if version is None else str(version.version),
             run=run,
             sweep=client.get_run(run).data.tags.get(SWEEP),
@@ -171,6 +169,15 @@ def fetched(home: Home, model: str) -> Iterator[FetchedModel]:
 def _version_uri(client: MlflowClient, version: ModelVersion) -> str:
     """Return where the files of a version are, past the model they were logged as."""
     return str(client.get_model_version_download_uri(MODEL, str(version.version)))
+
+
+def _whole(folder: Path) -> Path:
+    """Return where in ``folder`` the model's files are, once they are known to be its own."""
+    inner = model_folder(folder)
+    if is_sealed(inner):
+        check_seal(inner)
+    read_state(inner)
+    return inner
 
 
 def _check_digest(folder: Path, version: ModelVersion) -> None:

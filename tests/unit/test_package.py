@@ -19,7 +19,7 @@ from mlflow import MlflowClient
 
 from segan_ray.config import Experiment
 from segan_ray.data.cases import discover, layout_named
-from segan_ray.data.origin import origin_of
+from segan_ray.data.origin import origin_of, write_origin
 from segan_ray.data.store import read_manifest
 from segan_ray.data.volumes import Volume, read_volume
 from segan_ray.errors import CheckpointError, RegistryError
@@ -27,6 +27,8 @@ from segan_ray.evaluation.model import PACKAGED, Model, Postprocessing, load_mod
 from segan_ray.evaluation.segment import probabilities_of_volume, segment_volume
 from segan_ray.home import Home
 from segan_ray.models.build import build_segmentor
+from segan_ray.search.ranking import SweepRecord, TrialRecord
+from segan_ray.tracking.candidate import candidate_model
 from segan_ray.tracking.client import connect, experiment_id
 from segan_ray.tracking.deletion import delete_packages
 from segan_ray.tracking.package import package_model, requirements, write_package
@@ -241,6 +243,8 @@ def test_a_version_that_was_changed_is_refused(
         mlflow.pyfunc.load_model("models:/segan@champion")
     with pytest.raises(CheckpointError, match="packaged"):
         load_model(registered)
+    with pytest.raises(CheckpointError, match="packaged"), fetched(home, str(registered)):
+        pass
 
 
 @pytest.mark.parametrize("name", ["code/segan_ray/brats.py", "pyfunc_model.py", "MLmodel", "more"])
@@ -319,3 +323,20 @@ def test_a_package_cut_short_is_marked_so(
         package_model(client, run, model)
     (logged,) = client.search_logged_models([experiment_id(client, home)])
     assert logged.status == "FAILED"
+
+
+def test_a_trial_s_checkpoint_is_the_candidate(home: Home, model: Model, tmp_path: Path) -> None:
+    client = connect(home)
+    run = make_run(client, home)
+    save_segmentor(tmp_path / "c", model.segmentor, EXPERIMENT)
+    write_origin(tmp_path / "c", model.origin)
+    client.log_artifacts(run, str(tmp_path / "c"), "checkpoint")
+    trial = TrialRecord("000", "completed", 2, 0.5, mlflow_run=run, params={})
+    found = candidate_model(
+        home,
+        SweepRecord("s", "finished", "val/dice_mean", "max", "f", "2026-01-01", (trial,)),
+        trial,
+    )
+    assert (found.experiment, found.origin) == (EXPERIMENT, model.origin)
+    for name, weight in model.segmentor.state_dict().items():
+        assert torch.equal(found.segmentor.state_dict()[name], weight)
