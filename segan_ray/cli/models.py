@@ -1,4 +1,4 @@
-"""``promote``, ``rollback`` and ``evaluate``: from a leaderboard to a model with scores."""
+"""``promote``, ``rollback``, ``evaluate``, ``export``: from a leaderboard to a model, and out."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ def register(app: typer.Typer) -> None:
     app.command(epilog="Example: segan-ray promote demo-20260101-120000")(promote)
     app.command(epilog="Example: segan-ray rollback")(rollback)
     app.command(epilog="Example: segan-ray evaluate champion store --reference threshold")(evaluate)
+    app.command(epilog="Example: segan-ray export champion exported --format onnx")(export)
 
 
 def promote(
@@ -111,6 +112,34 @@ def evaluate(
         ("", *regions, *(f"HD95 {region}" for region in regions)),
         ((name, *_cells(summary)) for name, summary in rows.items()),
     )
+
+
+def export(
+    model: Annotated[
+        str, typer.Argument(help="An alias, a models:/ or runs:/ URI, or a checkpoint folder.")
+    ],
+    out: Annotated[Path, typer.Argument(help="The folder to write to.", metavar="OUT")],
+    kind: Annotated[
+        str, typer.Option("--format", help="onnx, or torch for a torch.export program.")
+    ] = "onnx",
+    home: HomeFolder = None,
+    as_json: Json = False,
+) -> None:
+    """Write the network of a model as ONNX or torch.export program, with what surrounds it."""
+    from segan_ray.evaluation.export import check_format, export_model
+    from segan_ray.evaluation.model import load_model
+    from segan_ray.home import Home
+    from segan_ray.tracking.registry import fetched
+
+    check_format(kind)
+    with show.progress("Exporting", 1) as done, fetched(Home.at(home), model) as found:
+        document = export_model(load_model(found.folder), out, kind)
+        done(document["file"])
+    if as_json:
+        show.document(document)
+        return
+    print(f"{out / document['file']}: probabilities of prepared slices; model.json says how to")
+    print("prepare them, and what the maps become.")
 
 
 def _named(reference: str) -> tuple[str, str]:

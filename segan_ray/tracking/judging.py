@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,8 +12,9 @@ from mlflow.exceptions import MlflowException
 from segan_ray.data.prepare import OnCase
 from segan_ray.data.store import PreparedCase, open_for_tuning
 from segan_ray.evaluation.gate import Verdict, first_champion, judge
+from segan_ray.evaluation.model import Model
 from segan_ray.evaluation.scores import CaseScores
-from segan_ray.evaluation.scoring import checkpoint_predictor, score_cases
+from segan_ray.evaluation.scoring import Predict, checkpoint_predictor, model_predictor, score_cases
 from segan_ray.home import Home
 from segan_ray.search.ranking import SweepRecord, TrialRecord
 from segan_ray.tracking import client as names
@@ -29,6 +29,7 @@ class Bench:
     client: MlflowClient
     record: SweepRecord
     candidate: TrialRecord
+    model: Model
     store: Path
     gate: tuple[PreparedCase, ...]
     margin: float | None
@@ -42,11 +43,11 @@ class Bench:
         reason = self._apart(champion)
         if reason:
             return Verdict("kept", reason)
-        ours = self._score(checkpoint_uri(self.candidate))
+        ours = self._ours()
         if champion.run_id == self.candidate.mlflow_run:
             there = f"It is the champion already, as version {champion.version}."
             return Verdict("kept", there, judge(ours, ours).difference)
-        theirs = self._score(f"models:/{MODEL}/{champion.version}")
+        theirs = self._theirs(f"models:/{MODEL}/{champion.version}")
         return judge(ours, theirs, margin=self.margin)
 
     def _apart(self, champion: ModelVersion) -> str | None:
@@ -71,11 +72,18 @@ class Bench:
             f"champion was not trained on {ours}, so it may have trained on those patients."
         )
 
-    def _score(self, model: str) -> list[CaseScores]:
-        if model not in self.scored:
+    def _ours(self) -> list[CaseScores]:
+        return self._score("", model_predictor(self.model))
+
+    def _theirs(self, model: str) -> list[CaseScores]:
+        with fetched(self.home, model) as found:
+            return self._score(model, checkpoint_predictor(found.folder))
+
+    def _score(self, name: str, predict: Predict) -> list[CaseScores]:
+        if name not in self.scored:
             cases = self.gate or self._validation()
-            self.scored[model] = _score(self.home, model, cases, self.on_case)
-        return self.scored[model]
+            self.scored[name] = score_cases(predict, cases, self.on_case)
+        return self.scored[name]
 
     def _validation(self) -> tuple[PreparedCase, ...]:
         fold = fold_of(self.client, self.candidate.mlflow_run)
@@ -88,21 +96,9 @@ def fold_of(client: MlflowClient, run: str) -> int | None:
     return None if fold == "None" else int(fold)
 
 
-def checkpoint_uri(trial: TrialRecord) -> str:
-    """Return where the checkpoint of a trial is among the records."""
-    return f"runs:/{trial.mlflow_run}/checkpoint"
-
-
 def _fold_if_known(client: MlflowClient, run: str | None) -> tuple[int | None] | None:
     """Return the fold of a run, in a tuple since it may be None, or None if the run is gone."""
     try:
         return (fold_of(client, str(run)),)
     except MlflowException:
         return None
-
-
-def _score(
-    home: Home, model: str, cases: Sequence[PreparedCase], on_case: OnCase
-) -> list[CaseScores]:
-    with fetched(home, model) as found:
-        return score_cases(checkpoint_predictor(found.folder), cases, on_case)

@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
-from mlflow import MlflowClient
 from mlflow.entities import RunTag
 from mlflow.entities.model_registry import ModelVersion
 
@@ -25,9 +24,11 @@ from segan_ray.home import Home
 from segan_ray.search.ranking import SweepRecord, TrialRecord, winner
 from segan_ray.tracking import client as names
 from segan_ray.tracking.aliases import check_movable, move_alias, registry_lock
+from segan_ray.tracking.candidate import candidate_model
 from segan_ray.tracking.client import connect
-from segan_ray.tracking.judging import Bench, checkpoint_uri
-from segan_ray.tracking.registry import MODEL, fetched, find_alias, register, versions_of
+from segan_ray.tracking.judging import Bench
+from segan_ray.tracking.package import package_model
+from segan_ray.tracking.registry import MODEL, SHA256, find_alias, register, versions_of
 from segan_ray.tracking.runs import said_in_words
 from segan_ray.tracking.sweeps import read_sweep, store_place
 
@@ -92,7 +93,8 @@ def promote(
     store = sweep_store(home, record)
     client = connect(home)
     gate = open_gate(store)
-    bench = Bench(home, client, record, candidate, store, gate, non_inferior, on_case)
+    model = candidate_model(home, candidate, store, on_case)
+    bench = Bench(home, client, record, candidate, model, store, gate, non_inferior, on_case)
     while True:
         held = find_alias(client, alias)
         decided = _decide(bench, held, force=force, dry_run=dry_run)
@@ -172,22 +174,24 @@ def _carry_out(
         now = find_alias(client, alias)
         if (now and now.version) != (held and held.version):
             return None
-        with fetched(bench.home, checkpoint_uri(bench.candidate)):
-            version = _version(client, run, _version_tags(bench.record, decided, tags))
+        version = _version(bench, _version_tags(bench.record, decided, tags))
         move_alias(client, alias, version)
         client.log_batch(run, tags=on_run)
     return replace(decided, version=version)
 
 
-def _version(client: MlflowClient, run: str, tags: Mapping[str, str]) -> str:
-    """Return the version of the checkpoint of ``run`` with these tags, registered if need be.
+def _version(bench: Bench, tags: Mapping[str, str]) -> str:
+    """Return the candidate's version with these tags, registered if need be.
 
     It is there already if the run was promoted before, or a promotion was cut off.
     """
-    known = [one for one in versions_of(client, run) if one.name == MODEL and one.status == "READY"]
-    if not known:
-        return register(client, run, tags)
-    version = str(max(int(one.version) for one in known))
+    client, run = bench.client, bench.candidate.mlflow_run
+    whole = [
+        one for one in versions_of(client, run) if one.status == "READY" and SHA256 in one.tags
+    ]
+    if not whole:
+        return register(client, run, tags, package_model(client, run, bench.model))
+    version = str(max(int(one.version) for one in whole))
     for name, value in tags.items():
         client.set_model_version_tag(MODEL, version, name, value)
     return version

@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+from mlflow import MlflowClient
 
 from segan_ray.data.origin import Origin
 from segan_ray.data.store import BRAIN_BIT, CaseRecord, PreparedCase, PrepareSettings
+from segan_ray.tracking.registry import MODEL
 
 ORIGIN = Origin(store="0" * 16, layout="brats2021", preparation=PrepareSettings(), seen={})
 
@@ -44,3 +46,10 @@ def stored_case(
         sources={},
     )
     return PreparedCase(record, folder)
+
+
+def bare_version(client: MlflowClient, run: str) -> str:
+    """Register the checkpoint of a run as it is, not packaged; return the version."""
+    client.create_registered_model(MODEL)
+    source = f"{client.get_run(run).info.artifact_uri}/checkpoint"
+    return str(client.create_model_version(MODEL, source, run_id=run).version)

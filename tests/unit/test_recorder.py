@@ -28,9 +28,9 @@ from segan_ray.tracking.deletion import delete_sweep
 from segan_ray.tracking.ending import close_dead_sweep
 from segan_ray.tracking.journal import JOURNAL, Journal, lock_of, read_journal
 from segan_ray.tracking.recorder import Recorder
-from segan_ray.tracking.registry import register
 from segan_ray.tracking.spool import Spool
 from segan_ray.tracking.sweeps import histories, read_sweep
+from tests.unit.stored import bare_version
 
 METRIC = "val/dice_mean"
 CARD = StoreCard("/data/store", "fingerprint", {"train": 8, "val": 2})
@@ -231,7 +231,7 @@ def test_a_checkpoint_in_the_registry_is_not_dropped(home: Home) -> None:
     train(recorder, home, "000", 0.5)
     recorder.close("finished")
     client = connect(home)
-    move_alias(client, "champion", register(client, runs(home)["000"].info.run_id, {}))
+    move_alias(client, "champion", bare_version(client, runs(home)["000"].info.run_id))
     recorder = opened(home, keep=1, resume=True)
     train(recorder, home, "001", 0.6)
     recorder.close("finished")
@@ -459,7 +459,7 @@ def test_deleting_a_sweep_leaves_what_the_registry_stands_on(home: Home) -> None
     recorder.close("finished")
     client = connect(home)
     found = runs(home)
-    move_alias(client, "champion", register(client, found["001"].info.run_id, {}))
+    move_alias(client, "champion", bare_version(client, found["001"].info.run_id))
     deleted = delete_sweep(home, "s")
     assert (deleted.runs, deleted.folder) == (2, True)
     (kept,) = deleted.kept
