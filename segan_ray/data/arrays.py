@@ -2,21 +2,72 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-from jaxtyping import Bool, Float16, Float32, UInt8
+from jaxtyping import Bool, Float16, Float32, Shaped, UInt8
 
 from segan_ray.brats import REGIONS
 from segan_ray.data.manifest import PrepareSettings
 from segan_ray.data.volumes import Volume
+from segan_ray.errors import DataError
+
+Box = tuple[slice, slice, slice]
 
 BRAIN_BIT: Final = 1 << len(REGIONS)
 N4_SPACING_MM: Final = 4.0
 """The bias is smooth, so it is fitted on voxels of about this size."""
 
 
-def bounding_box(voxels: Bool[np.ndarray, "x y z"]) -> tuple[slice, slice, slice]:
+@dataclass(frozen=True, eq=False)
+class Boxed:
+    """What the store keeps of a volume, and which ``box`` of its grid ``shape`` that is."""
+
+    image: Float16[np.ndarray, "slice modality height width"]
+    mask: UInt8[np.ndarray, "slice height width"]
+    box: Box
+    shape: tuple[int, int, int]
+
+
+def boxed_arrays(
+    volume: Volume,
+    settings: PrepareSettings,
+    regions: Bool[np.ndarray, "region x y z"] | None = None,
+) -> Boxed:
+    """Prepare the box of ``volume`` that holds its brain, and its true ``regions`` if given.
+
+    The label of ``volume`` is not looked at.
+
+    Raises:
+        DataError: if every voxel is zero.
+    """
+    brain = (volume.image != 0).any(axis=0)
+    if not brain.any():
+        raise DataError("every voxel of every modality is zero. Exclude the case.")
+    box = bounding_box(brain if regions is None else brain | regions[0])
+    whole = correct_bias(volume, brain) if settings.n4 else volume.image
+    image = normalise(whole[(slice(None), *box)], brain[box], settings)
+    mask = pack_mask(() if regions is None else regions[(slice(None), *box)], brain[box])
+    x, y, z = brain.shape
+    return Boxed(_slices_first(image), _slices_first(mask), box, (x, y, z))
+
+
+def put_back(
+    boxed: Shaped[np.ndarray, "region slice height width"], box: Box, shape: tuple[int, int, int]
+) -> Shaped[np.ndarray, "region x y z"]:
+    """Put maps of a box back where they came from in the grid ``shape``; all else is 0."""
+    full = np.zeros((len(boxed), *shape), dtype=boxed.dtype)
+    full[(slice(None), *box)] = np.moveaxis(boxed, 1, -1)
+    return full
+
+
+def _slices_first(voxels: Shaped[np.ndarray, "*axes"]) -> Shaped[np.ndarray, "*axes"]:
+    return np.ascontiguousarray(np.moveaxis(voxels, -1, 0))
+
+
+def bounding_box(voxels: Bool[np.ndarray, "x y z"]) -> Box:
     """Return the smallest box that holds every set voxel."""
     x, y, z = (
         slice(int(hit[0]), int(hit[-1]) + 1)
@@ -43,7 +94,7 @@ def normalise(
 
 
 def pack_mask(
-    regions: Bool[np.ndarray, "region x y z"], brain: Bool[np.ndarray, "x y z"]
+    regions: Iterable[Bool[np.ndarray, "x y z"]], brain: Bool[np.ndarray, "x y z"]
 ) -> UInt8[np.ndarray, "x y z"]:
     """Pack the regions and the brain into the bits of one uint8 volume."""
     packed = brain.astype(np.uint8) * BRAIN_BIT

@@ -15,11 +15,11 @@ from jaxtyping import Bool
 from pydantic import ValidationError
 
 from segan_ray.brats import REGIONS
-from segan_ray.data.arrays import bounding_box, correct_bias, normalise, pack_mask
+from segan_ray.data.arrays import Box, boxed_arrays
 from segan_ray.data.cases import Case, layout_named
 from segan_ray.data.manifest import ARRAYS, STORE_VERSION, CaseRecord, PrepareSettings
 from segan_ray.data.volumes import Volume, read_volume
-from segan_ray.errors import CaseError
+from segan_ray.errors import CaseError, DataError
 from segan_ray.files import sync_folder, writing
 
 RESUME: Final = "Make room or mend it, and run the same again: finished cases are kept."
@@ -39,30 +39,24 @@ def prepare_case(case: Case, layout: str, work: Path, settings: PrepareSettings)
         return done
     code = layout_named(layout).code
     volume = read_volume(case, code)
-    brain = (volume.image != 0).any(axis=0)
     regions = (
         code.regions(volume.label)
         if volume.label is not None
-        else np.zeros((len(REGIONS), *brain.shape), dtype=bool)
+        else np.zeros((len(REGIONS), *volume.image.shape[1:]), dtype=bool)
     )
-    if not brain.any():
-        raise CaseError(case.case, "every voxel of every modality is zero. Exclude the case.")
-    box = bounding_box(brain | regions[0])
-    whole = correct_bias(volume, brain) if settings.n4 else volume.image
-    image = normalise(whole[(slice(None), *box)], brain[box], settings)
-    mask = pack_mask(regions[(slice(None), *box)], brain[box])
-    arrays = {
-        name: np.ascontiguousarray(np.moveaxis(voxels, -1, 0))
-        for name, voxels in zip(ARRAYS, (image, mask), strict=True)
-    }
-    return _write(case, volume, regions, box, arrays, final, stamp)
+    try:
+        boxed = boxed_arrays(volume, settings, regions)
+    except DataError as error:
+        raise CaseError(case.case, str(error)) from None
+    arrays = dict(zip(ARRAYS, (boxed.image, boxed.mask), strict=True))
+    return _write(case, volume, regions, boxed.box, arrays, final, stamp)
 
 
 def _write(
     case: Case,
     volume: Volume,
     regions: Bool[np.ndarray, "region x y z"],
-    box: tuple[slice, slice, slice],
+    box: Box,
     arrays: dict[str, np.ndarray],
     final: Path,
     stamp: dict[str, Any],
@@ -108,7 +102,7 @@ def _record(
     case: Case,
     volume: Volume,
     regions: Bool[np.ndarray, "region x y z"],
-    box: tuple[slice, slice, slice],
+    box: Box,
     folder: Path,
 ) -> CaseRecord:
     x, y, z = box

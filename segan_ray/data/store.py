@@ -21,10 +21,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Bool, Float16, UInt8
+from jaxtyping import Bool, Float16, Shaped, UInt8
 
 from segan_ray.brats import MODALITIES, REGIONS
-from segan_ray.data.arrays import BRAIN_BIT
+from segan_ray.data.arrays import BRAIN_BIT, put_back
 from segan_ray.data.manifest import (
     CaseRecord,
     Manifest,
@@ -63,16 +63,14 @@ class PreparedCase:
         return self.restore(boxed)
 
     def restore(
-        self, boxed: Bool[np.ndarray, "region slice height width"]
-    ) -> Bool[np.ndarray, "region x y z"]:
+        self, boxed: Shaped[np.ndarray, "region slice height width"]
+    ) -> Shaped[np.ndarray, "region x y z"]:
         """Put maps of the stored box back where they came from; all else is background."""
-        full = np.zeros((len(boxed), *self.record.shape), dtype=boxed.dtype)
         x, y, z = (
             slice(start, start + length)
             for start, length in zip(self.record.origin, self.record.size, strict=True)
         )
-        full[:, x, y, z] = np.moveaxis(boxed, 1, -1)
-        return full
+        return put_back(boxed, (x, y, z), self.record.shape)
 
 
 @dataclass(frozen=True)

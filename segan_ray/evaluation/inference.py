@@ -1,11 +1,11 @@
-"""From slices to volumes: what a segmentor says of a whole prepared case."""
+"""From slices to volumes: what a segmentor says of a whole prepared box."""
 
 from __future__ import annotations
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float16
-from torch import nn
+from jaxtyping import Bool, Float, Float16, Float32, UInt8
+from torch import Tensor, nn
 
 from segan_ray.brats import MODALITIES
 from segan_ray.data.slices import PackedBatch
@@ -46,7 +46,6 @@ def predict_box(
     return np.concatenate(maps, axis=1)
 
 
-@torch.no_grad()
 def predict_slices(
     segmentor: nn.Module,
     case: PreparedCase,
@@ -57,36 +56,88 @@ def predict_slices(
     neighbours: int = 0,
     device: torch.device | None = None,
 ) -> Bool[np.ndarray, "region slice height width"]:
-    """Return the predicted regions over some slices of the stored box of ``case``.
+    """Return the predicted regions over some slices of the stored box of ``case``."""
+    probability = probability_of_slices(
+        segmentor,
+        case.image(),
+        case.mask(),
+        positions,
+        halvings=halvings,
+        brain_mask=brain_mask,
+        neighbours=neighbours,
+        device=device,
+    )
+    return np.moveaxis((probability > THRESHOLD).cpu().numpy(), 1, 0)
+
+
+def probability_of_box(
+    segmentor: nn.Module,
+    image: Float16[np.ndarray, "slice modality height width"],
+    mask: UInt8[np.ndarray, "slice height width"],
+    *,
+    halvings: int,
+    brain_mask: bool,
+    neighbours: int = 0,
+    batch_size: int = 32,
+    device: torch.device | None = None,
+) -> Float32[np.ndarray, "region slice height width"]:
+    """Return the probability of each region over a box, as ``predict_box`` sees it."""
+    maps = [
+        probability_of_slices(
+            segmentor,
+            image,
+            mask,
+            slice(start, min(start + batch_size, len(mask))),
+            halvings=halvings,
+            brain_mask=brain_mask,
+            neighbours=neighbours,
+            device=device,
+        )
+        for start in range(0, len(mask), batch_size)
+    ]
+    return np.concatenate([np.moveaxis(part.cpu().numpy(), 1, 0) for part in maps], axis=1)
+
+
+@torch.no_grad()
+def probability_of_slices(
+    segmentor: nn.Module,
+    image: Float16[np.ndarray, "slice modality height width"],
+    mask: UInt8[np.ndarray, "slice height width"],
+    positions: slice,
+    *,
+    halvings: int,
+    brain_mask: bool,
+    neighbours: int = 0,
+    device: torch.device | None = None,
+) -> Float[Tensor, "slice region height width"]:
+    """Return the probability of each region over some slices of a box, on ``device``.
 
     Slices are padded on all sides to the multiple of ``2**halvings`` the network needs, and
     cut back.
     """
     device = device or torch.device("cpu")
     segmentor.eval()
-    image, mask = stacks(case, positions, neighbours), case.mask()[positions]
+    stacked, mask = stacks(image, positions, neighbours), mask[positions]
     _, height, width = mask.shape
     unit = 2**halvings
     top, left = (-height % unit) // 2, (-width % unit) // 2
     padding = [(0, 0), (top, -height % unit - top), (left, -width % unit - left)]
     batch = PackedBatch(
-        torch.from_numpy(np.pad(image, [(0, 0), *padding])),
+        torch.from_numpy(np.pad(stacked, [(0, 0), *padding])),
         torch.from_numpy(np.pad(mask, padding)),
         (),
     ).unpack(device)
     # Past what training may have compiled: the grids of volumes differ from its one crop.
-    probability = segmentor.forward(batch.image)
+    probability: Tensor = segmentor.forward(batch.image)
     if brain_mask:
         probability = probability * batch.brain
-    inside = probability[..., top : top + height, left : left + width]
-    return np.moveaxis((inside > THRESHOLD).cpu().numpy(), 1, 0)
+    return probability[..., top : top + height, left : left + width]
 
 
 def stacks(
-    case: PreparedCase, positions: slice, neighbours: int
+    image: Float16[np.ndarray, "slice modality height width"], positions: slice, neighbours: int
 ) -> Float16[np.ndarray, "slice channel height width"]:
-    """Return some slices of the stored box, each amid its neighbours; 0 past the box's ends."""
-    image = case.image()
+    """Return some slices of a box, each amid its neighbours; 0 past the box's ends."""
     if not neighbours:
         return image[positions]
     wanted = range(len(image))[positions]

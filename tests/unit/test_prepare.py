@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from segan_ray.brats import CODE_2017_TO_2021
+from segan_ray.data import arrays
 from segan_ray.data import prepare_case as module
 from segan_ray.data.arrays import bounding_box, correct_bias, normalise
 from segan_ray.data.cases import discover
@@ -290,7 +291,7 @@ def test_n4_takes_a_drift_of_brightness_out() -> None:
 def test_n4_is_a_setting_of_the_store(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "correct_bias", lambda volume, brain: volume.image**2)
+    monkeypatch.setattr(arrays, "correct_bias", lambda volume, brain: volume.image**2)
     plain, n4 = make(folder, tmp_path / "a"), PrepareSettings(n4=True)
     assert make(folder, tmp_path / "b", settings=n4).fingerprint != plain.fingerprint
     with pytest.raises(StoreError, match="n4 is False, asked for True"):
