@@ -44,6 +44,20 @@ class LabelCode:
             [np.isin(label, sorted(values)) for values in (self.whole, self.core, self.enhancing)]
         )
 
+    def labels(self, regions: Bool[np.ndarray, "region *grid"]) -> UInt8[np.ndarray, "*grid"]:
+        """Return the label map that says ``regions``, three maps in the order of ``REGIONS``.
+
+        The most specific region a voxel is in decides, whether or not the others hold it too.
+        Where several values mean the same, it is the lowest: core that does not enhance is 1
+        until 2015, as in the years that joined 3 to it; and nothing becomes a resection cavity.
+        """
+        whole, core, enhancing = regions
+        label = np.zeros(whole.shape, dtype=np.uint8)
+        label[whole] = min(self.whole - self.core)
+        label[core] = min(self.core - self.enhancing)
+        label[enhancing] = min(self.enhancing)
+        return label
+
 
 CODE_UNTIL_2015: Final = LabelCode(
     names={1: "necrosis", 2: "edema", 3: "non-enhancing", 4: "enhancing"},

@@ -49,3 +49,28 @@ def test_a_voxel_is_in_a_region_exactly_if_its_value_is(code: LabelCode, label: 
         assert values <= set(code.names)
         for value, inside in zip(label.flat, found.flat, strict=True):
             assert inside == (int(value) in values)
+
+
+@given(st.sampled_from(CODES), arrays(np.uint8, (3, 4, 2), elements=st.integers(0, 3)))
+def test_regions_survive_being_written_as_labels(code: LabelCode, deepest: np.ndarray) -> None:
+    regions = np.stack([deepest >= 1, deepest >= 2, deepest >= 3])
+    label = code.labels(regions)
+    assert label.dtype == np.uint8
+    np.testing.assert_array_equal(code.regions(label), regions)
+
+
+@pytest.mark.parametrize(
+    ("code", "edema", "core", "enhancing"),
+    [
+        (CODE_UNTIL_2015, 2, 1, 4),
+        (CODE_2017_TO_2021, 2, 1, 4),
+        (CODE_2023, 2, 1, 3),
+        (CODE_2024, 2, 1, 3),
+        (CODE_MSD, 1, 2, 3),
+    ],
+)
+def test_labels_of_each_year(code: LabelCode, edema: int, core: int, enhancing: int) -> None:
+    # Nothing, edema, core, enhancing; then core and enhancing that no wider region holds.
+    whole = [0, 1, 1, 1, 0, 0]
+    regions = np.array([whole, [0, 0, 1, 1, 1, 0], [0, 0, 0, 1, 0, 1]], dtype=bool)
+    assert code.labels(regions).tolist() == [0, edema, core, enhancing, core, enhancing]
