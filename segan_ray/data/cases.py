@@ -17,7 +17,16 @@ from segan_ray.data.nifti_layout import NIFTI_LAYOUTS
 from segan_ray.data.vsd_layout import VSD_LAYOUTS
 from segan_ray.errors import DataError, NoCasesError, nearest
 
-__all__ = ["LAYOUTS", "Case", "Discovery", "Grade", "Layout", "discover", "discover_input", "layout_named"]
+__all__ = [
+    "LAYOUTS",
+    "Case",
+    "Discovery",
+    "Grade",
+    "Layout",
+    "discover",
+    "discover_input",
+    "layout_named",
+]
 
 LAYOUTS: Final[tuple[Layout, ...]] = (*VSD_LAYOUTS, *NIFTI_LAYOUTS, MSD_LAYOUT)
 
@@ -91,7 +100,9 @@ def discover_input(path: Path, layout: str | None = None) -> Discovery:
     around = discover(path.absolute().parent, layout)
     asked = path.resolve()
     cases = tuple(
-        case for case in around.cases if asked in {image.resolve() for image in case.images.values()}
+        case
+        for case in around.cases
+        if asked in {image.resolve() for image in case.images.values()}
     )
     if not cases:
         raise NoCasesError(f"{path}: is no scan of a BRATS case. Give the case's folder.")

@@ -43,12 +43,23 @@ def score_cases(
     predict: Predict,
     cases: Sequence[PreparedCase],
     on_case: OnCase = ignore_case,
+    *,
+    lesion_wise: bool = False,
 ) -> list[CaseScores]:
-    """Score ``predict`` on each case, over the whole volume in its original grid."""
+    """Score ``predict`` on each case, over the whole volume in its original grid.
+
+    ``lesion_wise`` adds the scores of single lesions.
+    """
     scores = []
     for case in cases:
-        predicted = case.restore(predict(case))
-        regions = score_case(predicted, case.truth(), case.record.spacing_mm)
-        scores.append(CaseScores(case.record.case, case.record.patient, regions))
+        predicted, truth = case.restore(predict(case)), case.truth()
+        spacing_mm = case.record.spacing_mm
+        regions = score_case(predicted, truth, spacing_mm)
+        lesions = None
+        if lesion_wise:
+            from segan_ray.evaluation.lesions import score_case_lesions
+
+            lesions = score_case_lesions(predicted, truth, spacing_mm)
+        scores.append(CaseScores(case.record.case, case.record.patient, regions, lesions))
         on_case(case.record.case)
     return scores

@@ -20,7 +20,7 @@ from tests.unit.test_ending import killed
 
 COMMANDS = (
     "phantom", "inspect", "prepare", "train", "tune", "sweeps", "trials", "stop", "delete",
-    "promote", "evaluate", "report", "ui",
+    "promote", "evaluate", "predict", "report", "ui",
 )  # fmt: skip
 SPACE = {
     "name": "test",

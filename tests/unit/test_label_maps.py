@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import gzip
-import json
 from itertools import permutations, product
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
-import SimpleITK as sitk  # noqa: N813
+import SimpleITK as sitk
 from hypothesis import given
 from hypothesis import strategies as st
 from nibabel.orientations import aff2axcodes, axcodes2ornt, inv_ornt_aff, ornt_transform
@@ -139,7 +138,8 @@ def test_codes_stay_and_what_spoke_of_intensities_goes(
     case, scan = nifti_case(tmp_path, affine_of("RAS"), qform=qform, sform=sform, **more)
     write_label(tmp_path / "label.nii.gz", label_of(case)[0], case)
     written = nib.load(tmp_path / "label.nii.gz")
-    raw = nib.Nifti1Header.from_fileobj(gzip.open(tmp_path / "label.nii.gz"))
+    with gzip.open(tmp_path / "label.nii.gz") as stream:
+        raw = nib.Nifti1Header.from_fileobj(stream)
     assert (int(raw["qform_code"]), int(raw["sform_code"])) == (qform, sform)
     np.testing.assert_array_equal(written.affine, scan.affine)
     assert written.header.get_intent()[0] == "none"
@@ -252,7 +252,7 @@ def test_equal_labels_are_equal_bytes(tmp_path: Path) -> None:
 )
 def test_nothing_is_written_among_the_scans(everything: Path, name: str, out: str) -> None:
     found = discover(everything / name)
-    with pytest.raises(DataError, match="which is input. Write into another folder"):
+    with pytest.raises(DataError, match=r"which is input\. Write into another folder"):
         outputs(found, everything / name / out)
 
 
@@ -268,7 +268,7 @@ def test_one_case_may_go_to_a_file_of_its_format(everything: Path, tmp_path: Pat
     assert target.probabilities == tmp_path / "BraTS2021_00000_probabilities.nii.gz"
     with pytest.raises(DataError, match=r"a name that ends in .nii.gz"):
         outputs(one, tmp_path / "mine.mha")
-    with pytest.raises(DataError, match="is one file, .* holds 2 cases"):
+    with pytest.raises(DataError, match=r"is one file, .* holds 2 cases"):
         outputs(discover(everything / "brats2021"), tmp_path / "mine.nii.gz")
 
 
@@ -284,13 +284,3 @@ def test_a_file_is_the_case_it_is_part_of(everything: Path) -> None:
         discover_input(case / "BraTS2021_00001_seg.nii.gz")
     with pytest.raises(NoCasesError):
         discover_input(everything / "msd" / "dataset.json")
-
-
-def test_the_order_of_stacked_modalities_does_not_matter(everything: Path, tmp_path: Path) -> None:
-    described = json.loads((everything / "msd" / "dataset.json").read_text())
-    assert list(described["modality"].values())[0] == "FLAIR"
-    (case, _) = discover(everything / "msd").cases
-    volume = read_volume(case, layout_named("msd").code)
-    write_label(tmp_path / "label.nii.gz", volume.label, case)
-    scan = nib.load(case.images["t1"])
-    assert nib.load(tmp_path / "label.nii.gz").shape == scan.shape[:3]
