@@ -52,7 +52,7 @@ class CaseScores:
 
     def of(self, region: Region) -> dict[str, float]:
         """Return the scores of a region by name, those of its lesions last if there are any."""
-        scores: dict[str, float] = dict(self.regions[region].as_dict().items())
+        scores = {str(name): value for name, value in self.regions[region].as_dict().items()}
         if self.lesions is None:
             return scores
         found = self.lesions[region]
