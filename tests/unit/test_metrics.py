@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
 from segan_ray.brats import REGIONS
+from segan_ray.evaluation import surfaces
 from segan_ray.evaluation.metrics import (
     HD95_ONE_EMPTY_MM,
     METRICS,
@@ -23,8 +24,8 @@ from segan_ray.evaluation.metrics import (
     overlap,
     score_case,
     score_region,
-    surface_areas,
 )
+from segan_ray.evaluation.surfaces import surface_areas
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -292,12 +293,10 @@ def brute_force_hd95(
     return float(max(distances))
 
 
-@given(masks=pairs_of_masks(), spacing_mm=spacings)
-@settings(max_examples=60, deadline=None)
-def test_hd95_is_what_the_definition_says(
-    published_areas: AreaTable,
+def check_hd95(
     masks: tuple[Bool[np.ndarray, "x y z"], Bool[np.ndarray, "x y z"]],
     spacing_mm: Spacing,
+    published_areas: AreaTable,
 ) -> None:
     if not (masks[0].any() and masks[1].any()):
         return
@@ -308,6 +307,102 @@ def test_hd95_is_what_the_definition_says(
         for share in (0.949999, 0.950001)
     )
     assert low - 1e-9 <= found <= high + 1e-9
+
+
+@given(masks=pairs_of_masks(), spacing_mm=spacings)
+@settings(max_examples=60, deadline=None)
+def test_hd95_is_what_the_definition_says(
+    published_areas: AreaTable,
+    masks: tuple[Bool[np.ndarray, "x y z"], Bool[np.ndarray, "x y z"]],
+    spacing_mm: Spacing,
+) -> None:
+    check_hd95(masks, spacing_mm, published_areas)
+
+
+@pytest.mark.parametrize("always", ["tree", "grid"])
+@given(masks=pairs_of_masks(), spacing_mm=spacings)
+@settings(max_examples=40, deadline=None)
+def test_hd95_is_the_same_either_way(
+    published_areas: AreaTable,
+    always: str,
+    masks: tuple[Bool[np.ndarray, "x y z"], Bool[np.ndarray, "x y z"]],
+    spacing_mm: Spacing,
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(surfaces, "_DENSE", math.inf if always == "tree" else 0)
+        check_hd95(masks, spacing_mm, published_areas)
+
+
+def blobs(seed: int, shape: Voxel, cover: float) -> Bool[np.ndarray, "x y z"]:
+    """Smooth objects, whose surfaces fill few of the corners and many blocks."""
+    rng = np.random.default_rng(seed)
+    wave = np.zeros(shape)
+    grid = np.indices(shape)
+    for _ in range(12):
+        turn = rng.normal(scale=0.25, size=3)
+        wave += np.cos(np.tensordot(turn, grid, 1) + rng.uniform(0, 2 * np.pi))
+    return wave > np.quantile(wave, 1 - cover)
+
+
+@pytest.mark.parametrize("spacing_mm", SPACINGS)
+@pytest.mark.parametrize("seed", range(2))
+def test_hd95_of_larger_objects_is_what_the_definition_says(
+    published_areas: AreaTable, seed: int, spacing_mm: Spacing
+) -> None:
+    shape = (26, 20, 23)
+    one = blobs(seed, shape, 0.05)
+    other = blobs(seed + 10 * (seed % 2), shape, 0.15)
+    other[0, 0, -1] = True
+    check_hd95((one, other), spacing_mm, published_areas)
+
+
+@pytest.mark.parametrize("spacing_mm", SPACINGS)
+@pytest.mark.parametrize(
+    "ends",
+    [
+        (((0, 0, 0), (3, 3, 3)), ((3, 0, 0), (6, 3, 3))),  # sharing a face
+        (((0, 0, 0), (3, 3, 3)), ((3, 3, 0), (6, 6, 3))),  # an edge
+        (((0, 0, 0), (3, 3, 3)), ((3, 3, 3), (7, 5, 6))),  # a corner
+        (((0, 0, 0), (7, 7, 7)), ((6, 6, 6), (7, 7, 7))),  # in the array's corners
+        (((0, 0, 3), (7, 7, 4)), ((3, 0, 0), (4, 7, 7))),  # crossing, from border to border
+    ],
+)
+def test_hd95_of_touching_masks_is_what_the_definition_says(
+    published_areas: AreaTable,
+    ends: tuple[tuple[Voxel, Voxel], tuple[Voxel, Voxel]],
+    spacing_mm: Spacing,
+) -> None:
+    one, other = (box(start, stop, (7, 7, 7)) for start, stop in ends)
+    check_hd95((one, other), spacing_mm, published_areas)
+
+
+@given(masks=pairs_of_masks())
+@settings(max_examples=100, deadline=None)
+def test_overlap_is_what_the_definition_says(
+    masks: tuple[Bool[np.ndarray, "x y z"], Bool[np.ndarray, "x y z"]],
+) -> None:
+    prediction, truth = masks
+    count = {(p, t): 0 for p in (False, True) for t in (False, True)}
+    for voxel in np.ndindex(*truth.shape):
+        count[bool(prediction[voxel]), bool(truth[voxel])] += 1
+    hit, false, miss, rest = (
+        count[True, True],
+        count[True, False],
+        count[False, True],
+        count[False, False],
+    )
+
+    def ratio(part: int, whole: int, if_none: int) -> float:
+        if whole:
+            return part / whole
+        return if_none if hit + false + miss == 0 else 0
+
+    assert overlap(prediction, truth) == Overlap(
+        dice=ratio(2 * hit, 2 * hit + false + miss, 1),
+        precision=ratio(hit, hit + false, 1),
+        sensitivity=ratio(hit, hit + miss, 1),
+        specificity=ratio(rest, rest + false, 0),
+    )
 
 
 # --- regions and cases -----------------------------------------------------------------------
