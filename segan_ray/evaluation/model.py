@@ -6,8 +6,10 @@
     state.json              the Experiment, which says what the network is
     origin.json             what it was trained on: preparation, layout, patients
     postprocessing.json     what becomes of its maps; absent from a trial's checkpoint
+    checksums.json          of these files; absent from a trial's checkpoint
 
-A trial's checkpoint is such a folder, with the critic and the optimizers besides.
+A trial's checkpoint is such a folder, with the critic and the optimizers besides. In what the
+registry holds, MLflow's own files are around it.
 """
 
 from __future__ import annotations
@@ -21,11 +23,14 @@ from torch import nn
 
 from segan_ray.brats import REGIONS, Region
 from segan_ray.config import Experiment
-from segan_ray.data.origin import Origin, read_origin
+from segan_ray.data.origin import Origin, read_origin, write_origin
 from segan_ray.errors import CheckpointError
-from segan_ray.training.checkpoint import load_segmentor
+from segan_ray.evaluation.seal import check_seal, is_sealed, seal
+from segan_ray.training.checkpoint import load_segmentor, save_segmentor
 
 POSTPROCESSING: Final = "postprocessing.json"
+PACKAGED: Final = "artifacts/model"
+"""Where in a model logged with MLflow the folder above lies."""
 
 
 class Postprocessing(BaseModel):
@@ -67,10 +72,28 @@ def load_model(folder: Path) -> Model:
     """Return the model of a checkpoint or of a registered version; nothing is unpickled.
 
     Raises:
-        CheckpointError: if a file is missing, damaged, or of other networks.
+        CheckpointError: if a file is missing, damaged, pickled, changed since the model was
+            packaged, or of other networks.
     """
+    folder = model_folder(folder)
+    if is_sealed(folder):
+        check_seal(folder)
     segmentor, experiment = load_segmentor(folder)
     return Model(segmentor, experiment, read_origin(folder), _read_postprocessing(folder))
+
+
+def save_model(folder: Path, model: Model) -> None:
+    """Write the files above into ``folder``, which is made if need be."""
+    save_segmentor(folder, model.segmentor, model.experiment)
+    write_origin(folder, model.origin)
+    text = model.postprocessing.model_dump_json(indent=1)
+    (folder / POSTPROCESSING).write_text(text, encoding="utf-8")
+    seal(folder)
+
+
+def model_folder(folder: Path) -> Path:
+    """Return where the files above are: in ``folder``, or inside a model logged with MLflow."""
+    return folder / PACKAGED if (folder / "MLmodel").is_file() else folder
 
 
 def _read_postprocessing(folder: Path) -> Postprocessing:

@@ -14,7 +14,11 @@ def delete_artifacts(client: MlflowClient, run: str, folder: str | None = None) 
     if not client.list_artifacts(run, folder):
         return
     # The folder belongs to the address, not to the call: not every store deletes a part.
-    uri = "/".join(filter(None, (client.get_run(run).info.artifact_uri, folder)))
+    delete_below(client, "/".join(filter(None, (client.get_run(run).info.artifact_uri, folder))))
+
+
+def delete_below(client: MlflowClient, uri: str) -> None:
+    """Delete every artifact at ``uri``, if the store lets anybody."""
     with contextlib.suppress(NotImplementedError):
         repository: Any = get_artifact_repository(uri, tracking_uri=client.tracking_uri)
         repository.delete_artifacts()

@@ -14,6 +14,7 @@ from segan_ray.tracking import client as names
 from segan_ray.tracking.artifacts import delete_artifacts
 from segan_ray.tracking.client import connect, search
 from segan_ray.tracking.journal import JOURNAL, refuse_if_recording
+from segan_ray.tracking.package import delete_packages
 from segan_ray.tracking.registry import aliases, versions_of
 from segan_ray.tracking.runs import said_in_words
 
@@ -59,6 +60,7 @@ def delete_sweep(home: Home, name: str) -> Deleted:
         kept = tuple(held for run in runs for held in _held(client, run))
         gone = [run for run in runs if all(one.run != run.info.run_id for one in kept)]
         for run in gone:
+            delete_packages(client, run.info.run_id)
             delete_artifacts(client, run.info.run_id)
             client.delete_run(run.info.run_id)
     there = folder.exists()

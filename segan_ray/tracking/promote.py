@@ -20,7 +20,9 @@ from segan_ray.evaluation.scoring import checkpoint_predictor, score_cases
 from segan_ray.home import Home
 from segan_ray.search.ranking import SweepRecord, TrialRecord, winner
 from segan_ray.tracking import client as names
+from segan_ray.tracking.candidate import candidate_model
 from segan_ray.tracking.client import connect
+from segan_ray.tracking.package import package_model
 from segan_ray.tracking.registry import check_alias, fetched, find_alias, move_alias, register
 from segan_ray.tracking.sweeps import read_sweep, store_place
 
@@ -94,9 +96,10 @@ def promote(
         verdict = Verdict("promoted", f"Forced. {verdict.reason}", verdict.difference)
     version = None
     if not dry_run and verdict.verdict == "promoted":
-        with fetched(home, _checkpoint_uri(candidate)):
-            tags = _version_tags(record, candidate, verdict, optimistic=optimistic, forced=forced)
-            version = register(client, candidate.mlflow_run, tags)
+        model = candidate_model(home, record, candidate)
+        tags = _version_tags(record, candidate, verdict, optimistic=optimistic, forced=forced)
+        package = package_model(client, candidate.mlflow_run, model)
+        version = register(client, candidate.mlflow_run, tags, package)
         move_alias(client, alias, version)
     return Promotion(candidate, champion, verdict, optimistic, forced, dry_run, version)
 

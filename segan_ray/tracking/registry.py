@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import re
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -14,13 +15,19 @@ import mlflow
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
+from mlflow.utils.mlflow_tags import MLFLOW_MODEL_VERSIONS
 
-from segan_ray.errors import RegistryError, TrackingError
+from segan_ray.errors import CheckpointError, RegistryError, TrackingError
+from segan_ray.evaluation.model import model_folder
+from segan_ray.evaluation.seal import digest
 from segan_ray.home import NAME, Home
 from segan_ray.tracking.client import KIND, SWEEP, connect, search
+from segan_ray.tracking.package import Package
 from segan_ray.training.checkpoint import read_state
 
 MODEL: Final = "segan"
+SHA256: Final = "segan.sha256"
+"""The tag of a version that notes the digest of its files, as they were packaged."""
 CHAMPION: Final = "champion"
 PREVIOUS: Final = "previous"
 ALIAS: Final = re.compile(r"[A-Za-z0-9_-]{1,100}")
@@ -67,14 +74,33 @@ def check_alias(alias: str) -> str:
     return alias
 
 
-def register(client: MlflowClient, run: str, tags: Mapping[str, str]) -> str:
-    """Register the checkpoint of ``run`` as a new version and return its number."""
+def register(
+    client: MlflowClient, run: str, tags: Mapping[str, str], package: Package | None = None
+) -> str:
+    """Register the model packaged from ``run`` as a new version and return its number.
+
+    Without ``package`` it is the bare checkpoint, which holds the run's files but which neither
+    MLflow nor ``fetched`` takes for a model.
+    """
     with contextlib.suppress(MlflowException):
         client.create_registered_model(
             MODEL, description="SegAN segmentors, promoted from sweeps by segan-ray."
         )
-    source = f"{client.get_run(run).info.artifact_uri}/checkpoint"
-    return str(client.create_model_version(MODEL, source, run_id=run, tags=dict(tags)).version)
+    if package is None:
+        source = f"{client.get_run(run).info.artifact_uri}/checkpoint"
+        return str(client.create_model_version(MODEL, source, run_id=run, tags=dict(tags)).version)
+    # The registry's own code looks the logged model up wherever MLflow as a whole points.
+    mlflow.set_tracking_uri(client.tracking_uri)
+    made = client.create_model_version(
+        MODEL,
+        package.uri,
+        run_id=run,
+        tags={**tags, SHA256: package.sha256},
+        model_id=package.model_id,
+    )
+    versions = json.dumps([{"name": MODEL, "version": made.version}])
+    client.set_logged_model_tags(package.model_id, {MLFLOW_MODEL_VERSIONS: versions})
+    return str(made.version)
 
 
 def move_alias(client: MlflowClient, alias: str, version: str) -> None:
@@ -113,29 +139,51 @@ def fetched(home: Home, model: str) -> Iterator[FetchedModel]:
 
     Raises:
         RegistryError: if nothing of that name can be had.
-        CheckpointError: if a folder holds no whole checkpoint.
+        CheckpointError: if a folder holds no whole checkpoint, or a version is not what was
+            registered.
     """
-    folder = Path(model)
-    if folder.is_dir():
+    if Path(model).is_dir():
+        folder = model_folder(Path(model))
         read_state(folder)
         yield FetchedModel(model, folder)
         return
     client = connect(home)
     version = _version(client, model)
-    source = str(version.source) if version is not None else _run_uri(client, model)
+    source = _run_uri(client, model) if version is None else _version_uri(client, version)
     mlflow.set_tracking_uri(home.tracking_uri)
     with tempfile.TemporaryDirectory() as into:
         try:
             local = mlflow.artifacts.download_artifacts(source, dst_path=into)
         except (MlflowException, OSError) as error:
             raise RegistryError(f"The files of '{model}' cannot be fetched: {error}") from None
+        if version is not None:
+            _check_digest(Path(local), version)
         run = str(version.run_id) if version is not None else source.split("/")[1]
         yield FetchedModel(
             name=model,
-            folder=Path(local),
+            folder=model_folder(Path(local)),
             version=None if version is None else str(version.version),
             run=run,
             sweep=client.get_run(run).data.tags.get(SWEEP),
+        )
+
+
+def _version_uri(client: MlflowClient, version: ModelVersion) -> str:
+    """Return where the files of a version are, past the model they were logged as."""
+    return str(client.get_model_version_download_uri(MODEL, str(version.version)))
+
+
+def _check_digest(folder: Path, version: ModelVersion) -> None:
+    noted = version.tags.get(SHA256)
+    if noted is None:
+        raise CheckpointError(
+            f"Version {version.version} of {MODEL} was not packaged by segan-ray, or by an older "
+            f"one: it has no tag {SHA256} to check its files against. Promote its sweep again."
+        )
+    if digest(folder) != noted:
+        raise CheckpointError(
+            f"Version {version.version} of {MODEL}: its files were changed after it was "
+            f"registered (their digest is not the one of its tag {SHA256}). Promote it again."
         )
 
 

@@ -30,12 +30,14 @@ from segan_ray.training.state import Best, TrainingState
 
 CHECKPOINT_VERSION: Final = 2
 STATE: Final = "state.json"
+SEGMENTOR: Final = "segmentor.safetensors"
+PICKLES: Final = frozenset({".pkl", ".pickle", ".pt", ".pth", ".ckpt", ".joblib", ".bin"})
 
 
 def save_checkpoint(folder: Path, state: TrainingState, experiment: Experiment) -> None:
     """Write ``state`` into ``folder``, which is made if need be."""
     folder.mkdir(parents=True, exist_ok=True)
-    _save(folder / "segmentor.safetensors", state.segmentor.state_dict())
+    _save(folder / SEGMENTOR, state.segmentor.state_dict())
     if state.critic is not None:
         _save(folder / "critic.safetensors", state.critic.state_dict())
     tensors = {"rng.torch": torch.get_rng_state()}
@@ -68,7 +70,7 @@ def restore(folder: Path, state: TrainingState) -> None:
         CheckpointError: if a file is missing, damaged, or of other networks.
     """
     content = read_state(folder)
-    _load_weights(state.segmentor, folder / "segmentor.safetensors")
+    _load_weights(state.segmentor, folder / SEGMENTOR)
     if state.critic is not None:
         _load_weights(state.critic, folder / "critic.safetensors")
     tensors = _load(folder / "optimizers.safetensors")
@@ -86,16 +88,25 @@ def restore(folder: Path, state: TrainingState) -> None:
     state.best = None if best is None else Best(best["epoch"], best["scores"])
 
 
+def save_segmentor(folder: Path, segmentor: nn.Module, experiment: Experiment) -> None:
+    """Write what ``load_segmentor`` reads, and nothing that only training needs."""
+    folder.mkdir(parents=True, exist_ok=True)
+    _save(folder / SEGMENTOR, segmentor.state_dict())
+    content = {"version": CHECKPOINT_VERSION, "experiment": experiment.model_dump(mode="json")}
+    (folder / STATE).write_text(json.dumps(content, indent=1), encoding="utf-8")
+
+
 def load_segmentor(folder: Path) -> tuple[nn.Module, Experiment]:
     """Return the trained segmentor of a checkpoint, in evaluation mode, and its Experiment.
 
     Raises:
-        CheckpointError: if ``folder`` is no whole checkpoint of ours.
+        CheckpointError: if ``folder`` is no whole checkpoint of ours, or holds pickles.
     """
+    _refuse_pickles(folder)
     experiment = build(read_state(folder)["experiment"], str(folder / STATE))
     segmentor = build_segmentor(experiment)
     place([segmentor], torch.device("cpu"), Numerics(torch.float32, False), synchronised=False)
-    _load_weights(segmentor, folder / "segmentor.safetensors")
+    _load_weights(segmentor, folder / SEGMENTOR)
     return segmentor.eval(), experiment
 
 
@@ -171,7 +182,33 @@ def _load(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
     except (OSError, SafetensorError) as error:
+        if _is_pickle(path):
+            raise CheckpointError(
+                f"{path}: is a Python pickle, as torch.save writes, not safetensors. It was not "
+                "opened: reading a pickle runs the code in it. Use the checkpoint as it was made."
+            ) from None
         raise CheckpointError(f"{path}: cannot be read ({error}).") from None
+
+
+def _is_pickle(path: Path) -> bool:
+    """Tell a pickle, or torch's zip around one, by its first bytes.
+
+    Only of what is no safetensors: the length that such a file begins with may look the same.
+    """
+    if not path.is_file():
+        return False
+    with path.open("rb") as stream:
+        start = stream.read(4)
+    return start == b"PK\x03\x04" or (start[:1] == b"\x80" and start[1:2] in b"\2\3\4\5")
+
+
+def _refuse_pickles(folder: Path) -> None:
+    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+        if path.suffix.lower() in PICKLES:
+            raise CheckpointError(
+                f"{path}: segan-ray reads no pickles, and writes none: this folder is not as it "
+                "was made. Use the original checkpoint, or delete that file if you trust the rest."
+            )
 
 
 def _load_weights(network: nn.Module, path: Path) -> None:

@@ -1,0 +1,86 @@
+"""Checksums of a packaged model: whether it is still the one that was packaged.
+
+They find what was damaged, or changed by somebody who cannot change both the files and what is
+noted of them. ``digest`` is noted away from the files, with the registered version.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from segan_ray.errors import CheckpointError
+
+CHECKSUMS: Final = "checksums.json"
+ADDED: Final = frozenset({"registered_model_meta"})
+"""What MLflow writes into a model when it loads it."""
+
+
+def seal(folder: Path) -> None:
+    """Note the SHA-256 of every file of ``folder`` in it."""
+    found = {
+        path.name: _sha256(path) for path in sorted(folder.iterdir()) if path.name != CHECKSUMS
+    }
+    (folder / CHECKSUMS).write_text(json.dumps(found, indent=1), encoding="utf-8")
+
+
+def is_sealed(folder: Path) -> bool:
+    """Tell whether checksums are noted in ``folder``."""
+    return (folder / CHECKSUMS).is_file()
+
+
+def check_seal(folder: Path) -> None:
+    """Make sure that the files of ``folder`` are those that were packaged.
+
+    Raises:
+        CheckpointError: naming the file that is missing or another.
+    """
+    for name, expected in _noted(folder / CHECKSUMS).items():
+        path = folder / name
+        if not path.is_file():
+            raise CheckpointError(f"{path}: is missing from the packaged model. Fetch it again.")
+        if _sha256(path) != expected:
+            raise CheckpointError(
+                f"{path}: was changed after the model was packaged (its SHA-256 is not the one in "
+                f"{CHECKSUMS}). Fetch the model again, or promote it again if that does not help."
+            )
+
+
+def digest(folder: Path) -> str:
+    """Return one SHA-256 over the names and contents of every file below ``folder``.
+
+    Left out is what loading adds: Python's compiled modules and MLflow's note of the version.
+    """
+    whole = hashlib.sha256()
+    for name, path in sorted(
+        (path.relative_to(folder).as_posix(), path) for path in _files(folder)
+    ):
+        whole.update(f"{_sha256(path)}  {name}\n".encode())
+    return whole.hexdigest()
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    for path in folder.rglob("*"):
+        inside = path.relative_to(folder)
+        if path.is_file() and "__pycache__" not in inside.parts and str(inside) not in ADDED:
+            yield path
+
+
+def _noted(path: Path) -> dict[str, str]:
+    try:
+        noted = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise CheckpointError(f"{path}: is missing from the packaged model.") from None
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path}: cannot be read ({error}).") from None
+    if not isinstance(noted, dict) or not noted:
+        raise CheckpointError(f"{path}: expected checksums by file name.")
+    return noted
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

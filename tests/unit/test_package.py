@@ -1,0 +1,321 @@
+"""The packaged model: loaded by MLflow alone, refused once changed, gone with its sweep."""
+
+from __future__ import annotations
+
+import ast
+import json
+import pickle
+import subprocess
+import sys
+from collections.abc import Callable
+from importlib.metadata import packages_distributions
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pytest
+import torch
+from mlflow import MlflowClient
+
+from segan_ray.config import Experiment
+from segan_ray.data.cases import discover, layout_named
+from segan_ray.data.origin import origin_of
+from segan_ray.data.store import read_manifest
+from segan_ray.data.volumes import Volume, read_volume
+from segan_ray.errors import CheckpointError, RegistryError
+from segan_ray.evaluation.model import PACKAGED, Model, Postprocessing, load_model
+from segan_ray.evaluation.segment import probabilities_of_volume, segment_volume
+from segan_ray.home import Home
+from segan_ray.models.build import build_segmentor
+from segan_ray.tracking.client import connect, experiment_id
+from segan_ray.tracking.deletion import delete_packages
+from segan_ray.tracking.package import package_model, requirements, write_package
+from segan_ray.tracking.registry import SHA256, fetched, find_alias, move_alias, register
+from segan_ray.training.checkpoint import save_segmentor
+
+EXPERIMENT = Experiment.model_validate({"segmentor": {"base_width": 4, "depth": 2}})
+THRESHOLDS = Postprocessing(thresholds={"whole": 0.48, "core": 0.5, "enhancing": 0.52})
+CODE = layout_named("brats2021").code
+
+
+@pytest.fixture(scope="module")
+def model(store: Path) -> Model:
+    torch.manual_seed(0)
+    segmentor = build_segmentor(EXPERIMENT).eval()
+    return Model(segmentor, EXPERIMENT, origin_of(read_manifest(store)), THRESHOLDS)
+
+
+@pytest.fixture(scope="module")
+def volume(phantom_folder: Path) -> Volume:
+    return read_volume(discover(phantom_folder).cases[0], CODE)
+
+
+@pytest.fixture(scope="module")
+def expected(model: Model, volume: Volume) -> np.ndarray:
+    """The label map of the volume; all labels occur in it, or it would prove little."""
+    label = CODE.labels(segment_volume(model, volume))
+    assert set(np.unique(label)) == {0, 1, 2, 4}
+    return label
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    return Home.at(tmp_path / "home")
+
+
+def make_run(client: MlflowClient, home: Home) -> str:
+    return client.create_run(experiment_id(client, home), tags={"segan.sweep": "s"}).info.run_id
+
+
+@pytest.fixture
+def registered(home: Home, model: Model) -> Path:
+    """The folder where MLflow keeps the champion of ``home``."""
+    client = connect(home)
+    run = make_run(client, home)
+    package = package_model(client, run, model)
+    move_alias(client, "champion", register(client, run, {"segan.sweep": "s"}, package))
+    return next(home.artifacts.glob("**/MLmodel")).parent
+
+
+@pytest.fixture(scope="module")
+def written(model: Model, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A package that no registry knows; read only."""
+    folder = tmp_path_factory.mktemp("package") / "model"
+    write_package(folder, model)
+    return folder
+
+
+ELSEWHERE = """
+import json, pickle, sys
+import numpy as np, torch
+
+def refuse(*args, **kwargs):
+    raise AssertionError("unpickled")
+
+pickle.load = pickle.loads = pickle.Unpickler = torch.load = refuse
+import mlflow
+model = mlflow.pyfunc.load_model("models:/segan@champion")
+cases = np.load("cases.npy")
+np.save("labels.npy", model.predict(cases))
+np.save("probabilities.npy", model.predict(
+    cases, params={"output": "probabilities", "spacing_mm": [4.0, 4.0, 4.0]}
+))
+import segan_ray
+ours = {name: m.__file__ for name, m in sys.modules.items() if name.startswith("segan_ray")}
+third = sorted({name.partition(".")[0] for name in sys.modules})
+json.dump({"segan_ray": ours, "modules": third}, open("modules.json", "w"))
+"""
+
+
+def test_another_process_needs_nothing_but_mlflow(
+    registered: Path, home: Home, model: Model, volume: Volume, expected: np.ndarray, tmp_path: Path
+) -> None:
+    np.save(tmp_path / "cases.npy", volume.image[None])
+    subprocess.run(
+        [sys.executable, "-I", "-c", ELSEWHERE], cwd=tmp_path, check=True,
+        env={"MLFLOW_TRACKING_URI": home.tracking_uri, "PATH": "", "HOME": str(tmp_path)},
+    )  # fmt: skip
+    np.testing.assert_array_equal(np.load(tmp_path / "labels.npy"), expected[None])
+    np.testing.assert_array_equal(
+        np.load(tmp_path / "probabilities.npy"), probabilities_of_volume(model, volume)[None]
+    )
+    seen = json.loads((tmp_path / "modules.json").read_text())
+    carried = registered / "code"
+    assert seen["segan_ray"]
+    for name, path in seen["segan_ray"].items():
+        assert Path(path).is_relative_to(carried), f"{name} was imported from {path}"
+    assert not {"ray", "optuna", "typer", "plotly"} & set(seen["modules"])
+    # Loading wrote into the folder, since it is a local one; the version is the same still.
+    with fetched(home, "champion") as found:
+        assert found.version == "1"
+
+
+def test_the_requirements_are_what_the_carried_code_imports(written: Path) -> None:
+    """The modules that are loaded to predict, those they import, and what installs these."""
+    code = (
+        "import sys, segan_ray.evaluation.raw_cases, segan_ray.models.build;"
+        "print(*(m.__file__ for n, m in sys.modules.items() if n.startswith('segan_ray')))"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    imported = set()
+    for path in run.stdout.split():
+        for node in ast.walk(ast.parse(Path(path).read_text())):
+            if isinstance(node, ast.Import):
+                imported |= {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                imported.add(node.module.partition(".")[0])
+    imported -= sys.stdlib_module_names | {"segan_ray"}
+    installs = packages_distributions()
+    needed = {installs[name][0].lower() for name in imported} | {"mlflow"}
+    named = {line.partition("==")[0].lower() for line in requirements("unet")}
+    assert needed <= named
+    lines = (written / "requirements.txt").read_text().split()
+    assert lines == requirements("s1-3c")
+    assert not any("+" in line or "index" in line or "://" in line for line in lines)
+    assert [line for line in requirements("unet") if line.startswith("monai==")]
+
+
+def test_nothing_in_a_package_is_pickled(written: Path) -> None:
+    names = {path.relative_to(written).as_posix() for path in written.rglob("*") if path.is_file()}
+    assert {name for name in names if name.startswith("artifacts")} == {
+        f"{PACKAGED}/{name}"
+        for name in (
+            "segmentor.safetensors", "state.json", "origin.json", "postprocessing.json",
+            "checksums.json",
+        )
+    }  # fmt: skip
+    suffixes = {Path(name).suffix for name in names}
+    assert suffixes <= {"", ".py", ".json", ".yaml", ".txt", ".html", ".safetensors", ".typed"}
+    assert "python_model" not in (written / "MLmodel").read_text()
+    assert (written / "code/segan_ray/evaluation/model.py").is_file()
+    assert (written / "input_example.json").stat().st_size < 100_000
+
+
+def test_a_package_says_what_goes_in_and_comes_out(written: Path) -> None:
+    loaded = mlflow.pyfunc.load_model(str(written))
+    example = loaded.input_example
+    label = loaded.predict(example)
+    assert label.dtype == np.uint8
+    assert label.shape == (1, *example.shape[2:])
+    ragged = np.empty(2, dtype=object)
+    ragged[:] = [example[0], example[0, :, :12]]
+    found = loaded.predict(ragged)
+    np.testing.assert_array_equal(found[0], label[0])
+    assert found[1].shape == (12, *label.shape[2:])
+    with pytest.raises(mlflow.MlflowException, match="does not match expected shape"):
+        loaded.predict(example[:, :3])
+
+
+@pytest.mark.parametrize("name", ["champion", "models:/segan@champion", "models:/segan/1", "run"])
+def test_a_package_is_fetched_by_any_of_its_names(
+    registered: Path, home: Home, model: Model, name: str
+) -> None:
+    run = find_alias(connect(home), "champion").run_id
+    with fetched(home, f"runs:/{run}/model" if name == "run" else name) as found:
+        loaded = load_model(found.folder)
+        assert not (found.folder / "MLmodel").exists()
+    assert (loaded.experiment, loaded.origin) == (EXPERIMENT, model.origin)
+    assert loaded.postprocessing == THRESHOLDS
+    with fetched(home, str(registered)) as found:
+        assert load_model(registered).origin == load_model(found.folder).origin
+    with pytest.raises(RegistryError, match="models:/segan/7"), fetched(home, "models:/segan/7"):
+        pass
+
+
+def flip_a_weight(folder: Path) -> None:
+    path = folder / PACKAGED / "segmentor.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-5] ^= 1
+    path.write_bytes(content)
+
+
+def replace_by_a_pickle(folder: Path) -> None:
+    torch.save({"weight": torch.zeros(3)}, folder / PACKAGED / "segmentor.safetensors")
+
+
+def change_a_threshold(folder: Path) -> None:
+    path = folder / PACKAGED / "postprocessing.json"
+    path.write_text(path.read_text().replace("0.48", "0.58"))
+
+
+def remove_thresholds(folder: Path) -> None:
+    (folder / PACKAGED / "postprocessing.json").unlink()
+
+
+TAMPERINGS = [flip_a_weight, replace_by_a_pickle, change_a_threshold, remove_thresholds]
+
+
+@pytest.mark.parametrize("tamper", TAMPERINGS)
+def test_a_version_that_was_changed_is_refused(
+    registered: Path, home: Home, tamper: Callable[[Path], None]
+) -> None:
+    tamper(registered)
+    with (
+        pytest.raises(CheckpointError, match=f"Version 1 .* changed .* {SHA256}"),
+        fetched(home, "champion"),
+    ):
+        pass
+    mlflow.set_tracking_uri(home.tracking_uri)
+    with pytest.raises(CheckpointError, match="packaged"):
+        mlflow.pyfunc.load_model("models:/segan@champion")
+    with pytest.raises(CheckpointError, match="packaged"):
+        load_model(registered)
+
+
+@pytest.mark.parametrize("name", ["code/segan_ray/brats.py", "pyfunc_model.py", "MLmodel", "more"])
+def test_a_version_is_its_code_as_well(registered: Path, home: Home, name: str) -> None:
+    with (registered / name).open("a") as stream:
+        stream.write("\n")
+    with pytest.raises(CheckpointError, match="changed"), fetched(home, "champion"):
+        pass
+
+
+def test_a_version_without_a_digest_is_refused(home: Home) -> None:
+    client = connect(home)
+    run = make_run(client, home)
+    client.log_text(run, "{}", "checkpoint/state.json")
+    register(client, run, {})
+    with (
+        pytest.raises(CheckpointError, match=r"no tag segan\.sha256"),
+        fetched(home, "models:/segan/1"),
+    ):
+        pass
+
+
+def zipped(path: Path) -> None:
+    torch.save({"weight": torch.zeros(3)}, path)
+
+
+def old_torch(path: Path) -> None:
+    torch.save({"weight": torch.zeros(3)}, path, _use_new_zipfile_serialization=False)
+
+
+def plain_pickle(path: Path) -> None:
+    path.write_bytes(pickle.dumps({"weight": [0.0]}))
+
+
+@pytest.mark.parametrize("write", [zipped, old_torch, plain_pickle])
+def test_a_pickle_is_no_checkpoint_whatever_its_name(
+    model: Model, tmp_path: Path, write: Callable[[Path], None]
+) -> None:
+    save_segmentor(tmp_path, model.segmentor, EXPERIMENT)
+    write(tmp_path / "segmentor.safetensors")
+    with pytest.raises(CheckpointError, match="is a Python pickle"):
+        load_model(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["weights.pkl", "weights.pt", "weights.PTH"])
+def test_a_folder_with_a_pickle_is_not_read(model: Model, tmp_path: Path, name: str) -> None:
+    save_segmentor(tmp_path, model.segmentor, EXPERIMENT)
+    (tmp_path / name).write_bytes(b"")
+    with pytest.raises(CheckpointError, match=f"{name}: segan-ray reads no pickles"):
+        load_model(tmp_path)
+
+
+def test_the_model_stands_with_its_run(registered: Path, home: Home, model: Model) -> None:
+    client = connect(home)
+    version = find_alias(client, "champion")
+    logged = client.get_logged_model(version.source.removeprefix("models:/"))
+    assert (logged.source_run_id, logged.status) == (version.run_id, "READY")
+    (output,) = client.get_run(version.run_id).outputs.model_outputs
+    assert output.model_id == logged.model_id
+    delete_packages(client, version.run_id)
+    assert not list(home.artifacts.rglob("MLmodel"))
+    assert not client.search_logged_models([logged.experiment_id])
+
+
+def test_a_package_cut_short_is_marked_so(
+    home: Home, model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = connect(home)
+    run = make_run(client, home)
+
+    def fail(*args: object) -> None:
+        raise OSError("disk full")
+
+    monkeypatch.setattr(client, "log_model_artifacts", fail)
+    with pytest.raises(OSError, match="disk full"):
+        package_model(client, run, model)
+    (logged,) = client.search_logged_models([experiment_id(client, home)])
+    assert logged.status == "FAILED"
