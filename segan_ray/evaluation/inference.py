@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Float16, Float32, UInt8
+from jaxtyping import Bool, Float, Float16, UInt8
 from torch import Tensor, nn
 
 from segan_ray.brats import MODALITIES
-from segan_ray.data.slices import PackedBatch
-from segan_ray.data.store import PreparedCase
+from segan_ray.data.store import BRAIN_BIT, PreparedCase
 from segan_ray.data.windows import stack_positions
 
 THRESHOLD = 0.5
@@ -70,35 +71,7 @@ def predict_slices(
     return np.moveaxis((probability > THRESHOLD).cpu().numpy(), 1, 0)
 
 
-def probability_of_box(
-    segmentor: nn.Module,
-    image: Float16[np.ndarray, "slice modality height width"],
-    mask: UInt8[np.ndarray, "slice height width"],
-    *,
-    halvings: int,
-    brain_mask: bool,
-    neighbours: int = 0,
-    batch_size: int = 32,
-    device: torch.device | None = None,
-) -> Float32[np.ndarray, "region slice height width"]:
-    """Return the probability of each region over a box, as ``predict_box`` sees it."""
-    maps = [
-        probability_of_slices(
-            segmentor,
-            image,
-            mask,
-            slice(start, min(start + batch_size, len(mask))),
-            halvings=halvings,
-            brain_mask=brain_mask,
-            neighbours=neighbours,
-            device=device,
-        )
-        for start in range(0, len(mask), batch_size)
-    ]
-    return np.concatenate([np.moveaxis(part.cpu().numpy(), 1, 0) for part in maps], axis=1)
-
-
-@torch.no_grad()
+@torch.inference_mode()
 def probability_of_slices(
     segmentor: nn.Module,
     image: Float16[np.ndarray, "slice modality height width"],
@@ -108,30 +81,45 @@ def probability_of_slices(
     halvings: int,
     brain_mask: bool,
     neighbours: int = 0,
+    flips: bool = False,
     device: torch.device | None = None,
 ) -> Float[Tensor, "slice region height width"]:
     """Return the probability of each region over some slices of a box, on ``device``.
 
     Slices are padded on all sides to the multiple of ``2**halvings`` the network needs, and
-    cut back.
+    cut back. ``flips`` averages over slices as they are and mirrored left to right: the one
+    axis along which brains look alike, and the one that training mirrors.
     """
     device = device or torch.device("cpu")
     segmentor.eval()
-    stacked, mask = stacks(image, positions, neighbours), mask[positions]
-    _, height, width = mask.shape
-    unit = 2**halvings
-    top, left = (-height % unit) // 2, (-width % unit) // 2
-    padding = [(0, 0), (top, -height % unit - top), (left, -width % unit - left)]
-    batch = PackedBatch(
-        torch.from_numpy(np.pad(stacked, [(0, 0), *padding])),
-        torch.from_numpy(np.pad(mask, padding)),
-        (),
-    ).unpack(device)
+    padded, inside = _padded(stacks(image, positions, neighbours), 2**halvings, device)
     # Past what training may have compiled: the grids of volumes differ from its one crop.
-    probability: Tensor = segmentor.forward(batch.image)
+    probability: Tensor = segmentor.forward(padded)
+    if flips:
+        probability = (probability + segmentor.forward(padded.flip(-2)).flip(-2)) / 2
+    probability = probability[inside]
     if brain_mask:
-        probability = probability * batch.brain
-    return probability[..., top : top + height, left : left + width]
+        probability = probability * torch.from_numpy(mask[positions] & BRAIN_BIT != 0)[:, None].to(
+            device
+        )
+    return probability
+
+
+def _padded(
+    stacked: Float16[np.ndarray, "slice channel height width"], unit: int, device: torch.device
+) -> tuple[Float[Tensor, "slice channel padded_height padded_width"], tuple[Any, ...]]:
+    """Return slices in float32, channels last, with zeros around; and where they lie in that."""
+    height, width = stacked.shape[2:]
+    top, left = (-height % unit) // 2, (-width % unit) // 2
+    inside = (..., slice(top, top + height), slice(left, left + width))
+    padded = torch.empty(
+        (*stacked.shape[:2], height + -height % unit, width + -width % unit),
+        device=device,
+        memory_format=torch.channels_last,
+    ).zero_()
+    # A copy, since a store's arrays are read-only, and torch has no such thing.
+    padded[inside] = torch.from_numpy(np.array(stacked)).to(device)
+    return padded, inside
 
 
 def stacks(

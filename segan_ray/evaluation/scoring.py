@@ -11,32 +11,26 @@ from jaxtyping import Bool
 
 from segan_ray.data.prepare import OnCase, ignore_case
 from segan_ray.data.store import PreparedCase
-from segan_ray.evaluation.inference import predict_box
 from segan_ray.evaluation.metrics import score_case
+from segan_ray.evaluation.model import Model, load_model
 from segan_ray.evaluation.scores import CaseScores
-from segan_ray.models.build import halvings
-from segan_ray.training.checkpoint import load_segmentor
+from segan_ray.evaluation.segment import segment_case
 
 Predict = Callable[[PreparedCase], Bool[np.ndarray, "region slice height width"]]
 
 
+def model_predictor(model: Model, device: torch.device | None = None) -> Predict:
+    """Return the regions of ``model`` over a case's stored box, postprocessed."""
+    return lambda case: segment_case(model, case, device)
+
+
 def checkpoint_predictor(folder: Path, device: torch.device | None = None) -> Predict:
-    """Return the prediction of a checkpoint's segmentor over a case's stored box.
+    """Return the regions of a checkpoint's model over a case's stored box, postprocessed.
 
     Raises:
         CheckpointError: if ``folder`` is no whole checkpoint.
     """
-    segmentor, experiment = load_segmentor(folder)
-    if device is not None:
-        segmentor = segmentor.to(device)
-    return lambda case: predict_box(
-        segmentor,
-        case,
-        halvings=halvings(experiment),
-        brain_mask=experiment.training.brain_mask,
-        neighbours=experiment.data.neighbours,
-        device=device,
-    )
+    return model_predictor(load_model(folder), device)
 
 
 def score_cases(

@@ -2,28 +2,49 @@
 
 A prepared case lies in a store; a raw volume goes through the same preparation first. Both give
 the maps of a box and put them back into the whole grid.
+
+Networks compute in the precision that training's validation has on the same device, so that
+what was chosen by validation is what is used: ``choose_numerics`` of ``models/build.py``, which
+is bfloat16 where the processor multiplies it faster, unless ``training.precision`` says which.
+
+Regions are what the network says of each by itself: nobody makes core lie within whole, nor
+enhancing within core. They are scored so; whoever writes them as one label map decides.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import chain
+from typing import Final
+
 import numpy as np
 import torch
-from jaxtyping import Bool, Float16, Float32, UInt8
+from jaxtyping import Bool, Float, Float16, Float32, UInt8
+from torch import Tensor
 
 from segan_ray.brats import REGIONS
-from segan_ray.data.arrays import boxed_arrays, put_back
+from segan_ray.data.arrays import Boxed, boxed_arrays, put_back
 from segan_ray.data.store import PreparedCase
 from segan_ray.data.volumes import Volume
-from segan_ray.evaluation.inference import probability_of_box
+from segan_ray.evaluation.components import without_small
+from segan_ray.evaluation.inference import probability_of_slices
 from segan_ray.evaluation.model import Model
-from segan_ray.models.build import halvings
+from segan_ray.models.build import choose_numerics, halvings
+
+BATCH: Final = {"cpu": 8}
+"""Slices at once: on CPUs few, so that feature maps stay in the cache (measured: 8 is best)."""
+BATCH_ELSEWHERE: Final = 32
 
 
 def segment_case(
     model: Model, case: PreparedCase, device: torch.device | None = None
 ) -> Bool[np.ndarray, "region slice height width"]:
-    """Return the regions over the stored box of ``case``, postprocessed."""
-    return _above_thresholds(model, _probability(model, case.image(), case.mask(), device))
+    """Return the regions over the stored box of ``case``, postprocessed.
+
+    Without a ``device``, where the network's weights are.
+    """
+    voxel_mm3 = float(np.prod(case.record.spacing_mm))
+    return _regions(model, case.image(), case.mask(), voxel_mm3, device)
 
 
 def segment_volume(
@@ -35,40 +56,92 @@ def segment_volume(
         DataError: if every voxel is zero.
     """
     boxed = boxed_arrays(volume, model.origin.preparation)
-    regions = _above_thresholds(model, _probability(model, boxed.image, boxed.mask, device))
+    regions = segment_boxed(model, boxed, volume.spacing_mm, device)
     return put_back(regions, boxed.box, boxed.shape)
+
+
+def segment_boxed(
+    model: Model,
+    boxed: Boxed,
+    spacing_mm: tuple[float, float, float],
+    device: torch.device | None = None,
+) -> Bool[np.ndarray, "region slice height width"]:
+    """Return the regions over a box that was prepared as the store was, postprocessed."""
+    return _regions(model, boxed.image, boxed.mask, float(np.prod(spacing_mm)), device)
 
 
 def probabilities_of_volume(
     model: Model, volume: Volume, device: torch.device | None = None
 ) -> Float32[np.ndarray, "region x y z"]:
-    """Return the probability of each region over the grid of ``volume``, before thresholds."""
+    """Return the probability of each region over the grid of ``volume``, before thresholds.
+
+    Raises:
+        DataError: if every voxel is zero.
+    """
     boxed = boxed_arrays(volume, model.origin.preparation)
-    probability = _probability(model, boxed.image, boxed.mask, device)
-    return put_back(probability, boxed.box, boxed.shape)
+    found = probabilities_of_box(model, boxed.image, boxed.mask, device)
+    return put_back(found, boxed.box, boxed.shape)
 
 
-def _probability(
+def probabilities_of_box(
+    model: Model,
+    image: Float16[np.ndarray, "slice modality height width"],
+    mask: UInt8[np.ndarray, "slice height width"],
+    device: torch.device | None = None,
+) -> Float32[np.ndarray, "region slice height width"]:
+    """Return the probability of each region over a prepared box, before thresholds."""
+    found = np.empty((len(REGIONS), *mask.shape), dtype=np.float32)
+    for positions, probability in _batches(model, image, mask, device):
+        found[:, positions] = probability.movedim(1, 0).cpu().numpy()
+    return found
+
+
+def _regions(
+    model: Model,
+    image: Float16[np.ndarray, "slice modality height width"],
+    mask: UInt8[np.ndarray, "slice height width"],
+    voxel_mm3: float,
+    device: torch.device | None,
+) -> Bool[np.ndarray, "region slice height width"]:
+    after = model.postprocessing
+    thresholds = torch.tensor([after.thresholds[region] for region in REGIONS])[:, None, None]
+    found = np.empty((len(REGIONS), *mask.shape), dtype=bool)
+    for positions, probability in _batches(model, image, mask, device):
+        above = probability > thresholds.to(probability.device)
+        found[:, positions] = above.movedim(1, 0).cpu().numpy()
+    for index, region in enumerate(REGIONS):
+        found[index] = without_small(found[index], after.smallest_mm3[region] / voxel_mm3)
+    return found
+
+
+def _batches(
     model: Model,
     image: Float16[np.ndarray, "slice modality height width"],
     mask: UInt8[np.ndarray, "slice height width"],
     device: torch.device | None,
-) -> Float32[np.ndarray, "region slice height width"]:
-    return probability_of_box(
-        model.segmentor if device is None else model.segmentor.to(device),
-        image,
-        mask,
-        halvings=halvings(model.experiment),
-        brain_mask=model.experiment.training.brain_mask,
-        neighbours=model.experiment.data.neighbours,
-        device=device,
-    )
+) -> Iterator[tuple[slice, Float[Tensor, "slice region height width"]]]:
+    """Yield positions of slices and the probabilities there, each slice once."""
+    device = device or _where(model)
+    segmentor, settings = model.segmentor.to(device), model.experiment.training
+    precision = choose_numerics(settings, device).precision
+    size = BATCH.get(device.type, BATCH_ELSEWHERE)
+    for start in range(0, len(mask), size):
+        positions = slice(start, min(start + size, len(mask)))
+        with torch.autocast(device.type, precision, enabled=precision != torch.float32):
+            found = probability_of_slices(
+                segmentor,
+                image,
+                mask,
+                positions,
+                halvings=halvings(model.experiment),
+                brain_mask=settings.brain_mask,
+                neighbours=model.experiment.data.neighbours,
+                flips=model.postprocessing.flips,
+                device=device,
+            )
+        yield positions, found
 
 
-def _above_thresholds(
-    model: Model, probability: Float32[np.ndarray, "region slice height width"]
-) -> Bool[np.ndarray, "region slice height width"]:
-    thresholds = [model.postprocessing.thresholds[region] for region in REGIONS]
-    return np.stack(
-        [found > threshold for found, threshold in zip(probability, thresholds, strict=True)]
-    )
+def _where(model: Model) -> torch.device:
+    tensors = chain(model.segmentor.parameters(), model.segmentor.buffers())
+    return next((tensor.device for tensor in tensors), torch.device("cpu"))

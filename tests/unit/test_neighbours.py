@@ -13,6 +13,7 @@ from torch import nn
 
 from segan_ray.brats import MODALITIES
 from segan_ray.config import load_experiment
+from segan_ray.data.origin import write_origin
 from segan_ray.data.slices import epoch_batches, slice_source
 from segan_ray.data.store import PreparedCase, TuningCases
 from segan_ray.evaluation.inference import predict_box
@@ -176,6 +177,7 @@ def test_a_checkpoint_brings_back_a_network_that_sees_neighbours(
     assert next(build_segmentor(experiment).parameters()).shape[1] == 20
     state = new_state(experiment, CPU)
     save_checkpoint(tmp_path, state, experiment)
+    write_origin(tmp_path, tuning_cases.origin)
     case: PreparedCase = tuning_cases.val[0]
     found = checkpoint_predictor(tmp_path)(case)
     options = {"halvings": 2, "brain_mask": True, "neighbours": 2}

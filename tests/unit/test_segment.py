@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from torch import nn
 
 from segan_ray.config import load_experiment
 from segan_ray.data.cases import discover
@@ -14,21 +18,28 @@ from segan_ray.data.origin import write_origin
 from segan_ray.data.store import PreparedCase, TuningCases
 from segan_ray.data.volumes import Volume, read_volume
 from segan_ray.errors import DataError
-from segan_ray.evaluation.model import Model, load_model
-from segan_ray.evaluation.segment import probabilities_of_volume, segment_case, segment_volume
+from segan_ray.evaluation.inference import predict_box
+from segan_ray.evaluation.model import Model, Postprocessing, load_model
+from segan_ray.evaluation.segment import (
+    probabilities_of_box,
+    probabilities_of_volume,
+    segment_case,
+    segment_volume,
+)
 from segan_ray.training.checkpoint import save_checkpoint
 from segan_ray.training.state import new_state
+from tests.unit.stored import stored_case
 
 CPU = torch.device("cpu")
 
 
-def model_of(folder: Path, cases: TuningCases, *settings: str) -> Model:
+def model_of(folder: Path, cases: TuningCases, *changes: str) -> Model:
     """Return a model whose maps are neither empty nor full, through its checkpoint."""
     experiment = load_experiment(
         None,
         [
             "segmentor.depth=2", "segmentor.base_width=4", "critic.depth=2",
-            "critic.base_width=4", "training.precision=float32", *settings,
+            "critic.base_width=4", "training.precision=float32", *changes,
         ],
     )  # fmt: skip
     save_checkpoint(folder, new_state(experiment, CPU), experiment)
@@ -47,11 +58,11 @@ def volume_of(case: PreparedCase, folder: Path) -> Volume:
     return read_volume(raw, found.layout.code)
 
 
-@pytest.mark.parametrize("settings", [(), ("variant=unet",), ("data.neighbours=1",)], ids=str)
+@pytest.mark.parametrize("changes", [(), ("variant=unet",), ("data.neighbours=1",)], ids=str)
 def test_a_raw_case_is_seen_as_the_stored_one(
-    tuning_cases: TuningCases, phantom_folder: Path, tmp_path: Path, settings: tuple[str, ...]
+    tuning_cases: TuningCases, phantom_folder: Path, tmp_path: Path, changes: tuple[str, ...]
 ) -> None:
-    model = model_of(tmp_path, tuning_cases, *settings)
+    model = model_of(tmp_path, tuning_cases, *changes)
     for case in tuning_cases.val:
         stored = case.restore(segment_case(model, case))
         assert stored.any()
@@ -74,3 +85,88 @@ def test_an_empty_volume_is_refused_in_words(model: Model) -> None:
     for segment in (segment_volume, probabilities_of_volume):
         with pytest.raises(DataError, match="every voxel of every modality is zero"):
             segment(model, empty)
+
+
+class Local(nn.Module):
+    """A segmentor that a mirror cannot fool: each voxel by itself."""
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return (image[:, :3] * 2 - image[:, 3:]) / 256 + 0.5
+
+
+class Sided(nn.Module):
+    """A segmentor that sees by where a voxel lies."""
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        side = torch.linspace(0, 1, image.shape[2])[None, None, :, None]
+        return side.expand(len(image), 3, -1, image.shape[3])
+
+
+def probability(model: Model, case: PreparedCase, *, flips: bool) -> np.ndarray:
+    model = replace(model, postprocessing=Postprocessing(flips=flips))
+    return probabilities_of_box(model, case.image(), case.mask())
+
+
+@settings(
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    size=st.tuples(st.integers(1, 40), st.integers(1, 40), st.integers(1, 20)),
+    origin=st.tuples(*[st.integers(0, 4)] * 3),
+)
+def test_mirroring_changes_nothing_for_a_network_it_cannot_fool(
+    model: Model, tmp_path: Path, size, origin
+) -> None:
+    model = replace(model, segmentor=Local())
+    case = stored_case(tmp_path / "case", size, origin)
+    plain = probability(model, case, flips=False)
+    np.testing.assert_array_equal(probability(model, case, flips=True), plain)
+    image = np.moveaxis(np.asarray(case.image(), dtype=np.float32), 1, 0)
+    np.testing.assert_array_equal(plain, (image[:3] * 2 - image[3:]) / 256 + 0.5)
+    restored = case.restore(plain)
+    assert restored.shape[1:] == case.record.shape
+    assert np.count_nonzero(restored) == np.count_nonzero(plain)
+
+
+def test_mirroring_averages_left_and_right(model: Model, tmp_path: Path) -> None:
+    model = replace(model, segmentor=Sided())
+    case = stored_case(tmp_path / "case", (32, 20, 3))
+    assert np.ptp(probability(model, case, flips=False)) > 0.5
+    np.testing.assert_allclose(probability(model, case, flips=True), 0.5, atol=1e-6)
+
+
+@pytest.mark.parametrize("variant", ["s1-3c", "s3-3c", "unet"])
+def test_half_the_bits_say_nearly_the_same(
+    tuning_cases: TuningCases, tmp_path: Path, variant: str
+) -> None:
+    single = model_of(tmp_path, tuning_cases, f"variant={variant}")
+    training = single.experiment.training.model_copy(update={"precision": "bfloat16"})
+    half = replace(single, experiment=single.experiment.model_copy(update={"training": training}))
+    for case in tuning_cases.val:
+        expected, found = (probability(model, case, flips=False) for model in (single, half))
+        assert found.dtype == np.float32
+        assert not np.array_equal(found, expected)
+        np.testing.assert_allclose(found, expected, atol=0.02)
+        clear = np.abs(expected - 0.5) > 0.02
+        np.testing.assert_array_equal((found > 0.5)[clear], (expected > 0.5)[clear])
+
+
+def test_regions_in_training_are_those_of_the_model(
+    model: Model, tuning_cases: TuningCases
+) -> None:
+    case = tuning_cases.val[0]
+    in_training = predict_box(model.segmentor, case, halvings=2, brain_mask=True)
+    np.testing.assert_array_equal(segment_case(model, case), in_training)
+
+
+def test_a_truth_outside_the_brain_does_not_move_the_box(
+    model: Model, tuning_cases: TuningCases, phantom_folder: Path
+) -> None:
+    volume = volume_of(tuning_cases.val[0], phantom_folder)
+    assert volume.label is not None
+    corner = volume.label.copy()
+    corner[0, 0, 0] = 1
+    for label in (None, corner):
+        np.testing.assert_array_equal(
+            segment_volume(model, replace(volume, label=label)), segment_volume(model, volume)
+        )

@@ -1,0 +1,168 @@
+"""Pieces of maps, and the setting of them that is best on validation patients."""
+
+from __future__ import annotations
+
+import tracemalloc
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+from torch import nn
+
+from segan_ray.brats import REGIONS
+from segan_ray.config import load_experiment
+from segan_ray.data.store import PreparedCase, TuningCases
+from segan_ray.evaluation.components import pieces, without_small
+from segan_ray.evaluation.metrics import overlap
+from segan_ray.evaluation.model import Model, Postprocessing
+from segan_ray.evaluation.postprocessing import (
+    SMALLEST_MM3,
+    THRESHOLDS,
+    dice_by_setting,
+    fit_postprocessing,
+)
+from segan_ray.evaluation.segment import segment_case
+from tests.unit.stored import ORIGIN, stored_case
+
+GRIDS = arrays.arrays(bool, st.tuples(*[st.integers(1, 6)] * 3))
+
+
+class Says(nn.Module):
+    """A segmentor that says what a case's second modality holds, in every region."""
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return image[:, 1:2].expand(-1, len(REGIONS), -1, -1)
+
+
+def saying(after: Postprocessing = Postprocessing()) -> Model:  # noqa: B008 - frozen
+    experiment = load_experiment(None, ["training.precision=float32"])
+    return Model(Says().eval(), experiment, ORIGIN, after)
+
+
+def case_of(
+    folder: Path, probability: np.ndarray, truth: np.ndarray, spacing_mm: float = 1.0
+) -> PreparedCase:
+    """Return a case whose second modality is ``probability``, true in every region alike."""
+    case = stored_case(folder, (*probability.shape[1:], len(probability)))
+    image = np.zeros((len(probability), 4, *probability.shape[1:]), np.float16)
+    image[:, 1] = probability
+    np.save(folder / "image.npy", image)
+    np.save(folder / "mask.npy", (8 | 7 * truth).astype(np.uint8))
+    record = case.record.model_copy(update={"spacing_mm": (spacing_mm,) * 3})
+    return replace(case, record=record)
+
+
+def flooded(region: np.ndarray) -> list[set[tuple[int, ...]]]:
+    """Return the pieces of ``region`` the slow way: voxel by voxel."""
+    left = set(map(tuple, np.argwhere(region).tolist()))
+    found = []
+    while left:
+        piece, edge = set(), [left.pop()]
+        while edge:
+            here = edge.pop()
+            piece.add(here)
+            near = {at for at in left if max(abs(a - b) for a, b in zip(at, here, strict=True)) < 2}
+            left -= near
+            edge.extend(near)
+        found.append(piece)
+    return found
+
+
+@settings(deadline=None)
+@given(region=GRIDS, smallest=st.floats(0, 12))
+def test_small_pieces_are_dropped_and_others_kept(region: np.ndarray, smallest: float) -> None:
+    expected = np.zeros_like(region)
+    for piece in flooded(region):
+        if len(piece) >= smallest:
+            expected[tuple(np.array(sorted(piece)).T)] = True
+    np.testing.assert_array_equal(without_small(region, smallest), expected)
+    labels, sizes = pieces(region)
+    assert sorted(sizes) == sorted(map(len, flooded(region)))
+    np.testing.assert_array_equal(np.bincount(labels.ravel(), minlength=1)[1:], sizes)
+
+
+@settings(deadline=None, max_examples=50)
+@given(data=st.data())
+def test_dice_of_each_setting_is_that_of_the_map_it_gives(data: st.DataObject) -> None:
+    truth = data.draw(GRIDS)
+    probability = data.draw(
+        arrays.arrays(np.float32, truth.shape, elements=st.sampled_from([0, 0.25, 0.5, 0.55, 1]))
+    )
+    smallest = np.array([0, 2, 5.5])
+    found = dice_by_setting(probability, truth, smallest)
+    for row, threshold in zip(found, THRESHOLDS, strict=True):
+        for dice, size in zip(row, smallest, strict=True):
+            map_ = without_small(probability > np.float32(threshold), size)
+            assert dice == pytest.approx(overlap(map_, truth).dice)
+
+
+def test_pieces_are_measured_in_mm(tmp_path: Path) -> None:
+    probability = np.zeros((6, 8, 8))
+    probability[0, 0, :3] = 1  # 24 mm³ at 2 mm
+    probability[3:, 4:6, 4] = 1  # 48 mm³
+    case = case_of(tmp_path, probability, probability > 0, spacing_mm=2.0)
+    for smallest, voxels in ((0, 9), (24, 9), (24.1, 6), (48, 6), (49, 0)):
+        after = Postprocessing(smallest_mm3=dict.fromkeys(REGIONS, smallest))
+        found = segment_case(saying(after), case)
+        assert [region.sum() for region in found] == [voxels] * 3
+
+
+def test_what_fits_validation_patients_is_found(tmp_path: Path) -> None:
+    truth = np.zeros((6, 16, 16), dtype=bool)
+    truth[1:4, 4:10, 4:10] = True
+    probability = np.where(truth, 0.36, 0.0)
+    probability[0, 15, :] = 0.9  # 16 voxels that are none
+    probability[5, :8, 14:] = 0.33  # below what fits
+    val = tuple(case_of(tmp_path / name, probability, truth) for name in "ab")
+    found = fit_postprocessing(saying(), TuningCases(ORIGIN, (), val))
+    # 0.3 would keep what is wrong unless it is small, 0.5 nothing: no setting has all right but
+    # those that drop 16 voxels, and the plainest is the least that does.
+    assert found.smallest_mm3 == dict.fromkeys(REGIONS, 25.0)
+    assert found.thresholds == dict.fromkeys(REGIONS, 0.3)
+    perfect = segment_case(saying(found), val[0])
+    np.testing.assert_array_equal(perfect[0], truth)
+
+
+def test_where_nothing_helps_the_plain_setting_stays(tmp_path: Path) -> None:
+    truth = np.zeros((4, 16, 16), dtype=bool)
+    truth[1:3, 4:12, 4:12] = True
+    cases = TuningCases(ORIGIN, (), (case_of(tmp_path, truth.astype(float), truth),))
+    assert fit_postprocessing(saying(), cases) == Postprocessing()
+    assert fit_postprocessing(saying(), cases, flips=True) == Postprocessing(flips=True)
+    assert (THRESHOLDS[0], SMALLEST_MM3[0]) == (0.5, 0.0)
+
+
+def test_it_is_fitted_on_validation_patients_alone(
+    tuning_cases: TuningCases, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: set[str] = set()
+    opened = PreparedCase.image
+    monkeypatch.setattr(
+        PreparedCase, "image", lambda case: (read.add(case.record.case), opened(case))[1]
+    )
+    told: list[str] = []
+    fit_postprocessing(saying(), tuning_cases, on_case=told.append)
+    assert read == set(told) == {case.record.case for case in tuning_cases.val}
+
+
+def test_fitting_holds_one_case_however_many_there_are(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    truth = np.zeros((16, 64, 64), dtype=bool)
+    truth[4:9, 20:40, 20:40] = True
+    case = case_of(tmp_path, np.where(truth, 0.8, rng.random(truth.shape) * 0.3), truth)
+
+    def peak(count: int) -> int:
+        tracemalloc.start()
+        fit_postprocessing(saying(), TuningCases(ORIGIN, (), (case,) * count))
+        _, highest = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        return highest
+
+    peak(1)
+    one_map = truth.size * 3 * 4
+    assert peak(12) - peak(2) < one_map / 4
