@@ -7,7 +7,8 @@ SeganRayError
 ├── StoreError           a prepared store is missing, unfinished or of another version
 ├── SplitError           a split cannot be made, or puts a patient on two sides
 ├── ConfigError          settings or a search space that cannot be right; lists every problem
-├── CheckpointError      a checkpoint is missing, unfinished or not ours
+├── CheckpointError      a checkpoint is missing, unfinished, not ours or was changed
+├── ExportError          a model cannot be exported: unknown format, or not installed
 ├── SweepError           a sweep or trial is unknown, already there, or all of it failed
 │   └── Interrupted      a sweep was asked to end by a signal; it can be resumed
 ├── TrialError           the processes that train a trial were lost
@@ -79,6 +80,10 @@ class ConfigError(SeganRayError):
 
 class CheckpointError(SeganRayError):
     """A checkpoint is missing, unfinished or not ours."""
+
+
+class ExportError(SeganRayError):
+    """A model cannot be exported as asked."""
 
 
 class SweepError(SeganRayError):

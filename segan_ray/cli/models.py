@@ -1,4 +1,4 @@
-"""``promote``, ``evaluate`` and ``predict``: from a leaderboard to a model with scores, in use."""
+"""``promote``, ``evaluate``, ``predict``, ``export``: from a leaderboard to a model in use."""
 
 from __future__ import annotations
 
@@ -30,6 +30,7 @@ def register(app: typer.Typer) -> None:
     app.command(epilog="Example: segan-ray promote demo-20260101-120000")(promote)
     app.command(epilog="Example: segan-ray evaluate champion store --reference threshold")(evaluate)
     app.command(epilog="Example: segan-ray predict champion data labels")(predict)
+    app.command(epilog="Example: segan-ray export champion exported --format onnx")(export)
 
 
 def promote(
@@ -157,6 +158,32 @@ def predict(
         _show_predictions(predictions, out)
     if not all(one.ok for one in predictions):
         raise typer.Exit(1)
+
+
+def export(
+    model: Model,
+    out: Annotated[Path, typer.Argument(help="The folder to write to.", metavar="OUT")],
+    kind: Annotated[
+        str, typer.Option("--format", help="onnx, or torch for a torch.export program.")
+    ] = "onnx",
+    home: HomeFolder = None,
+    as_json: Json = False,
+) -> None:
+    """Write the network of a model as ONNX or torch.export program, with what surrounds it."""
+    from segan_ray.evaluation.export import check_format, export_model
+    from segan_ray.evaluation.model import load_model
+    from segan_ray.home import Home
+    from segan_ray.tracking.registry import fetched
+
+    check_format(kind)
+    with show.progress("Exporting", 1) as done, fetched(Home.at(home), model) as found:
+        document = export_model(load_model(found.folder), out, kind)
+        done(document["file"])
+    if as_json:
+        show.document(document)
+        return
+    print(f"{out / document['file']}: probabilities of prepared slices; model.json says how to")
+    print("prepare them, and what the maps become.")
 
 
 def _named(reference: str) -> tuple[str, str]:

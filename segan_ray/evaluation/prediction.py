@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from segan_ray.brats import LabelCode
-from segan_ray.data.cases import Case, Discovery
+from segan_ray.data.cases import Discovery
 from segan_ray.data.label_maps import Output, make_folder, write_label, write_probabilities
 from segan_ray.data.prepare import OnCase, ignore_case
-from segan_ray.data.volumes import read_volume
 from segan_ray.errors import SeganRayError
 from segan_ray.evaluation.model import Model
-from segan_ray.evaluation.segment import probabilities_of_volume, segment_volume
+from segan_ray.evaluation.stream import Segmented, segment_stream
+from segan_ray.models.build import fastest_device
 
 
 @dataclass(frozen=True)
@@ -61,35 +61,36 @@ def predict_cases(
     """
     for folder in {target.label.parent for target in targets}:
         make_folder(folder)
+    code = discovery.layout.code
+    stream = segment_stream(
+        model, discovery.cases, code, device=fastest_device(), probabilities=probabilities
+    )
     predictions = []
-    for case, target in zip(discovery.cases, targets, strict=True):
-        wanted = target.probabilities if probabilities else None
-        predictions.append(_outcome(model, case, discovery.layout.code, target.label, wanted))
-        on_case(case.case)
+    for target, found in zip(targets, stream, strict=True):
+        predictions.append(_outcome(found, code, target))
+        on_case(found.case.case)
     return tuple(predictions)
 
 
-def _outcome(
-    model: Model, case: Case, code: LabelCode, label: Path, probabilities: Path | None
-) -> Prediction:
+def _outcome(found: Segmented, code: LabelCode, target: Output) -> Prediction:
+    """Write the files of one case; whatever goes wrong goes wrong for this case alone."""
+    name = found.case.case
     try:
-        _predict(model, case, code, label, probabilities)
+        if found.error is not None:
+            raise found.error
+        probabilities = _write(found, code, target)
     except SeganRayError as error:
-        problem = str(error).removeprefix(f"Case {case.case}: ")
-        return Prediction(case.case, None, problems=(problem,))
+        return Prediction(name, None, problems=(str(error).removeprefix(f"Case {name}: "),))
     except Exception as error:  # one odd case must not cost a night's predictions
         what = f"{type(error).__name__}: {error}".splitlines()[0]
-        problem = f"failed in a way nobody foresaw ({what})."
-        return Prediction(case.case, None, problems=(problem,))
-    return Prediction(case.case, label, probabilities)
+        return Prediction(name, None, problems=(f"failed in a way nobody foresaw ({what}).",))
+    return Prediction(name, target.label, probabilities)
 
 
-def _predict(
-    model: Model, case: Case, code: LabelCode, label: Path, probabilities: Path | None
-) -> None:
-    unlabelled = replace(case, label=None)
-    volume = read_volume(unlabelled, code)
-    regions = segment_volume(model, volume)
-    if probabilities is not None:
-        write_probabilities(probabilities, probabilities_of_volume(model, volume), unlabelled)
-    write_label(label, code.labels(regions), unlabelled)
+def _write(found: Segmented, code: LabelCode, target: Output) -> Path | None:
+    """Write the files of one case, the label map last; return where probabilities are, if any."""
+    assert found.regions is not None, "there is an error or there are regions"
+    if found.probabilities is not None:
+        write_probabilities(target.probabilities, found.probabilities, found.case)
+    write_label(target.label, code.labels(found.regions), found.case)
+    return None if found.probabilities is None else target.probabilities

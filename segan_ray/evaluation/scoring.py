@@ -11,6 +11,7 @@ from jaxtyping import Bool
 
 from segan_ray.data.prepare import OnCase, ignore_case
 from segan_ray.data.store import PreparedCase
+from segan_ray.evaluation.lesions import score_case_lesions
 from segan_ray.evaluation.metrics import score_case
 from segan_ray.evaluation.model import Model, load_model
 from segan_ray.evaluation.scores import CaseScores
@@ -49,11 +50,7 @@ def score_cases(
         predicted, truth = case.restore(predict(case)), case.truth()
         spacing_mm = case.record.spacing_mm
         regions = score_case(predicted, truth, spacing_mm)
-        lesions = None
-        if lesion_wise:
-            from segan_ray.evaluation.lesions import score_case_lesions
-
-            lesions = score_case_lesions(predicted, truth, spacing_mm)
+        lesions = score_case_lesions(predicted, truth, spacing_mm) if lesion_wise else None
         scores.append(CaseScores(case.record.case, case.record.patient, regions, lesions))
         on_case(case.record.case)
     return scores

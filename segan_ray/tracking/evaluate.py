@@ -26,11 +26,10 @@ from segan_ray.evaluation.eligibility import cautions, refuse_seen
 from segan_ray.evaluation.model import Model, load_model
 from segan_ray.evaluation.overlays import draw_overlay
 from segan_ray.evaluation.scores import CaseScores, case_table, evaluation_document, summarise
-from segan_ray.evaluation.scoring import Predict, score_cases
-from segan_ray.evaluation.segment import segment_case
+from segan_ray.evaluation.scoring import Predict, model_predictor, score_cases
 from segan_ray.evaluation.threshold import tuned_threshold
 from segan_ray.home import Home
-from segan_ray.models.build import halvings
+from segan_ray.models.build import fastest_device, halvings
 from segan_ray.tracking import client as names
 from segan_ray.tracking.card import StoreCard
 from segan_ray.tracking.client import connect, experiment_id
@@ -98,6 +97,7 @@ def evaluate(
     test = _open(str(store), split_file)
     client = connect(home)  # before hours of scoring whose records would go nowhere
     score = partial(score_cases, cases=test.cases, on_case=on_case, lesion_wise=lesion_wise)
+    device = fastest_device()
     compared = tuple(dict.fromkeys(name for name in against if name != model))
     others = tuple(name for name in references.values() if name != THRESHOLD)
     with contextlib.ExitStack() as stack:
@@ -108,7 +108,7 @@ def evaluate(
         models = {name: load_model(one.folder) for name, one in found.items()}
         _admit(models, test, on_note)
         predictors: dict[str, Predict] = {
-            name: partial(segment_case, loaded) for name, loaded in models.items()
+            name: model_predictor(loaded, device) for name, loaded in models.items()
         }
         if THRESHOLD in references.values():
             predictors[THRESHOLD] = tuned_threshold(_unscored_training(test))

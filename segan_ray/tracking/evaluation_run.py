@@ -28,6 +28,7 @@ MODEL_VERSION: Final = "segan.model_version"
 MODEL_RUN: Final = "segan.run"
 SPLIT_FILE: Final = "segan.split_file"
 EVALUATION: Final = "segan.evaluation"
+LOGGED_MODEL: Final = "models:/m-"
 
 Summary = Mapping[str, Mapping[str, Mapping[str, Any]]]
 
@@ -134,10 +135,12 @@ def evaluation_run(client: MlflowClient, home: Home, subject: Subject) -> Iterat
 
 
 def _model_id(client: MlflowClient, model: FetchedModel) -> str | None:
-    """Return the id of the model a registered version was made of; old versions have none."""
+    """Return the id of the logged model that a registered version was made of, if it was."""
     if model.version is None:
         return None
-    return client.get_model_version(MODEL, model.version).model_id or None
+    # MLflow's databases keep it in the source alone.
+    source = str(client.get_model_version(MODEL, model.version).source)
+    return source.removeprefix("models:/") if source.startswith(LOGGED_MODEL) else None
 
 
 def _means(summary: Summary, prefix: str = "test/") -> dict[str, float]:

@@ -20,7 +20,7 @@ from tests.unit.test_ending import killed
 
 COMMANDS = (
     "phantom", "inspect", "prepare", "train", "tune", "sweeps", "trials", "stop", "delete",
-    "promote", "evaluate", "predict", "report", "ui",
+    "promote", "evaluate", "predict", "export", "report", "ui",
 )  # fmt: skip
 SPACE = {
     "name": "test",
@@ -263,3 +263,11 @@ def test_prepare_does_not_write_to_a_url(folder: Path, tmp_path: Path) -> None:
     result = segan("prepare", folder, "s3://bucket/store", cwd=tmp_path)
     refused(result, "s3://bucket/store: a store is made in a folder")
     assert not (tmp_path / "s3:").exists()
+
+
+def test_a_model_that_is_not_there_is_not_exported(tmp_path: Path) -> None:
+    refused(
+        segan("export", "m", "out", "--format", "keras", cwd=tmp_path), "expected onnx or torch"
+    )
+    refused(segan("export", "m", "out", "--home", "home", cwd=tmp_path), "'m' is no checkpoint")
+    assert not (tmp_path / "out").exists()

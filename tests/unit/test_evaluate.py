@@ -24,7 +24,7 @@ from segan_ray.evaluation.case_files import check_table, write_table
 from segan_ray.evaluation.comparison import compare
 from segan_ray.evaluation.eligibility import refuse_seen
 from segan_ray.evaluation.metrics import METRICS, RegionScores
-from segan_ray.evaluation.scores import CaseScores
+from segan_ray.evaluation.scores import LESION_METRICS, CaseScores
 from segan_ray.home import Home
 from segan_ray.tracking import client as names
 from segan_ray.tracking.card import StoreCard
@@ -62,6 +62,22 @@ def models(store: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, 
     origin = origin_of(read_manifest(store))
     first, second = (checkpoint(folder / name, origin, seed=i) for i, name in enumerate("ab"))
     return str(first), str(second)
+
+
+@pytest.fixture(scope="module")
+def phantom_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Coarse phantoms: the maps of untrained networks are noise, which takes long to score."""
+    out = tmp_path_factory.mktemp("phantom") / "data"
+    write_phantoms(out, cases=12, spacing_mm=8.0, seed=3)
+    return out
+
+
+@pytest.fixture(scope="module")
+def store(phantom_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("store") / "store"
+    settings = SPLIT.model_copy(update={"seed": 0})
+    prepare(discover(phantom_folder), path, settings=PrepareSettings(), split_settings=settings)
+    return path
 
 
 @pytest.fixture(scope="module")
@@ -269,6 +285,20 @@ def scored(patient: str, dice: float) -> CaseScores:
     return CaseScores(patient, patient, {"whole": region, "core": region, "enhancing": region})
 
 
+def test_lesion_by_lesion(home: Home, store: Path, models: tuple[str, str]) -> None:
+    plain = evaluate(home, models[0], store).document
+    document = evaluate(home, models[0], store, lesion_wise=True).document
+    names_of = (*METRICS, *LESION_METRICS)
+    for case, same in zip(document["cases"], plain["cases"], strict=True):
+        for region in ("whole", "core", "enhancing"):
+            assert tuple(case[region]) == names_of
+            assert {name: case[region][name] for name in METRICS} == same[region]
+            assert isinstance(case[region]["lesions"], int)
+    assert tuple(document["summary"]["core"]) == names_of
+    assert document["summary"]["core"]["dice"] == plain["summary"]["core"]["dice"]
+    json.dumps(document, allow_nan=False)
+
+
 def test_a_comparison_is_paired() -> None:
     hard, easy = 0.1, 0.9
     ours = [scored("a", hard + 0.05), scored("b", easy + 0.05)]
@@ -285,8 +315,9 @@ def test_a_version_shows_where_it_was_evaluated(home: Home, tmp_path: Path) -> N
     run = client.create_run(experiment_id(client, home)).info.run_id
     client.create_registered_model(MODEL)
     logged = client.create_logged_model(experiment_id(client, home), name="segan")
+    mlflow.set_tracking_uri(home.tracking_uri)
     version = client.create_model_version(
-        MODEL, tmp_path.as_uri(), run_id=run, model_id=logged.model_id
+        MODEL, f"models:/{logged.model_id}", run_id=run, model_id=logged.model_id
     ).version
     summary = {region: {"dice": {"mean": 0.5}} for region in ("whole", "core", "enhancing")}
     for own, score in ((True, 0.5), (False, 0.25)):
@@ -375,5 +406,3 @@ def test_evaluate_as_a_command(
     refused(seen, "was trained or chosen with scans of")
     no = segan("evaluate", first, store, "--cases", "a.txt", cwd=tmp_path, home=home.folder)
     refused(no, "ends in .csv or .parquet")
-
-

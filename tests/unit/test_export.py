@@ -1,0 +1,117 @@
+"""An exported network says what the segmentor says, on any batch and grid it may be given."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+
+from segan_ray.config import Experiment
+from segan_ray.data.origin import Origin
+from segan_ray.data.store import PrepareSettings
+from segan_ray.errors import ExportError
+from segan_ray.evaluation import export
+from segan_ray.evaluation.export import export_model
+from segan_ray.evaluation.model import Model, Postprocessing
+from segan_ray.models.build import build_segmentor
+
+# The smallest grid, others, and one slice.
+SHAPES = [(2, 8, 8), (1, 12, 20), (5, 24, 8)]
+TOLERANCE = 1e-6
+"""Of probabilities: a few units in the last place of single precision."""
+
+
+def make(variant: str, neighbours: int = 0) -> Model:
+    """Return a model with random weights and statistics, as if it had been trained."""
+    experiment = Experiment.model_validate(
+        {
+            "variant": variant,
+            "segmentor": {"base_width": 4, "depth": 2},
+            "critic": {"base_width": 4, "depth": 1},
+            "data": {"neighbours": neighbours},
+        }
+    )
+    torch.manual_seed(0)
+    segmentor = build_segmentor(experiment).train()
+    with torch.no_grad():
+        segmentor(torch.randn(4, 4 * (2 * neighbours + 1), 32, 32))
+    origin = Origin(store="f", layout="brats2021", preparation=PrepareSettings(), seen={})
+    return Model(segmentor.eval(), experiment, origin, Postprocessing(flips=True))
+
+
+@pytest.mark.parametrize(
+    ("variant", "neighbours"), [("s1-3c", 0), ("s1-3c", 1), ("s3-3c", 0), ("unet", 0)]
+)
+def test_exports_equal_the_segmentor(variant: str, neighbours: int, tmp_path: Path) -> None:
+    model = make(variant, neighbours)
+    channels = 4 * (2 * neighbours + 1)
+    document = export_model(model, tmp_path, "onnx")
+    assert len(document["input"]["channels"]) == channels
+    export_model(model, tmp_path, "torch")
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "segmentor.onnx", "segmentor.pt2", "model.json",
+    }  # fmt: skip
+    program = torch.export.load(tmp_path / "segmentor.pt2").module()
+    session = onnxruntime.InferenceSession(
+        tmp_path / "segmentor.onnx", providers=["CPUExecutionProvider"]
+    )
+    for batch, height, width in SHAPES:
+        image = torch.randn(batch, channels, height, width)
+        with torch.no_grad():
+            expected = model.segmentor(image).numpy()
+            exported = program(image).numpy()
+        (through_onnx,) = session.run(["probability"], {"image": image.numpy()})
+        np.testing.assert_allclose(exported, expected, atol=TOLERANCE)
+        np.testing.assert_allclose(through_onnx, expected, atol=TOLERANCE)
+        assert np.ptp(expected) > 0.1
+
+
+def test_a_torch_program_is_no_torchscript_and_holds_no_pickle(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    export_model(make("s1-3c"), tmp_path, "torch")
+    with zipfile.ZipFile(tmp_path / "segmentor.pt2") as archive:
+        full = {item.filename for item in archive.infolist() if item.file_size}
+    assert not [name for name in full if Path(name).suffix in {".pkl", ".pt", ".py"}]
+    assert not [name for name in full if "/code/" in name]
+
+    def refuse(*args: object, **more: object) -> None:
+        raise AssertionError("unpickled or run as TorchScript")
+
+    monkeypatch.setattr(torch, "load", refuse)
+    monkeypatch.setattr(torch.jit, "load", refuse)
+    torch.export.load(tmp_path / "segmentor.pt2")
+
+
+def test_what_surrounds_the_network_is_said(tmp_path: Path) -> None:
+    model = make("s1-3c", neighbours=1)
+    export_model(model, tmp_path, "torch")
+    said = json.loads((tmp_path / "model.json").read_text())
+    assert said["input"]["channels"][:5] == ["t1-1", "t1ce-1", "t2-1", "flair-1", "t1"]
+    assert said["input"]["channels"][-1] == "flair+1"
+    assert (said["input"]["multiple_of"], said["input"]["at_least"]) == (4, 8)
+    assert said["output"] == {
+        "name": "probability", "type": "float32", "shape": ["batch", 3, "height", "width"],
+        "channels": ["whole", "core", "enhancing"], "zero_outside_brain": True,
+    }  # fmt: skip
+    assert said["preparation"] == model.origin.preparation.model_dump(mode="json")
+    assert Postprocessing.model_validate(said["postprocessing"]) == model.postprocessing
+    assert said["labels"]["regions"] == {"whole": [1, 2, 4], "core": [1, 4], "enhancing": [4]}
+
+
+def test_what_is_missing_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ExportError, match="'keras' is no format"):
+        export_model(make("s1-3c"), tmp_path, "keras")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ExportError, match="file: the model cannot be written there"):
+        export_model(make("s1-3c"), tmp_path / "file", "torch")
+    monkeypatch.setattr(export, "NEEDED", ("onnx", "not_installed"))
+    assert importlib.util.find_spec("not_installed") is None
+    with pytest.raises(ExportError, match=r"needs not_installed.*segan-ray\[export\]"):
+        export_model(make("s1-3c"), tmp_path, "onnx")
