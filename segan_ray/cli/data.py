@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from segan_ray.cli import show
-from segan_ray.cli.options import Json, NewStore
+from segan_ray.cli.options import Json, Layout, NewStore
 from segan_ray.errors import SplitError
 
 if TYPE_CHECKING:
@@ -20,9 +20,6 @@ if TYPE_CHECKING:
     from segan_ray.data.prepare import Outcomes
 
 Data = Annotated[Path, typer.Argument(help="A folder of BRATS cases.", metavar="DATA")]
-Layout = Annotated[
-    str | None, typer.Option(help="The layout, where names alone do not tell (e.g. brats2024).")
-]
 Workers = Annotated[int, typer.Option(min=1, help="Processes to work with.")]
 Pictures = Annotated[
     Path | None,

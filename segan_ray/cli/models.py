@@ -1,4 +1,4 @@
-"""``promote``, ``rollback``, ``evaluate``, ``export``: from a leaderboard to a model, and out."""
+"""From a leaderboard to a model in use: ``promote``, ``evaluate``, ``predict`` and the like."""
 
 from __future__ import annotations
 
@@ -9,10 +9,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from segan_ray.cli import show
-from segan_ray.cli.options import HomeFolder, Json, Store, SweepName
+from segan_ray.cli.options import HomeFolder, Json, Layout, Store, SweepName
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from segan_ray.evaluation.prediction import Prediction
+
+Model = Annotated[
+    str,
+    typer.Argument(
+        help="An alias, a run of train, a models:/ or runs:/ URI, or a checkpoint folder.",
+        metavar="MODEL",
+    ),
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -20,6 +30,7 @@ def register(app: typer.Typer) -> None:
     app.command(epilog="Example: segan-ray promote demo-20260101-120000")(promote)
     app.command(epilog="Example: segan-ray rollback")(rollback)
     app.command(epilog="Example: segan-ray evaluate champion store --reference threshold")(evaluate)
+    app.command(epilog="Example: segan-ray predict champion data labels")(predict)
     app.command(epilog="Example: segan-ray export champion exported --format onnx")(export)
 
 
@@ -75,13 +86,26 @@ def rollback(
 
 
 def evaluate(
-    model: Annotated[
-        str, typer.Argument(help="An alias, a models:/ or runs:/ URI, or a checkpoint folder.")
-    ],
+    model: Model,
     store: Store,
+    against: Annotated[
+        list[str] | None,
+        typer.Option(help="Another model to score and compare with. May be repeated."),
+    ] = None,
     reference: Annotated[
         list[str] | None,
         typer.Option(help="A row to compare with: threshold, or NAME=MODEL. May be repeated."),
+    ] = None,
+    split_file: Annotated[
+        Path | None,
+        typer.Option(help="YAML or JSON whose list 'test' says who is scored, whatever the split."),
+    ] = None,
+    lesion_wise: Annotated[
+        bool, typer.Option("--lesion-wise", help="Also score lesion by lesion, as BraTS 2023 does.")
+    ] = False,
+    cases: Annotated[
+        Path | None,
+        typer.Option(help="Also write the scores of each case to this .csv or .parquet file."),
     ] = None,
     output: Annotated[
         Path | None, typer.Option(help="Also write the JSON document to this file.")
@@ -89,35 +113,81 @@ def evaluate(
     home: HomeFolder = None,
     as_json: Json = False,
 ) -> None:
-    """Score a model on the test patients, over whole volumes in the original grid."""
+    """Score a model on the test patients, over whole volumes in the original grid.
+
+    Patients whose scans a model was trained or chosen with are refused, whatever their names.
+    With --against, models are compared patient by patient.
+    """
+    from segan_ray.evaluation.case_files import check_table, write_table
     from segan_ray.files import check_folder, write_text
     from segan_ray.home import Home
-    from segan_ray.tracking.evaluate import evaluate as score_model
+    from segan_ray.tracking.evaluate import evaluate as score_models
 
     if output is not None:
         check_folder(output)
-    named = dict(_named(item) for item in reference or [])
+    if cases is not None:
+        check_table(cases)
     with show.progress("Scoring cases", 0) as done:
-        document = score_model(Home.at(home), model, store, references=named, on_case=done)
+        found = score_models(
+            Home.at(home),
+            model,
+            store,
+            against=against or [],
+            references=dict(_named(item) for item in reference or []),
+            split_file=split_file,
+            lesion_wise=lesion_wise,
+            on_case=done,
+            on_note=show.note,
+        )
     if output is not None:
-        write_text(output, json.dumps(document, indent=1))
+        write_text(output, json.dumps(found.document, indent=1))
+    if cases is not None:
+        write_table(found.cases, cases)
     if as_json:
-        show.document(document)
-        return
-    patients = len({case["patient"] for case in document["cases"]})
-    rows = {model: document["summary"], **document["references"]}
-    regions = tuple(document["summary"])
-    show.table(
-        f"Test scores, {patients} patients: Dice with 95% interval, and HD95 in mm",
-        ("", *regions, *(f"HD95 {region}" for region in regions)),
-        ((name, *_cells(summary)) for name, summary in rows.items()),
-    )
+        show.document(found.document)
+    else:
+        _show_scores(found.document)
+
+
+def predict(
+    model: Model,
+    source: Annotated[
+        Path, typer.Argument(help="A BRATS case, one of its files, or a folder.", metavar="INPUT")
+    ],
+    out: Annotated[
+        Path, typer.Argument(help="The folder to write to, or of one case its file.", metavar="OUT")
+    ],
+    probabilities: Annotated[
+        bool, typer.Option("--probabilities", help="Also write each region's probabilities.")
+    ] = False,
+    layout: Layout = None,
+    home: HomeFolder = None,
+    as_json: Json = False,
+) -> None:
+    """Segment BRATS cases into label maps that lie exactly where their scans do.
+
+    They are in the label code of their layout and named as its challenge wants them. A bad case
+    does not stop the rest; the exit code is then 1.
+    """
+    from segan_ray.data.cases import discover_input
+    from segan_ray.home import Home
+    from segan_ray.tracking.predict import predict as segment
+
+    discovery = discover_input(source, layout)
+    with show.progress("Segmenting cases", len(discovery.cases)) as done:
+        predictions = segment(
+            Home.at(home), model, discovery, out, probabilities=probabilities, on_case=done
+        )
+    if as_json:
+        show.document({"cases": [one.document() for one in predictions]})
+    else:
+        _show_predictions(predictions, out)
+    if not all(one.ok for one in predictions):
+        raise typer.Exit(1)
 
 
 def export(
-    model: Annotated[
-        str, typer.Argument(help="An alias, a models:/ or runs:/ URI, or a checkpoint folder.")
-    ],
+    model: Model,
     out: Annotated[Path, typer.Argument(help="The folder to write to.", metavar="OUT")],
     kind: Annotated[
         str, typer.Option("--format", help="onnx, or torch for a torch.export program.")
@@ -147,9 +217,54 @@ def _named(reference: str) -> tuple[str, str]:
     return (name, model) if equals else (reference, reference)
 
 
-def _cells(summary: Mapping[str, Any]) -> Iterator[str]:
+def _show_scores(document: Mapping[str, Any]) -> None:
+    rows = {document["model"]: document["summary"]}
+    rows |= {one["model"]: one["summary"] for one in document["against"]}
+    rows |= document["references"]
+    patients = len({case["patient"] for case in document["cases"]})
+    regions = tuple(document["summary"])
+    show.table(
+        f"Test scores, {patients} patients: Dice with 95% interval, and HD95 in mm",
+        ("", *regions, *(f"HD95 {region}" for region in regions)),
+        ((name, *_cells(summary, "dice", "hd95")) for name, summary in rows.items()),
+    )
+    if "lesion_dice" in document["summary"][regions[0]]:
+        show.table(
+            "Lesion by lesion: Dice with 95% interval, and HD95 in mm",
+            ("", *regions, *(f"HD95 {region}" for region in regions)),
+            (
+                (name, *_cells(summary, "lesion_dice", "lesion_hd95"))
+                for name, summary in rows.items()
+            ),
+        )
+    if document["comparisons"]:
+        show.table(
+            "Difference in Dice, patient by patient, with 95% interval",
+            ("", *document["comparisons"][0]["difference"]),
+            (
+                (f"{one['model']} - {one['against']}", *map(_change, one["difference"].values()))
+                for one in document["comparisons"]
+            ),
+        )
+
+
+def _cells(summary: Mapping[str, Any], dice: str, hd95: str) -> Iterator[str]:
     for scores in summary.values():
-        low, high = scores["dice"]["ci95"]
-        yield f"{scores['dice']['mean']:.3f} [{low:.3f}, {high:.3f}]"
+        low, high = scores[dice]["ci95"]
+        yield f"{scores[dice]['mean']:.3f} [{low:.3f}, {high:.3f}]"
     for scores in summary.values():
-        yield f"{scores['hd95']['mean']:.1f}"
+        yield f"{scores[hd95]['mean']:.1f}"
+
+
+def _change(difference: Mapping[str, Any]) -> str:
+    low, high = difference["ci95"]
+    return f"{difference['mean']:+.3f} [{low:+.3f}, {high:+.3f}]"
+
+
+def _show_predictions(predictions: Sequence[Prediction], out: Path) -> None:
+    for one in predictions:
+        for problem in one.problems:
+            show.note(f"{one.case}: {problem}")
+    written = sum(one.ok for one in predictions)
+    failed = f"; {len(predictions) - written} failed" if written < len(predictions) else ""
+    print(f"{written} label maps in {out}{failed}")

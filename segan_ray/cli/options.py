@@ -40,4 +40,7 @@ NewStore = Annotated[
     Path,
     typer.Argument(help="The folder of the store to make.", metavar="STORE", parser=local_folder),
 ]
+Layout = Annotated[
+    str | None, typer.Option(help="The layout, where names alone do not tell (e.g. brats2024).")
+]
 SweepName = Annotated[str, typer.Argument(help="The name of a sweep.", metavar="SWEEP")]

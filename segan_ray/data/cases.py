@@ -17,7 +17,16 @@ from segan_ray.data.nifti_layout import NIFTI_LAYOUTS
 from segan_ray.data.vsd_layout import VSD_LAYOUTS
 from segan_ray.errors import DataError, NoCasesError, nearest
 
-__all__ = ["LAYOUTS", "Case", "Discovery", "Grade", "Layout", "discover", "layout_named"]
+__all__ = [
+    "LAYOUTS",
+    "Case",
+    "Discovery",
+    "Grade",
+    "Layout",
+    "discover",
+    "discover_input",
+    "layout_named",
+]
 
 LAYOUTS: Final[tuple[Layout, ...]] = (*VSD_LAYOUTS, *NIFTI_LAYOUTS, MSD_LAYOUT)
 
@@ -77,6 +86,27 @@ def discover(folder: Path, layout: str | None = None) -> Discovery:
     cases.sort(key=lambda found: found[0].case)
     _refuse_doubles(folder, cases)
     return Discovery(folder, layout_named(name), tuple(case for case, _ in cases))
+
+
+def discover_input(path: Path, layout: str | None = None) -> Discovery:
+    """Find the cases of a folder, as ``discover`` does, or the one that a file is part of.
+
+    Raises:
+        NoCasesError: if there is no such file, or it is part of no case.
+        DataError: as ``discover``.
+    """
+    if not path.is_file():
+        return discover(path, layout)
+    around = discover(path.absolute().parent, layout)
+    asked = path.resolve()
+    cases = tuple(
+        case
+        for case in around.cases
+        if asked in {image.resolve() for image in case.images.values()}
+    )
+    if not cases:
+        raise NoCasesError(f"{path}: is no scan of a BRATS case. Give the case's folder.")
+    return Discovery(path, around.layout, cases)
 
 
 def _places(

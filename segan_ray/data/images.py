@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float, Float32
+from jaxtyping import Float, Float32, UInt8
 
 from segan_ray.data import nifti
 from segan_ray.data.headers import ImageHeader
@@ -39,3 +39,21 @@ def read_image(
 
         return metaimage.read_image(path, channels=channels)
     return nifti.read_image(path, channels=channels)
+
+
+def encode_label(path: Path, voxels: UInt8[np.ndarray, "x y z"]) -> bytes:
+    """Return a file of labels of the format of ``path``, in its grid, to the bit."""
+    if path.suffix == ".mha":
+        from segan_ray.data import metaimage
+
+        return metaimage.encode_like(path, voxels)
+    return nifti.encode_like(path, voxels, "segan-ray: label map")
+
+
+def encode_maps(path: Path, voxels: Float32[np.ndarray, "x y z map"], description: str) -> bytes:
+    """Return a 4-D NIfTI file of maps in the grid of ``path``, whatever the format of that."""
+    if path.suffix == ".mha":
+        from segan_ray.data import metaimage
+
+        return nifti.encode(voxels, metaimage.read_header(path).affine, description)
+    return nifti.encode_like(path, voxels, description)

@@ -57,6 +57,14 @@ class Layout(ABC):
             DataError: what describes the folder contradicts this layout.
         """
 
+    def upload_name(self, case: Case) -> str:
+        """Return what the challenge wants the label map of ``case`` to be called.
+
+        Since 2017: the case's name, as its folder and the first part of its files have it. The
+        Decathlon: that of the file of images, which is the case's name too.
+        """
+        return f"{case.case}.nii.gz"
+
 
 def grade_of(folder: Path) -> Grade | None:
     """Return the grade that the folder around a case's folder is named after."""

@@ -8,6 +8,7 @@ print a warning and return what it found, so lengths and checksums are compared 
 from __future__ import annotations
 
 import re
+import tempfile
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import Final
 
 import numpy as np
 import SimpleITK as sitk  # noqa: N813
-from jaxtyping import Float, Float32
+from jaxtyping import Float, Float32, UInt8
 
 from segan_ray.data.headers import ImageError, ImageHeader, checked_header, times, truncated
 
@@ -82,6 +83,20 @@ def write_image(
     image.SetOrigin(lps[:3, 3].tolist())
     image.SetDirection((lps[:3, :3] / spacing_mm).ravel().tolist())
     sitk.WriteImage(image, str(path), useCompression=compress)
+
+
+def encode_like(path: Path, voxels: UInt8[np.ndarray, "x y z"]) -> bytes:
+    """Return an ``.mha`` file of ``voxels``, which lie exactly where those of ``path`` do."""
+    source = _information(path)
+    axes = source.GetDimension()
+    image = sitk.GetImageFromArray(np.ascontiguousarray(voxels.T))
+    image.SetSpacing(source.GetSpacing()[:3])
+    image.SetOrigin(source.GetOrigin()[:3])
+    image.SetDirection(np.reshape(source.GetDirection(), (axes, axes))[:3, :3].ravel().tolist())
+    with tempfile.TemporaryDirectory() as folder:
+        written = Path(folder) / "label.mha"
+        sitk.WriteImage(image, str(written), useCompression=True)
+        return written.read_bytes()
 
 
 @dataclass(frozen=True)
@@ -156,7 +171,7 @@ def _parse(path: Path) -> _Stored:
         raise ImageError("is not a MetaImage (.mha). Copy it again from the source.") from None
 
 
-def _itk_header(path: Path, channels: int) -> ImageHeader:
+def _information(path: Path) -> sitk.ImageFileReader:
     reader = sitk.ImageFileReader()
     reader.SetImageIO("MetaImageIO")
     reader.SetFileName(str(path))
@@ -165,6 +180,11 @@ def _itk_header(path: Path, channels: int) -> ImageHeader:
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[-1]
         raise ImageError(f"cannot be read ({reason}). Copy it again from the source.") from None
+    return reader
+
+
+def _itk_header(path: Path, channels: int) -> ImageHeader:
+    reader = _information(path)
     axes = reader.GetDimension()
     spacing_mm = np.array(reader.GetSpacing())
     direction = np.array(reader.GetDirection()).reshape(axes, axes)

@@ -2,7 +2,8 @@
 
 A YAML or JSON file names patients or cases for ``train``, ``val``, ``test`` and, if there is
 one, ``gate``. A case stands for its patient: all time points go where one of them is named.
-Every patient must be placed; nobody is put anywhere in silence.
+Every patient must be placed; nobody is put anywhere in silence. To evaluate on a store that was
+prepared otherwise, a file need name no more than ``test``.
 """
 
 from __future__ import annotations
@@ -12,13 +13,19 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Final
 
 import yaml
 
 from segan_ray.data.cases import Case
 from segan_ray.data.splits import SPLITS, SplitName
 from segan_ray.errors import SplitError, nearest
+
+if TYPE_CHECKING:
+    from segan_ray.data.manifest import CaseRecord
+
+
+HELD_AND_TRAINED: Final[tuple[SplitName, ...]] = ("train", "val", "test")
 
 
 @dataclass(frozen=True)
@@ -36,6 +43,10 @@ class Placement:
     path: Path
     sides: Mapping[str, SplitName]
 
+    def patients(self, side: SplitName) -> tuple[str, ...]:
+        """Return who is on a side, sorted."""
+        return tuple(sorted(patient for patient, found in self.sides.items() if found == side))
+
     @property
     def digest(self) -> str:
         """16 hex digits of who is where, however the file writes it."""
@@ -43,8 +54,8 @@ class Placement:
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def read_split_file(path: Path) -> SplitFile:
-    """Read a split file.
+def read_split_file(path: Path, needed: Sequence[SplitName] = HELD_AND_TRAINED) -> SplitFile:
+    """Read a split file, in which the sides ``needed`` must not be empty.
 
     Raises:
         SplitError: if it cannot be read, or is not lists of names for known sides.
@@ -66,12 +77,14 @@ def read_split_file(path: Path) -> SplitFile:
             hint = nearest(str(name), SPLITS)
             raise SplitError(f"{path}: unknown side '{name}'.{hint} Known: {', '.join(SPLITS)}.")
     sides = {name: _names(path, name, content.get(name)) for name in SPLITS}
-    empty = [name for name in SPLITS if name != "gate" and not sides[name]]
+    empty = [name for name in needed if not sides[name]]
     if empty:
-        raise SplitError(
-            f"{path}: {empty[0]} has no patient. Only gate may be empty: promotion then judges "
-            "on the val patients."
+        least = (
+            "Only gate may be empty: promotion then judges on the val patients."
+            if tuple(needed) == HELD_AND_TRAINED
+            else f"Name them as {empty[0]}: [patient, patient]."
         )
+        raise SplitError(f"{path}: {empty[0]} has no patient. {least}")
     return SplitFile(path, sides)
 
 
@@ -93,12 +106,44 @@ def place(file: SplitFile, cases: Sequence[Case]) -> Placement:
         SplitError: for a name nobody has, a patient on two sides or on none, or one without
             any segmentation outside train.
     """
+    sides = _sides(file, cases, known=SPLITS)
+    _refuse_left_out(file.path, sorted({case.patient for case in cases} - {*sides}))
+    _refuse_blind(file.path, sides, {case.patient for case in cases if case.label})
+    return Placement(file.path, sides)
+
+
+def place_tested(file: SplitFile, cases: Sequence[CaseRecord]) -> Placement:
+    """Return where ``file`` puts those patients of a store's ``cases`` that it names.
+
+    Whom it does not name is on no side, and other sides than test may name patients of elsewhere.
+
+    Raises:
+        SplitError: for a test name that the store lacks, a patient on two sides, or a test
+            patient without any segmentation.
+    """
+    sides = _sides(file, cases, known=("test",))
+    seen = {case.patient for case in cases if case.has_truth}
+    blind = sorted(name for name, side in sides.items() if side == "test" and name not in seen)
+    if blind:
+        raise SplitError(
+            f"{file.path}: test names patient {blind[0]}, who has no segmentation in the store. "
+            "Leave out who cannot be scored."
+        )
+    return Placement(file.path, sides)
+
+
+def _sides(
+    file: SplitFile, cases: Sequence[Case] | Sequence[CaseRecord], known: Sequence[SplitName]
+) -> dict[str, SplitName]:
+    """Return the side of each patient named; those of the sides ``known`` must be of ``cases``."""
     patients = {case.case: case.patient for case in cases}
     patients |= {case.patient: case.patient for case in cases}
     sides: dict[str, SplitName] = {}
     named_as: dict[str, str] = {}
     for side, names in file.sides.items():
         for name in names:
+            if name not in patients and side not in known:
+                continue
             if name not in patients:
                 raise SplitError(
                     f"{file.path}: {side} names '{name}', no patient or case of the data."
@@ -108,9 +153,7 @@ def place(file: SplitFile, cases: Sequence[Case]) -> Placement:
             if sides.setdefault(patient, side) != side:
                 raise SplitError(_twice(file.path, patient, named_as[patient], name, sides, side))
             named_as.setdefault(patient, name)
-    _refuse_left_out(file.path, sorted({*patients.values()} - {*sides}))
-    _refuse_blind(file.path, sides, {case.patient for case in cases if case.label})
-    return Placement(file.path, sides)
+    return sides
 
 
 def _twice(

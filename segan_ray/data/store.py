@@ -120,10 +120,14 @@ def open_gate(store: Path) -> tuple[PreparedCase, ...]:
     return _with_truth(store, manifest, "gate", patients) if patients else ()
 
 
-def open_test(store: Path) -> tuple[PreparedCase, ...]:
-    """Open the test patients of ``store``; for evaluation alone."""
+def open_test(store: Path, patients: tuple[str, ...] | None = None) -> tuple[PreparedCase, ...]:
+    """Open the test patients of ``store``, or those that a split file says; for evaluation alone.
+
+    Whether a model has seen them is for the evaluation to check.
+    """
     manifest = read_manifest(store)
-    return _with_truth(store, manifest, "test", manifest.splits["test"])
+    tested = manifest.splits["test"] if patients is None else patients
+    return _with_truth(store, manifest, "test", tested)
 
 
 def _sides(

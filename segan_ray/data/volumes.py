@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float, Float32, UInt8
+from jaxtyping import Float, Float32, Shaped, UInt8
 from nibabel.orientations import (
     apply_orientation,
     axcodes2ornt,
@@ -166,3 +166,14 @@ def read_array(
     turn = ornt_transform(io_orientation(affine), axcodes2ornt(BRATS_AXES))
     turned_affine = affine @ inv_ornt_aff(turn, voxels.shape[:3])
     return np.ascontiguousarray(apply_orientation(voxels, turn)), turned_affine
+
+
+def as_stored(
+    voxels: Shaped[np.ndarray, "x y z *channel"], affine: Float[np.ndarray, "4 4"]
+) -> Shaped[np.ndarray, "i j k *channel"]:
+    """Turn voxels along ``BRATS_AXES`` back to the axes of a file with ``affine``.
+
+    It undoes what ``read_array`` does: each voxel returns to the place it was read from.
+    """
+    turn = ornt_transform(axcodes2ornt(BRATS_AXES), io_orientation(affine))
+    return np.ascontiguousarray(apply_orientation(voxels, turn))

@@ -27,6 +27,8 @@ VSD_TRUTH: Final = "OT"
 
 _VOLUME: Final = re.compile(r"VSD\.Brain.*\.(?P<kind>MR_T1|MR_T1c|MR_T2|MR_Flair|OT)(?:\.\d+)?")
 
+_NUMBER: Final = re.compile(r"(\.\d+)\.mha$")
+
 
 @dataclass(frozen=True)
 class VsdLayout(Layout):
@@ -72,6 +74,15 @@ class VsdLayout(Layout):
             problems=tuple(problems),
         )
         return (case,)
+
+    def upload_name(self, case: Case) -> str:
+        """Return ``VSD.<description>.<id>.mha``, as the Virtual Skeleton Database wanted it.
+
+        The id is the number of the FLAIR volume, by which the database found the truth to
+        compare with (instructions for uploads, http://blog.smir.ch/BRATS/Start2014).
+        """
+        number = _NUMBER.search(case.images["flair"].name) if "flair" in case.images else None
+        return f"VSD.Seg_{case.case}{number[1] if number else ''}.mha"
 
     def _match(self, folder: Path) -> re.Match[str] | None:
         return self.case.fullmatch("/".join(folder.absolute().parts[-2:]))

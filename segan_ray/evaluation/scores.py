@@ -24,12 +24,16 @@ if TYPE_CHECKING:
     from jaxtyping import Float64
 
     from segan_ray.brats import Region
+    from segan_ray.evaluation.lesions import LesionScores
     from segan_ray.evaluation.metrics import Metric, RegionScores
 
 CONFIDENCE: Final = 0.95
 RESAMPLES: Final = 9999
 BATCH: Final = 1000
 """How many resamples to draw at once; it bounds the memory."""
+LESION_METRICS: Final = (
+    "lesion_dice", "lesion_hd95", "lesions", "missed_lesions", "false_lesions",
+)  # fmt: skip
 
 
 class Summary(TypedDict):
@@ -47,11 +51,21 @@ class CaseScores:
     case: str
     patient: str
     regions: Mapping[Region, RegionScores]
+    lesions: Mapping[Region, LesionScores] | None = None
+
+    def of(self, region: Region) -> dict[str, float]:
+        """Return the scores of a region by name, those of its lesions last if there are any."""
+        scores = {str(name): value for name, value in self.regions[region].as_dict().items()}
+        if self.lesions is None:
+            return scores
+        found = self.lesions[region]
+        values = (found.dice, found.hd95, found.lesions, found.missed, found.false_positives)
+        return scores | dict(zip(LESION_METRICS, values, strict=True))
 
     def as_document(self) -> dict[str, Any]:
         """Return the entry of this case in the ``cases`` list of the ``evaluate`` document."""
         document: dict[str, Any] = {"case": self.case, "patient": self.patient}
-        return document | {region: self.regions[region].as_dict() for region in REGIONS}
+        return document | {region: self.of(region) for region in REGIONS}
 
 
 @dataclass(frozen=True)
@@ -68,14 +82,19 @@ class PairedDifference:
 
 
 def case_table(scores: Sequence[CaseScores]) -> pd.DataFrame:
-    """Return one row per case and region, with the columns case, patient, region, *METRICS."""
+    """Return one row per case and region, with the columns case, patient, region, *metrics."""
     rows = [
-        {"case": one.case, "patient": one.patient, "region": region, **found.as_dict()}
+        {"case": one.case, "patient": one.patient, "region": region, **one.of(region)}
         for one in scores
         for region in REGIONS
-        for found in (one.regions[region],)
     ]
-    return pd.DataFrame(rows, columns=["case", "patient", "region", *METRICS])
+    return pd.DataFrame(rows, columns=["case", "patient", "region", *metrics_of(scores)])
+
+
+def metrics_of(scores: Sequence[CaseScores]) -> tuple[str, ...]:
+    """Return the names of what every case was scored by, in order."""
+    lesion_wise = bool(scores) and all(one.lesions is not None for one in scores)
+    return (*METRICS, *LESION_METRICS) if lesion_wise else METRICS
 
 
 def patient_table(scores: Sequence[CaseScores]) -> pd.DataFrame:
@@ -84,10 +103,11 @@ def patient_table(scores: Sequence[CaseScores]) -> pd.DataFrame:
     Values are means over the patient's cases, which therefore weigh the same.
     """
     cases = case_table(scores)
+    metrics = list(metrics_of(scores))
     # Checked here, since a mean in pandas would skip a NaN and hide it.
-    _require_finite(cases[list(METRICS)].to_numpy(dtype=np.float64))
-    table = cases.pivot_table(index="patient", columns="region", values=list(METRICS))
-    return table[[(metric, region) for region in REGIONS for metric in METRICS]]
+    _require_finite(cases[metrics].to_numpy(dtype=np.float64))
+    table = cases.pivot_table(index="patient", columns="region", values=metrics)
+    return table[[(metric, region) for region in REGIONS for metric in metrics]]
 
 
 def patient_scores(
@@ -102,7 +122,7 @@ def patient_scores(
 
 def summarise(
     scores: Sequence[CaseScores], *, seed: int = 0, resamples: int = RESAMPLES
-) -> dict[Region, dict[Metric, Summary]]:
+) -> dict[Region, dict[str, Summary]]:
     """Return mean, median and 95% interval over patients of every metric of every region."""
     if not scores:
         raise ValueError("There are no scored cases to summarise.")
@@ -117,7 +137,8 @@ def summarise(
         for of_patients, limits in zip(values.T, intervals, strict=True)
     )
     # The columns of the table come region by region, and metric by metric within.
-    return {region: {metric: next(columns) for metric in METRICS} for region in REGIONS}
+    metrics = metrics_of(scores)
+    return {region: {metric: next(columns) for metric in metrics} for region in REGIONS}
 
 
 def evaluation_document(

@@ -11,6 +11,7 @@ from jaxtyping import Bool
 
 from segan_ray.data.prepare import OnCase, ignore_case
 from segan_ray.data.store import PreparedCase
+from segan_ray.evaluation.lesions import score_case_lesions
 from segan_ray.evaluation.metrics import score_case
 from segan_ray.evaluation.model import Model, load_model
 from segan_ray.evaluation.scores import CaseScores
@@ -37,12 +38,19 @@ def score_cases(
     predict: Predict,
     cases: Sequence[PreparedCase],
     on_case: OnCase = ignore_case,
+    *,
+    lesion_wise: bool = False,
 ) -> list[CaseScores]:
-    """Score ``predict`` on each case, over the whole volume in its original grid."""
+    """Score ``predict`` on each case, over the whole volume in its original grid.
+
+    ``lesion_wise`` adds the scores of single lesions.
+    """
     scores = []
     for case in cases:
-        predicted = case.restore(predict(case))
-        regions = score_case(predicted, case.truth(), case.record.spacing_mm)
-        scores.append(CaseScores(case.record.case, case.record.patient, regions))
+        predicted, truth = case.restore(predict(case)), case.truth()
+        spacing_mm = case.record.spacing_mm
+        regions = score_case(predicted, truth, spacing_mm)
+        lesions = score_case_lesions(predicted, truth, spacing_mm) if lesion_wise else None
+        scores.append(CaseScores(case.record.case, case.record.patient, regions, lesions))
         on_case(case.record.case)
     return scores

@@ -23,7 +23,7 @@ from segan_ray.data.arrays import Boxed, boxed_arrays, put_back
 from segan_ray.data.cases import Case
 from segan_ray.data.manifest import PrepareSettings
 from segan_ray.data.volumes import read_volume, spacing_of
-from segan_ray.errors import CaseError, DataError, SeganRayError
+from segan_ray.errors import CaseError, DataError
 from segan_ray.evaluation.model import Model
 from segan_ray.evaluation.segment import probabilities_of_box, segment_boxed
 
@@ -43,7 +43,7 @@ class Segmented:
     regions: Bool[np.ndarray, "region x y z"] | None = None
     probabilities: Float32[np.ndarray, "region x y z"] | None = None
     affine: Float[np.ndarray, "4 4"] | None = None
-    error: SeganRayError | OSError | None = None
+    error: Exception | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,9 +104,18 @@ def _seen(
     probabilities: bool,
 ) -> Segmented:
     try:
-        read = reading.result()
-    except (SeganRayError, OSError) as error:
+        return _segmented(model, case, reading.result(), device, probabilities)
+    except Exception as error:  # whatever it is, it is of this case
         return Segmented(case, error=error)
+
+
+def _segmented(
+    model: Model,
+    case: Case,
+    read: _Read,
+    device: torch.device | None,
+    probabilities: bool,
+) -> Segmented:
     boxed = read.boxed
     regions = segment_boxed(model, boxed, spacing_of(read.affine), device)
     return Segmented(

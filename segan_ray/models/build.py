@@ -60,6 +60,11 @@ def choose_numerics(settings: TrainingSettings, device: torch.device) -> Numeric
     return Numerics(asked.get(settings.precision, fast), compiled)
 
 
+def fastest_device() -> torch.device:
+    """Return where one process that has the machine to itself computes: a GPU if there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
 def place(
     networks: Sequence[nn.Module], device: torch.device, numerics: Numerics, *, synchronised: bool
 ) -> None:

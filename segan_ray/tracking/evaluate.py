@@ -1,25 +1,39 @@
-"""Evaluation: models and references on the test patients, as a document and an MLflow run."""
+"""Evaluation: models and references on the test patients, as a document and MLflow runs."""
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
+import pandas as pd
 import torch
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
 
 from segan_ray.data.cache import local_store
+from segan_ray.data.manifest import CaseRecord, Manifest
 from segan_ray.data.prepare import OnCase, ignore_case
+from segan_ray.data.split_file import Placement, place_tested, read_split_file
 from segan_ray.data.store import PreparedCase, open_for_tuning, open_test, read_manifest
+from segan_ray.errors import StoreError, TrackingError
+from segan_ray.evaluation.comparison import compare
+from segan_ray.evaluation.eligibility import cautions, refuse_seen
+from segan_ray.evaluation.model import Model, load_model
 from segan_ray.evaluation.overlays import draw_overlay
 from segan_ray.evaluation.scores import CaseScores, case_table, evaluation_document, summarise
-from segan_ray.evaluation.scoring import checkpoint_predictor, score_cases
+from segan_ray.evaluation.scoring import Predict, checkpoint_predictor, model_predictor, score_cases
 from segan_ray.evaluation.threshold import tuned_threshold
 from segan_ray.home import Home
-from segan_ray.models.build import halvings
+from segan_ray.models.build import fastest_device, halvings
 from segan_ray.tracking import client as names
-from segan_ray.tracking.client import connect, experiment_id, version_tags
+from segan_ray.tracking.card import StoreCard
+from segan_ray.tracking.client import connect, experiment_id
+from segan_ray.tracking.evaluation_run import Subject, evaluation_run
 from segan_ray.tracking.registry import FetchedModel, fetched
 from segan_ray.tracking.showcase import log_showcase
 from segan_ray.training.checkpoint import load_segmentor
@@ -28,74 +42,175 @@ THRESHOLD: Final = "threshold"
 DOCUMENT: Final = "evaluation.json"
 
 
+@dataclass(frozen=True)
+class Evaluation:
+    """The ``evaluate`` document, and the scores of every case and model as a table."""
+
+    document: dict[str, Any]
+    cases: pd.DataFrame
+
+
+@dataclass(frozen=True)
+class _Test:
+    """Who is scored: the cases, and what the store says of their patients."""
+
+    place: str
+    store: Path
+    manifest: Manifest
+    placement: Placement | None
+    cases: tuple[PreparedCase, ...]
+
+    @property
+    def patients(self) -> set[str]:
+        return {case.record.patient for case in self.cases}
+
+    @property
+    def records(self) -> tuple[CaseRecord, ...]:
+        """Every scan of those patients, scored or not."""
+        tested = self.patients
+        return tuple(record for record in self.manifest.cases if record.patient in tested)
+
+
 def evaluate(
     home: Home,
     model: str,
     store: str | Path,
     *,
-    references: Mapping[str, str],
+    against: Sequence[str] = (),
+    references: Mapping[str, str] | None = None,
+    split_file: Path | None = None,
+    lesion_wise: bool = False,
     on_case: OnCase = ignore_case,
-) -> dict[str, Any]:
-    """Score ``model`` on the test patients of ``store`` and return the ``evaluate`` document.
+    on_note: Callable[[str], None] = ignore_case,
+) -> Evaluation:
+    """Score ``model``, and the models ``against`` it, on the test patients of ``store``.
 
     ``references`` maps a row's name to another model, or to ``threshold`` for the FLAIR
-    threshold tuned on the training patients; their summaries stand beside the model's.
+    threshold tuned on the training patients; their summaries stand beside the model's. A
+    ``split_file`` says who the test patients are. Every model but references gets a run of its
+    own in MLflow. ``on_note`` hears what somebody who reads the scores should know.
 
     Raises:
         StoreError, RegistryError, CheckpointError: for what cannot be found or read.
+        SplitError: for a split file that cannot be right, or patients that a model has seen.
     """
-    folder = local_store(str(store))
-    cases = open_test(folder)
-    manifest = read_manifest(folder)
-    with fetched(home, model) as found:
-        scores = score_cases(checkpoint_predictor(found.folder), cases, on_case)
-        document = evaluation_document(model, "test", scores)
-        document["store"] = manifest.fingerprint
-        document["references"] = {
-            name: summarise(_score_reference(home, reference, folder, cases, on_case))
-            for name, reference in references.items()
+    references = references or {}
+    test = _open(str(store), split_file)
+    client = connect(home)  # before hours of scoring whose records would go nowhere
+    score = partial(score_cases, cases=test.cases, on_case=on_case, lesion_wise=lesion_wise)
+    device = fastest_device()
+    compared = tuple(dict.fromkeys(name for name in against if name != model))
+    others = tuple(name for name in references.values() if name != THRESHOLD)
+    with contextlib.ExitStack() as stack:
+        found = {
+            name: stack.enter_context(fetched(home, name))
+            for name in dict.fromkeys((model, *compared, *others))
         }
-        _record(home, found, manifest.fingerprint, document, scores, cases)
-    return document
+        models = {name: load_model(one.folder) for name, one in found.items()}
+        _admit(models, test, on_note)
+        predictors: dict[str, Predict] = {
+            name: model_predictor(loaded, device) for name, loaded in models.items()
+        }
+        if THRESHOLD in references.values():
+            predictors[THRESHOLD] = tuned_threshold(_unscored_training(test))
+        scores = {name: score(predict) for name, predict in predictors.items()}
+        documents = {name: _document(name, scores[name], test) for name in (*compared, model)}
+        rows = {**{name: name for name in compared}, **references}
+        documents[model] |= {
+            "references": {name: summarise(scores[of]) for name, of in references.items()},
+            "against": [documents[name] for name in compared],
+            "comparisons": [
+                compare(model, name, scores[model], scores[of]).document()
+                for name, of in rows.items()
+            ],
+        }
+        # The model's own run last: the newest evaluation of a sweep is what reports show.
+        for name, document in documents.items():
+            subject = _subject(found[name], models[name], test)
+            _record(client, home, subject, document, scores[name], test.cases)
+    return Evaluation(documents[model], _table({name: scores[name] for name in (model, *compared)}))
 
 
-def _score_reference(
-    home: Home, reference: str, store: Path, cases: tuple[PreparedCase, ...], on_case: OnCase
-) -> list[CaseScores]:
-    if reference == THRESHOLD:
-        return score_cases(tuned_threshold(open_for_tuning(store).train), cases, on_case)
-    with fetched(home, reference) as found:
-        return score_cases(checkpoint_predictor(found.folder), cases, on_case)
+def _open(store: str, split_file: Path | None) -> _Test:
+    folder = local_store(store)
+    manifest = read_manifest(folder)
+    if split_file is None:
+        return _Test(store, folder, manifest, None, open_test(folder))
+    placement = place_tested(read_split_file(split_file, needed=("test",)), manifest.cases)
+    cases = open_test(folder, placement.patients("test"))
+    return _Test(store, folder, manifest, placement, cases)
+
+
+def _admit(models: Mapping[str, Model], test: _Test, on_note: Callable[[str], None]) -> None:
+    for name, model in models.items():
+        refuse_seen(name, model.origin, test.records)
+    for name, model in models.items():
+        for caution in cautions(name, model.origin, test.manifest.settings, test.records):
+            on_note(caution)
+
+
+def _unscored_training(test: _Test) -> tuple[PreparedCase, ...]:
+    """Return the store's training cases without those a split file has put to the test."""
+    scored = {record.voxels_sha256 for record in test.records}
+    left = tuple(
+        case
+        for case in open_for_tuning(test.store).train
+        if case.record.patient not in test.patients and case.record.voxels_sha256 not in scored
+    )
+    if not left:
+        raise StoreError(
+            f"The store {test.place} has no training patient left to tune the threshold on: the "
+            "split file tests them all. Leave out --reference threshold."
+        )
+    return left
+
+
+def _document(model: str, scores: list[CaseScores], test: _Test) -> dict[str, Any]:
+    document = evaluation_document(model, "test", scores)
+    document["store"] = test.manifest.fingerprint
+    if test.placement is not None:
+        document["split_file"] = test.placement.digest
+    return document | {"references": {}, "comparisons": []}
+
+
+def _subject(found: FetchedModel, model: Model, test: _Test) -> Subject:
+    fingerprint = test.manifest.fingerprint
+    return Subject(
+        found,
+        StoreCard(test.place, fingerprint, {"test": len(test.patients)}),
+        split_file=None if test.placement is None else test.placement.digest,
+        own=test.placement is None and model.origin.store == fingerprint,
+    )
+
+
+def _table(scores: Mapping[str, Sequence[CaseScores]]) -> pd.DataFrame:
+    tables = {name: case_table(of_model) for name, of_model in scores.items()}
+    return pd.concat(tables, names=["model"]).reset_index("model").reset_index(drop=True)
 
 
 def _record(
+    client: MlflowClient,
     home: Home,
-    model: FetchedModel,
-    store: str,
+    subject: Subject,
     document: dict[str, Any],
     scores: list[CaseScores],
     cases: tuple[PreparedCase, ...],
 ) -> None:
     """Log the evaluation as a run: means as metrics, all else as artifacts."""
-    client = connect(home)
-    known = {names.SWEEP: model.sweep, "segan.model_version": model.version, "segan.run": model.run}
-    tags = {
-        names.KIND: "evaluation",
-        names.STORE: store,
-        **version_tags(),
-        **{name: value for name, value in known.items() if value is not None},
-    }
-    run = client.create_run(
-        experiment_id(client, home), run_name=f"evaluation-{model.name}", tags=tags
-    ).info.run_id
-    for region, summary in document["summary"].items():
-        for metric, value in summary.items():
-            client.log_metric(run, f"test/{metric}_{region}", value["mean"])
-    client.log_text(run, json.dumps(document, indent=1), DOCUMENT)
-    client.log_text(run, case_table(scores).to_csv(index=False), "cases.csv")
-    client.log_image(run, _picture(model.folder, cases), artifact_file="overlays/test.png")
-    log_showcase(client, run, checkpoint_predictor(model.folder), cases, scores)
-    client.set_terminated(run)
+    try:
+        with evaluation_run(client, home, subject) as run:
+            run.log_summary(document["summary"])
+            client.log_text(run.id, json.dumps(document, indent=1), DOCUMENT)
+            run.log_cases(case_table(scores))
+            picture = _picture(subject.model.folder, cases)
+            client.log_image(run.id, picture, artifact_file="overlays/test.png")
+            predict = checkpoint_predictor(subject.model.folder)
+            log_showcase(client, run.id, predict, cases, scores)
+            run.link_version(document["summary"])
+    except MlflowException as error:
+        raise TrackingError(
+            f"The evaluation of '{subject.model.name}' cannot be recorded: {error.message}"
+        ) from None
 
 
 def _picture(folder: Path, cases: tuple[PreparedCase, ...]) -> Any:

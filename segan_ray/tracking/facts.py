@@ -85,13 +85,18 @@ class SweepFacts:
         return tags
 
     def dataset(self) -> DatasetInput:
-        """Return the store as an input of a run."""
-        where = absolute(self.card.path)
-        dataset = Dataset(
-            name=place_name(where),
-            digest=self.card.fingerprint,
-            source_type=where.partition("://")[0] if is_url(where) else "local",
-            source=json.dumps({"uri": where}),
-            profile=json.dumps({f"{split}_patients": n for split, n in self.card.patients.items()}),
-        )
-        return DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])
+        """Return the store as an input of a run that trains."""
+        return dataset_input(self.card, "training")
+
+
+def dataset_input(card: StoreCard, context: str) -> DatasetInput:
+    """Return a store as an input of a run; ``context`` says what for, in MLflow's words."""
+    where = absolute(card.path)
+    dataset = Dataset(
+        name=place_name(where),
+        digest=card.fingerprint,
+        source_type=where.partition("://")[0] if is_url(where) else "local",
+        source=json.dumps({"uri": where}),
+        profile=json.dumps({f"{split}_patients": n for split, n in card.patients.items()}),
+    )
+    return DatasetInput(dataset, [InputTag("mlflow.data.context", context)])

@@ -1,0 +1,36 @@
+"""Prediction: a model by name, cases by path, and label maps where they were asked for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from segan_ray.data.cases import Discovery
+from segan_ray.data.label_maps import outputs
+from segan_ray.data.prepare import OnCase, ignore_case
+from segan_ray.evaluation.model import load_model
+from segan_ray.evaluation.prediction import Prediction, predict_cases
+from segan_ray.home import Home
+from segan_ray.tracking.registry import fetched
+
+
+def predict(
+    home: Home,
+    model: str,
+    discovery: Discovery,
+    out: Path,
+    *,
+    probabilities: bool = False,
+    on_case: OnCase = ignore_case,
+) -> tuple[Prediction, ...]:
+    """Write what ``model`` sees in each case of ``discovery`` below ``out``.
+
+    A case that cannot be read or written is in its result and does not stop the rest.
+
+    Raises:
+        DataError: if ``out`` cannot be written to, or lies among the scans.
+        RegistryError, CheckpointError: for a model that cannot be found or read.
+    """
+    targets = outputs(discovery, out)
+    with fetched(home, model) as found:
+        loaded = load_model(found.folder)
+    return predict_cases(loaded, discovery, targets, probabilities=probabilities, on_case=on_case)
