@@ -18,6 +18,7 @@ from mlflow.exceptions import MlflowException
 from segan_ray.errors import RegistryError, TrackingError
 from segan_ray.home import NAME, Home
 from segan_ray.tracking.client import KIND, SWEEP, connect, search
+from segan_ray.tracking.notes import version_note
 from segan_ray.training.checkpoint import read_state
 
 MODEL: Final = "segan"
@@ -74,7 +75,10 @@ def register(client: MlflowClient, run: str, tags: Mapping[str, str]) -> str:
             MODEL, description="SegAN segmentors, promoted from sweeps by segan-ray."
         )
     source = f"{client.get_run(run).info.artifact_uri}/checkpoint"
-    return str(client.create_model_version(MODEL, source, run_id=run, tags=dict(tags)).version)
+    made = client.create_model_version(
+        MODEL, source, run_id=run, tags=dict(tags), description=version_note(tags)
+    )
+    return str(made.version)
 
 
 def move_alias(client: MlflowClient, alias: str, version: str) -> None:

@@ -15,7 +15,7 @@ import socket
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import uvicorn
 
@@ -107,7 +107,7 @@ class _Server(uvicorn.Server):
             self._when_ready()
 
 
-def _application(home: Home, start: str) -> Callable[..., object]:
+def _application(home: Home, start: str) -> Any:
     """Return MLflow's server with our front page."""
     # MLflow's server reads these while it is imported.
     os.environ.update(ENVIRONMENT)
@@ -126,7 +126,7 @@ def _application(home: Home, start: str) -> Callable[..., object]:
     index = (Path(str(pages.static_folder)) / "index.html").read_text(encoding="utf-8")
     page = HTMLResponse(front_page(index, start), headers={"Cache-Control": "no-store"})
 
-    async def front(request: Request) -> HTMLResponse:
+    async def front(_: Request) -> HTMLResponse:
         return page
 
     app.router.routes.insert(0, Route("/", front))

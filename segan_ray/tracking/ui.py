@@ -7,6 +7,7 @@ from collections.abc import Callable
 from segan_ray.errors import TrackingError
 from segan_ray.home import Home
 from segan_ray.tracking.client import connect, experiment_id
+from segan_ray.tracking.notes import describe_experiment
 from segan_ray.tracking.runs import said_in_words
 from segan_ray.tracking.server import LOOPBACK, listen, run_server
 from segan_ray.tracking.views import SWEEPS, save_views, view_page
@@ -23,6 +24,7 @@ def serve_ui(home: Home, port: int, when_ready: Callable[[str], None]) -> None:
     client = connect(home)
     with said_in_words(client):
         experiment = experiment_id(client, home)
+        describe_experiment(client, experiment)
         save_views(client, experiment)
     start = view_page(experiment, SWEEPS)
     if uri.startswith(("http://", "https://")):
