@@ -186,8 +186,7 @@ def ui(
     from segan_ray.tracking.ui import serve_ui
 
     where = Home.at(home)
-    show.note(f"MLflow UI of {where.tracking_uri}: http://127.0.0.1:{port} (Ctrl-C ends it)")
-    serve_ui(where, port)
+    serve_ui(where, port, lambda at: show.note(f"MLflow UI of {where.folder}: {at} (Ctrl-C ends)"))
 
 
 def _tell(left_out: Sequence[str]) -> None:

@@ -22,6 +22,7 @@ from segan_ray.evaluation.model import model_folder
 from segan_ray.evaluation.seal import check_seal, digest, is_sealed
 from segan_ray.home import NAME, Home
 from segan_ray.tracking.client import KIND, SWEEP, connect, search
+from segan_ray.tracking.notes import version_note
 from segan_ray.tracking.package import Package
 from segan_ray.training.checkpoint import read_state
 
@@ -85,6 +86,7 @@ def register(client: MlflowClient, run: str, tags: Mapping[str, str], package: P
         package.uri,
         run_id=run,
         tags={**tags, SHA256: package.sha256},
+        description=version_note(tags),
         model_id=package.model_id,
     )
     versions = json.dumps([{"name": MODEL, "version": made.version}])

@@ -19,6 +19,7 @@ from segan_ray.tracking import client as names
 from segan_ray.tracking.client import connect, experiment_id, search
 from segan_ray.tracking.facts import SweepFacts
 from segan_ray.tracking.journal import Record
+from segan_ray.tracking.notes import NOTE, describe_experiment, sweep_note, trial_note
 from segan_ray.tracking.refusals import persistently, reason_of
 
 SPACE: str = "space.yaml"
@@ -46,9 +47,9 @@ class SweepRuns:
     def _parent(self, space_text: str | None) -> str:
         found = self._parents()
         if not found:
-            self.client.create_run(
-                self.experiment, run_name=self.facts.name, tags=self.facts.parent_tags()
-            )
+            note = sweep_note(self.facts, space_text, self.experiment)
+            tags = {**self.facts.parent_tags(), NOTE: note}
+            self.client.create_run(self.experiment, run_name=self.facts.name, tags=tags)
             found = self._parents()
         parent, *doubles = [str(run.info.run_id) for run in found]
         for double in doubles:
@@ -106,10 +107,12 @@ class SweepRuns:
             names.EPOCHS: "0",
             names.PARAMS: json.dumps(start.facts["params"]),
         }
+        repeat_of, params = start.facts.get("repeat_of"), start.facts["params"]
         if self.parent is not None:
             tags[names.PARENT] = self.parent
-        if start.facts.get("repeat_of") is not None:
-            tags[names.REPEAT_OF] = start.facts["repeat_of"]
+            tags[NOTE] = trial_note(self.facts, self.parent, self.experiment, params, repeat_of)
+        if repeat_of is not None:
+            tags[names.REPEAT_OF] = repeat_of
         name = f"{self.facts.name}-{trial}" if self.parent else self.facts.name
         run = self.client.create_run(self.experiment, start.at, tags, run_name=name)
         self._known[trial] = run.info.run_id
@@ -141,7 +144,9 @@ def reach(home: Home, facts: SweepFacts) -> SweepRuns:
     """
     client = connect(home)
     with said_in_words(client):
-        return SweepRuns(client, experiment_id(client, home), facts)
+        experiment = experiment_id(client, home)
+        describe_experiment(client, experiment)
+        return SweepRuns(client, experiment, facts)
 
 
 @contextlib.contextmanager

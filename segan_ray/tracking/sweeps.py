@@ -25,7 +25,7 @@ def list_sweeps(home: Home) -> list[SweepRecord]:
     client = connect(home)
     runs = search(client, f"tags.`{names.KIND}` = 'sweep'")
     return [
-        _if_alive(home, _sweep(client, run))
+        _if_alive(home, sweep_record(client, run))
         for run in sorted(runs, key=lambda run: run.info.start_time)
     ]
 
@@ -36,7 +36,7 @@ def read_sweep(home: Home, name: str) -> SweepRecord:
     Raises:
         SweepError: if no sweep has that name, with the nearest that has one.
     """
-    return _if_alive(home, _sweep(*_parent(home, name)))
+    return _if_alive(home, sweep_record(*_parent(home, name)))
 
 
 def name_is_taken(home: Home, name: str) -> bool:
@@ -89,7 +89,8 @@ def _if_alive(home: Home, record: SweepRecord) -> SweepRecord:
     return replace(record, status="interrupted", trials=trials)
 
 
-def _sweep(client: MlflowClient, parent: Run) -> SweepRecord:
+def sweep_record(client: MlflowClient, parent: Run) -> SweepRecord:
+    """Return the sweep whose own run is ``parent``, as MLflow has it."""
     tags = parent.data.tags
     mode = cast("Mode", tags[names.MODE])
     name = tags[names.SWEEP]

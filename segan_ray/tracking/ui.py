@@ -2,33 +2,34 @@
 
 from __future__ import annotations
 
-import os
-import sys
-from typing import Final, NoReturn
+from collections.abc import Callable
 
 from segan_ray.errors import TrackingError
 from segan_ray.home import Home
-from segan_ray.tracking.client import connect
-
-QUIET: Final = {
-    # Background jobs serve MLflow's assistants for language models; each is a process.
-    "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-}
+from segan_ray.tracking.client import connect, experiment_id
+from segan_ray.tracking.notes import describe_experiment
+from segan_ray.tracking.runs import said_in_words
+from segan_ray.tracking.server import LOOPBACK, listen, run_server
+from segan_ray.tracking.views import SWEEPS, save_views, view_page
 
 
-def serve_ui(home: Home, port: int) -> NoReturn:
-    """Become MLflow's server, on loopback; does not return.
+def serve_ui(home: Home, port: int, when_ready: Callable[[str], None]) -> None:
+    """Serve MLflow's UI on loopback until Ctrl-C; ``when_ready`` is told its address.
 
     Raises:
-        TrackingError: if records are on a server, which has a UI of its own.
+        TrackingError: if records are on a server, which has a UI of its own, if they cannot be
+            read, or if ``port`` is taken.
     """
     uri = home.tracking_uri
+    client = connect(home)
+    with said_in_words(client):
+        experiment = experiment_id(client, home)
+        describe_experiment(client, experiment)
+        save_views(client, experiment)
+    start = view_page(experiment, SWEEPS)
     if uri.startswith(("http://", "https://")):
-        raise TrackingError(f"Records are on {uri}: open that address in a browser.")
-    connect(home)
-    command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", uri]
-    command += ["--default-artifact-root", home.artifacts.as_uri()]
-    command += ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    # In place of this process, so that whoever ends it ends the server and its workers.
-    os.execve(command[0], command, {**os.environ, **QUIET})
+        raise TrackingError(
+            f"Records are on {uri}, which has a UI. Open in a browser: {uri.rstrip('/')}/{start}"
+        )
+    with listen(port) as taken:
+        run_server(home, taken, start, lambda: when_ready(f"http://{LOOPBACK}:{port}"))

@@ -19,8 +19,10 @@ from segan_ray.tracking import client as names
 from segan_ray.tracking.artifacts import delete_artifacts
 from segan_ray.tracking.checkpoints import CheckpointFolders
 from segan_ray.tracking.journal import Record
+from segan_ray.tracking.notes import NOTE, sweep_result, with_result
 from segan_ray.tracking.registry import versions_of
 from segan_ray.tracking.runs import SweepRuns
+from segan_ray.tracking.sweeps import sweep_record
 
 MOST_METRICS: Final = 900
 MOST_PARAMS: Final = 90
@@ -135,7 +137,15 @@ class RunWriter:
         self._client.set_tag(parent, names.STATUS, status)
         if best is not None:
             self._client.log_metric(parent, self.runs.facts.metric, best, record.at)
+        self._describe(parent)
         self._client.set_terminated(parent, ENDED_AS.get(status, "FINISHED"), record.at)
+
+    def _describe(self, parent: str) -> None:
+        """Put what came of the sweep into its description."""
+        run = self._client.get_run(parent)
+        result = sweep_result(sweep_record(self._client, run), self.runs.experiment)
+        note = with_result(run.data.tags.get(NOTE, ""), result)
+        self._client.set_tag(parent, NOTE, note)
 
 
 def _parts(items: Sequence[Item], most: int) -> Iterator[Sequence[Item]]:

@@ -1,0 +1,139 @@
+"""What MLflow's UI says about the experiment, a run and a model version, as Markdown.
+
+A run's description is written when the run is made, and what came of it is put behind a heading
+at the end: whatever a person wrote above that heading stays.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, Final
+
+import yaml
+from mlflow import MlflowClient
+
+from segan_ray.data.places import absolute, place_name
+from segan_ray.search.ranking import SweepRecord
+from segan_ray.tracking import client as names
+from segan_ray.tracking.facts import SweepFacts
+from segan_ray.tracking.views import run_page, trials_page
+
+NOTE: Final = "mlflow.note.content"
+RESULT: Final = "### What came of it"
+EXPERIMENT_NOTE: Final = """\
+Searches for SegAN settings on BRATS, made by `segan-ray`.
+
+A run that unfolds is a **sweep**, the runs under it its **trials**; `segan.kind` tells sweeps, \
+trials, single runs of `train`, and evaluations apart. *Views*, above the table, has columns for \
+each. Metrics are by epoch, so a table shows the last one; `segan.score` is the best epoch's, by \
+which trials are ranked and promoted. The model registry holds what was promoted: `champion` is \
+the one in use."""
+
+
+def describe_experiment(client: MlflowClient, experiment: str) -> None:
+    """Give the experiment its description, unless it has one."""
+    if NOTE not in client.get_experiment(experiment).tags:
+        client.set_experiment_tag(experiment, NOTE, EXPERIMENT_NOTE)
+
+
+def sweep_note(facts: SweepFacts, space_text: str | None, experiment: str) -> str:
+    """Return what a sweep asks, of what data, where to look and how to run it again."""
+    store = place_name(absolute(facts.card.path))
+    patients = ", ".join(f"{count} {split}" for split, count in facts.card.patients.items())
+    table = trials_page(experiment, facts.name)
+    charts = trials_page(experiment, facts.name, charts=True)
+    asked = " and ".join(
+        f"the {'highest' if mode == 'max' else 'lowest'} **{metric}**"
+        for metric, mode in facts.objectives or ((facts.metric, facts.mode),)
+    )
+    drawn = ", ".join(f"`{name}`" for name in drawn_by(space_text)) or "the settings in its space"
+    return "\n".join(
+        [
+            f"Which values of {drawn} give {asked}?",
+            "",
+            f"- [Its trials, best first]({table})",
+            f"- [Their learning curves]({charts})",
+            f"- Store: `{store}`, fingerprint `{facts.card.fingerprint}`"
+            + (f" (patients: {patients})" if patients else ""),
+            "- To run it again, with `space.yaml` from the artifacts:",
+            "",
+            "```",
+            f"segan-ray tune {store} --space space.yaml --name ANOTHER-NAME",
+            "```",
+        ]
+    )
+
+
+def drawn_by(space_text: str | None) -> list[str]:
+    """Return the settings that a space file draws; none if it cannot be read."""
+    try:
+        space = yaml.safe_load(space_text or "")
+    except yaml.YAMLError:
+        return []
+    parameters = space.get("parameters") if isinstance(space, dict) else None
+    return [str(name) for name in parameters] if isinstance(parameters, dict) else []
+
+
+def trial_note(
+    facts: SweepFacts,
+    parent: str,
+    experiment: str,
+    params: Mapping[str, Any],
+    repeat_of: str | None,
+) -> str:
+    """Return which sweep a trial is of, and what was drawn for it."""
+    rows = [f"| `{name}` | {json.dumps(value)} |" for name, value in params.items()]
+    return "\n".join(
+        [
+            f"A trial of [{facts.name}]({run_page(experiment, parent)})"
+            + (f", the settings of trial {repeat_of} again." if repeat_of else "."),
+            *(["", "| drawn | value |", "| --- | --- |", *rows] if rows else []),
+        ]
+    )
+
+
+def sweep_result(record: SweepRecord, experiment: str) -> str:
+    """Return what a sweep found and what to do with it."""
+    counts: dict[str, int] = {}
+    for trial in record.trials:
+        counts[trial.status] = counts.get(trial.status, 0) + 1
+    ended = ", ".join(f"{count} {status}" for status, count in counts.items()) or "no trials"
+    lines = [f"The sweep is {record.status}: {ended}."]
+    if (best := record.best) is not None:
+        lines += [
+            f"Best: [trial {best.trial}]({run_page(experiment, best.mlflow_run)}), "
+            f"{record.metric} **{best.score:.4f}**.",
+            "",
+            "```",
+            f"segan-ray promote {record.sweep}",
+            f"segan-ray report {record.sweep} {record.sweep}.html",
+            "```",
+        ]
+    return "\n".join(lines)
+
+
+def with_result(note: str, result: str) -> str:
+    """Return ``note`` with ``result`` in place of the one it may have."""
+    return f"{note.partition(RESULT)[0].rstrip()}\n\n{RESULT}\n\n{result}".lstrip()
+
+
+def version_note(tags: Mapping[str, str]) -> str:
+    """Return what a model version is: where from, its validation score, the gate's verdict."""
+    parts = []
+    if names.SWEEP in tags and names.TRIAL in tags:
+        parts.append(f"Trial {tags[names.TRIAL]} of sweep {tags[names.SWEEP]}.")
+    for name, value in tags.items():
+        metric = name.removeprefix("segan.")
+        if metric.startswith("val/"):
+            parts.append(f"{metric} {_rounded(value)} on validation patients.")
+    if "segan.verdict" in tags:
+        parts.append(f"Gate: {tags['segan.verdict']}")
+    return " ".join(parts)
+
+
+def _rounded(value: str) -> str:
+    try:
+        return f"{float(value):.4f}"
+    except ValueError:
+        return value
