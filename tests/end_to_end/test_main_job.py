@@ -107,7 +107,7 @@ def test_promotion_evaluation_and_report(desk: Desk) -> None:
     assert "first" in page
     assert f"{scores['summary']['whole']['dice']['mean']:.3f}" in page
     assert "<h3>Best patient" in page
-    assert '<th scope="row">2</th><td>champion</td>' in page
+    assert '<th scope="row">1</th><td>champion</td>' in page
 
 
 def test_a_run_of_train_can_be_evaluated_by_name(desk: Desk) -> None:
