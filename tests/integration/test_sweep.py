@@ -285,6 +285,7 @@ def test_what_crews_asked_for_is_given_back_at_the_end(cluster: None) -> None:
         # As of a controller that dies before its workers have started.
         ray.util.placement_group([{"CPU": 1, "memory": mark}])
         assert live_placement_groups() == before + 1
+        assert list(mailbox.heard()) == [mark]
     assert eventually(lambda: live_placement_groups() == before)
     ray.kill(actor)
 
