@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -53,7 +53,31 @@ class Tasks:
 
 
 def run_tasks(folder: Path, tasks: Tasks, logbook: Logbook) -> None:
-    """Train all tasks on the cluster; returns when each has ended, or the sweep is to stop."""
+    """Train all tasks on the cluster; returns when each has ended, or the sweep is to stop.
+
+    Raises:
+        SweepError: if a trial could not even begin, time and again.
+    """
+    drawn: list[dict[str, Any]] = []
+
+    def draw() -> dict[str, Any]:
+        drawn.append(tasks.draw())
+        return drawn[-1]
+
+    _tune(folder, replace(tasks, draw=draw), logbook)
+    # What ends a lane while it takes a trial, Tune counts as the trial's end and does not retry.
+    for _ in range(tasks.retries + 1):
+        lost = [task for task in drawn if not logbook.knows(task["trial"])]
+        if not lost or stop_requested(folder):
+            return
+        again = replace(tasks, count=len(lost), draw=iter(lost).__next__)
+        _tune(folder, again, logbook)
+    lost = [task for task in drawn if not logbook.knows(task["trial"])]
+    if lost and not stop_requested(folder):
+        raise SweepError(f"Trial {lost[0]['trial']} could not begin in {tasks.retries + 2} tries.")
+
+
+def _tune(folder: Path, tasks: Tasks, logbook: Logbook) -> None:
     # Tune repeats each failed trial's traceback and warns about what we do on purpose; the
     # leaderboard and the run have the reason.
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
@@ -113,6 +137,10 @@ class _Draws(Searcher):
         super().__init__()
         self._draw = draw
         self._common = {"mailbox": mailbox, "storage": str(storage)}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Pickle as nothing, as the scheduler does: tasks are drawn in this process."""
+        return {}
 
     def suggest(self, trial_id: str) -> dict[str, Any]:
         return {**self._common, "task": self._draw()}

@@ -19,7 +19,9 @@ from segan_ray.data.splits import SplitSettings
 from segan_ray.data.store import PrepareSettings, read_manifest
 from segan_ray.errors import SweepError
 from segan_ray.home import Home
+from segan_ray.orchestration import tuning
 from segan_ray.orchestration.janitor import new_mark, remove_groups_of, tidying
+from segan_ray.orchestration.lane import Lane
 from segan_ray.orchestration.mailbox import MailboxHandle, open_mailbox
 from segan_ray.orchestration.progress import TrialEvent
 from segan_ray.search.space import METRICS, ChoiceParameter, SearchSpace
@@ -225,6 +227,29 @@ def test_a_weak_member_of_a_population_goes_on_from_a_strong_one(
     run = next(t.mlflow_run for t in read_sweep(home, "population").trials if t.trial == "003")
     rates = [p.value for p in client.get_metric_history(run, "param/segmentor.lr")]
     assert rates == pytest.approx([*[1e-6] * 3, *[taken["params"]["segmentor.lr"]] * 3])
+
+
+def test_a_trial_whose_lane_is_lost_before_it_began_is_trained_all_the_same(
+    cluster: None, store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lost = tmp_path / "lost"
+
+    class LostOnce(Lane):
+        def reset_config(self, new_config: dict) -> bool:
+            if not lost.exists():
+                lost.touch()
+                os._exit(1)
+            return super().reset_config(new_config)
+
+    monkeypatch.setattr(tuning, "Lane", LostOnce)
+    tree = SPACE.model_dump()
+    tree["budget"]["max_concurrent"] = 1
+    home = Home.at(tmp_path / "home")
+    search(SearchSpace.model_validate(tree), "lost", store, home)
+    assert lost.exists()
+    trials = read_sweep(home, "lost").trials
+    assert len(trials) == tree["budget"]["trials"]
+    assert {trial.status for trial in trials} <= {"completed", "stopped"}
 
 
 def test_two_workers_train_one_model(cluster: None, store: Path, tmp_path: Path) -> None:
