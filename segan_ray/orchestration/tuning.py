@@ -58,26 +58,27 @@ def run_tasks(folder: Path, tasks: Tasks, logbook: Logbook) -> None:
     Raises:
         SweepError: if a trial could not even begin, time and again.
     """
-    drawn: list[dict[str, Any]] = []
+    lost: list[dict[str, Any]] = []
+    names: set[str] = set()
 
     def draw() -> dict[str, Any]:
-        drawn.append(tasks.draw())
-        return drawn[-1]
+        task = lost.pop(0) if lost else tasks.draw()
+        names.add(task["trial"])
+        return task
 
-    _tune(folder, replace(tasks, draw=draw), logbook)
-    # What ends a lane while it takes a trial, Tune counts as the trial's end and does not retry.
-    for _ in range(tasks.retries + 1):
-        lost = [task for task in drawn if not logbook.knows(task["trial"])]
-        if not lost or stop_requested(folder):
+    def left() -> int:
+        return tasks.count - sum(logbook.knows(name) for name in names)
+
+    # What ends a lane while it takes a trial, Tune counts as the trial's end and does not retry:
+    # such a trial comes next, before any other is drawn, and Tune has then run one too few.
+    for _ in range(tasks.retries + 2):
+        _tune(folder, replace(tasks, count=left(), draw=draw), logbook, lost)
+        if not left() or stop_requested(folder):
             return
-        again = replace(tasks, count=len(lost), draw=iter(lost).__next__)
-        _tune(folder, again, logbook)
-    lost = [task for task in drawn if not logbook.knows(task["trial"])]
-    if lost and not stop_requested(folder):
-        raise SweepError(f"Trial {lost[0]['trial']} could not begin in {tasks.retries + 2} tries.")
+    raise SweepError(f"Trial {lost[0]['trial']} could not begin, time and again.")
 
 
-def _tune(folder: Path, tasks: Tasks, logbook: Logbook) -> None:
+def _tune(folder: Path, tasks: Tasks, logbook: Logbook, lost: list[dict[str, Any]]) -> None:
     # Tune repeats each failed trial's traceback and warns about what we do on purpose; the
     # leaderboard and the run have the reason.
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
@@ -102,7 +103,7 @@ def _tune(folder: Path, tasks: Tasks, logbook: Logbook) -> None:
             failure_config=tune.FailureConfig(max_failures=tasks.retries),
             # Workers keep checkpoints; a lane has nothing to add.
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
-            callbacks=[_Notes(logbook)],
+            callbacks=[_Notes(logbook, lost)],
             verbose=0,
         ),
     )
@@ -181,10 +182,11 @@ class _Judges(FIFOScheduler):
 
 
 class _Notes(Callback):
-    """Tune's callback: what begins, is lost and ends."""
+    """Tune's callback: what begins, is lost and ends; ``lost`` takes what never began."""
 
-    def __init__(self, logbook: Logbook) -> None:
+    def __init__(self, logbook: Logbook, lost: list[dict[str, Any]]) -> None:
         self._ledger = logbook
+        self._lost = lost
 
     def __getstate__(self) -> dict[str, Any]:
         """Pickle as nothing, as the scheduler does."""
@@ -212,7 +214,11 @@ class _Notes(Callback):
     def on_trial_error(
         self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
     ) -> None:
-        self._ledger.end(trial.config["task"]["trial"], _cause(trial))
+        task = trial.config["task"]
+        if self._ledger.knows(task["trial"]):
+            self._ledger.end(task["trial"], _cause(trial))
+        else:
+            self._lost.append(task)
 
     def on_trial_recover(
         self, iteration: int, trials: list[Trial], trial: Trial, **info: Any

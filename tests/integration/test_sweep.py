@@ -37,7 +37,7 @@ from tests.integration.conftest import (
     search,
     train,
 )
-from tests.integration.killing import eventually
+from tests.integration.killing import assert_same_search, eventually
 
 # After orchestration, which sets Ray up before importing it.
 import ray  # isort: skip
@@ -250,6 +250,8 @@ def test_a_trial_whose_lane_is_lost_before_it_began_is_trained_all_the_same(
     trials = read_sweep(home, "lost").trials
     assert len(trials) == tree["budget"]["trials"]
     assert {trial.status for trial in trials} <= {"completed", "stopped"}
+    # It came next, as if nothing had happened.
+    assert_same_search(home, "lost", tree)
 
 
 def test_two_workers_train_one_model(cluster: None, store: Path, tmp_path: Path) -> None:
