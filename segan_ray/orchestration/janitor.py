@@ -56,11 +56,20 @@ def beat(mailbox: MailboxHandle, mark: int, over: threading.Event) -> None:
 def tidying(mailbox: MailboxHandle) -> Iterator[None]:
     """Remove placement groups of silent lanes while the block runs, and of all lanes after it."""
     over = threading.Event()
+    # When a mark was last heard: kept here, since a mailbox that is begun anew knows none.
+    heard: dict[int, float] = {}
+
+    def listen() -> None:
+        now = time.monotonic()
+        for mark, ago in mailbox.heard().items():
+            heard[mark] = now - ago
 
     def tidy() -> None:
         while not over.wait(BEAT_S):
             try:
-                remove_groups_of(set(mailbox.silent(SILENCE_S)))
+                listen()
+                since = time.monotonic() - SILENCE_S
+                remove_groups_of({mark for mark, last in heard.items() if last < since})
             except RayError as error:
                 log.debug("tidying: %s", error)
 
@@ -72,10 +81,11 @@ def tidying(mailbox: MailboxHandle) -> Iterator[None]:
         over.set()
         thread.join()
         with suppress(RayError):
-            marks = set(mailbox.silent(0))
+            listen()
+        with suppress(RayError):
             # A controller that is on its way out may ask for one more.
             until = time.monotonic() + END_S
-            while remove_groups_of(marks) and time.monotonic() < until:
+            while remove_groups_of(set(heard)) and time.monotonic() < until:
                 time.sleep(1)
 
 

@@ -76,10 +76,10 @@ class Mailbox:
         """Take a sign of life of the crew with that mark."""
         self._heard[mark] = time.monotonic()
 
-    async def silent(self, seconds: float) -> list[int]:
-        """Return the marks that were heard of once, and not for so many seconds."""
+    async def heard(self) -> dict[int, float]:
+        """Return how many seconds ago each mark was last heard of."""
         now = time.monotonic()
-        return [mark for mark, heard in self._heard.items() if now - heard > seconds]
+        return {mark: now - last for mark, last in self._heard.items()}
 
     async def close(self, lane: str) -> None:
         """Let the lane's workers go home."""

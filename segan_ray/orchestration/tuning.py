@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -53,7 +53,32 @@ class Tasks:
 
 
 def run_tasks(folder: Path, tasks: Tasks, logbook: Logbook) -> None:
-    """Train all tasks on the cluster; returns when each has ended, or the sweep is to stop."""
+    """Train all tasks on the cluster; returns when each has ended, or the sweep is to stop.
+
+    Raises:
+        SweepError: if a trial could not even begin, time and again.
+    """
+    lost: list[dict[str, Any]] = []
+    names: set[str] = set()
+
+    def draw() -> dict[str, Any]:
+        task = lost.pop(0) if lost else tasks.draw()
+        names.add(task["trial"])
+        return task
+
+    def left() -> int:
+        return tasks.count - sum(logbook.knows(name) for name in names)
+
+    # What ends a lane while it takes a trial, Tune counts as the trial's end and does not retry:
+    # such a trial comes next, before any other is drawn, and Tune has then run one too few.
+    for _ in range(tasks.retries + 2):
+        _tune(folder, replace(tasks, count=left(), draw=draw), logbook, lost)
+        if not left() or stop_requested(folder):
+            return
+    raise SweepError(f"Trial {lost[0]['trial']} could not begin, time and again.")
+
+
+def _tune(folder: Path, tasks: Tasks, logbook: Logbook, lost: list[dict[str, Any]]) -> None:
     # Tune repeats each failed trial's traceback and warns about what we do on purpose; the
     # leaderboard and the run have the reason.
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
@@ -78,7 +103,7 @@ def run_tasks(folder: Path, tasks: Tasks, logbook: Logbook) -> None:
             failure_config=tune.FailureConfig(max_failures=tasks.retries),
             # Workers keep checkpoints; a lane has nothing to add.
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
-            callbacks=[_Notes(logbook)],
+            callbacks=[_Notes(logbook, lost)],
             verbose=0,
         ),
     )
@@ -113,6 +138,10 @@ class _Draws(Searcher):
         super().__init__()
         self._draw = draw
         self._common = {"mailbox": mailbox, "storage": str(storage)}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Pickle as nothing, as the scheduler does: tasks are drawn in this process."""
+        return {}
 
     def suggest(self, trial_id: str) -> dict[str, Any]:
         return {**self._common, "task": self._draw()}
@@ -153,10 +182,11 @@ class _Judges(FIFOScheduler):
 
 
 class _Notes(Callback):
-    """Tune's callback: what begins, is lost and ends."""
+    """Tune's callback: what begins, is lost and ends; ``lost`` takes what never began."""
 
-    def __init__(self, logbook: Logbook) -> None:
+    def __init__(self, logbook: Logbook, lost: list[dict[str, Any]]) -> None:
         self._ledger = logbook
+        self._lost = lost
 
     def __getstate__(self) -> dict[str, Any]:
         """Pickle as nothing, as the scheduler does."""
@@ -184,7 +214,11 @@ class _Notes(Callback):
     def on_trial_error(
         self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
     ) -> None:
-        self._ledger.end(trial.config["task"]["trial"], _cause(trial))
+        task = trial.config["task"]
+        if self._ledger.knows(task["trial"]):
+            self._ledger.end(task["trial"], _cause(trial))
+        else:
+            self._lost.append(task)
 
     def on_trial_recover(
         self, iteration: int, trials: list[Trial], trial: Trial, **info: Any

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -152,10 +153,24 @@ def titled(root: psutil.Process, title: tuple[str, ...]) -> list[psutil.Process]
 
 def kill_one(root: psutil.Process, title: tuple[str, ...]) -> int:
     """Kill a process of that title as soon as there is one."""
-    assert eventually(lambda: bool(titled(root, title)), 120), f"no {title} came up"
-    process = titled(root, title)[0]
-    process.send_signal(signal.SIGKILL)
-    return process.pid
+    killed = kill_one_if_any(root, title)
+    assert killed is not None, f"no {title} came up"
+    return killed
+
+
+def kill_one_if_any(root: psutil.Process, title: tuple[str, ...]) -> int | None:
+    """Kill a process of that title as soon as there is one, unless ``root`` ends before."""
+
+    def ended() -> bool:
+        return not root.is_running() or root.status() == psutil.STATUS_ZOMBIE
+
+    found: list[psutil.Process] = []
+    assert eventually(lambda: bool(found.extend(titled(root, title)) or found or ended()), 120)
+    if not found:
+        return None
+    with contextlib.suppress(psutil.NoSuchProcess):
+        found[0].send_signal(signal.SIGKILL)
+    return found[0].pid
 
 
 @contextmanager

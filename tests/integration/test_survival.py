@@ -37,6 +37,7 @@ from tests.integration.killing import (
     eventually,
     family,
     kill_one,
+    kill_one_if_any,
     space_of,
     watching_checkpoints,
 )
@@ -177,7 +178,7 @@ def test_killed_again_and_again_at_random(sweep: Killable, seed: int) -> None:
             break
         kind = rng.choice([WORKER, LANE, CONTROLLER, MAILBOX, None])
         if kind is not None:
-            kill_one(psutil.Process(process.pid), kind)
+            kill_one_if_any(psutil.Process(process.pid), kind)
             continue
         ended_by(process, rng.choice([signal.SIGKILL, signal.SIGINT, signal.SIGTERM]))
         process = sweep.start()

@@ -19,7 +19,9 @@ from segan_ray.data.splits import SplitSettings
 from segan_ray.data.store import PrepareSettings, read_manifest
 from segan_ray.errors import SweepError
 from segan_ray.home import Home
+from segan_ray.orchestration import tuning
 from segan_ray.orchestration.janitor import new_mark, remove_groups_of, tidying
+from segan_ray.orchestration.lane import Lane
 from segan_ray.orchestration.mailbox import MailboxHandle, open_mailbox
 from segan_ray.orchestration.progress import TrialEvent
 from segan_ray.search.space import METRICS, ChoiceParameter, SearchSpace
@@ -35,7 +37,7 @@ from tests.integration.conftest import (
     search,
     train,
 )
-from tests.integration.killing import eventually
+from tests.integration.killing import assert_same_search, eventually
 
 # After orchestration, which sets Ray up before importing it.
 import ray  # isort: skip
@@ -227,6 +229,31 @@ def test_a_weak_member_of_a_population_goes_on_from_a_strong_one(
     assert rates == pytest.approx([*[1e-6] * 3, *[taken["params"]["segmentor.lr"]] * 3])
 
 
+def test_a_trial_whose_lane_is_lost_before_it_began_is_trained_all_the_same(
+    cluster: None, store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lost = tmp_path / "lost"
+
+    class LostOnce(Lane):
+        def reset_config(self, new_config: dict) -> bool:
+            if not lost.exists():
+                lost.touch()
+                os._exit(1)
+            return super().reset_config(new_config)
+
+    monkeypatch.setattr(tuning, "Lane", LostOnce)
+    tree = SPACE.model_dump()
+    tree["budget"]["max_concurrent"] = 1
+    home = Home.at(tmp_path / "home")
+    search(SearchSpace.model_validate(tree), "lost", store, home)
+    assert lost.exists()
+    trials = read_sweep(home, "lost").trials
+    assert len(trials) == tree["budget"]["trials"]
+    assert {trial.status for trial in trials} <= {"completed", "stopped"}
+    # It came next, as if nothing had happened.
+    assert_same_search(home, "lost", tree)
+
+
 def test_two_workers_train_one_model(cluster: None, store: Path, tmp_path: Path) -> None:
     experiment = load_experiment(None, [*TINY, "resources.workers=2"])
     home = Home.at(tmp_path / "home")
@@ -285,6 +312,7 @@ def test_what_crews_asked_for_is_given_back_at_the_end(cluster: None) -> None:
         # As of a controller that dies before its workers have started.
         ray.util.placement_group([{"CPU": 1, "memory": mark}])
         assert live_placement_groups() == before + 1
+        assert list(mailbox.heard()) == [mark]
     assert eventually(lambda: live_placement_groups() == before)
     ray.kill(actor)
 
