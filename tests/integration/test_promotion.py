@@ -43,7 +43,7 @@ SWEEPS = {
 TAGS = {
     "segan.sweep", "segan.trial", "segan.store", "segan.val/dice_mean", "segan.verdict",
     "segan.difference", "segan.margin", "segan.forced", "segan.optimistic", "segan.alias",
-    "segan.champion",
+    "segan.champion", "segan.sha256",
 }  # fmt: skip
 PROMOTES_ON_A_WORD = """
 import sys, contextlib

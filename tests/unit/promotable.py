@@ -14,6 +14,7 @@ import torch
 
 from segan_ray.config import load_experiment
 from segan_ray.data.manifest import STORE_VERSION, Manifest, fingerprint
+from segan_ray.data.origin import origin_of, write_origin
 from segan_ray.data.splits import Fold, SplitName, SplitSettings
 from segan_ray.data.store import BRAIN_BIT, CaseRecord, PrepareSettings, read_manifest
 from segan_ray.home import Home
@@ -76,14 +77,17 @@ def record_sweep(
         recorder.start_trial(trial, load_experiment(None, [*SMALL, *settings]), {})
         recorder.log_epoch(trial, 1, {METRIC: score})
         checkpoint = folder / "checkpoints" / trial / "epoch-0001"
-        write_checkpoint(checkpoint, regions, score)
+        write_checkpoint(checkpoint, regions, score, settings=settings)
+        write_origin(checkpoint, origin_of(manifest))
         recorder.end_trial(trial, "completed", None, checkpoint)
     recorder.close("finished")
 
 
-def write_checkpoint(folder: Path, regions: Regions, score: float = 0.5) -> None:
+def write_checkpoint(
+    folder: Path, regions: Regions, score: float = 0.5, settings: tuple[str, ...] = ()
+) -> None:
     """Write a checkpoint whose segmentor draws each of ``regions`` everywhere or nowhere."""
-    experiment = load_experiment(None, SMALL)
+    experiment = load_experiment(None, [*SMALL, *settings])
     state = new_state(experiment, torch.device("cpu"))
     with torch.no_grad():
         parameters = list(state.segmentor.parameters())
