@@ -11,6 +11,8 @@ from typing import Final
 from segan_ray.errors import SweepError
 
 DEFAULT_HOME: Final = "segan-ray-home"
+TRACKING_URI: Final = "MLFLOW_TRACKING_URI"
+"""The variable that puts records on a server; MLflow reads it as well."""
 NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 
 
@@ -28,12 +30,12 @@ class Home:
     @property
     def tracking_uri(self) -> str:
         """``MLFLOW_TRACKING_URI`` if set, else the home's own SQLite database."""
-        return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{self.tracking_database}"
+        return os.environ.get(TRACKING_URI) or f"sqlite:///{self.tracking_database}"
 
     @property
     def tracks_itself(self) -> bool:
         """Whether records are in the home's own database."""
-        return not os.environ.get("MLFLOW_TRACKING_URI")
+        return not os.environ.get(TRACKING_URI)
 
     @property
     def tracking_database(self) -> Path:

@@ -14,7 +14,7 @@ from typing import Final
 from segan_ray.data import locks
 from segan_ray.errors import TrackingError
 from segan_ray.files import prepare_sqlite
-from segan_ray.home import Home
+from segan_ray.home import TRACKING_URI, Home
 
 # MLflow reads these when it is imported: no progress bars among our lines, no phoning home.
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
@@ -25,6 +25,7 @@ os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "60")
 
+import mlflow
 from mlflow import MlflowClient
 from mlflow.entities import Experiment, Run
 from mlflow.exceptions import MlflowException
@@ -80,6 +81,23 @@ def connect(home: Home) -> MlflowClient:
             "Is --home a folder, or MLFLOW_TRACKING_URI right?"
         ) from None
     return client
+
+
+@contextlib.contextmanager
+def pointing_at(uri: str) -> Iterator[None]:
+    """Point MLflow as a whole at ``uri`` while the context lasts.
+
+    For the few calls of MLflow that take no address. It notes the address in
+    ``MLFLOW_TRACKING_URI`` too, where every ``Home`` of this process would find it afterwards.
+    """
+    before = os.environ.get(TRACKING_URI)
+    mlflow.set_tracking_uri(uri)
+    try:
+        yield
+    finally:
+        mlflow.set_tracking_uri(None)  # type: ignore[arg-type]  # as MLflow's own tests forget one
+        if before is not None:
+            os.environ[TRACKING_URI] = before
 
 
 @contextlib.contextmanager

@@ -1,12 +1,13 @@
 """What MLflow's UI says about the experiment, a run and a model version, as Markdown.
 
-A run's description is written when the run is made, and what came of it is put behind a heading
-at the end: whatever a person wrote above that heading stays.
+A run's description is written when the run is made, and what came of it is put above it in one
+paragraph, for the UI folds what is longer: whatever a person wrote around that paragraph stays.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -20,7 +21,8 @@ from segan_ray.tracking.facts import SweepFacts
 from segan_ray.tracking.views import run_page, trials_page
 
 NOTE: Final = "mlflow.note.content"
-RESULT: Final = "### What came of it"
+RESULT: Final = "**Result:** "
+FORMER: Final = re.compile(rf"^{re.escape(RESULT)}.*$", re.MULTILINE)
 EXPERIMENT_NOTE: Final = """\
 Searches for SegAN settings on BRATS, made by `segan-ray`.
 
@@ -52,14 +54,21 @@ def sweep_note(facts: SweepFacts, space_text: str | None, experiment: str) -> st
         [
             f"Which values of {drawn} give {asked}?",
             "",
-            f"- [Its trials, best first]({table})",
-            f"- [Their learning curves]({charts})",
+            f"[Its trials, best first]({table}) · [Their learning curves]({charts})",
+            "",
             f"- Store: `{store}`, fingerprint `{facts.card.fingerprint}`"
             + (f" (patients: {patients})" if patients else ""),
             "- To run it again, with `space.yaml` from the artifacts:",
             "",
             "```",
             f"segan-ray tune {store} --space space.yaml --name ANOTHER-NAME",
+            "```",
+            "",
+            "- To go on with its best trial:",
+            "",
+            "```",
+            f"segan-ray promote {facts.name}",
+            f"segan-ray report {facts.name} {facts.name}.html",
             "```",
         ]
     )
@@ -94,39 +103,38 @@ def trial_note(
 
 
 def sweep_result(record: SweepRecord, experiment: str) -> str:
-    """Return what a sweep found and what to do with it."""
+    """Return what a sweep found and what to do with it, in one paragraph."""
     counts: dict[str, int] = {}
     for trial in record.trials:
         counts[trial.status] = counts.get(trial.status, 0) + 1
     ended = ", ".join(f"{count} {status}" for status, count in counts.items()) or "no trials"
-    lines = [f"The sweep is {record.status}: {ended}."]
-    if (best := record.best) is not None:
-        lines += [
-            f"Best: [trial {best.trial}]({run_page(experiment, best.mlflow_run)}), "
-            f"{record.metric} **{best.score:.4f}**.",
-            "",
-            "```",
-            f"segan-ray promote {record.sweep}",
-            f"segan-ray report {record.sweep} {record.sweep}.html",
-            "```",
-        ]
-    return "\n".join(lines)
+    best = record.best
+    if best is None:
+        return f"{record.status}, {ended}"
+    where = run_page(experiment, best.mlflow_run)
+    return (
+        f"{record.metric} **{best.score:.4f}** by [trial {best.trial}]({where}); "
+        f"{record.status}, {ended}"
+    )
 
 
 def with_result(note: str, result: str) -> str:
-    """Return ``note`` with ``result`` in place of the one it may have."""
-    return f"{note.partition(RESULT)[0].rstrip()}\n\n{RESULT}\n\n{result}".lstrip()
+    """Return ``note`` below ``result``, which takes the place of the one it may have."""
+    paragraph = f"{RESULT}{result}"
+    if FORMER.search(note):
+        return FORMER.sub(lambda _: paragraph, note, count=1)
+    return f"{paragraph}\n\n{note}"
 
 
 def version_note(tags: Mapping[str, str]) -> str:
     """Return what a model version is: where from, its validation score, the gate's verdict."""
     parts = []
-    if names.SWEEP in tags and names.TRIAL in tags:
-        parts.append(f"Trial {tags[names.TRIAL]} of sweep {tags[names.SWEEP]}.")
     for name, value in tags.items():
         metric = name.removeprefix("segan.")
         if metric.startswith("val/"):
-            parts.append(f"{metric} {_rounded(value)} on validation patients.")
+            parts.append(f"{metric} {_rounded(value)}.")
+    if names.SWEEP in tags and names.TRIAL in tags:
+        parts.append(f"Trial {tags[names.TRIAL]} of sweep {tags[names.SWEEP]}.")
     if "segan.verdict" in tags:
         parts.append(f"Gate: {tags['segan.verdict']}")
     return " ".join(parts)

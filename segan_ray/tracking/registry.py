@@ -21,7 +21,7 @@ from segan_ray.errors import CheckpointError, RegistryError, TrackingError
 from segan_ray.evaluation.model import model_folder
 from segan_ray.evaluation.seal import check_seal, digest, is_sealed
 from segan_ray.home import NAME, Home
-from segan_ray.tracking.client import KIND, SWEEP, connect, search
+from segan_ray.tracking.client import KIND, SWEEP, connect, pointing_at, search
 from segan_ray.tracking.notes import version_note
 from segan_ray.tracking.package import Package
 from segan_ray.training.checkpoint import read_state
@@ -80,15 +80,15 @@ def register(client: MlflowClient, run: str, tags: Mapping[str, str], package: P
             MODEL, description="SegAN segmentors, promoted from sweeps by segan-ray."
         )
     # The registry's own code looks the logged model up wherever MLflow as a whole points.
-    mlflow.set_tracking_uri(client.tracking_uri)
-    made = client.create_model_version(
-        MODEL,
-        package.uri,
-        run_id=run,
-        tags={**tags, SHA256: package.sha256},
-        description=version_note(tags),
-        model_id=package.model_id,
-    )
+    with pointing_at(client.tracking_uri):
+        made = client.create_model_version(
+            MODEL,
+            package.uri,
+            run_id=run,
+            tags={**tags, SHA256: package.sha256},
+            description=version_note(tags),
+            model_id=package.model_id,
+        )
     versions = json.dumps([{"name": MODEL, "version": made.version}])
     client.set_logged_model_tags(package.model_id, {MLFLOW_MODEL_VERSIONS: versions})
     return str(made.version)
@@ -131,10 +131,11 @@ def fetched(home: Home, model: str) -> Iterator[FetchedModel]:
     client = connect(home)
     version = _version(client, model)
     source = _run_uri(client, model) if version is None else _version_uri(client, version)
-    mlflow.set_tracking_uri(home.tracking_uri)
     with tempfile.TemporaryDirectory() as into:
         try:
-            local = mlflow.artifacts.download_artifacts(source, dst_path=into)
+            # What is logged as a model of a run is looked up there as well.
+            with pointing_at(home.tracking_uri):
+                local = mlflow.artifacts.download_artifacts(source, dst_path=into)
         except (MlflowException, OSError) as error:
             raise RegistryError(f"The files of '{model}' cannot be fetched: {error}") from None
         if version is not None:

@@ -63,10 +63,12 @@ def _showcase(home: Home, client: MlflowClient, run: str) -> dict[str, bytes]:
 def _overlay(home: Home, record: SweepRecord) -> bytes | None:
     if record.best is None:
         return None
-    mlflow.set_tracking_uri(home.tracking_uri)
     with tempfile.TemporaryDirectory() as into, contextlib.suppress(MlflowException, OSError):
         uri = f"runs:/{record.best.mlflow_run}/overlays/validation.png"
-        return Path(mlflow.artifacts.download_artifacts(uri, dst_path=into)).read_bytes()
+        picture = mlflow.artifacts.download_artifacts(
+            uri, dst_path=into, tracking_uri=home.tracking_uri
+        )
+        return Path(picture).read_bytes()
     return None
 
 

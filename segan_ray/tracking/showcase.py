@@ -37,11 +37,12 @@ def read_showcase(home: Home, client: MlflowClient, run: str) -> dict[str, bytes
     """Return ``{place: PNG}`` of an evaluation, nothing of one that was made without."""
     wanted = {f"{FOLDER}/{place}.png": place for place in PLACES}
     held = {one.path for one in client.list_artifacts(run, FOLDER)}
-    mlflow.set_tracking_uri(home.tracking_uri)
     with tempfile.TemporaryDirectory() as into:
         return {
             place: Path(
-                mlflow.artifacts.download_artifacts(run_id=run, artifact_path=path, dst_path=into)
+                mlflow.artifacts.download_artifacts(
+                    run_id=run, artifact_path=path, dst_path=into, tracking_uri=home.tracking_uri
+                )
             ).read_bytes()
             for path, place in wanted.items()
             if path in held

@@ -23,7 +23,7 @@ MODEL_TRAINING: Final = {"workflowType": "machine_learning"}
 """MLflow's UI has two faces, and shows the one for chats unless told."""
 SCORE: Final = "val/dice_mean"
 WIDTH: Final = 125
-WIDTHS: Final = {"attributes.`Run Name`": 220, "runDateAndNestInfo": 120, "duration": 80}
+WIDTHS: Final = {"attributes.`Run Name`": 290, "runDateAndNestInfo": 120, "duration": 80}
 FIRST: Final = ("attributes.`Run Name`", "runDateAndNestInfo")
 """Columns that are always there, by MLflow's names; their widths are pixels."""
 DATASET: Final = "attributes.`Dataset`"

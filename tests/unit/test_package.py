@@ -112,6 +112,17 @@ json.dump({"segan_ray": ours, "modules": third}, open("modules.json", "w"))
 """
 
 
+def test_other_homes_of_the_process_stay_where_they_are(
+    registered: Path, home: Home, tmp_path: Path
+) -> None:
+    """Though MLflow notes an address it is pointed at in the environment, where homes look."""
+    with fetched(home, "champion"):
+        other = Home.at(tmp_path / "other")
+    assert other.tracks_itself
+    assert other.tracking_uri == f"sqlite:///{other.tracking_database}"
+    assert connect(home).get_model_version_by_alias("segan", "champion").version
+
+
 def test_another_process_needs_nothing_but_mlflow(
     registered: Path, home: Home, model: Model, volume: Volume, expected: np.ndarray, tmp_path: Path
 ) -> None:

@@ -1,0 +1,264 @@
+"""The MLflow UI as its users meet it, in headless Chromium, on a home that needed no Ray."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from segan_ray.config import Experiment
+from segan_ray.data.origin import origin_of
+from segan_ray.data.store import read_manifest
+from segan_ray.evaluation.model import load_model
+from segan_ray.home import Home
+from segan_ray.tracking.aliases import move_alias
+from segan_ray.tracking.card import StoreCard
+from segan_ray.tracking.client import connect
+from segan_ray.tracking.package import package_model
+from segan_ray.tracking.recorder import Recorder
+from segan_ray.tracking.registry import register
+from segan_ray.tracking.sweeps import read_sweep
+from segan_ray.tracking.views import TRIALS, run_page, trials_page, view_page
+from tests.unit.trained import checkpoint
+
+playwright = pytest.importorskip("playwright.sync_api")
+
+pytestmark = pytest.mark.slow
+
+METRIC = "val/dice_mean"
+CHROMIUM = shutil.which("chromium")
+PROGRAM = [sys.executable, "-c", "from segan_ray.cli.main import main; main()"]
+QUIET = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
+WIDTH, HEIGHT = 64, 48
+"""Of the overlay picture, in pixels."""
+PATIENCE_MS = 20_000
+SPACE = """\
+name: depths
+parameters:
+  segmentor.lr: {type: float, low: 1.0e-4, high: 1.0e-2, log: true}
+  critic.depth: {type: int, low: 1, high: 3}
+"""
+SCORES = {"000": (0.31, 0.42, 0.53), "001": (0.25, 0.61, 0.64), "002": (0.11, 0.12)}
+
+
+@pytest.fixture(scope="module")
+def home(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
+    """A home with a sweep of three trials, the best of which is the champion."""
+    folder = tmp_path_factory.mktemp("ui")
+    home = Home.at(folder / "home")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        card = StoreCard("/data/glioma-store", "f1ngerpr1nt", {"train": 8, "val": 2})
+        recorder = Recorder.for_sweep(
+            home, "depths", card, METRIC, "max", SPACE, home.sweeps / "depths"
+        )
+        for trial, scores in SCORES.items():
+            train(recorder, home, trial, scores)
+        recorder.close("finished")
+        best = read_sweep(home, "depths").best
+        assert best is not None
+        tags = {
+            "segan.sweep": "depths", "segan.trial": best.trial, f"segan.{METRIC}": "0.64",
+            "segan.verdict": "There was no champion.",
+        }  # fmt: skip
+        client = connect(home)
+        model = load_model(checkpoint(folder / "weights", origin_of(read_manifest(store))))
+        package = package_model(client, best.mlflow_run, model)
+        move_alias(client, "champion", register(client, best.mlflow_run, tags, package))
+        yield home
+
+
+def train(recorder: Recorder, home: Home, trial: str, scores: tuple[float, ...]) -> None:
+    depth = int(trial) + 1
+    recorder.start_trial(trial, Experiment(), {"segmentor.lr": 0.001, "critic.depth": depth})
+    for epoch, score in enumerate(scores, start=1):
+        dice = {f"val/dice_{region}": score for region in ("whole", "core", "enhancing")}
+        recorder.log_epoch(trial, epoch, {METRIC: score, **dice})
+    folder = home.sweeps / "depths" / "checkpoints" / trial / "checkpoint"
+    folder.mkdir(parents=True)
+    (folder / "state.json").write_text(json.dumps({"epoch": len(scores)}))
+    picture = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
+    Image.fromarray(picture).save(folder / "validation.png")
+    recorder.end_trial(trial, "completed", None, folder)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def started(home: Home, port: int) -> Iterator[subprocess.Popen[str]]:
+    """``segan-ray ui`` once it has said where it is; ended with whatever is left of it."""
+    environment = {name: value for name, value in os.environ.items() if "MLFLOW" not in name}
+    server = subprocess.Popen(
+        [*PROGRAM, "ui", "--home", str(home.folder), "--port", str(port)],
+        env=environment, cwd=home.folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert server.stderr is not None
+    try:
+        said = server.stderr.readline()
+        assert f"http://127.0.0.1:{port} " in said, said + server.stderr.read()
+        yield server
+    finally:
+        server.kill()
+        server.communicate()
+
+
+@pytest.fixture(scope="module")
+def ui(home: Home) -> Iterator[str]:
+    port = free_port()
+    with started(home, port):
+        yield f"http://127.0.0.1:{port}/"
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[playwright.Browser]:
+    if CHROMIUM is None:
+        pytest.skip("needs Debian's chromium")
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=QUIET)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(chromium: playwright.Browser) -> Iterator[playwright.Page]:
+    """A page of a browser that has never been here."""
+    page = chromium.new_page(viewport={"width": 1600, "height": 1000})
+    page.set_default_timeout(PATIENCE_MS)
+    yield page
+    page.close()
+
+
+def see(page: playwright.Page, *texts: str) -> None:
+    for text in texts:
+        page.get_by_text(text).locator("visible=true").first.wait_for()
+
+
+def columns(page: playwright.Page) -> list[str]:
+    page.locator(".ag-header-cell", has_text=METRIC).wait_for()
+    return page.locator(".ag-header-cell[col-id]").evaluate_all(
+        "cells => cells.map(cell => [cell.getBoundingClientRect().x, cell])"
+        ".sort((a, b) => a[0] - b[0]).map(([x, cell]) => cell.getAttribute('col-id'))"
+    )
+
+
+def test_it_opens_on_the_sweeps_with_the_columns_that_matter(
+    page: playwright.Page, ui: str, home: Home
+) -> None:
+    page.goto(ui)
+    see(page, "depths")
+    shown = columns(page)
+    first = ["metrics.`val/dice_mean`", "metrics.`val/dice_whole`", "metrics.`val/dice_core`"]
+    at = shown.index(first[0])
+    assert shown[at : at + 3] == first
+    assert shown.index("params.`critic.depth`") > at
+    see(page, "0.64")
+    assert page.get_by_text("depths-001").count() == 0
+    page.locator(".ag-row", has_text="depths").first.locator("button, [role=button]").first.click()
+    see(page, "depths-000", "depths-001", "depths-002", "0.53")
+
+
+def test_trials_can_be_seen_best_first(page: playwright.Page, ui: str) -> None:
+    page.goto(ui + view_page("1", TRIALS))
+    see(page, "depths-000", "All trials, best first")
+    rows = page.locator(".ag-center-cols-container .ag-row, .ag-pinned-left-cols-container .ag-row")
+    rows.filter(has_text="depths-002").first.wait_for()
+    named = page.locator(".ag-row", has_text="depths-0")
+    ordered = sorted(named.all(), key=lambda row: int(row.get_attribute("row-index") or -1))
+    names = [row.inner_text() for row in ordered]
+    assert [next(trial for trial in SCORES if f"depths-{trial}" in name) for name in names] == [
+        "001", "000", "002"
+    ]  # fmt: skip
+
+
+def test_a_sweep_says_what_it_asks_and_what_came_of_it(
+    page: playwright.Page, ui: str, home: Home
+) -> None:
+    client = connect(home)
+    (parent,) = client.search_runs(["1"], "tags.`segan.kind` = 'sweep'")
+    page.goto(ui + run_page("1", parent.info.run_id))
+    see(page, "Result:", "Which values of")
+    page.get_by_text("Show more").click()
+    see(page, "segan-ray promote depths")
+    with page.expect_popup() as opened:
+        page.get_by_text("Their learning curves").click()
+    opened.value.locator(".js-plotly-plot .scatterlayer .trace").first.wait_for()
+    see(opened.value, "depths-001")
+    opened.value.close()
+
+
+def test_a_run_shows_numbers_settings_dataset_and_what_was_drawn(
+    page: playwright.Page, ui: str, home: Home
+) -> None:
+    page.goto(ui + run_page("1", best_run(home)))
+    see(page, "depths-001", METRIC, "0.64", "training.epochs", "glioma-store", "A trial of")
+
+
+def test_runs_can_be_compared(page: playwright.Page, ui: str, home: Home) -> None:
+    runs = json.dumps([trial.mlflow_run for trial in read_sweep(home, "depths").trials])
+    page.goto(f'{ui}#/compare-runs?runs={runs}&experiments=["1"]')
+    page.locator(".js-plotly-plot .main-svg").first.wait_for()
+    see(page, "depths-000", "depths-001", "depths-002")
+
+
+def test_charts_draw_every_trial_by_epoch(page: playwright.Page, ui: str) -> None:
+    page.goto(ui + trials_page("1", "depths", charts=True))
+    page.locator(".js-plotly-plot .scatterlayer .trace").first.wait_for()
+    chart = page.locator(".js-plotly-plot", has=page.locator(".scatterlayer .trace")).first
+    assert chart.locator(".scatterlayer .trace").count() >= len(SCORES)
+
+
+def test_an_overlay_is_shown_as_a_picture(page: playwright.Page, ui: str, home: Home) -> None:
+    page.goto(f"{ui}#/experiments/1/runs/{best_run(home)}/artifacts/overlays/validation.png")
+    page.wait_for_function(
+        "([w, h]) => [...document.images].some(i => i.naturalWidth == w && i.naturalHeight == h)",
+        arg=[WIDTH, HEIGHT],
+    )
+
+
+def test_the_registry_shows_versions_and_aliases(page: playwright.Page, ui: str) -> None:
+    page.goto(ui)
+    page.get_by_text("Model registry").first.click()
+    page.get_by_role("link", name="segan", exact=True).click()
+    see(page, "Version 1", "@ champion", "val/dice_mean 0.6400")
+
+
+def test_ctrl_c_ends_it_without_a_word(home: Home) -> None:
+    with started(home, free_port()) as server:
+        server.send_signal(signal.SIGINT)
+        out, err = server.communicate(timeout=60)
+    assert (server.returncode, out, err) == (0, "", "")
+
+
+def test_a_port_that_is_taken_is_said_plainly(home: Home) -> None:
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", 0))
+        holder.listen()
+        port = holder.getsockname()[1]
+        result = subprocess.run(
+            [*PROGRAM, "ui", "--home", str(home.folder), "--port", str(port)],
+            capture_output=True, text=True, check=False, cwd=home.folder,
+        )  # fmt: skip
+    assert result.returncode == 1
+    assert result.stderr.startswith(f"Error: Port {port} on 127.0.0.1 is taken")
+    assert f"--port {port + 1}" in result.stderr
+
+
+def best_run(home: Home) -> str:
+    best = read_sweep(home, "depths").best
+    assert best is not None
+    return best.mlflow_run
