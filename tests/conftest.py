@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,9 +14,18 @@ from segan_ray.data.phantom import write_phantoms
 from segan_ray.data.prepare import prepare
 from segan_ray.data.splits import SplitSettings
 from segan_ray.data.store import PrepareSettings, TuningCases, open_for_tuning
+from segan_ray.home import TRACKING_URI
 
 CASES = 12
 SPLIT = SplitSettings(val=0.17, gate=0.17, test=0.17)
+
+
+@pytest.fixture(autouse=True)
+def homes_stay_where_they_are() -> Iterator[None]:
+    """A test that points MLflow elsewhere and leaves it so breaks others, far from itself."""
+    before = os.environ.get(TRACKING_URI)
+    yield
+    assert os.environ.get(TRACKING_URI) == before
 
 
 @pytest.fixture(scope="session")

@@ -110,7 +110,6 @@ def runs_of(home: Home) -> list[mlflow.entities.Run]:
 
 
 def artifact(home: Home, run: mlflow.entities.Run, name: str) -> Path:
-    mlflow.set_tracking_uri(home.tracking_uri)
     return Path(mlflow.artifacts.download_artifacts(f"{run.info.artifact_uri}/{name}"))
 
 
@@ -315,10 +314,10 @@ def test_a_version_shows_where_it_was_evaluated(home: Home, tmp_path: Path) -> N
     run = client.create_run(experiment_id(client, home)).info.run_id
     client.create_registered_model(MODEL)
     logged = client.create_logged_model(experiment_id(client, home), name="segan")
-    mlflow.set_tracking_uri(home.tracking_uri)
-    version = client.create_model_version(
-        MODEL, f"models:/{logged.model_id}", run_id=run, model_id=logged.model_id
-    ).version
+    with names.pointing_at(home.tracking_uri):
+        version = client.create_model_version(
+            MODEL, f"models:/{logged.model_id}", run_id=run, model_id=logged.model_id
+        ).version
     summary = {region: {"dice": {"mean": 0.5}} for region in ("whole", "core", "enhancing")}
     for own, score in ((True, 0.5), (False, 0.25)):
         summary["whole"]["dice"]["mean"] = score

@@ -30,7 +30,7 @@ from segan_ray.models.build import build_segmentor
 from segan_ray.search.ranking import TrialRecord
 from segan_ray.tracking.aliases import move_alias
 from segan_ray.tracking.candidate import candidate_model
-from segan_ray.tracking.client import connect, experiment_id
+from segan_ray.tracking.client import connect, experiment_id, pointing_at
 from segan_ray.tracking.deletion import delete_packages
 from segan_ray.tracking.package import package_model, requirements, write_package
 from segan_ray.tracking.registry import SHA256, fetched, find_alias, register
@@ -251,8 +251,10 @@ def test_a_version_that_was_changed_is_refused(
         fetched(home, "champion"),
     ):
         pass
-    mlflow.set_tracking_uri(home.tracking_uri)
-    with pytest.raises(CheckpointError, match="packaged"):
+    with (
+        pointing_at(home.tracking_uri),
+        pytest.raises(CheckpointError, match="packaged"),
+    ):
         mlflow.pyfunc.load_model("models:/segan@champion")
     with pytest.raises(CheckpointError, match="packaged"):
         load_model(registered)
