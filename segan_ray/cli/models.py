@@ -44,6 +44,10 @@ def promote(
             help="Promote too what is not worse by more than this Dice, such as 0.02.",
         ),
     ] = None,
+    flips: Annotated[
+        bool,
+        typer.Option("--flips", help="Average over mirrored slices, in twice the time."),
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Judge, but change nothing.")] = False,
     force: Annotated[
         bool, typer.Option("--force", help="Promote whatever the gate says; it is recorded.")
@@ -55,9 +59,17 @@ def promote(
     from segan_ray.home import Home
     from segan_ray.tracking.promote import promote as run_gate
 
-    result = run_gate(
-        Home.at(home), sweep, alias=alias, non_inferior=non_inferior, dry_run=dry_run, force=force
-    )
+    with show.progress("Judging cases", None) as done:
+        result = run_gate(
+            Home.at(home),
+            sweep,
+            alias=alias,
+            non_inferior=non_inferior,
+            flips=flips,
+            dry_run=dry_run,
+            force=force,
+            on_case=done,
+        )
     if as_json:
         show.document(result.document())
         return
@@ -127,7 +139,7 @@ def evaluate(
         check_folder(output)
     if cases is not None:
         check_table(cases)
-    with show.progress("Scoring cases", 0) as done:
+    with show.progress("Scoring cases", None) as done:
         found = score_models(
             Home.at(home),
             model,

@@ -116,8 +116,11 @@ def short_names(paths: Sequence[str]) -> list[str]:
 
 
 @contextmanager
-def progress(what: str, total: int) -> Iterator[Callable[[str], None]]:
-    """Show a bar on stderr while work goes on; the yielded function counts one item done."""
+def progress(what: str, total: int | None) -> Iterator[Callable[[str], None]]:
+    """Show a bar on stderr while work goes on; the yielded function counts one item done.
+
+    ``total`` is None where nobody knows yet how many items there will be.
+    """
     bar = Progress(
         TextColumn("{task.description}"),
         BarColumn(),

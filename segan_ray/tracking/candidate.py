@@ -15,12 +15,17 @@ from segan_ray.tracking.registry import fetched
 
 
 def candidate_model(
-    home: Home, trial: TrialRecord, store: Path, on_case: OnCase = ignore_case
+    home: Home,
+    trial: TrialRecord,
+    store: Path,
+    *,
+    flips: bool = False,
+    on_case: OnCase = ignore_case,
 ) -> Model:
     """Return the model that ``trial`` offers: judged at the gate, then packaged.
 
     What becomes of its maps is fitted on the validation patients of ``store``, those of the
-    trial's fold, and no others.
+    trial's fold, and no others. With ``flips`` the maps are means over mirrored slices.
 
     Raises:
         RegistryError: if its checkpoint is not among the run's artifacts.
@@ -29,7 +34,8 @@ def candidate_model(
     with fetched(home, checkpoint_uri(trial)) as found:
         model = load_model(found.folder)
     cases = open_for_tuning(store, model.experiment.data.fold)
-    return replace(model, postprocessing=fit_postprocessing(model, cases, on_case=on_case))
+    fitted = fit_postprocessing(model, cases, flips=flips, on_case=on_case)
+    return replace(model, postprocessing=fitted)
 
 
 def checkpoint_uri(trial: TrialRecord) -> str:

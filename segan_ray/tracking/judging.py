@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Final
 
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
@@ -19,6 +21,9 @@ from segan_ray.home import Home
 from segan_ray.search.ranking import SweepRecord, TrialRecord
 from segan_ray.tracking import client as names
 from segan_ray.tracking.registry import MODEL, fetched
+
+FLIPS: Final = "segan.flips"
+"""The tag of a version that says whether it averages over mirrored slices."""
 
 
 @dataclass(frozen=True)
@@ -44,11 +49,15 @@ class Bench:
         if reason:
             return Verdict("kept", reason)
         ours = self._ours()
-        if champion.run_id == self.candidate.mlflow_run:
+        if champion.run_id == self.candidate.mlflow_run and self.same_use(champion):
             there = f"It is the champion already, as version {champion.version}."
             return Verdict("kept", there, judge(ours, ours).difference)
         theirs = self._theirs(f"models:/{MODEL}/{champion.version}")
         return judge(ours, theirs, margin=self.margin)
+
+    def same_use(self, version: ModelVersion) -> bool:
+        """Whether ``version``, of the candidate's run, turns maps into regions as it does."""
+        return version.tags.get(FLIPS) == json.dumps(self.model.postprocessing.flips)
 
     def _apart(self, champion: ModelVersion) -> str | None:
         """Return why ``champion`` cannot be compared with the candidate, or None."""

@@ -26,9 +26,9 @@ from segan_ray.tracking import client as names
 from segan_ray.tracking.aliases import check_movable, move_alias, registry_lock
 from segan_ray.tracking.candidate import candidate_model
 from segan_ray.tracking.client import connect
-from segan_ray.tracking.judging import Bench
+from segan_ray.tracking.judging import FLIPS, Bench
 from segan_ray.tracking.package import package_model
-from segan_ray.tracking.registry import MODEL, SHA256, find_alias, register, versions_of
+from segan_ray.tracking.registry import SHA256, find_alias, register, retag, versions_of
 from segan_ray.tracking.runs import said_in_words
 from segan_ray.tracking.sweeps import read_sweep, store_place
 
@@ -71,13 +71,15 @@ def promote(
     *,
     alias: str,
     non_inferior: float | None = None,
+    flips: bool = False,
     dry_run: bool = False,
     force: bool = False,
     on_case: OnCase = ignore_case,
 ) -> Promotion:
     """Judge the best checkpoint of ``sweep`` against ``alias`` and move it there if better.
 
-    With ``non_inferior``, a margin in Dice, it is enough not to be worse by more than that. The
+    With ``non_inferior``, a margin in Dice, it is enough not to be worse by more than that. With
+    ``flips`` the model averages over mirrored slices, at the gate and wherever it is used. The
     gate's word is written to the trial's run, and to the version of what is promoted.
 
     Raises:
@@ -93,7 +95,7 @@ def promote(
     store = sweep_store(home, record)
     client = connect(home)
     gate = open_gate(store)
-    model = candidate_model(home, candidate, store, on_case)
+    model = candidate_model(home, candidate, store, flips=flips, on_case=on_case)
     bench = Bench(home, client, record, candidate, model, store, gate, non_inferior, on_case)
     while True:
         held = find_alias(client, alias)
@@ -174,7 +176,7 @@ def _carry_out(
         now = find_alias(client, alias)
         if (now and now.version) != (held and held.version):
             return None
-        version = _version(bench, _version_tags(bench.record, decided, tags))
+        version = _version(bench, _version_tags(bench, decided, tags))
         move_alias(client, alias, version)
         client.log_batch(run, tags=on_run)
     return replace(decided, version=version)
@@ -187,13 +189,14 @@ def _version(bench: Bench, tags: Mapping[str, str]) -> str:
     """
     client, run = bench.client, bench.candidate.mlflow_run
     whole = [
-        one for one in versions_of(client, run) if one.status == "READY" and SHA256 in one.tags
+        one
+        for one in versions_of(client, run)
+        if one.status == "READY" and SHA256 in one.tags and bench.same_use(one)
     ]
     if not whole:
         return register(client, run, tags, package_model(client, run, bench.model))
     version = str(max(int(one.version) for one in whole))
-    for name, value in tags.items():
-        client.set_model_version_tag(MODEL, version, name, value)
+    retag(client, version, tags)
     return version
 
 
@@ -221,15 +224,14 @@ def _gate_tags(decided: Promotion, alias: str) -> dict[str, str]:
     }
 
 
-def _version_tags(
-    record: SweepRecord, decided: Promotion, gate: Mapping[str, str]
-) -> dict[str, str]:
-    trial = decided.candidate
+def _version_tags(bench: Bench, decided: Promotion, gate: Mapping[str, str]) -> dict[str, str]:
+    record, trial = bench.record, decided.candidate
     return {
         names.SWEEP: record.sweep,
         names.TRIAL: trial.trial,
         names.STORE: record.store,
         f"segan.{record.metric}": repr(trial.score),
+        FLIPS: json.dumps(bench.model.postprocessing.flips),
         "segan.verdict": gate["reason"],
         **{f"segan.{name}": gate[name] for name in gate if name not in ("verdict", "reason")},
     }

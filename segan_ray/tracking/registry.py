@@ -94,6 +94,15 @@ def register(client: MlflowClient, run: str, tags: Mapping[str, str], package: P
     return str(made.version)
 
 
+def retag(client: MlflowClient, version: str, tags: Mapping[str, str]) -> None:
+    """Write ``tags`` to a version, and say them in its description unless a person changed it."""
+    found = client.get_model_version(MODEL, version)
+    for name, value in tags.items():
+        client.set_model_version_tag(MODEL, version, name, value)
+    if found.description == version_note(found.tags):
+        client.update_model_version(MODEL, version, version_note({**found.tags, **tags}))
+
+
 def versions_of(client: MlflowClient, run: str) -> list[ModelVersion]:
     """Return the registered versions whose checkpoint is that of ``run``."""
     return list(client.search_model_versions(f"run_id = '{run}'"))

@@ -15,12 +15,13 @@ from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 
 from segan_ray.errors import RegistryError
+from segan_ray.evaluation.model import load_model
 from segan_ray.home import Home
 from segan_ray.tracking import promote as module
 from segan_ray.tracking.aliases import rollback
 from segan_ray.tracking.client import connect
 from segan_ray.tracking.promote import Promotion, promote
-from segan_ray.tracking.registry import find_alias
+from segan_ray.tracking.registry import fetched, find_alias
 from segan_ray.tracking.sweeps import read_sweep
 from tests.unit.promotable import (
     ENHANCING_TOO,
@@ -43,7 +44,7 @@ SWEEPS = {
 TAGS = {
     "segan.sweep", "segan.trial", "segan.store", "segan.val/dice_mean", "segan.verdict",
     "segan.difference", "segan.margin", "segan.forced", "segan.optimistic", "segan.alias",
-    "segan.champion", "segan.sha256",
+    "segan.champion", "segan.sha256", "segan.flips",
 }  # fmt: skip
 PROMOTES_ON_A_WORD = """
 import sys, contextlib
@@ -211,6 +212,17 @@ def test_the_champion_itself_is_not_registered_again(home: Home) -> None:
     forced = run(home, "good", force=True)
     assert (forced.forced, forced.version) == (True, "1")
     assert held(home) == ("1", None)
+
+
+def test_mirrored_slices_make_another_version_that_uses_them(home: Home) -> None:
+    run(home, "good")
+    document = run(home, "good", flips=True, force=True).document()
+    assert "champion already" not in document["reason"]
+    assert document["version"] == "2"
+    assert [one.tags["segan.flips"] for one in versions(home)] == ["false", "true"]
+    for version, flips in (("1", False), ("2", True)):
+        with fetched(home, f"models:/segan/{version}") as found:
+            assert load_model(found.folder).postprocessing.flips == flips
 
 
 def test_a_promotion_that_was_cut_off_is_finished_by_the_next(

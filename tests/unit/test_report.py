@@ -130,7 +130,19 @@ def evaluation() -> dict:
         ],
         "summary": summary(0.8642, 4.25),
         "references": {"threshold": summary(0.4218, 31.06), "unet": summary(0.8517, 5.14)},
+        "comparisons": [
+            comparison("threshold", 0.4424, 0.3, 0.5),
+            comparison("unet", 0.0125, -0.004, 0.031),
+        ],
     }
+
+
+def comparison(against: str, mean: float, low: float, high: float) -> dict:
+    difference = {name: {"mean": mean, "ci95": [low, high]} for name in (*REGIONS, "mean")}
+    return {
+        "model": "models:/segan@champion", "against": against, "difference": difference,
+        "patients": 3,
+    }  # fmt: skip
 
 
 def markup(page: str) -> str:
@@ -433,8 +445,10 @@ def test_every_patient_is_drawn_once_with_the_mean_of_its_visits():
 
 def test_the_difference_to_unet_is_told():
     page = markup(render_report(report(*usual(), evaluation=evaluation())))
-    assert "whole tumour <strong class=number>+0.012</strong>" in page
-    alone = evaluation() | {"references": {}}
+    assert "whole tumour <strong class=number>+0.013</strong>" in page
+    assert "[−0.004, +0.031]" in page
+    assert "patient by patient (3 patients)" in page
+    alone = evaluation() | {"references": {}, "comparisons": []}
     page = markup(render_report(report(*usual(), evaluation=alone)))
     assert "There is no U-Net to compare with" in page
 

@@ -22,7 +22,8 @@ from segan_ray.evaluation.report.words import (
 )
 
 CHAMPION: Final = "champion"
-NAMES: Final = {"unet": "U-Net", "threshold": "Threshold"}
+UNET_ROW: Final = "unet"
+NAMES: Final = {UNET_ROW: "U-Net", "threshold": "Threshold"}
 METRIC_NAMES: Final = {
     "dice": "Dice",
     "hd95": "HD95, mm",
@@ -68,7 +69,7 @@ def models(report: SweepReport) -> Section:
         "scored on whole volumes in their original grid. Below each mean its 95% bootstrap "
         "interval; bold is the best of a column. HD95, the distance between surfaces, is better "
         "the smaller it is.</p>"
-        + _against_unet(document["summary"], references.get("unet"))
+        + _against_unet(document)
         + _drawn(rows)
         + _table(rows, ("dice", "hd95"), "Dice and HD95 of each model")
         + "<details><summary>Precision and sensitivity</summary>"
@@ -79,15 +80,27 @@ def models(report: SweepReport) -> Section:
     return Section("evaluation", title, body)
 
 
-def _against_unet(ours: Mapping[str, Any], unet: Mapping[str, Any] | None) -> str:
-    if unet is None:
+def _against_unet(document: Mapping[str, Any]) -> str:
+    for compared in document["comparisons"]:
+        if compared["against"] == UNET_ROW:
+            break
+    else:
         return missing("There is no U-Net to compare with. To train and add one:", UNET)
     said = ", ".join(
-        f"{REGION_NAMES[region]} <strong class=number>"
-        f"{signed(ours[region]['dice']['mean'] - unet[region]['dice']['mean'])}</strong>"
-        for region in REGIONS
+        f"{REGION_NAMES[region]} {_change(compared['difference'][region])}" for region in REGIONS
     )
-    return f"<p>Against U-Net, mean Dice: {said}.</p>"
+    return (
+        f"<p>Dice minus U-Net's, patient by patient ({many(compared['patients'], 'patient')}): "
+        f"{said}. Where the 95% interval in brackets holds 0, neither is shown to be better.</p>"
+    )
+
+
+def _change(difference: Mapping[str, Any]) -> str:
+    low, high = difference["ci95"]
+    return (
+        f"<strong class=number>{signed(difference['mean'])}</strong> "
+        f'<span class="interval">[{signed(low)}, {signed(high)}]</span>'
+    )
 
 
 def _drawn(rows: Sequence[Model]) -> str:
