@@ -20,7 +20,9 @@ from segan_ray.orchestration.room import check_room
 from segan_ray.orchestration.session import ray_session
 from segan_ray.orchestration.sweep import make_task, parked_if_cut_off
 from segan_ray.orchestration.tuning import ENGINE, Tasks, run_tasks
+from segan_ray.search.ranking import SweepStatus
 from segan_ray.search.space import Objective
+from segan_ray.search.study import Outcome
 from segan_ray.tracking.card import StoreCard
 from segan_ray.tracking.recorder import Recorder
 from segan_ray.tracking.sweeps import name_is_taken
@@ -82,7 +84,7 @@ def run_single(run: Run, on_event: OnEvent) -> RunResult:
             run_tasks(run.folder, _tasks(run), logbook)
             logbook.stop_open()
             ended = logbook.ended[SINGLE]
-            recorder.close("failed" if ended.status == "failed" else "finished")
+            recorder.close(_closed(ended.status))
             mlflow_run = recorder.run_id(SINGLE)
     shutil.rmtree(run.folder / ENGINE, ignore_errors=True)
     if ended.status == "failed" or ended.best_epoch is None:
@@ -91,6 +93,10 @@ def run_single(run: Run, on_event: OnEvent) -> RunResult:
     return RunResult(
         mlflow_run or run.name, ended.epoch, ended.best_epoch, ended.best_metrics, checkpoint
     )
+
+
+def _closed(status: Outcome | None) -> SweepStatus:
+    return "finished" if status == "completed" else status or "failed"
 
 
 def recorded_experiment(home: Home, name: str) -> Experiment | None:

@@ -19,7 +19,7 @@ from segan_ray.tracking.ledger import Ledger
 from segan_ray.tracking.recorder import open_recorder
 from segan_ray.tracking.runs import SweepRuns, reach, said_in_words
 
-SINGLE_ENDED: Final = {"completed": "finished", "stopped": "finished", "failed": "failed"}
+SINGLE_ENDED: Final = {"completed": "finished", "stopped": "stopped", "failed": "failed"}
 Ends = Mapping[str, tuple[TrialStatus, str | None]]
 
 

@@ -13,6 +13,7 @@ from mlflow.exceptions import MlflowException
 
 from segan_ray.data.prepare import OnCase
 from segan_ray.data.store import PreparedCase, open_for_tuning
+from segan_ray.errors import CheckpointError, RegistryError
 from segan_ray.evaluation.gate import Verdict, first_champion, judge
 from segan_ray.evaluation.model import Model
 from segan_ray.evaluation.scores import CaseScores
@@ -52,7 +53,14 @@ class Bench:
         if champion.run_id == self.candidate.mlflow_run and self.same_use(champion):
             there = f"It is the champion already, as version {champion.version}."
             return Verdict("kept", there, judge(ours, ours).difference)
-        theirs = self._theirs(f"models:/{MODEL}/{champion.version}")
+        try:
+            theirs = self._theirs(f"models:/{MODEL}/{champion.version}")
+        except (CheckpointError, RegistryError) as error:
+            return Verdict(
+                "kept",
+                f"The champion cannot be used: {error} Nothing was compared; --force promotes all "
+                "the same.",
+            )
         return judge(ours, theirs, margin=self.margin)
 
     def same_use(self, version: ModelVersion) -> bool:

@@ -21,7 +21,7 @@ from segan_ray.tracking import promote as module
 from segan_ray.tracking.aliases import rollback
 from segan_ray.tracking.client import connect
 from segan_ray.tracking.promote import Promotion, promote
-from segan_ray.tracking.registry import fetched, find_alias
+from segan_ray.tracking.registry import MODEL, SHA256, fetched, find_alias
 from segan_ray.tracking.sweeps import read_sweep
 from tests.unit.promotable import (
     ENHANCING_TOO,
@@ -223,6 +223,18 @@ def test_mirrored_slices_make_another_version_that_uses_them(home: Home) -> None
     for version, flips in (("1", False), ("2", True)):
         with fetched(home, f"models:/segan/{version}") as found:
             assert load_model(found.folder).postprocessing.flips == flips
+
+
+def test_a_champion_that_cannot_be_used_is_kept_until_forced_aside(home: Home) -> None:
+    run(home, "poor")
+    client = connect(home)
+    client.set_model_version_tag(MODEL, "1", SHA256, "0" * 64)
+    kept = run(home, "good")
+    assert kept.verdict.verdict == "kept"
+    assert kept.verdict.reason.startswith("The champion cannot be used: Version 1 of segan")
+    assert "--force" in kept.verdict.reason
+    assert run(home, "good", force=True).version == "2"
+    assert held(home) == ("2", "1")
 
 
 def test_a_promotion_that_was_cut_off_is_finished_by_the_next(
