@@ -1,0 +1,35 @@
+"""The servers that other tests take for granted: they come up, ask for secrets, and go."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import psycopg2
+import pytest
+
+from tests.integration.backends import LOOPBACK, object_store, postgresql
+
+pytestmark = pytest.mark.slow
+
+
+def test_postgresql_asks_for_its_password(tmp_path: Path) -> None:
+    with postgresql(tmp_path) as postgres:
+        url = postgres.database("records")
+        with psycopg2.connect(url) as connection, connection.cursor() as cursor:
+            cursor.execute("SELECT 1")
+        with pytest.raises(psycopg2.OperationalError, match="password"):
+            psycopg2.connect(url.replace(postgres.password, "wrong"))
+    with pytest.raises(psycopg2.OperationalError, match=LOOPBACK):
+        psycopg2.connect(url)
+
+
+def test_the_object_store_asks_for_its_secret(tmp_path: Path) -> None:
+    with object_store(tmp_path) as store:
+        files = store.files()
+        files.pipe_file(f"{store.bucket}/a/b", b"content")
+        assert files.cat_file(f"{store.bucket}/a/b") == b"content"
+        stranger = type(files)(
+            key=store.key, secret="wrong", client_kwargs={"endpoint_url": store.url}
+        )
+        with pytest.raises(PermissionError):
+            stranger.ls(store.bucket)
