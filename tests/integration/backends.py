@@ -203,5 +203,6 @@ def until(ready: Callable[[], bool], process: subprocess.Popen, log: Path) -> No
     """Wait until a server is ready; fail with its log if it ends or takes too long."""
     end = time.monotonic() + UP_S
     while not ready():
-        assert process.poll() is None and time.monotonic() < end, log.read_text()[-3000:]
+        assert process.poll() is None, log.read_text()[-3000:]
+        assert time.monotonic() < end, log.read_text()[-3000:]
         time.sleep(0.2)
