@@ -8,7 +8,6 @@ import json
 import os
 import random
 import re
-import time
 from dataclasses import replace
 from html.parser import HTMLParser
 from itertools import pairwise
@@ -498,7 +497,7 @@ def test_a_thinned_line_keeps_its_ends(length):
     assert kept == sorted(kept)
 
 
-def test_five_hundred_trials_are_quick_and_fit_an_email(tmp_path):
+def test_five_hundred_trials_fit_an_email(tmp_path):
     chance = random.Random(0)
     status = ("completed", "stopped", "completed", "failed")
     trials = [
@@ -506,9 +505,7 @@ def test_five_hundred_trials_are_quick_and_fit_an_email(tmp_path):
         for i in range(500)
     ]
     histories = {one.trial: [(epoch, chance.random()) for epoch in range(1, 101)] for one in trials}
-    start = time.perf_counter()
     write_report(report(*trials, histories=histories), tmp_path / "report.html")
-    assert time.perf_counter() - start < 10
     assert (tmp_path / "report.html").stat().st_size < 10e6
 
 
