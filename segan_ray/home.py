@@ -9,10 +9,13 @@ from pathlib import Path
 from typing import Final
 
 from segan_ray.errors import SweepError
+from segan_ray.places import absolute
 
 DEFAULT_HOME: Final = "segan-ray-home"
 TRACKING_URI: Final = "MLFLOW_TRACKING_URI"
 """The variable that puts records on a server; MLflow reads it as well."""
+STORAGE: Final = "SEGAN_RAY_STORAGE"
+"""The variable that puts checkpoints elsewhere: a URL, or a folder that every node sees."""
 NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 
 
@@ -54,8 +57,24 @@ class Home:
 
     @property
     def sweeps(self) -> Path:
-        """Ray's storage of all sweeps, one folder each."""
+        """What the process of each sweep keeps for itself, one folder each."""
         return self.folder / "sweeps"
+
+    @property
+    def storage(self) -> str:
+        """Where checkpoints are kept, and Ray's own files: a folder, or a URL (s3://…).
+
+        ``SEGAN_RAY_STORAGE`` if set, else in the home. Every node must see it.
+        """
+        return absolute(os.environ.get(STORAGE) or self.sweeps)
+
+    def storage_of(self, sweep: str) -> str:
+        """Return what of the storage is that sweep's."""
+        return f"{self.storage}/{sweep}"
+
+    def checkpoints(self, sweep: str) -> str:
+        """Return where the checkpoints of a sweep are, a folder a trial."""
+        return f"{self.storage_of(sweep)}/checkpoints"
 
 
 def check_name(name: str) -> str:

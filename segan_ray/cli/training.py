@@ -160,8 +160,9 @@ def _now() -> str:
 
 def _card(store: str, folds: Sequence[int | None]) -> StoreCard:
     """Return what runs say of the store, once it is sure that every fold can be trained on."""
-    from segan_ray.data.places import absolute, manifest_at
+    from segan_ray.data.places import manifest_at
     from segan_ray.data.store import check_tunable
+    from segan_ray.places import absolute
     from segan_ray.tracking.card import StoreCard
 
     manifest = manifest_at(store)

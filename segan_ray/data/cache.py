@@ -27,10 +27,11 @@ from typing import Any, Final
 
 from segan_ray.data.locks import POLL_S, acquire, release
 from segan_ray.data.manifest import MANIFEST, Manifest, read_manifest
-from segan_ray.data.places import fetch_manifest, is_url, open_place
+from segan_ray.data.places import fetch_manifest, open_place
 from segan_ray.data.prepare_case import sha256
 from segan_ray.errors import StoreError
 from segan_ray.files import sync_folder, writing
+from segan_ray.places import is_url
 
 CHUNK: Final = 1 << 22
 STREAMS: Final = 8

@@ -1,6 +1,5 @@
-"""Where a store may be: a local folder, or a URL that fsspec reads (s3://…, file://…).
+"""Opening places of every kind, and finding the store in one.
 
-A place is a ``str`` wherever it travels, for ``Path`` would fold the slashes of a URL.
 Credentials and endpoints are fsspec's: its configuration files, ``FSSPEC_S3_…`` or what the
 service itself reads from the environment.
 """
@@ -12,21 +11,7 @@ from typing import Any
 
 from segan_ray.data.manifest import MANIFEST, Manifest, fingerprint, parse_manifest, read_manifest
 from segan_ray.errors import StoreError
-
-
-def is_url(where: str | Path) -> bool:
-    """Tell a URL from a folder."""
-    return "://" in str(where)
-
-
-def absolute(where: str | Path) -> str:
-    """Return a place that means the same in every working directory."""
-    return str(where).rstrip("/") if is_url(where) else str(Path(where).resolve())
-
-
-def place_name(where: str | Path) -> str:
-    """Return the last part of a place."""
-    return absolute(where).rpartition("/")[2]
+from segan_ray.places import is_url
 
 
 def open_place(url: str) -> tuple[Any, str]:
@@ -72,7 +57,7 @@ def fetch_manifest(url: str) -> tuple[Manifest, bytes]:
             "segan-ray prepare made there, the manifest last."
         ) from None
     except Exception as error:  # every file system has errors of its own
-        raise StoreError(f"{url}/{MANIFEST}: cannot be read ({_first_line(error)}).") from None
+        raise StoreError(f"{url}/{MANIFEST}: cannot be read ({first_line(error)}).") from None
     manifest = parse_manifest(text, f"{url}/{MANIFEST}")
     found = fingerprint(
         manifest.layout, manifest.settings, manifest.cases, manifest.splits, manifest.folds
@@ -85,5 +70,6 @@ def fetch_manifest(url: str) -> tuple[Manifest, bytes]:
     return manifest, text
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """Return what an error says, in one line."""
     return f"{type(error).__name__}: {error}".splitlines()[0]

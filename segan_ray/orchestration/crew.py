@@ -9,7 +9,6 @@ from __future__ import annotations
 import threading
 import uuid
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 # The session's settings must be in the environment before Ray is imported.
@@ -20,6 +19,7 @@ from ray.train import FailureConfig, RunConfig, ScalingConfig, WorkerGroupError 
 from ray.train.torch import TorchTrainer  # isort: skip
 
 from segan_ray.errors import TrialError
+from segan_ray.orchestration.engine_storage import engine_storage
 from segan_ray.orchestration.janitor import beat, new_mark
 from segan_ray.orchestration.mailbox import MailboxHandle
 
@@ -42,7 +42,7 @@ class Shape:
 class Crew:
     """A worker group at work, watched by a thread of this process."""
 
-    def __init__(self, shape: Shape, mailbox: str, storage: Path) -> None:
+    def __init__(self, shape: Shape, mailbox: str, storage: str) -> None:
         self.shape = shape
         self.lane = uuid.uuid4().hex[:12]
         self._failure: BaseException | None = None
@@ -58,7 +58,7 @@ class Crew:
             ),
             run_config=RunConfig(
                 name=self.lane,
-                storage_path=str(storage),
+                **engine_storage(storage),
                 # A crew that lost a worker is not mended: its trial begins with a new one at
                 # its last checkpoint, and retries are counted there, by trial.
                 failure_config=FailureConfig(max_failures=0),

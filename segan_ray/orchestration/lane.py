@@ -6,7 +6,6 @@ hands that on to its crew as a task, and each epoch's result back to Tune.
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any, Final
 
 # The session's settings must be in the environment before Ray is imported.
@@ -59,7 +58,7 @@ class Lane(tune.Trainable):
         shape = Shape.of(config["task"]["experiment"])
         if self._crew is None or self._crew.shape != shape or not self._crew.at_work:
             self._dismiss()
-            self._crew = Crew(shape, config["mailbox"], Path(config["storage"]))
+            self._crew = Crew(shape, config["mailbox"], config["storage"])
         self._judged = 0
         self._mailbox.assign(self._crew.lane, config["task"])
 

@@ -18,7 +18,7 @@ from segan_ray.search.ranking import TrialStatus
 from segan_ray.search.space import Objective
 from segan_ray.search.study import Ended, Outcome, TakeOver
 from segan_ray.tracking.recorder import Recorder
-from segan_ray.training.trial_folder import TrialFolder, read_report
+from segan_ray.training.remote_folder import TrialCheckpoints, trial_checkpoints
 
 PARK_S: Final = 5.0
 """For how long an interrupted sweep waits for MLflow; what it does not take waits on disk."""
@@ -97,7 +97,7 @@ class Logbook:
         judge: Judge,
         recorder: Recorder,
         objectives: Sequence[Objective],
-        checkpoints: Path,
+        checkpoints: str,
         on_event: OnEvent,
     ) -> None:
         self._judge = judge
@@ -108,9 +108,9 @@ class Logbook:
         self._open: dict[str, Followed] = {}
         self.ended: dict[str, Followed] = {}
 
-    def folder(self, trial: str) -> TrialFolder:
-        """Return where a trial's checkpoints are."""
-        return TrialFolder(self._checkpoints / trial)
+    def checkpoints(self, trial: str) -> TrialCheckpoints:
+        """Return a trial's checkpoints; nothing of them is ever fetched here."""
+        return trial_checkpoints(f"{self._checkpoints}/{trial}", Path())
 
     def begin(
         self,
@@ -209,14 +209,13 @@ class Logbook:
         self._recorder.end_trial(followed.trial, outcome, reason, best)
         self._tell(followed, outcome, reason)
 
-    def _best(self, trial: str) -> Path | None:
+    def _best(self, trial: str) -> str | None:
         """Return the checkpoint of a trial's best epoch, as far as one was kept."""
-        folder = self.folder(trial)
-        last = folder.last()
+        checkpoints = self.checkpoints(trial)
+        last = checkpoints.last_report()
         if last is None:
             return None
-        best = folder.of_epoch(read_report(last).best.epoch)
-        return best if best.is_dir() else last
+        return checkpoints.kept(last.best.epoch) or checkpoints.kept(last.epoch)
 
     def _tell(
         self, followed: Followed, status: TrialStatus = "running", reason: str | None = None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,13 +12,14 @@ from segan_ray.config import Experiment, build, flatten
 from segan_ray.errors import SweepError
 from segan_ray.files import write_text
 from segan_ray.home import Home
+from segan_ray.orchestration.engine_storage import forget_engine
 from segan_ray.orchestration.hold import held, interruptible
 from segan_ray.orchestration.logbook import Logbook, NobodyJudges
 from segan_ray.orchestration.progress import OnEvent
 from segan_ray.orchestration.room import check_room
 from segan_ray.orchestration.session import ray_session
 from segan_ray.orchestration.sweep import make_task, parked_if_cut_off
-from segan_ray.orchestration.tuning import ENGINE, Tasks, run_tasks
+from segan_ray.orchestration.tuning import Tasks, run_tasks
 from segan_ray.search.ranking import SweepStatus
 from segan_ray.search.space import Objective
 from segan_ray.search.study import Outcome
@@ -27,6 +27,7 @@ from segan_ray.tracking.card import StoreCard
 from segan_ray.tracking.recorder import Recorder
 from segan_ray.tracking.sweeps import name_is_taken
 from segan_ray.training.scores import SCORE
+from segan_ray.training.trial_folder import epoch_name
 
 SINGLE: Final = "000"
 SETTINGS: Final = "run.json"
@@ -57,7 +58,7 @@ class RunResult:
     epochs: int
     best_epoch: int
     best_scores: Mapping[str, float]
-    checkpoint: Path
+    checkpoint: str
 
 
 def run_single(run: Run, on_event: OnEvent) -> RunResult:
@@ -78,18 +79,18 @@ def run_single(run: Run, on_event: OnEvent) -> RunResult:
             )
         objective = Objective(metric=SCORE, mode="max")
         logbook = Logbook(
-            NobodyJudges(), recorder, [objective], run.folder / "checkpoints", on_event
+            NobodyJudges(), recorder, [objective], run.home.checkpoints(run.name), on_event
         )
         with parked_if_cut_off(run.name, command, logbook, asked):
-            run_tasks(run.folder, _tasks(run), logbook)
+            run_tasks(run.folder, run.home.storage_of(run.name), _tasks(run), logbook)
             logbook.stop_open()
             ended = logbook.ended[SINGLE]
             recorder.close(_closed(ended.status))
             mlflow_run = recorder.run_id(SINGLE)
-    shutil.rmtree(run.folder / ENGINE, ignore_errors=True)
+    forget_engine(run.home.storage_of(run.name))
     if ended.status == "failed" or ended.best_epoch is None:
         raise SweepError(f"The run '{run.name}' failed. {ended.reason}")
-    checkpoint = logbook.folder(SINGLE).of_epoch(ended.best_epoch)
+    checkpoint = f"{run.home.checkpoints(run.name)}/{SINGLE}/{epoch_name(ended.best_epoch)}"
     return RunResult(
         mlflow_run or run.name, ended.epoch, ended.best_epoch, ended.best_metrics, checkpoint
     )
@@ -150,7 +151,7 @@ def _tasks(run: Run) -> Tasks:
         SINGLE,
         run.experiment,
         run.store,
-        run.folder,
+        run.home.checkpoints(run.name),
         params={},
         repeat_of=None,
         metric=SCORE,

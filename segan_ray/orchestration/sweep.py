@@ -15,15 +15,16 @@ from pathlib import Path
 from typing import Any
 
 from segan_ray.config import Experiment
-from segan_ray.data.places import absolute
 from segan_ray.errors import Interrupted, SeganRayError, SweepError
 from segan_ray.home import Home
+from segan_ray.orchestration.engine_storage import forget_engine
 from segan_ray.orchestration.hold import Asked, held, interruptible, stop_requested
 from segan_ray.orchestration.logbook import Logbook
 from segan_ray.orchestration.progress import OnEvent
 from segan_ray.orchestration.room import room_for
 from segan_ray.orchestration.session import ray_session
-from segan_ray.orchestration.tuning import ENGINE, Tasks, run_tasks
+from segan_ray.orchestration.tuning import Tasks, run_tasks
+from segan_ray.places import absolute
 from segan_ray.search import estimate
 from segan_ray.search.ranking import SweepStatus
 from segan_ray.search.space import SearchSpace
@@ -84,7 +85,7 @@ def run_sweep(sweep: Sweep, on_event: OnEvent, say: Any = print) -> SweepStatus:
         with asked.later():
             recorder = _recorder(sweep)
         logbook = Logbook(
-            study, recorder, sweep.space.objectives, sweep.folder / "checkpoints", on_event
+            study, recorder, sweep.space.objectives, sweep.home.checkpoints(sweep.name), on_event
         )
         with parked_if_cut_off(sweep.name, sweep.command, logbook, asked):
             logbook.reconcile()
@@ -93,7 +94,7 @@ def run_sweep(sweep: Sweep, on_event: OnEvent, say: Any = print) -> SweepStatus:
             logbook.stop_open()
             status = _status(sweep, study)
             recorder.close(status)
-    shutil.rmtree(sweep.folder / ENGINE, ignore_errors=True)
+    forget_engine(sweep.home.storage_of(sweep.name))
     if status == "failed":
         raise SweepError(
             f"All {study.asked} trials of '{sweep.name}' failed. The first: {study.first_reason}"
@@ -203,14 +204,19 @@ def _train(sweep: Sweep, study: SweepStudy, logbook: Logbook, concurrent: int, n
         return _task(sweep, next(waiting, None) or study.ask())
 
     def order(trial: str, epoch: int, taken: TakeOver) -> dict[str, Any]:
-        checkpoint = logbook.folder(trial).take(logbook.folder(f"{taken.donor:03d}"), epoch)
+        checkpoint = logbook.checkpoints(trial).take(
+            logbook.checkpoints(f"{taken.donor:03d}"), epoch
+        )
         return {
             "experiment": sweep.space.experiment(taken.params).model_dump(mode="json"),
-            "checkpoint": None if checkpoint is None else str(checkpoint),
+            "checkpoint": checkpoint,
         }
 
     retries = sweep.space.base_experiment().resources.retries
-    run_tasks(sweep.folder, Tasks(count, min(concurrent, count), retries, draw, order), logbook)
+    storage = sweep.home.storage_of(sweep.name)
+    run_tasks(
+        sweep.folder, storage, Tasks(count, min(concurrent, count), retries, draw, order), logbook
+    )
 
 
 def _task(sweep: Sweep, point: Point) -> dict[str, Any]:
@@ -222,7 +228,7 @@ def _task(sweep: Sweep, point: Point) -> dict[str, Any]:
         f"{point.number:03d}",
         experiment,
         sweep.store,
-        sweep.folder,
+        sweep.home.checkpoints(sweep.name),
         params=dict(point.params),
         repeat_of=None if point.repeat_of is None else f"{point.repeat_of:03d}",
         metric=objective.metric,
@@ -234,7 +240,7 @@ def make_task(
     trial: str,
     experiment: Experiment,
     store: str | Path,
-    folder: Path,
+    checkpoints: str,
     *,
     params: dict[str, Any],
     repeat_of: str | None,
@@ -248,7 +254,7 @@ def make_task(
         "params": params,
         "repeat_of": repeat_of,
         "store": absolute(store),
-        "checkpoints": str(folder / "checkpoints" / trial),
+        "checkpoints": f"{checkpoints}/{trial}",
         "metric": metric,
         "mode": mode,
     }

@@ -25,6 +25,7 @@ from ray.tune.search import Searcher  # isort: skip
 
 from segan_ray.config import build
 from segan_ray.errors import SeganRayError, SweepError
+from segan_ray.orchestration.engine_storage import ENGINE, engine_storage
 from segan_ray.orchestration.hold import stop_requested
 from segan_ray.orchestration.janitor import tidying
 from segan_ray.orchestration.lane import Lane
@@ -34,7 +35,6 @@ from segan_ray.search.study import TakeOver
 
 DRIVER_BYTES: Final = 600 * 2**20
 """What a lane and Ray Train's controller of its crew take; neither computes anything."""
-ENGINE: Final = "ray"
 DISK_FULL: Final = ("No space left on device", "database or disk is full", "Disk quota exceeded")
 
 NextTask = Callable[[], dict[str, Any]]
@@ -52,8 +52,10 @@ class Tasks:
     order: MakeOrder
 
 
-def run_tasks(folder: Path, tasks: Tasks, logbook: Logbook) -> None:
+def run_tasks(folder: Path, storage: str, tasks: Tasks, logbook: Logbook) -> None:
     """Train all tasks on the cluster; returns when each has ended, or the sweep is to stop.
+
+    ``storage`` is where Ray keeps files of its own meanwhile.
 
     Raises:
         SweepError: if a trial could not even begin, time and again.
@@ -72,13 +74,15 @@ def run_tasks(folder: Path, tasks: Tasks, logbook: Logbook) -> None:
     # What ends a lane while it takes a trial, Tune counts as the trial's end and does not retry:
     # such a trial comes next, before any other is drawn, and Tune has then run one too few.
     for _ in range(tasks.retries + 2):
-        _tune(folder, replace(tasks, count=left(), draw=draw), logbook, lost)
+        _tune(folder, storage, replace(tasks, count=left(), draw=draw), logbook, lost)
         if not left() or stop_requested(folder):
             return
     raise SweepError(f"Trial {lost[0]['trial']} could not begin, time and again.")
 
 
-def _tune(folder: Path, tasks: Tasks, logbook: Logbook, lost: list[dict[str, Any]]) -> None:
+def _tune(
+    folder: Path, storage: str, tasks: Tasks, logbook: Logbook, lost: list[dict[str, Any]]
+) -> None:
     # Tune repeats each failed trial's traceback and warns about what we do on purpose; the
     # leaderboard and the run have the reason.
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
@@ -90,7 +94,7 @@ def _tune(folder: Path, tasks: Tasks, logbook: Logbook, lost: list[dict[str, Any
         tune.with_resources(Lane, {"memory": DRIVER_BYTES}),
         tune_config=tune.TuneConfig(
             num_samples=tasks.count,
-            search_alg=_Draws(tasks.draw, name, folder / ENGINE),
+            search_alg=_Draws(tasks.draw, name, f"{storage}/{ENGINE}"),
             scheduler=_Judges(logbook, tasks.order, MailboxHandle(name)),
             max_concurrent_trials=tasks.concurrent,
             reuse_actors=True,
@@ -98,7 +102,7 @@ def _tune(folder: Path, tasks: Tasks, logbook: Logbook, lost: list[dict[str, Any
         ),
         run_config=tune.RunConfig(
             name="tune",
-            storage_path=str(folder / ENGINE),
+            **engine_storage(f"{storage}/{ENGINE}"),
             stop=_StopFile(folder),
             failure_config=tune.FailureConfig(max_failures=tasks.retries),
             # Workers keep checkpoints; a lane has nothing to add.
@@ -134,10 +138,10 @@ def _ours(error: BaseException) -> BaseException:
 class _Draws(Searcher):
     """Tune's searcher: each trial is the next task."""
 
-    def __init__(self, draw: NextTask, mailbox: str, storage: Path) -> None:
+    def __init__(self, draw: NextTask, mailbox: str, storage: str) -> None:
         super().__init__()
         self._draw = draw
-        self._common = {"mailbox": mailbox, "storage": str(storage)}
+        self._common = {"mailbox": mailbox, "storage": storage}
 
     def __getstate__(self) -> dict[str, Any]:
         """Pickle as nothing, as the scheduler does: tasks are drawn in this process."""

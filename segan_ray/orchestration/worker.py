@@ -12,6 +12,7 @@ import gc
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 import ray.train
@@ -23,6 +24,7 @@ from segan_ray.config import Experiment, build
 from segan_ray.data.cache import local_store
 from segan_ray.data.slices import fitting_crop, slice_source
 from segan_ray.data.store import TuningCases, open_for_tuning
+from segan_ray.errors import TrialError
 from segan_ray.evaluation.overlays import draw_overlay
 from segan_ray.evaluation.validation import validate
 from segan_ray.models.build import halvings
@@ -32,9 +34,14 @@ from segan_ray.orchestration.usage import Usage
 from segan_ray.training.checkpoint import restore
 from segan_ray.training.fit import EpochReport, Place, fit
 from segan_ray.training.group import average, average_buffers, gather
+from segan_ray.training.remote_folder import (
+    TrialCheckpoints,
+    copied_near,
+    trial_checkpoints,
+)
 from segan_ray.training.scores import Validation
 from segan_ray.training.state import TrainingState, new_state
-from segan_ray.training.trial_folder import BestEpoch, SavedReport, TrialFolder, read_report
+from segan_ray.training.trial_folder import BestEpoch, SavedReport, read_report
 
 WORST: Final = 1e9
 
@@ -44,7 +51,8 @@ def train_worker(config: dict[str, str]) -> None:
     mailbox, lane = MailboxHandle(config["mailbox"]), config["lane"]
     done = 0
     while (task := mailbox.task(lane, done)) is not None:
-        Trial.begin(task, mailbox, lane).train()
+        with TemporaryDirectory(prefix="segan-ray-") as near:
+            Trial.begin(task, mailbox, lane, Path(near)).train()
         done = task.number
         gc.collect()
         if torch.cuda.is_available():
@@ -62,14 +70,15 @@ class Trial:
     place: Place
     cases: TuningCases
     state: TrainingState
-    folder: TrialFolder
+    checkpoints: TrialCheckpoints
+    near: Path
     usage: Usage
     best: BestEpoch | None = None
     take_over: dict[str, Any] | None = None
 
     @classmethod
-    def begin(cls, task: Task, mailbox: MailboxHandle, lane: str) -> Trial:
-        """Set the trial up as its last checkpoint left it, or anew."""
+    def begin(cls, task: Task, mailbox: MailboxHandle, lane: str, near: Path) -> Trial:
+        """Set the trial up, to go on from its last checkpoint; copies of far ones go ``near``."""
         experiment = build(task.config["experiment"], f"trial {task.config['trial']}")
         context = ray.train.get_context()
         workers = context.get_world_size()
@@ -88,7 +97,8 @@ class Trial:
             Place(device, context.get_world_rank(), workers, average),
             cases,
             state,
-            TrialFolder(Path(task.config["checkpoints"])),
+            trial_checkpoints(task.config["checkpoints"], near),
+            near,
             Usage.begin(device),
         )
 
@@ -117,10 +127,12 @@ class Trial:
 
         Whoever noted results may have died between the checkpoint and the note.
         """
-        last = self.folder.last()
+        last = self.checkpoints.last()
+        if last is not None:
+            restore(last, self.state)
+        self._check_together()
         if last is None:
             return False
-        restore(last, self.state)
         saved = read_report(last)
         self.best = saved.best
         stop = self._deliver(self._result(saved.epoch, saved.metrics))
@@ -129,6 +141,20 @@ class Trial:
             self.take_over = None
             return False
         return stop
+
+    def _check_together(self) -> None:
+        """Make sure that all workers go on from one epoch.
+
+        Raises:
+            TrialError: if not: they would average networks of different ages, without a word.
+        """
+        epochs = gather(self.state.epoch)
+        if len(set(epochs)) > 1:
+            raise TrialError(
+                f"workers found checkpoints of different epochs ({epochs}, by rank) at "
+                f"{self.task.config['checkpoints']}: their nodes do not see the same files. Set "
+                "SEGAN_RAY_STORAGE to a URL or a folder that every node sees."
+            )
 
     def _report(self, epoch: EpochReport) -> bool:
         """Save and hand on an epoch; return whether training stops there."""
@@ -143,7 +169,7 @@ class Trial:
         if self.place.rank == 0:
             saved = SavedReport(epoch.epoch, metrics, self.best)
             overlay = self._overlay() if self.best.epoch == epoch.epoch else None
-            self.folder.save(self.state, self.experiment, self.cases.origin, saved, overlay)
+            self.checkpoints.save(self.state, self.experiment, self.cases.origin, saved, overlay)
         return self._deliver(self._result(epoch.epoch, metrics))
 
     def _deliver(self, result: EpochResult) -> bool:
@@ -176,7 +202,7 @@ class Trial:
         epoch, best = self.state.epoch, self.state.best
         self.experiment = build(order["experiment"], f"trial {self.task.config['trial']}")
         if order["checkpoint"] is not None:
-            restore(Path(order["checkpoint"]), self.state)
+            restore(copied_near(order["checkpoint"], self.near), self.state)
         self.state.epoch, self.state.best, self.state.collapsed = epoch, best, 0
 
     def _validate(self, segmentor: nn.Module) -> Validation:

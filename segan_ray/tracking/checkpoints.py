@@ -1,27 +1,29 @@
-"""The folders that trials write their checkpoints to, below a sweep's: finding and giving up."""
+"""The checkpoints of a sweep's trials, in a folder or at a URL: finding and giving up."""
 
 from __future__ import annotations
 
 import contextlib
-import json
 import shutil
 import threading
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
+from segan_ray.places import is_url
 from segan_ray.tracking.ledger import Ledger
-from segan_ray.training.checkpoint import STATE
+from segan_ray.training.remote_folder import copied_near, remove_all, trial_checkpoints
 
 
 @dataclass(frozen=True)
 class CheckpointFolders:
-    """One folder a trial below ``root``; ``ledger`` knows which trials were given up.
+    """One folder a trial below the place ``root``; ``ledger`` knows which trials were given up.
 
     ``lock`` is the one that guards the ledger: a trial that starts again while its old folder is
     being given up keeps the new one.
     """
 
-    root: Path
+    root: str
     ledger: Ledger
     lock: threading.RLock = field(default_factory=threading.RLock)
 
@@ -30,20 +32,33 @@ class CheckpointFolders:
         with self.lock:
             return trial in self.ledger.trials and self.ledger.trials[trial].dropped
 
+    def of_epoch(self, trial: str, epoch: int) -> str | None:
+        """Return where the checkpoint is that ``trial`` wrote after ``epoch``, if it is there."""
+        return trial_checkpoints(f"{self.root}/{trial}", Path()).kept(epoch)
+
     def delete(self, trial: str) -> None:
         """Delete the folder of a dropped trial; one that started again since keeps its own."""
-        aside = self.root / f".dropped-{trial}"
+        if is_url(self.root):
+            # Nothing can be renamed there, so the lock is held for as long as it takes.
+            with self.lock:
+                if self.is_dropped(trial):
+                    remove_all(f"{self.root}/{trial}")
+            return
+        root = Path(self.root)
+        aside = root / f".dropped-{trial}"
         shutil.rmtree(aside, ignore_errors=True)
         with self.lock, contextlib.suppress(FileNotFoundError):
             if self.is_dropped(trial):
-                (self.root / trial).rename(aside)
+                (root / trial).rename(aside)
         shutil.rmtree(aside, ignore_errors=True)
 
 
-def best_checkpoint(root: Path, trial: str, epoch: int) -> Path | None:
-    """Return the checkpoint that ``trial`` wrote after ``epoch``, if it is there."""
-    for path in sorted((root / trial).glob(f"**/{STATE}")):
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-            if json.loads(path.read_text(encoding="utf-8"))["epoch"] == epoch:
-                return path.parent
-    return None
+@contextlib.contextmanager
+def near_copy(checkpoint: str) -> Iterator[Path]:
+    """Give the checkpoint as a folder of this disk, for the time of the block.
+
+    Raises:
+        FileNotFoundError: if it is not there any more.
+    """
+    with TemporaryDirectory(prefix="segan-ray-") as near:
+        yield copied_near(checkpoint, Path(near))

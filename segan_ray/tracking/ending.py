@@ -85,9 +85,8 @@ def close_dead_sweep(home: Home, name: str, folder: Path, ends: Ends | None = No
     """
     facts, keep = _recorded(home, name, folder)
     runs = reach(home, facts)
-    recorder = open_recorder(
-        runs if facts.kind == "train" else runs.with_parent(None), folder, keep
-    )
+    runs_of = runs if facts.kind == "train" else runs.with_parent(None)
+    recorder = open_recorder(runs_of, folder, home.checkpoints(name), keep)
     recorder.end_unfinished(ends or {})
     recorder.close("stopped")
     _end_unrecorded(runs)

@@ -15,9 +15,9 @@ from mlflow import MlflowClient
 from mlflow.entities import LoggedModelInput, Metric
 from mlflow.exceptions import MlflowException
 
-from segan_ray.data.places import absolute, place_name
 from segan_ray.evaluation.case_files import ENDINGS, encode_table
 from segan_ray.home import Home
+from segan_ray.places import absolute, place_name
 from segan_ray.tracking import client as names
 from segan_ray.tracking.card import StoreCard
 from segan_ray.tracking.client import experiment_id, version_tags

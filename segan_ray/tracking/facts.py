@@ -12,7 +12,7 @@ from typing import Any
 
 from mlflow.entities import Dataset, DatasetInput, InputTag
 
-from segan_ray.data.places import absolute, is_url, place_name
+from segan_ray.places import absolute, is_url, place_name
 from segan_ray.search.ranking import Mode
 from segan_ray.tracking import client as names
 from segan_ray.tracking.card import StoreCard

@@ -14,7 +14,7 @@ from typing import Any, Final
 import yaml
 from mlflow import MlflowClient
 
-from segan_ray.data.places import absolute, place_name
+from segan_ray.places import absolute, place_name
 from segan_ray.search.ranking import SweepRecord
 from segan_ray.tracking import client as names
 from segan_ray.tracking.facts import SweepFacts

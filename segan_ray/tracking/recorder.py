@@ -24,7 +24,7 @@ from segan_ray.home import Home
 from segan_ray.search.ranking import Mode, SweepStatus, TrialStatus
 from segan_ray.tracking import client as names
 from segan_ray.tracking.card import StoreCard
-from segan_ray.tracking.checkpoints import CheckpointFolders, best_checkpoint
+from segan_ray.tracking.checkpoints import CheckpointFolders
 from segan_ray.tracking.facts import SweepFacts
 from segan_ray.tracking.journal import JOURNAL, Journal, Kind, read_journal, record
 from segan_ray.tracking.ledger import Ledger, Tally
@@ -78,7 +78,8 @@ class Recorder:
         facts = SweepFacts(name, "trial", card, metric, mode, tuple(objectives))
         _refuse_records(folder, resume)
         runs = reach(home, facts)
-        return open_recorder(runs.with_parent(space_text), folder, keep_checkpoints)
+        checkpoints = home.checkpoints(name)
+        return open_recorder(runs.with_parent(space_text), folder, checkpoints, keep_checkpoints)
 
     @classmethod
     def for_run(
@@ -99,7 +100,7 @@ class Recorder:
         """
         _refuse_records(folder, resume)
         runs = reach(home, SweepFacts(name, "train", card, metric, mode))
-        return open_recorder(runs, folder, None)
+        return open_recorder(runs, folder, home.checkpoints(name), None)
 
     def begin(self) -> None:
         """Bring MLflow up to date, mark trials whose process was killed as waiting, and start.
@@ -140,13 +141,12 @@ class Recorder:
             self._append("epoch", trial, epoch=epoch, metrics=values, tags=_epoch_tags(after))
 
     def end_trial(
-        self, trial: str, status: TrialStatus, reason: str | None, checkpoint: Path | None
+        self, trial: str, status: TrialStatus, reason: str | None, checkpoint: str | None
     ) -> None:
         """Record a trial's end, and which checkpoints are not among the best any more."""
-        where = None if checkpoint is None else str(checkpoint)
         clean = None if reason is None else reason.replace("\0", "")
         with self.lock:
-            self._append("end", trial, status=status, reason=clean, checkpoint=where)
+            self._append("end", trial, status=status, reason=clean, checkpoint=checkpoint)
             if self.keep_checkpoints is not None:
                 for one in self.ledger.superfluous(self.keep_checkpoints):
                     self._append("drop", one)
@@ -208,12 +208,13 @@ class Recorder:
                 self._end_cut_off(one, "stopped" if one.epochs else "failed", CUT_OFF)
 
     def _end_cut_off(self, one: Tally, status: TrialStatus, reason: str | None) -> None:
-        root = self.folder / "checkpoints"
-        checkpoint = best_checkpoint(root, one.trial, one.best_epoch)
+        checkpoint = self.writer.checkpoints.of_epoch(one.trial, one.best_epoch)
         self.end_trial(one.trial, status, reason, checkpoint)
 
 
-def open_recorder(runs: SweepRuns, folder: Path, keep_checkpoints: int | None) -> Recorder:
+def open_recorder(
+    runs: SweepRuns, folder: Path, checkpoints: str, keep_checkpoints: int | None
+) -> Recorder:
     """Go on with the journal in ``folder``, or begin one, and bring MLflow up to date with it.
 
     Raises:
@@ -225,7 +226,7 @@ def open_recorder(runs: SweepRuns, folder: Path, keep_checkpoints: int | None) -
     ledger = Ledger(facts.metric, facts.mode, facts.objectives)
     ledger.note_all(entry.record for entry in journal.entries)
     lock = threading.RLock()
-    writer = RunWriter(runs, CheckpointFolders(folder / "checkpoints", ledger, lock))
+    writer = RunWriter(runs, CheckpointFolders(checkpoints, ledger, lock))
     spool = Spool(journal, writer.apply)
     recorder = Recorder(folder, facts, keep_checkpoints, ledger, writer, spool, lock)
     recorder.begin()

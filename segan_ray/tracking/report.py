@@ -12,10 +12,10 @@ from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
-from segan_ray.data.places import place_name
 from segan_ray.errors import SweepError
 from segan_ray.evaluation.report import Promoted, SweepReport
 from segan_ray.home import Home
+from segan_ray.places import place_name
 from segan_ray.search.ranking import SweepRecord
 from segan_ray.tracking import client as names
 from segan_ray.tracking.client import connect, search, version_tags

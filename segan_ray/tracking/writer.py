@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from mlflow import MlflowClient
@@ -17,7 +16,7 @@ from mlflow.entities import Metric, Param, RunTag
 
 from segan_ray.tracking import client as names
 from segan_ray.tracking.artifacts import delete_artifacts
-from segan_ray.tracking.checkpoints import CheckpointFolders
+from segan_ray.tracking.checkpoints import CheckpointFolders, near_copy
 from segan_ray.tracking.journal import Record
 from segan_ray.tracking.notes import NOTE, sweep_result, with_result
 from segan_ray.tracking.registry import versions_of
@@ -101,7 +100,7 @@ class RunWriter:
         if facts["checkpoint"] is not None:
             # A trial that fell out of the best meanwhile would only lose its checkpoint again.
             whole = not self.checkpoints.is_dropped(trial)
-            self._upload(run, Path(facts["checkpoint"]), whole=whole)
+            self._upload(run, facts["checkpoint"], whole=whole)
         tags = {names.STATUS: facts["status"]}
         if facts["reason"]:
             tags[names.REASON] = facts["reason"][:4000]
@@ -109,10 +108,10 @@ class RunWriter:
         self._client.set_terminated(run, ENDED_AS.get(facts["status"], "FINISHED"), record.at)
         self.runs.delete_doubles(trial)
 
-    def _upload(self, run: str, checkpoint: Path, *, whole: bool) -> None:
-        """Log the files of a checkpoint folder, or its pictures alone, if it is still there."""
-        with contextlib.suppress(FileNotFoundError):
-            for path in sorted(checkpoint.iterdir()):
+    def _upload(self, run: str, checkpoint: str, *, whole: bool) -> None:
+        """Log the files of a checkpoint, or its pictures alone, if it is still there."""
+        with contextlib.suppress(FileNotFoundError), near_copy(checkpoint) as folder_of:
+            for path in sorted(folder_of.iterdir()):
                 folder = "overlays" if path.suffix == ".png" else "checkpoint"
                 if whole or folder == "overlays":
                     self._client.log_artifact(run, str(path), folder)

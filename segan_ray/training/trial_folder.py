@@ -36,6 +36,7 @@ REPORT: Final = "report.json"
 OVERLAY: Final = "validation.png"
 TRIES: Final = 3
 EPOCH: Final = re.compile(r"epoch-(\d{4,})")
+TAKEN: Final = re.compile(r"taken-(\d{4,})")
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ class TrialFolder:
 
     def of_epoch(self, epoch: int) -> Path:
         """Return where the checkpoint of an epoch is, if it was kept."""
-        return self.path / f"epoch-{epoch:04d}"
+        return self.path / epoch_name(epoch)
 
     def last(self) -> Path | None:
         """Return the checkpoint of the last epoch that can be read, or None.
@@ -92,17 +93,13 @@ class TrialFolder:
         origin: Origin,
         report: SavedReport,
         overlay: Image | None,
-    ) -> Path:
+    ) -> None:
         """Write the checkpoint of an epoch, then remove those that are neither best nor last."""
         whole = self.of_epoch(report.epoch)
         partial = whole.with_name(f".{whole.name}.{os.getpid()}")
         shutil.rmtree(partial, ignore_errors=True)
         try:
-            save_checkpoint(partial, state, experiment)
-            write_origin(partial, origin)
-            if overlay is not None:
-                overlay.save(partial / OVERLAY, optimize=True)
-            (partial / REPORT).write_text(json.dumps(asdict(report)), encoding="utf-8")
+            write_epoch(partial, state, experiment, origin, report, overlay)
             for file in partial.iterdir():
                 sync_folder(file)
             shutil.rmtree(whole, ignore_errors=True)
@@ -112,9 +109,18 @@ class TrialFolder:
             raise
         sync_folder(self.path)
         self._keep({report.epoch, report.best.epoch})
-        return whole
 
-    def take(self, donor: TrialFolder, epoch: int) -> Path | None:
+    def last_report(self) -> SavedReport | None:
+        """Return what the last epoch whose checkpoint can be read came to, or None."""
+        last = self.last()
+        return None if last is None else read_report(last)
+
+    def kept(self, epoch: int) -> str | None:
+        """Return where the checkpoint of an epoch is, or None if it was not kept."""
+        folder = self.of_epoch(epoch)
+        return str(folder) if folder.is_dir() else None
+
+    def take(self, donor: TrialFolder, epoch: int) -> str | None:
         """Keep the donor's last checkpoint, to go on from after ``epoch``; None if it has none.
 
         It is linked, not copied: the donor may train on and remove it.
@@ -131,7 +137,7 @@ class TrialFolder:
             except OSError:
                 # The donor has just replaced it by the next one.
                 shutil.rmtree(partial, ignore_errors=True)
-        return taken if taken.is_dir() else None
+        return str(taken) if taken.is_dir() else None
 
     def _keep(self, epochs: set[int]) -> None:
         for epoch in self._epochs():
@@ -155,6 +161,27 @@ def _link(source: str, target: str) -> None:
         shutil.copy2(source, target)
 
 
+def epoch_name(epoch: int) -> str:
+    """Return what the checkpoint of an epoch is called."""
+    return f"epoch-{epoch:04d}"
+
+
+def write_epoch(
+    folder: Path,
+    state: TrainingState,
+    experiment: Experiment,
+    origin: Origin,
+    report: SavedReport,
+    overlay: Image | None,
+) -> None:
+    """Write all files of an epoch's checkpoint into ``folder``."""
+    save_checkpoint(folder, state, experiment)
+    write_origin(folder, origin)
+    if overlay is not None:
+        overlay.save(folder / OVERLAY, optimize=True)
+    (folder / REPORT).write_text(json.dumps(asdict(report)), encoding="utf-8")
+
+
 def read_report(folder: Path) -> SavedReport:
     """Return what the epoch of a checkpoint came to.
 
@@ -162,7 +189,16 @@ def read_report(folder: Path) -> SavedReport:
         CheckpointError: if it is missing or damaged.
     """
     try:
-        content = json.loads((folder / REPORT).read_text(encoding="utf-8"))
-        return SavedReport(content["epoch"], content["metrics"], BestEpoch(**content["best"]))
+        return parse_report((folder / REPORT).read_bytes())
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{folder / REPORT}: cannot be read ({error}).") from None
+
+
+def parse_report(text: bytes) -> SavedReport:
+    """Return the report that ``text`` holds.
+
+    Raises:
+        ValueError, KeyError, TypeError: if it holds none.
+    """
+    content = json.loads(text)
+    return SavedReport(content["epoch"], content["metrics"], BestEpoch(**content["best"]))

@@ -18,11 +18,12 @@ from segan_ray.data import cache
 from segan_ray.data.cache import local_store
 from segan_ray.data.cases import discover
 from segan_ray.data.locks import acquire, release
-from segan_ray.data.places import absolute, is_url, manifest_at, place_name
+from segan_ray.data.places import manifest_at
 from segan_ray.data.prepare import prepare
 from segan_ray.data.splits import SplitSettings
 from segan_ray.data.store import PrepareSettings, open_for_tuning, read_manifest
 from segan_ray.errors import StoreError
+from segan_ray.places import absolute, is_url, place_name
 
 SPAWN = multiprocessing.get_context("spawn")
 

@@ -67,7 +67,7 @@ class Run:
             self.study,
             self.records,
             searched.objectives,
-            folder / "checkpoints",
+            str(folder / "checkpoints"),
             self.events.append,
         )
 
@@ -94,11 +94,12 @@ def run(tmp_path: Path) -> Run:
     return Run(tmp_path, space(base=BASE))
 
 
-def save(run: Run, trial: str, epoch: int, best: int) -> Path:
+def save(run: Run, trial: str, epoch: int, best: int) -> str:
     state = new_state(TINY, torch.device("cpu"))
     state.epoch = epoch
     report = SavedReport(epoch, {METRIC: 0.1}, BestEpoch(best, {METRIC: 0.5}))
-    return run.book.folder(trial).save(state, TINY, ORIGIN, report, None)
+    run.book.checkpoints(trial).save(state, TINY, ORIGIN, report, None)
+    return str(run.folder / "checkpoints" / trial / f"epoch-{epoch:04d}")
 
 
 def test_a_trial_to_its_end(run: Run) -> None:
@@ -220,7 +221,7 @@ def test_the_checkpoint_of_the_best_epoch_is_recorded(run: Run, whole: bool) -> 
     best = save(run, trial, 1, 1)
     last = save(run, trial, 2, 1)
     if not whole:
-        best.rename(best.with_name("gone"))
+        Path(best).rename(Path(best).with_name("gone"))
     run.book.epoch(trial, result(1))
     run.book.end(trial)
     assert run.records.of("end")[0][3] == (best if whole else last)

@@ -69,13 +69,13 @@ def killed(recorder: Recorder) -> None:
     recorder.spool.stop()
 
 
-def checkpoint(home: Home, trial: str, epoch: int = 1) -> Path:
-    folder = home.sweeps / "s" / "checkpoints" / trial / f"checkpoint_{epoch}"
+def checkpoint(home: Home, trial: str, epoch: int = 1) -> str:
+    folder = home.sweeps / "s" / "checkpoints" / trial / f"epoch-{epoch:04d}"
     folder.mkdir(parents=True)
     (folder / "state.json").write_text(json.dumps({"epoch": epoch}))
     (folder / "segmentor.safetensors").write_bytes(trial.encode())
     (folder / "validation.png").write_bytes(b"PNG")
-    return folder
+    return str(folder)
 
 
 def train(recorder: Recorder, home: Home, trial: str, *scores: float, **more) -> None:
@@ -339,7 +339,7 @@ def test_a_dropped_trial_that_starts_again_keeps_its_new_folder(home: Home) -> N
     # Nobody remembers what was written: all of it is written again.
     (home.sweeps / "s" / f"{JOURNAL}.acknowledged").unlink()
     recorder = opened(home, keep=1, resume=True)
-    assert new.is_dir()
+    assert Path(new).is_dir()
     recorder.end_trial("000", "completed", None, new)
     recorder.close("finished")
     kept = {trial: artifacts(home, run) for trial, run in runs(home).items() if trial}

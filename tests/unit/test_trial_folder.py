@@ -63,7 +63,8 @@ def save(
 ) -> Path:
     state.epoch = epoch
     report = SavedReport(epoch, {METRIC: scores[epoch - 1]}, best_of(scores[:epoch], mode))
-    return folder.save(state, EXPERIMENT, ORIGIN, report, None)
+    folder.save(state, EXPERIMENT, ORIGIN, report, None)
+    return folder.of_epoch(epoch)
 
 
 def left(folder: TrialFolder) -> list[str]:
@@ -106,8 +107,8 @@ def test_a_trial_goes_on_from_what_was_saved(tmp_path: Path, state: TrainingStat
 def test_a_picture_is_kept_beside_its_epoch(tmp_path: Path, state: TrainingState) -> None:
     folder = TrialFolder(tmp_path / "000")
     report = SavedReport(1, {METRIC: 0.5}, BestEpoch(1, {METRIC: 0.5}))
-    saved = folder.save(state, EXPERIMENT, ORIGIN, report, Image.new("RGB", (4, 4)))
-    assert Image.open(saved / OVERLAY).size == (4, 4)
+    folder.save(state, EXPERIMENT, ORIGIN, report, Image.new("RGB", (4, 4)))
+    assert Image.open(folder.of_epoch(1) / OVERLAY).size == (4, 4)
 
 
 def test_partial_folders_are_ignored_and_swept(tmp_path: Path, state: TrainingState) -> None:
@@ -166,8 +167,9 @@ def test_a_report_that_cannot_be_read(tmp_path: Path, content: str | None) -> No
 def test_numbers_survive_exactly(tmp_path: Path, state: TrainingState) -> None:
     value = 0.1 + 0.2
     report = SavedReport(1, {METRIC: value}, BestEpoch(1, {METRIC: value}))
-    saved = TrialFolder(tmp_path).save(state, EXPERIMENT, ORIGIN, report, None)
-    assert read_report(saved) == report
+    folder = TrialFolder(tmp_path)
+    folder.save(state, EXPERIMENT, ORIGIN, report, None)
+    assert folder.last_report() == report
 
 
 @pytest.mark.parametrize("where", ["save_checkpoint", "sync_folder"])
@@ -193,15 +195,14 @@ def test_another_trials_checkpoint_is_linked_and_outlives_it(tmp_path: Path, sta
     train(trial, state, [0.1, 0.2])
     assert trial.take(donor, 2) is None
     train(donor, state, [0.5, 0.4])
-    taken = trial.take(donor, 2)
-    assert taken is not None
+    taken = Path(trial.take(donor, 2))
     weights = "segmentor.safetensors"
     assert (taken / weights).samefile(donor.of_epoch(2) / weights)
     shutil.rmtree(donor.path)
     restore(taken, state)
     # Asked again, as a restarted process does, it is the same, whatever the donor did since.
     train(donor, state, [0.5, 0.6, 0.7])
-    assert trial.take(donor, 2) == taken
+    assert trial.take(donor, 2) == str(taken)
     assert json.loads((taken / REPORT).read_text())["epoch"] == 2
     # It is no checkpoint of the trial's own, and goes with the next of those.
     assert trial.last() == trial.of_epoch(2)
@@ -218,8 +219,7 @@ def test_taking_copies_where_links_cannot_be_made(tmp_path, state, monkeypatch) 
         raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
 
     monkeypatch.setattr(os, "link", refuse)
-    taken = trial.take(donor, 1)
-    assert taken is not None
+    taken = Path(trial.take(donor, 1))
     wanted = {path.name for path in donor.of_epoch(1).iterdir()}
     assert {path.name for path in taken.iterdir()} == wanted
 
