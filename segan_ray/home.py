@@ -61,12 +61,18 @@ class Home:
         return self.folder / "sweeps"
 
     @property
+    def storage_setting(self) -> str | None:
+        """``SEGAN_RAY_STORAGE``, absolute, or None if it is not set."""
+        given = os.environ.get(STORAGE)
+        return absolute(given) if given else None
+
+    @property
     def storage(self) -> str:
         """Where checkpoints are kept, and Ray's own files: a folder, or a URL (s3://…).
 
         ``SEGAN_RAY_STORAGE`` if set, else in the home. Every node must see it.
         """
-        return absolute(os.environ.get(STORAGE) or self.sweeps)
+        return self.storage_setting or str(self.sweeps)
 
     def storage_of(self, sweep: str) -> str:
         """Return what of the storage is that sweep's."""

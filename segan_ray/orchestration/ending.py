@@ -16,6 +16,7 @@ from segan_ray.errors import SweepError, nearest
 from segan_ray.home import Home, check_name
 from segan_ray.orchestration.hold import held, is_held, request_stop
 from segan_ray.orchestration.logbook import STOPPED
+from segan_ray.places import is_url
 from segan_ray.search.estimate import said_size
 from segan_ray.search.opening import delete_study, is_ours, study_exists
 from segan_ray.search.ranking import SweepStatus
@@ -23,6 +24,7 @@ from segan_ray.search.storage import open_storage
 from segan_ray.search.study import Ended, SweepStudy
 from segan_ray.tracking.deletion import Deleted, delete_sweep
 from segan_ray.tracking.ending import Recorded, close_dead_sweep, recorded, recorded_names
+from segan_ray.training.remote_folder import bytes_at
 
 WAIT_S: Final = 120.0
 """How long to wait for the process that was asked to end a sweep."""
@@ -42,7 +44,7 @@ class Stopped:
 
 @dataclass(frozen=True)
 class Doomed:
-    """What deleting a sweep or run would delete; sizes in bytes, on this disk."""
+    """What deleting a sweep or run would delete; sizes in bytes."""
 
     sweep: str
     trials: int
@@ -54,7 +56,7 @@ class Doomed:
         size = f"{said_size(self.checkpoint_bytes)} of checkpoints"
         runs = f"{self.trials} trial{'' if self.trials == 1 else 's'}"
         rest = "their MLflow runs and artifacts" + (", and its Optuna study" if self.study else "")
-        return f"'{self.sweep}' has {runs} and {size} on disk; {rest}, go with it."
+        return f"'{self.sweep}' has {runs} and {size}; {rest}, go with it."
 
 
 def stop(home: Home, name: str, say: Say, *, wait_s: float = WAIT_S) -> Stopped:
@@ -101,7 +103,7 @@ def doomed(home: Home, name: str) -> Doomed:
     if found is None and not study and not folder.exists():
         raise _unknown(home, name)
     trials = 0 if found is None else found.trials
-    return Doomed(name, trials, size_of(folder / "checkpoints"), study)
+    return Doomed(name, trials, size_of(home.checkpoints(name)), study)
 
 
 def delete(home: Home, name: str) -> Deleted:
@@ -128,10 +130,12 @@ def check_not_running(home: Home, name: str) -> None:
         raise SweepError(f"'{name}' is running. End it first: segan-ray stop {name}")
 
 
-def size_of(folder: Path) -> int:
-    """Return the bytes of the files below ``folder``; of files linked together, once."""
+def size_of(place: str) -> int:
+    """Return the bytes of the files below ``place``; of files linked together, once."""
+    if is_url(place):
+        return bytes_at(place)
     files = {}
-    for path in folder.rglob("*"):
+    for path in Path(place).rglob("*"):
         if path.is_file() and not path.is_symlink():
             status = path.stat()
             files[status.st_dev, status.st_ino] = status.st_size

@@ -18,8 +18,9 @@ from segan_ray.orchestration.logbook import Logbook, NobodyJudges
 from segan_ray.orchestration.progress import OnEvent
 from segan_ray.orchestration.room import check_room
 from segan_ray.orchestration.session import ray_session
-from segan_ray.orchestration.sweep import make_task, parked_if_cut_off
+from segan_ray.orchestration.sweep import check_nothing_there, make_task, parked_if_cut_off
 from segan_ray.orchestration.tuning import Tasks, run_tasks
+from segan_ray.search.checkpoint_place import check_place
 from segan_ray.search.ranking import SweepStatus
 from segan_ray.search.space import Objective
 from segan_ray.search.study import Outcome
@@ -115,7 +116,9 @@ def _settle(run: Run) -> None:
     if known is None:
         if name_is_taken(run.home, run.name):
             raise SweepError(_taken(run.name))
+        check_nothing_there(run.home, run.name)
         content = {
+            "storage": run.home.storage_setting,
             "experiment": run.experiment.model_dump(mode="json"),
             "store": run.card.fingerprint,
         }
@@ -134,7 +137,9 @@ def _settle(run: Run) -> None:
             f"'{run.name}' began with other settings: {'; '.join(changed)}. Resume it without "
             "settings, or begin another run."
         )
-    store = json.loads(file.read_text(encoding="utf-8"))["store"]
+    content = json.loads(file.read_text(encoding="utf-8"))
+    check_place(run.name, content.get("storage"), run.home.storage_setting)
+    store = content["store"]
     if store != run.card.fingerprint:
         raise SweepError(
             f"'{run.name}' began on the store with fingerprint {store}, this one has "

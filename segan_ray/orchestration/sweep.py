@@ -11,6 +11,7 @@ import shutil
 import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,16 +25,19 @@ from segan_ray.orchestration.progress import OnEvent
 from segan_ray.orchestration.room import room_for
 from segan_ray.orchestration.session import ray_session
 from segan_ray.orchestration.tuning import Tasks, run_tasks
-from segan_ray.places import absolute
+from segan_ray.places import absolute, is_url
 from segan_ray.search import estimate
+from segan_ray.search.checkpoint_place import settle_place
+from segan_ray.search.lease import holder_of, leased
 from segan_ray.search.ranking import SweepStatus
 from segan_ray.search.space import SearchSpace
-from segan_ray.search.storage import open_storage
+from segan_ray.search.storage import Storage, open_storage
 from segan_ray.search.study import Point, SweepStudy, TakeOver, study_exists
 from segan_ray.search.warm_start import earlier_trials
 from segan_ray.tracking.card import StoreCard
 from segan_ray.tracking.recorder import Recorder
 from segan_ray.tracking.sweeps import name_is_taken
+from segan_ray.training.remote_folder import anything_at
 
 
 @dataclass(frozen=True)
@@ -78,9 +82,14 @@ def run_sweep(sweep: Sweep, on_event: OnEvent, say: Any = print) -> SweepStatus:
             trial, or all failed.
         Interrupted: if a signal asked for its end; nothing is left running.
     """
-    with held(sweep.folder, sweep.name), ray_session(), interruptible() as asked:
+    with (
+        held(sweep.folder, sweep.name),
+        ray_session(),
+        interruptible() as asked,
+        contextlib.ExitStack() as until_the_end,
+    ):
         concurrent = room_for(sweep.space)
-        study = _study(sweep, say)
+        study = _study(sweep, until_the_end, say)
         _say_estimate(sweep, study, concurrent, say)
         with asked.later():
             recorder = _recorder(sweep)
@@ -126,22 +135,38 @@ def parked_if_cut_off(name: str, command: str, logbook: Logbook, asked: Asked) -
         raise
 
 
-def _study(sweep: Sweep, say: Any) -> SweepStudy:
+def _study(sweep: Sweep, until_the_end: contextlib.ExitStack, say: Any) -> SweepStudy:
+    """Open or make the study, hold it, and see that checkpoints are where they were."""
     storage = open_storage(sweep.home)
-    fingerprint = sweep.card.fingerprint
+    mine = partial(leased, sweep.name, storage, holder_of(sweep.home), say)
     if study_exists(sweep.name, storage):
         if not sweep.resume:
             raise SweepError(_taken(sweep.name))
-        study = SweepStudy.open(sweep.name, sweep.space, storage, store=fingerprint)
-        if sweep.trials is not None and sweep.trials < study.asked - study.repeats:
-            raise SweepError(
-                f"'{sweep.name}' has {study.asked - study.repeats} trials already; "
-                f"--trials {sweep.trials} cannot take any away."
-            )
-        study.raise_budget(sweep.trials or study.budget)
-        return study
+        until_the_end.enter_context(mine())
+        study = _earlier_study(sweep, storage)
+    else:
+        check_nothing_there(sweep.home, sweep.name)
+        study = _new_study(sweep, storage, say)
+        until_the_end.enter_context(mine())
+    settle_place(study.study, sweep.home.storage_setting)
+    return study
+
+
+def _earlier_study(sweep: Sweep, storage: Storage) -> SweepStudy:
+    study = SweepStudy.open(sweep.name, sweep.space, storage, store=sweep.card.fingerprint)
+    if sweep.trials is not None and sweep.trials < study.asked - study.repeats:
+        raise SweepError(
+            f"'{sweep.name}' has {study.asked - study.repeats} trials already; "
+            f"--trials {sweep.trials} cannot take any away."
+        )
+    study.raise_budget(sweep.trials or study.budget)
+    return study
+
+
+def _new_study(sweep: Sweep, storage: Storage, say: Any) -> SweepStudy:
     if name_is_taken(sweep.home, sweep.name):
         raise SweepError(_taken(sweep.name))
+    fingerprint = sweep.card.fingerprint
     earlier = earlier_trials(sweep.space, storage, fingerprint)
     study = SweepStudy.create(
         sweep.name, sweep.space, storage, store=fingerprint, earlier=earlier.trials
@@ -150,6 +175,23 @@ def _study(sweep: Sweep, say: Any) -> SweepStudy:
         say(sentence)
     study.raise_budget(sweep.trials or sweep.space.budget.trials)
     return study
+
+
+def check_nothing_there(home: Home, name: str) -> None:
+    """Make sure that a new sweep or run finds no checkpoints of another.
+
+    Raises:
+        SweepError: if something lies where its own would, at a URL or in a shared folder.
+        CheckpointError: if that place cannot be read.
+    """
+    where, setting = home.storage_of(name), home.storage_setting
+    if setting is None:
+        return
+    if anything_at(where) if is_url(where) else any(Path(where).glob("*")):
+        raise SweepError(
+            f"{where} holds files of an earlier '{name}' that this home's records do not know. "
+            "Choose another --name, or remove them if nobody needs them."
+        )
 
 
 def _say_estimate(sweep: Sweep, study: SweepStudy, concurrent: int, say: Any) -> None:

@@ -16,6 +16,8 @@ from segan_ray.errors import SweepError
 from segan_ray.files import prepare_sqlite
 from segan_ray.home import Home
 
+Storage = BaseStorage
+"""What ``open_storage`` gives, for rooms that do not know Optuna."""
 WAIT_S: Final = 120.0
 """How long to wait for another process that writes, or makes the tables."""
 

@@ -10,6 +10,7 @@ from mlflow.entities import Run
 
 from segan_ray.errors import SweepError, TrackingError
 from segan_ray.home import Home, check_name
+from segan_ray.places import is_url
 from segan_ray.tracking import client as names
 from segan_ray.tracking.artifacts import delete_artifacts
 from segan_ray.tracking.client import connect, search
@@ -17,6 +18,7 @@ from segan_ray.tracking.journal import JOURNAL, refuse_if_recording
 from segan_ray.tracking.package import delete_packages
 from segan_ray.tracking.registry import aliases, versions_of
 from segan_ray.tracking.runs import said_in_words
+from segan_ray.training.remote_folder import remove_all
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,7 @@ def delete_sweep(home: Home, name: str) -> Deleted:
         SweepError: if nothing of that name is recorded.
         TrackingError: if a process still records it, MLflow cannot be reached, or the folder
             cannot be deleted.
+        CheckpointError: if its checkpoints cannot be, where they are at a URL.
     """
     client = connect(home)
     folder = home.sweeps / check_name(name)
@@ -63,6 +66,11 @@ def delete_sweep(home: Home, name: str) -> Deleted:
             delete_packages(client, run.info.run_id)
             delete_artifacts(client, run.info.run_id)
             client.delete_run(run.info.run_id)
+    if is_url(home.storage):
+        # Before the folder: cut off in between, the sweep is still found and deleted again.
+        remove_all(home.storage_of(name))
+    elif home.storage_setting is not None:
+        shutil.rmtree(home.storage_of(name), ignore_errors=True)
     there = folder.exists()
     try:
         if there:

@@ -24,7 +24,7 @@ from segan_ray.files import write_text, writing
 log = logging.getLogger(__name__)
 
 JOURNAL: Final = "tracking.jsonl"
-Kind = Literal["open", "start", "epoch", "end", "drop", "park", "close"]
+Kind = Literal["open", "known", "start", "epoch", "end", "drop", "park", "close"]
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, cast
+from typing import Any, Final, cast
 
 from segan_ray.search.ranking import Mode, SweepStatus, TrialStatus, rank, winner
 from segan_ray.tracking.journal import Record
+
+ENDS: Final = ("completed", "stopped", "failed")
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,7 @@ class Tally:
 
     @property
     def ended(self) -> bool:
-        return self.status in ("completed", "stopped", "failed")
+        return self.status in ENDS
 
 
 @dataclass
@@ -56,7 +58,9 @@ class Ledger:
             self.status = facts["status"] if new.kind == "close" else "running"
             return
         known = self.trials.get(new.trial, Tally(new.trial, "pending"))
-        if new.kind == "start":
+        if new.kind == "known":
+            known = Tally(new.trial, **facts)
+        elif new.kind == "start":
             known = replace(
                 known, status="running", repeat_of=facts.get("repeat_of"), dropped=False
             )

@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from mlflow.entities import Run
+
 from segan_ray.config import Experiment, flatten
 from segan_ray.errors import TrackingError
 from segan_ray.home import Home
@@ -27,7 +29,7 @@ from segan_ray.tracking.card import StoreCard
 from segan_ray.tracking.checkpoints import CheckpointFolders
 from segan_ray.tracking.facts import SweepFacts
 from segan_ray.tracking.journal import JOURNAL, Journal, Kind, read_journal, record
-from segan_ray.tracking.ledger import Ledger, Tally
+from segan_ray.tracking.ledger import ENDS, Ledger, Tally
 from segan_ray.tracking.runs import SweepRuns, reach
 from segan_ray.tracking.spool import Spool
 from segan_ray.tracking.writer import RunWriter
@@ -108,9 +110,13 @@ class Recorder:
         Raises:
             TrackingError: if MLflow cannot be written.
         """
-        self.writer.runs.know_trials()
+        there = self.writer.runs.know_trials()
         keep = self.keep_checkpoints
         self._append("open", None, sweep=self.facts.document(), keep_checkpoints=keep)
+        for run in there:
+            # The journal was lost with its disk, or stayed on another machine.
+            if run.data.tags[names.TRIAL] not in self.ledger.trials:
+                self._append("known", run.data.tags[names.TRIAL], **known_facts(run))
         for one in self.ledger.open:
             self._append("park", one.trial)
         self.spool.replay()
@@ -231,6 +237,21 @@ def open_recorder(
     recorder = Recorder(folder, facts, keep_checkpoints, ledger, writer, spool, lock)
     recorder.begin()
     return recorder
+
+
+def known_facts(run: Run) -> dict[str, Any]:
+    """Return how far a trial had come by its run, as the ledger counts."""
+    tags = run.data.tags
+    score = tags.get(names.SCORE)
+    status = tags[names.STATUS]
+    return {
+        "status": status if status in ENDS else "pending",
+        "epochs": int(tags[names.EPOCHS]),
+        "score": None if score is None else float(score),
+        "best_epoch": int(tags.get(names.BEST_EPOCH, "0")),
+        "repeat_of": tags.get(names.REPEAT_OF),
+        "objectives": json.loads(tags.get(names.OBJECTIVES, "{}")),
+    }
 
 
 def _refuse_records(folder: Path, resume: bool) -> None:

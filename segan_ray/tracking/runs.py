@@ -64,15 +64,17 @@ class SweepRuns:
         """Return the trials' runs that ``query`` finds."""
         return self._search(f"tags.`{names.KIND}` = '{self.facts.kind}' and {query}")
 
-    def know_trials(self) -> None:
-        """Look up the trials' runs that are there already.
+    def know_trials(self) -> list[Run]:
+        """Return the trials' runs that are there already, of each trial one, and know them.
 
         Raises:
             TrackingError: if MLflow cannot be read.
         """
         with said_in_words(self.client):
-            for run in persistently(lambda: self.all("attributes.run_id != ''")):
-                self._known.setdefault(run.data.tags[names.TRIAL], run.info.run_id)
+            found = persistently(lambda: self.all("attributes.run_id != ''"))
+        for run in found:
+            self._known.setdefault(run.data.tags[names.TRIAL], run.info.run_id)
+        return [run for run in found if run.info.run_id in self._known.values()]
 
     def run_id(self, trial: str) -> str | None:
         """Return the run of ``trial`` as far as it is known here, without asking MLflow."""

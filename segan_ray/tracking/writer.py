@@ -38,7 +38,10 @@ class RunWriter:
     checkpoints: CheckpointFolders
 
     def apply(self, records: Sequence[Record]) -> None:
-        """Write ``records``, either epochs or one other, into their runs."""
+        """Write ``records``, either epochs or one other, into their runs.
+
+        What was ``known`` came from there.
+        """
         first = records[0]
         if first.kind == "epoch":
             self._epochs(records)

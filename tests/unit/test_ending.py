@@ -156,9 +156,9 @@ def test_what_was_started_in_another_home(home: Home, tmp_path: Path, monkeypatc
 def test_a_deleted_sweep_leaves_its_name_free(home: Home) -> None:
     killed(home)
     goes = doomed(home, "sweep")
-    size = size_of(home.sweeps / "sweep" / "checkpoints")
+    size = size_of(home.checkpoints("sweep"))
     assert (goes.trials, goes.checkpoint_bytes, goes.study) == (3, size, True)
-    assert goes.sentence().startswith("'sweep' has 3 trials and 0.0 kB of checkpoints on disk")
+    assert goes.sentence().startswith("'sweep' has 3 trials and 0.0 kB of checkpoints;")
     gone = delete(home, "sweep")
     assert (gone.runs, gone.folder, gone.kept) == (4, True, ())
     assert not (home.sweeps / "sweep").exists()
@@ -177,6 +177,21 @@ def test_what_was_killed_before_it_was_recorded_can_be_deleted(home: Home) -> No
         stop(home, "sweep", print)
     assert delete(home, "sweep").runs == 0
     assert not study_exists("sweep", open_storage(home))
+
+
+@pytest.mark.parametrize("scheme", ["file://", ""])
+def test_checkpoints_elsewhere_go_with_their_sweep(
+    home: Home, tmp_path: Path, monkeypatch, scheme: str
+) -> None:
+    monkeypatch.setenv("SEGAN_RAY_STORAGE", f"{scheme}{tmp_path}/storage")
+    killed(home)
+    for sweep in ("sweep", "other"):
+        epoch = tmp_path / "storage" / sweep / "checkpoints/000/epoch-0001"
+        epoch.mkdir(parents=True)
+        (epoch / "segmentor.safetensors").write_bytes(b"12345")
+    assert doomed(home, "sweep").checkpoint_bytes == 5
+    delete(home, "sweep")
+    assert [entry.name for entry in (tmp_path / "storage").iterdir()] == ["other"]
 
 
 def test_linked_files_count_once(tmp_path: Path) -> None:

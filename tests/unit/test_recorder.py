@@ -11,6 +11,7 @@ import sys
 import threading
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -242,7 +243,7 @@ def test_a_checkpoint_that_is_gone_does_not_hold_up_the_rest(home: Home) -> None
     recorder = opened(home)
     recorder.start_trial("000", Experiment(), {})
     recorder.log_epoch("000", 1, {METRIC: 0.1})
-    recorder.end_trial("000", "stopped", None, home.folder / "gone")
+    recorder.end_trial("000", "stopped", None, str(home.folder / "gone"))
     recorder.close("finished", patience_s=0)
     assert read_sweep(home, "s").trials[0].status == "stopped"
 
@@ -321,6 +322,29 @@ def test_an_interrupted_sweep_leaves_nothing_running_and_can_go_on(home: Home) -
     recorder.end_trial("001", "stopped", None, None)
     recorder.close("finished")
     assert {run.info.status for run in runs(home).values()} == {"FINISHED"}
+
+
+def test_a_sweep_whose_journal_was_lost_goes_on_from_its_runs(home: Home) -> None:
+    recorder = opened(home, keep=1)
+    train(recorder, home, "000", 0.5, 0.9)
+    train(recorder, home, "001", 0.3, repeat_of="000")
+    recorder.start_trial("002", Experiment(), {})
+    recorder.log_epoch("002", 1, {METRIC: 0.2})
+    recorder.park()
+    elsewhere = home.sweeps / "elsewhere"
+    again = Recorder.for_sweep(
+        home, "s", CARD, METRIC, "max", SPACE, elsewhere, keep_checkpoints=1, resume=True
+    )
+    before = replace(recorder.ledger.trials["001"], dropped=False)
+    assert again.ledger.trials["000"] == recorder.ledger.trials["000"]
+    assert again.ledger.trials["001"] == before
+    assert again.unfinished == ["002"]
+    again.log_epoch("002", 1, {METRIC: 0.7})
+    again.end_trial("002", "completed", None, None)
+    again.close("finished")
+    found = runs(home)
+    assert found[""].data.metrics[METRIC] == 0.9
+    assert found["002"].data.metrics[METRIC] == 0.2
 
 
 def test_a_dropped_trial_that_starts_again_keeps_its_new_folder(home: Home) -> None:
