@@ -56,11 +56,14 @@ class Lane(tune.Trainable):
 
     def _take(self, config: dict[str, Any]) -> None:
         shape = Shape.of(config["task"]["experiment"])
-        if self._crew is None or self._crew.shape != shape or not self._crew.at_work:
-            self._dismiss()
-            self._crew = Crew(shape, config["mailbox"], config["storage"])
         self._judged = 0
-        self._mailbox.assign(self._crew.lane, config["task"])
+        crew, task = self._crew, config["task"]
+        fits = crew is not None and crew.shape == shape and crew.at_work
+        if crew is not None and fits and self._mailbox.assign(crew.lane, task):
+            return
+        self._dismiss()
+        self._crew = Crew(shape, config["mailbox"], config["storage"])
+        self._mailbox.assign(self._crew.lane, task)
 
     def _dismiss(self) -> None:
         if self._crew is not None:

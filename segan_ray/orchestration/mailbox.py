@@ -21,6 +21,8 @@ from segan_ray.errors import TrialError
 from segan_ray.orchestration.progress import EpochResult
 
 NAMESPACE: Final = "segan-ray"
+IDLE_S: Final = 15.0
+"""How long workers that have trained a trial wait for the next."""
 
 
 @dataclass(frozen=True)
@@ -60,17 +62,22 @@ class Mailbox:
         self._heard: dict[int, float] = {}
         self._news = asyncio.Condition()
 
-    async def assign(self, lane: str, config: dict[str, Any]) -> int:
-        """Put up a task; whatever the lane's workers did before is over."""
+    async def assign(self, lane: str, config: dict[str, Any]) -> bool:
+        """Put up a task; whatever the lane's workers did before is over.
+
+        False if they have gone home.
+        """
         async with self._news:
             slot = self._lanes.setdefault(lane, _Lane())
+            if slot.closed:
+                return False
             slot.given += 1
             slot.task = Task(slot.given, config)
             slot.results.clear()
             slot.orders.clear()
             slot.judged = 0
             self._news.notify_all()
-            return slot.given
+            return True
 
     async def beat(self, mark: int) -> None:
         """Take a sign of life of the crew with that mark."""
@@ -107,12 +114,23 @@ class Mailbox:
             self._slot(lane).orders[epoch] = take_over
 
     async def task(self, lane: str, after: int) -> Task | None:
-        """Wait for a task later than the ``after``-th; None when there will be none."""
+        """Wait for a task later than the ``after``-th; None when there will be none.
+
+        Workers that have nothing to do go home soon: where a node was lost, a trial that begins
+        again may wait for their place.
+        """
+
+        def news() -> bool:
+            return slot.closed or (slot.task is not None and slot.task.number > after)
+
         async with self._news:
             slot = self._lanes.setdefault(lane, _Lane())
-            await self._news.wait_for(
-                lambda: slot.closed or (slot.task is not None and slot.task.number > after)
-            )
+            try:
+                await asyncio.wait_for(self._news.wait_for(news), IDLE_S if after else None)
+            except TimeoutError:
+                # All of the lane's workers at once, and before anybody gives them a task.
+                slot.closed, slot.task = True, None
+                self._news.notify_all()
             return slot.task
 
     async def report(self, lane: str, task: int, result: EpochResult) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+from typing import Final
+
 # The session's settings must be in the environment before Ray is imported.
 from segan_ray.orchestration import session  # noqa: F401
 
@@ -9,19 +12,31 @@ import ray  # isort: skip
 
 from segan_ray.config import ResourceSettings
 from segan_ray.orchestration.capacity import Node, check_fits, how_many_fit
-from segan_ray.orchestration.tuning import DRIVER_BYTES
+from segan_ray.orchestration.tuning import DRIVER_BYTES, Room
 from segan_ray.search.space import SearchSpace
 
+LOOK_S: Final = 5.0
+"""How soon a node that came is used."""
 
-def room_for(space: SearchSpace) -> int:
-    """Return how many of a sweep's trials can train at once.
+
+def room_for(space: SearchSpace) -> Room:
+    """Return how to learn how many of a sweep's trials can train at once: nodes come and go.
 
     Raises:
-        SweepError: if not even one can, with the numbers.
+        SweepError: if not even one can now, with the numbers.
     """
-    fit = check_room(space.base_experiment().resources)
+    resources = space.base_experiment().resources
     asked = space.budget.max_concurrent
-    return fit if asked == "auto" else min(fit, asked)
+    looked, fit = time.monotonic(), check_room(resources)
+
+    def room() -> int:
+        nonlocal looked, fit
+        if time.monotonic() - looked >= LOOK_S:
+            # Where the last node was lost, its trials wait for another.
+            looked, fit = time.monotonic(), max(1, how_many_fit(alive_nodes(), *_ask(resources)))
+        return fit if asked == "auto" else min(fit, asked)
+
+    return room
 
 
 def check_room(resources: ResourceSettings) -> int:
@@ -30,13 +45,14 @@ def check_room(resources: ResourceSettings) -> int:
     Raises:
         SweepError: if it cannot hold one, with the numbers.
     """
-    ask = (
-        resources.workers,
-        resources.cpus_per_worker,
-        resources.gpus_per_worker,
-        float(DRIVER_BYTES),
-    )
-    nodes = [
+    nodes, ask = alive_nodes(), _ask(resources)
+    check_fits(nodes, *ask)
+    return how_many_fit(nodes, *ask)
+
+
+def alive_nodes() -> list[Node]:
+    """Return what each node of the cluster offers, whether or not it is taken."""
+    return [
         Node(
             node["NodeManagerHostname"],
             node["Resources"].get("CPU", 0),
@@ -46,5 +62,12 @@ def check_room(resources: ResourceSettings) -> int:
         for node in ray.nodes()
         if node["Alive"]
     ]
-    check_fits(nodes, *ask)
-    return how_many_fit(nodes, *ask)
+
+
+def _ask(resources: ResourceSettings) -> tuple[int, float, float, float]:
+    return (
+        resources.workers,
+        resources.cpus_per_worker,
+        resources.gpus_per_worker,
+        float(DRIVER_BYTES),
+    )

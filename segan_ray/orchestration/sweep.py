@@ -24,7 +24,7 @@ from segan_ray.orchestration.logbook import Logbook
 from segan_ray.orchestration.progress import OnEvent
 from segan_ray.orchestration.room import room_for
 from segan_ray.orchestration.session import ray_session
-from segan_ray.orchestration.tuning import Tasks, run_tasks
+from segan_ray.orchestration.tuning import Room, Tasks, run_tasks
 from segan_ray.places import absolute, is_url
 from segan_ray.search import estimate
 from segan_ray.search.checkpoint_place import settle_place
@@ -88,9 +88,9 @@ def run_sweep(sweep: Sweep, on_event: OnEvent, say: Any = print) -> SweepStatus:
         interruptible() as asked,
         contextlib.ExitStack() as until_the_end,
     ):
-        concurrent = room_for(sweep.space)
+        room = room_for(sweep.space)
         study = _study(sweep, until_the_end, say)
-        _say_estimate(sweep, study, concurrent, say)
+        _say_estimate(sweep, study, room(), say)
         with asked.later():
             recorder = _recorder(sweep)
         logbook = Logbook(
@@ -98,8 +98,8 @@ def run_sweep(sweep: Sweep, on_event: OnEvent, say: Any = print) -> SweepStatus:
         )
         with parked_if_cut_off(sweep.name, sweep.command, logbook, asked):
             logbook.reconcile()
-            _search(sweep, study, logbook, concurrent)
-            _repeat(sweep, study, logbook, concurrent)
+            _search(sweep, study, logbook, room)
+            _repeat(sweep, study, logbook, room)
             logbook.stop_open()
             status = _status(sweep, study)
             recorder.close(status)
@@ -222,20 +222,20 @@ def _recorder(sweep: Sweep) -> Recorder:
     )
 
 
-def _search(sweep: Sweep, study: SweepStudy, logbook: Logbook, concurrent: int) -> None:
+def _search(sweep: Sweep, study: SweepStudy, logbook: Logbook, room: Room) -> None:
     wanted = min(study.budget, study.most_trials)
-    _train(sweep, study, logbook, concurrent, new=max(0, wanted - (study.asked - study.repeats)))
+    _train(sweep, study, logbook, room, new=max(0, wanted - (study.asked - study.repeats)))
 
 
-def _repeat(sweep: Sweep, study: SweepStudy, logbook: Logbook, concurrent: int) -> None:
+def _repeat(sweep: Sweep, study: SweepStudy, logbook: Logbook, room: Room) -> None:
     """Train the best settings again with fresh seeds, so that a lucky one does not win."""
     if stop_requested(sweep.folder) or not sweep.repeat_top:
         return
     new = study.enqueue_repeats(sweep.repeat_top, sweep.seeds)
-    _train(sweep, study, logbook, concurrent, new=new)
+    _train(sweep, study, logbook, room, new=new)
 
 
-def _train(sweep: Sweep, study: SweepStudy, logbook: Logbook, concurrent: int, new: int) -> None:
+def _train(sweep: Sweep, study: SweepStudy, logbook: Logbook, room: Room, new: int) -> None:
     cut_off = study.reopen()
     count = len(cut_off) + new
     if not count:
@@ -256,9 +256,7 @@ def _train(sweep: Sweep, study: SweepStudy, logbook: Logbook, concurrent: int, n
 
     retries = sweep.space.base_experiment().resources.retries
     storage = sweep.home.storage_of(sweep.name)
-    run_tasks(
-        sweep.folder, storage, Tasks(count, min(concurrent, count), retries, draw, order), logbook
-    )
+    run_tasks(sweep.folder, storage, Tasks(count, room, retries, draw, order), logbook)
 
 
 def _task(sweep: Sweep, point: Point) -> dict[str, Any]:

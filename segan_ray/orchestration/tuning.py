@@ -38,15 +38,16 @@ DRIVER_BYTES: Final = 600 * 2**20
 DISK_FULL: Final = ("No space left on device", "database or disk is full", "Disk quota exceeded")
 
 NextTask = Callable[[], dict[str, Any]]
+Room = Callable[[], int]
 MakeOrder = Callable[[str, int, TakeOver], dict[str, Any]]
 
 
 @dataclass(frozen=True)
 class Tasks:
-    """``count`` trials, ``concurrent`` at once; ``draw`` gives the task of the next."""
+    """``count`` trials, as many at once as there is ``room``; ``draw`` gives the next's task."""
 
     count: int
-    concurrent: int
+    room: Room
     retries: int
     draw: NextTask
     order: MakeOrder
@@ -94,9 +95,8 @@ def _tune(
         tune.with_resources(Lane, {"memory": DRIVER_BYTES}),
         tune_config=tune.TuneConfig(
             num_samples=tasks.count,
-            search_alg=_Draws(tasks.draw, name, f"{storage}/{ENGINE}"),
+            search_alg=_Draws(tasks.draw, tasks.room, name, f"{storage}/{ENGINE}"),
             scheduler=_Judges(logbook, tasks.order, MailboxHandle(name)),
-            max_concurrent_trials=tasks.concurrent,
             reuse_actors=True,
             trial_dirname_creator=lambda trial: f"trial_{trial.trial_id}",
         ),
@@ -136,24 +136,33 @@ def _ours(error: BaseException) -> BaseException:
 
 
 class _Draws(Searcher):
-    """Tune's searcher: each trial is the next task."""
+    """Tune's searcher: each trial is the next task, as soon as there is room for it.
 
-    def __init__(self, draw: NextTask, mailbox: str, storage: str) -> None:
+    Tune's own limit is one number for good; nodes come and go.
+    """
+
+    def __init__(self, draw: NextTask, room: Room, mailbox: str, storage: str) -> None:
         super().__init__()
         self._draw = draw
+        self._room = room
+        self._live: set[str] = set()
         self._common = {"mailbox": mailbox, "storage": storage}
 
     def __getstate__(self) -> dict[str, Any]:
         """Pickle as nothing, as the scheduler does: tasks are drawn in this process."""
         return {}
 
-    def suggest(self, trial_id: str) -> dict[str, Any]:
+    def suggest(self, trial_id: str) -> dict[str, Any] | None:
+        if self._live and len(self._live) >= self._room():
+            return None
+        self._live.add(trial_id)
         return {**self._common, "task": self._draw()}
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
-        """The logbook tells the study."""
+        """Make room for another; the logbook tells the study."""
+        self._live.discard(trial_id)
 
     def save(self, checkpoint_path: str) -> None:
         """Keep nothing: a sweep goes on from its study."""

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from segan_ray.orchestration import mailbox
 from segan_ray.orchestration.mailbox import STOP, Mailbox, Verdict
 from segan_ray.orchestration.progress import EpochResult
 
@@ -38,15 +39,32 @@ def test_a_task_waits_for_its_worker_and_a_worker_for_its_task() -> None:
         early = asyncio.create_task(box.task(LANE, 0))
         await settle()
         assert not early.done()
-        assert await box.assign(LANE, {"trial": "000"}) == 1
+        assert await box.assign(LANE, {"trial": "000"})
         assert (await early).config == {"trial": "000"}
         # Of two workers of a crew the other may come later.
         assert (await box.task(LANE, 0)).number == 1
         later = asyncio.create_task(box.task(LANE, 1))
         await settle()
         assert not later.done()
-        assert await box.assign(LANE, {"trial": "001"}) == 2
+        assert await box.assign(LANE, {"trial": "001"})
         assert (await later).config == {"trial": "001"}
+
+    talk(what)
+
+
+def test_workers_without_a_next_task_go_home_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mailbox, "IDLE_S", SOON_S)
+
+    async def what(box: Mailbox) -> None:
+        first = asyncio.create_task(box.task(LANE, 0))
+        await settle()
+        # One that has not begun waits for as long as it takes.
+        assert not first.done()
+        await box.assign(LANE, {})
+        await first
+        assert await asyncio.gather(box.task(LANE, 1), box.task(LANE, 1)) == [None, None]
+        # Whoever has a task for them learns it, and takes others.
+        assert not await box.assign(LANE, {})
 
     talk(what)
 
