@@ -60,7 +60,7 @@ class Killable:
     """One sweep under a home of its own, started and started again as a user would."""
 
     folder: Path
-    store: Path
+    store: Path | str
     name: str = "sweep"
     space: dict = field(default_factory=space_of)
     environment: dict[str, str] = field(default_factory=dict)

@@ -1,0 +1,142 @@
+"""A Ray cluster of several nodes on this machine, each with resources and a disk of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shlex
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from tests.integration.backends import LOOPBACK, free_ports, until
+from tests.integration.killing import eventually
+
+RAY = Path(sys.executable).with_name("ray")
+MEMORY_BYTES = 8 * 2**30
+
+
+@dataclass
+class Nodes:
+    """The nodes of one cluster; the head has no CPU for trials."""
+
+    folder: Path
+    port: int
+    environment: Mapping[str, str]
+    processes: list[subprocess.Popen] = field(default_factory=list)
+
+    @property
+    def address(self) -> str:
+        return f"{LOOPBACK}:{self.port}"
+
+    def add(self, cpus: int, *, head: bool = False) -> subprocess.Popen:
+        """Start a node and wait until the cluster has it.
+
+        It sees an empty folder where the others' files are: nothing is shared but the network.
+        """
+        number = len(self.processes)
+        command = [
+            RAY, "start", "--block", "--node-ip-address", LOOPBACK, "--num-cpus", str(cpus),
+            "--memory", str(MEMORY_BYTES), "--object-store-memory", str(200 * 2**20),
+            "--disable-usage-stats",
+            *(["--head", "--port", str(self.port), "--dashboard-port", "0"] if head
+              else ["--address", self.address]),
+        ]  # fmt: skip
+        hide = f"mount -t tmpfs none {shlex.quote(str(self.folder))} && exec "
+        log = self.folder / f"node-{number}.log"
+        process = subprocess.Popen(
+            ["unshare", "-m", "sh", "-c", hide + shlex.join(map(str, command))],
+            env={
+                **os.environ,
+                **self.environment,
+                "SEGAN_RAY_CACHE": str(self.folder / f"cache-{number}"),
+            },
+            stdout=log.open("w"),
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        self.processes.append(process)
+        if head:
+            until(lambda: self.ask("len(ray.nodes())", quiet=True) == 1, process, log)
+        else:
+            until(lambda: self.alive() == self._living(), process, log)
+        return process
+
+    def kill(self, node: subprocess.Popen) -> None:
+        """End a node as a power cut does."""
+        os.killpg(node.pid, signal.SIGKILL)
+        node.wait(30)
+        assert eventually(lambda: self.alive() == self._living(), 60), "the node is still there"
+
+    def alive(self) -> int:
+        """How many nodes the cluster has."""
+        return int(self.ask("sum(node['Alive'] for node in ray.nodes())"))
+
+    def workers(self) -> list[str]:
+        """The nodes that training workers are on now, one entry a worker."""
+        return self.ask(
+            "[actor.node_id for actor in list_actors(filters=[('state', '=', 'ALIVE')])"
+            " if 'TrainWorker' in actor.class_name]"
+        )
+
+    def placement_groups(self) -> int:
+        """How many placement groups hold or want resources."""
+        return self.ask(
+            "sum(group['state'] != 'REMOVED' for group in"
+            " ray.util.placement_group_table().values())"
+        )
+
+    def ask(self, question: str, *, quiet: bool = False):
+        """Ask Ray in a process of its own, for this one may have another cluster."""
+        script = (
+            "import json, ray; from ray.util.state import list_actors\n"
+            "ray.init(log_to_driver=False, logging_level='ERROR')\n"
+            f"print(json.dumps({question}))"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", script],
+            check=False,
+            env={**os.environ, **self.environment},
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        if done.returncode and quiet:
+            return None
+        assert done.returncode == 0, done.stderr[-2000:]
+        return json.loads(done.stdout.splitlines()[-1])
+
+    def _living(self) -> int:
+        return sum(process.poll() is None for process in self.processes)
+
+
+@contextmanager
+def nodes(folder: Path, environment: Mapping[str, str]) -> Iterator[Nodes]:
+    """A cluster with a head alone; ``environment`` is what every node has in its own."""
+    if os.geteuid() != 0 or subprocess.run(["unshare", "-m", "true"], check=False).returncode:
+        pytest.skip("needs root and mount namespaces, for nodes with disks of their own")
+    (port,) = free_ports(1)
+    ours = {
+        "RAY_ADDRESS": f"{LOOPBACK}:{port}",
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": secrets.token_hex(16),
+        # Ray takes loopback addresses as they are.
+        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+        **environment,
+    }
+    cluster = Nodes(folder, port, ours)
+    try:
+        cluster.add(0, head=True)
+        yield cluster
+    finally:
+        for process in reversed(cluster.processes):
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait(30)
