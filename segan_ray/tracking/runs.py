@@ -147,7 +147,8 @@ def reach(home: Home, facts: SweepFacts) -> SweepRuns:
     client = connect(home)
     with said_in_words(client):
         experiment = experiment_id(client, home)
-        describe_experiment(client, experiment)
+        # Of two sweeps that describe it at once a database may refuse one.
+        persistently(lambda: describe_experiment(client, experiment))
         return SweepRuns(client, experiment, facts)
 
 

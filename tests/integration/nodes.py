@@ -19,7 +19,14 @@ import pytest
 from tests.integration.backends import LOOPBACK, free_ports, until
 from tests.integration.killing import eventually
 
-RAY = Path(sys.executable).with_name("ray")
+# ``ray start`` joins no cluster on loopback while this is 0, and whatever a node runs needs it so.
+RAY_START = """
+import os
+os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "1"
+from ray.scripts.scripts import main
+os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
+main()
+"""
 MEMORY_BYTES = 8 * 2**30
 
 
@@ -41,10 +48,10 @@ class Nodes:
 
         It sees an empty folder where the others' files are: nothing is shared but the network.
         """
-        number = len(self.processes)
+        number, before = len(self.processes), 0 if head else self.alive()
         command = [
-            RAY, "start", "--block", "--node-ip-address", LOOPBACK, "--num-cpus", str(cpus),
-            "--memory", str(MEMORY_BYTES), "--object-store-memory", str(200 * 2**20),
+            sys.executable, "-c", RAY_START, "start", "--block", "--node-ip-address", LOOPBACK,
+            "--num-cpus", str(cpus), "--memory", str(MEMORY_BYTES), "--object-store-memory", str(200 * 2**20),
             "--disable-usage-stats",
             *(["--head", "--port", str(self.port), "--dashboard-port", "0"] if head
               else ["--address", self.address]),
@@ -63,21 +70,19 @@ class Nodes:
             start_new_session=True,
         )
         self.processes.append(process)
-        if head:
-            until(lambda: self.ask("len(ray.nodes())", quiet=True) == 1, process, log)
-        else:
-            until(lambda: self.alive() == self._living(), process, log)
+        until(lambda: self.alive() == before + 1, process, log)
         return process
 
     def kill(self, node: subprocess.Popen) -> None:
         """End a node as a power cut does."""
+        before = self.alive()
         os.killpg(node.pid, signal.SIGKILL)
         node.wait(30)
-        assert eventually(lambda: self.alive() == self._living(), 60), "the node is still there"
+        assert eventually(lambda: self.alive() == before - 1, 60), "the node is still there"
 
     def alive(self) -> int:
-        """How many nodes the cluster has."""
-        return int(self.ask("sum(node['Alive'] for node in ray.nodes())"))
+        """How many nodes the cluster has; none before it answers."""
+        return int(self.ask("sum(node['Alive'] for node in ray.nodes())", or_else=0))
 
     def workers(self) -> list[str]:
         """The nodes that training workers are on now, one entry a worker."""
@@ -93,7 +98,7 @@ class Nodes:
             " ray.util.placement_group_table().values())"
         )
 
-    def ask(self, question: str, *, quiet: bool = False):
+    def ask(self, question: str, or_else=None):
         """Ask Ray in a process of its own, for this one may have another cluster."""
         script = (
             "import json, ray; from ray.util.state import list_actors\n"
@@ -108,13 +113,10 @@ class Nodes:
             text=True,
             timeout=120,
         )
-        if done.returncode and quiet:
-            return None
+        if done.returncode and or_else is not None:
+            return or_else
         assert done.returncode == 0, done.stderr[-2000:]
         return json.loads(done.stdout.splitlines()[-1])
-
-    def _living(self) -> int:
-        return sum(process.poll() is None for process in self.processes)
 
 
 @contextmanager
