@@ -47,6 +47,11 @@ from segan_ray.errors import SweepError
 log = logging.getLogger(__name__)
 
 
+def joined() -> bool:
+    """Tell whether this process works on a cluster that others started, which may grow."""
+    return not _local
+
+
 @contextmanager
 def ray_session() -> Iterator[None]:
     """Connect to ``RAY_ADDRESS``, or run a cluster of this machine's cores on loopback."""

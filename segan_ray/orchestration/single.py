@@ -166,4 +166,4 @@ def _tasks(run: Run) -> Tasks:
     def order(_trial: str, _epoch: int, _taken: Any) -> dict[str, Any]:
         raise AssertionError("nobody judges a single run")
 
-    return Tasks(1, lambda: 1, run.experiment.resources.retries, lambda: task, order)
+    return Tasks(1, lambda _: 1, run.experiment.resources.retries, lambda: task, order)

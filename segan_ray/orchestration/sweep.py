@@ -22,9 +22,9 @@ from segan_ray.orchestration.engine_storage import forget_engine
 from segan_ray.orchestration.hold import Asked, held, interruptible, stop_requested
 from segan_ray.orchestration.logbook import Logbook
 from segan_ray.orchestration.progress import OnEvent
-from segan_ray.orchestration.room import room_for
+from segan_ray.orchestration.room import Room, room_for
 from segan_ray.orchestration.session import ray_session
-from segan_ray.orchestration.tuning import Room, Tasks, run_tasks
+from segan_ray.orchestration.tuning import Tasks, run_tasks
 from segan_ray.places import absolute, is_url
 from segan_ray.search import estimate
 from segan_ray.search.checkpoint_place import settle_place
@@ -88,9 +88,9 @@ def run_sweep(sweep: Sweep, on_event: OnEvent, say: Any = print) -> SweepStatus:
         interruptible() as asked,
         contextlib.ExitStack() as until_the_end,
     ):
-        room = room_for(sweep.space)
+        room = until_the_end.enter_context(room_for(sweep.space, say))
         study = _study(sweep, until_the_end, say)
-        _say_estimate(sweep, study, room(), say)
+        _say_estimate(sweep, study, room, say)
         with asked.later():
             recorder = _recorder(sweep)
         logbook = Logbook(
@@ -194,11 +194,11 @@ def check_nothing_there(home: Home, name: str) -> None:
         )
 
 
-def _say_estimate(sweep: Sweep, study: SweepStudy, concurrent: int, say: Any) -> None:
+def _say_estimate(sweep: Sweep, study: SweepStudy, room: Room, say: Any) -> None:
     left = study.left(sweep.repeat_top * sweep.seeds)
     if left:
         kept = sweep.space.budget.keep_checkpoints
-        told = estimate.estimate(sweep.space, left, concurrent, kept)
+        told = estimate.estimate(sweep.space, left, room.now(left), kept)
         say(estimate.sentence(told, shutil.disk_usage(sweep.home.folder).free))
 
 
@@ -256,7 +256,7 @@ def _train(sweep: Sweep, study: SweepStudy, logbook: Logbook, room: Room, new: i
 
     retries = sweep.space.base_experiment().resources.retries
     storage = sweep.home.storage_of(sweep.name)
-    run_tasks(sweep.folder, storage, Tasks(count, room, retries, draw, order), logbook)
+    run_tasks(sweep.folder, storage, Tasks(count, room.now, retries, draw, order), logbook)
 
 
 def _task(sweep: Sweep, point: Point) -> dict[str, Any]:

@@ -38,7 +38,8 @@ DRIVER_BYTES: Final = 600 * 2**20
 DISK_FULL: Final = ("No space left on device", "database or disk is full", "Disk quota exceeded")
 
 NextTask = Callable[[], dict[str, Any]]
-Room = Callable[[], int]
+RoomFor = Callable[[int], int]
+"""How many of so many trials can train now."""
 MakeOrder = Callable[[str, int, TakeOver], dict[str, Any]]
 
 
@@ -47,7 +48,7 @@ class Tasks:
     """``count`` trials, as many at once as there is ``room``; ``draw`` gives the next's task."""
 
     count: int
-    room: Room
+    room: RoomFor
     retries: int
     draw: NextTask
     order: MakeOrder
@@ -95,7 +96,7 @@ def _tune(
         tune.with_resources(Lane, {"memory": DRIVER_BYTES}),
         tune_config=tune.TuneConfig(
             num_samples=tasks.count,
-            search_alg=_Draws(tasks.draw, tasks.room, name, f"{storage}/{ENGINE}"),
+            search_alg=_Draws(tasks, name, f"{storage}/{ENGINE}"),
             scheduler=_Judges(logbook, tasks.order, MailboxHandle(name)),
             reuse_actors=True,
             trial_dirname_creator=lambda trial: f"trial_{trial.trial_id}",
@@ -141,10 +142,10 @@ class _Draws(Searcher):
     Tune's own limit is one number for good; nodes come and go.
     """
 
-    def __init__(self, draw: NextTask, room: Room, mailbox: str, storage: str) -> None:
+    def __init__(self, tasks: Tasks, mailbox: str, storage: str) -> None:
         super().__init__()
-        self._draw = draw
-        self._room = room
+        self._tasks = tasks
+        self._left = tasks.count
         self._live: set[str] = set()
         self._common = {"mailbox": mailbox, "storage": storage}
 
@@ -153,10 +154,12 @@ class _Draws(Searcher):
         return {}
 
     def suggest(self, trial_id: str) -> dict[str, Any] | None:
-        if self._live and len(self._live) >= self._room():
+        wanted = len(self._live) + self._left
+        if self._live and len(self._live) >= self._tasks.room(wanted):
             return None
         self._live.add(trial_id)
-        return {**self._common, "task": self._draw()}
+        self._left -= 1
+        return {**self._common, "task": self._tasks.draw()}
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False

@@ -51,8 +51,8 @@ class Nodes:
         number, before = len(self.processes), 0 if head else self.alive()
         command = [
             sys.executable, "-c", RAY_START, "start", "--block", "--node-ip-address", LOOPBACK,
-            "--num-cpus", str(cpus), "--memory", str(MEMORY_BYTES), "--object-store-memory", str(200 * 2**20),
-            "--disable-usage-stats",
+            "--num-cpus", str(cpus), "--memory", str(MEMORY_BYTES), "--disable-usage-stats",
+            "--object-store-memory", str(200 * 2**20),
             *(["--head", "--port", str(self.port), "--dashboard-port", "0"] if head
               else ["--address", self.address]),
         ]  # fmt: skip
