@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import time
 from pathlib import Path
 from typing import Final
 
@@ -16,6 +17,7 @@ from segan_ray.errors import SweepError
 from segan_ray.files import prepare_sqlite
 from segan_ray.home import Home
 
+PAUSES_S: Final = (0.2, 1.0)
 Storage = BaseStorage
 """What ``open_storage`` gives, for rooms that do not know Optuna."""
 WAIT_S: Final = 120.0
@@ -32,12 +34,22 @@ def open_storage(home: Home) -> BaseStorage:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     url = os.environ.get("OPTUNA_STORAGE")
     try:
-        return get_storage(url) if url else _own(home)
+        return _shared(url) if url else _own(home)
     except (OSError, ImportError, sqlite3.Error, SQLAlchemyError) as error:
         where = "OPTUNA_STORAGE" if url else str(home.studies)
         raise SweepError(
             f"{where}: the studies of sweeps cannot be read ({str(error).splitlines()[0]})."
         ) from None
+
+
+def _shared(url: str) -> BaseStorage:
+    """Return the storage at a URL; of several that make its tables at once, all but one fail."""
+    for pause_s in PAUSES_S:
+        try:
+            return get_storage(url)
+        except SQLAlchemyError:
+            time.sleep(pause_s)
+    return get_storage(url)
 
 
 def _own(home: Home) -> BaseStorage:
