@@ -9,7 +9,7 @@ import shlex
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,6 +37,7 @@ class Nodes:
     folder: Path
     port: int
     environment: Mapping[str, str]
+    autoscaling: Path | None = None
     processes: list[subprocess.Popen] = field(default_factory=list)
 
     @property
@@ -53,8 +54,7 @@ class Nodes:
             sys.executable, "-c", RAY_START, "start", "--block", "--node-ip-address", LOOPBACK,
             "--num-cpus", str(cpus), "--memory", str(MEMORY_BYTES), "--disable-usage-stats",
             "--object-store-memory", str(200 * 2**20),
-            *(["--head", "--port", str(self.port), "--dashboard-port", "0"] if head
-              else ["--address", self.address]),
+            *(self._as_head() if head else ["--address", self.address]),
         ]  # fmt: skip
         hide = f"mount -t tmpfs none {shlex.quote(str(self.folder))} && exec "
         log = self.folder / f"node-{number}.log"
@@ -72,6 +72,12 @@ class Nodes:
         self.processes.append(process)
         until(lambda: self.alive() == before + 1, process, log)
         return process
+
+    def _as_head(self) -> list[str]:
+        options = ["--head", "--port", str(self.port), "--dashboard-port", "0"]
+        if self.autoscaling is not None:
+            options += ["--autoscaling-config", str(self.autoscaling)]
+        return options
 
     def kill(self, node: subprocess.Popen) -> None:
         """End a node as a power cut does."""
@@ -120,8 +126,13 @@ class Nodes:
 
 
 @contextmanager
-def nodes(folder: Path, environment: Mapping[str, str]) -> Iterator[Nodes]:
-    """A cluster with a head alone; ``environment`` is what every node has in its own."""
+def nodes(
+    folder: Path, environment: Mapping[str, str], cloud: Callable[[int], dict] | None = None
+) -> Iterator[Nodes]:
+    """A cluster with a head alone; ``environment`` is what every node has in its own.
+
+    ``cloud`` says for the head's port what its autoscaler is to start.
+    """
     if os.geteuid() != 0 or subprocess.run(["unshare", "-m", "true"], check=False).returncode:
         pytest.skip("needs root and mount namespaces, for nodes with disks of their own")
     (port,) = free_ports(1)
@@ -134,6 +145,10 @@ def nodes(folder: Path, environment: Mapping[str, str]) -> Iterator[Nodes]:
         **environment,
     }
     cluster = Nodes(folder, port, ours)
+    if cloud is not None:
+        # Not in the folder that nodes do not see.
+        cluster.autoscaling = folder.parent / f"{folder.name}-cloud.json"
+        cluster.autoscaling.write_text(json.dumps(cloud(port)))
     try:
         cluster.add(0, head=True)
         yield cluster
