@@ -14,7 +14,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from segan_ray.data import locks
 from segan_ray.errors import SweepError
 from segan_ray.files import prepare_sqlite
-from segan_ray.home import Home
+from segan_ray.home import OPTUNA_STORAGE, Home
+from segan_ray.masking import mask
 
 WAIT_S: Final = 120.0
 """How long to wait for another process that writes, or makes the tables."""
@@ -28,13 +29,13 @@ def open_storage(home: Home) -> BaseStorage:
     """
     # Optuna would print where it stores and that multivariate TPE is experimental.
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    url = os.environ.get("OPTUNA_STORAGE")
+    url = os.environ.get(OPTUNA_STORAGE)
     try:
         return get_storage(url) if url else _own(home)
     except (OSError, ImportError, sqlite3.Error, SQLAlchemyError) as error:
-        where = "OPTUNA_STORAGE" if url else str(home.studies)
+        where = OPTUNA_STORAGE if url else str(home.studies)
         raise SweepError(
-            f"{where}: the studies of sweeps cannot be read ({str(error).splitlines()[0]})."
+            f"{where}: the studies of sweeps cannot be read ({mask(str(error).splitlines()[0])})."
         ) from None
 
 

@@ -21,6 +21,7 @@ from typing import Any, Final
 from segan_ray.config import Experiment, flatten
 from segan_ray.errors import TrackingError
 from segan_ray.home import Home
+from segan_ray.masking import mask
 from segan_ray.search.ranking import Mode, SweepStatus, TrialStatus
 from segan_ray.tracking import client as names
 from segan_ray.tracking.card import StoreCard
@@ -144,7 +145,7 @@ class Recorder:
     ) -> None:
         """Record a trial's end, and which checkpoints are not among the best any more."""
         where = None if checkpoint is None else str(checkpoint)
-        clean = None if reason is None else reason.replace("\0", "")
+        clean = None if reason is None else mask(reason.replace("\0", ""))
         with self.lock:
             self._append("end", trial, status=status, reason=clean, checkpoint=where)
             if self.keep_checkpoints is not None:
