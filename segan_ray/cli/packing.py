@@ -134,7 +134,8 @@ def _settle(typed: Typed) -> tuple[str, list[tuple[str, str, bytes]]]:
         from segan_ray.search.space_file import load_space, resolve_space
 
         file = resolve_space(values["space"])
-        name = check_name(name or f"{load_space(file).name}-{training.now()}")
+        space = load_space(file)
+        name = check_name(name or f"{space.name}-{training.now()}")
         return name, [("space", "space.yaml", carried(file))]
     name = check_name(name or f"train-{training.now()}")
     config: Path | None = values["config"]

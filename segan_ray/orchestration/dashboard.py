@@ -22,6 +22,13 @@ EXPECTED: Final = (
 )
 OVERRIDES: Final = "RAY_API_SERVER_ADDRESS"
 """What Ray takes for the address before it looks at its own argument."""
+TALKATIVE: Final = (
+    "ray.dashboard.modules.dashboard_sdk",
+    "ray.dashboard.modules.job.sdk",
+    "ray._private.runtime_env.packaging",
+)
+NO_AGENT: Final = "No available agent"
+"""What Ray says while no node can start a job, as a head that just started."""
 PATIENCE_S: Final = 60.0
 """How long one answer may take; Ray's client would wait for ever."""
 
@@ -42,7 +49,7 @@ def dashboard(address: str | None) -> Dashboard:
     """
     where = check_address(address)
     # Each of these has a level of its own, at which it tells of every upload and connection.
-    for name in ("ray.dashboard.modules.dashboard_sdk", "ray.dashboard.modules.job.sdk"):
+    for name in TALKATIVE:
         logging.getLogger(name).setLevel(logging.WARNING)
     with said_in_words(where), _only(where):
         return Dashboard(where)
@@ -103,8 +110,13 @@ def _refusal(error: RuntimeError) -> str:
     said = _first_line(error)
     if "returned 404" in said:
         return f"what answers is no Ray dashboard, or one without jobs. {EXPECTED}"
-    return said
+    if NO_AGENT in said:
+        return (
+            "the head node takes no jobs: its dashboard agent does not run. Its log there: "
+            "/tmp/ray/session_latest/logs/dashboard_agent.log"
+        )
+    return f"{said}."
 
 
 def _first_line(error: Exception) -> str:
-    return mask(str(error).splitlines()[0].split(". ")[0][:300])
+    return mask(str(error).splitlines()[0].split(". ")[0][:300].rstrip("."))

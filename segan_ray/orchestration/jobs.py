@@ -20,11 +20,13 @@ import segan_ray
 from segan_ray import __version__
 from segan_ray.errors import ClusterError, nearest
 from segan_ray.home import RESUME_WITH
-from segan_ray.orchestration.dashboard import Dashboard, dashboard, said_in_words
+from segan_ray.orchestration.dashboard import NO_AGENT, Dashboard, dashboard, said_in_words
 from segan_ray.orchestration.parcel import STOP_WAIT_S, Parcel
 
 SWEEP: Final = "segan.sweep"
 POLL_S: Final = 0.5
+STARTING_S: Final = 120.0
+"""How long a head node that just started may take until it takes jobs."""
 LOST: Final = "LOST"
 """Our word for a job that the cluster has forgotten; Ray's are the others."""
 ENDED: Final = ("SUCCEEDED", "FAILED", "STOPPED", LOST)
@@ -132,14 +134,26 @@ class Cluster:
         variables = parcel.variables(self.command(*parcel.again))
         with tempfile.TemporaryDirectory(prefix="segan-ray-job-") as folder:
             uploads = lay_out(parcel, Path(folder))
-            with said_in_words(self.address):
-                self.client.submit_job(
-                    submission_id=name,
-                    entrypoint=parcel.entrypoint(),
-                    runtime_env={**uploads, "env_vars": variables},
-                    metadata={SWEEP: parcel.sweep, "segan.version": __version__},
-                )
+            self._submit(
+                submission_id=name,
+                entrypoint=parcel.entrypoint(),
+                runtime_env={**uploads, "env_vars": variables},
+                metadata={SWEEP: parcel.sweep, "segan.version": __version__},
+            )
         return self.job(name)
+
+    def _submit(self, **request: Any) -> None:
+        """Hand a job over, again while the cluster says that it is still starting."""
+        deadline = time.monotonic() + STARTING_S
+        while True:
+            with said_in_words(self.address):
+                try:
+                    self.client.submit_job(**request)
+                    return
+                except RuntimeError as error:
+                    if NO_AGENT not in str(error) or time.monotonic() > deadline:
+                        raise
+            time.sleep(POLL_S)
 
     def stop(self, job: Job, say: Callable[[str], None]) -> Job:
         """Ask a job to end and wait until it has; a sweep is parked then and can be resumed.

@@ -138,7 +138,7 @@ def test_what_cannot_be_a_space_does_not_travel(here: Path) -> None:
     (here / "link.yaml").symlink_to(here / ".env")
     for name in (".env", "link.yaml"):
         with pytest.raises(ConfigError):
-            packed("tune", "store", "--space", name)
+            packed("tune", "store", "--space", name, "--name", "n")
     (here / "large.yaml").write_bytes(b"#" * (LARGEST_FILE_BYTES + 1))
     with pytest.raises(ClusterError, match="larger than 1 MiB"):
         carried(here / "large.yaml")
