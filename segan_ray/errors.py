@@ -12,6 +12,7 @@ SeganRayError
 ├── SweepError           a sweep or trial is unknown, already there, or all of it failed
 │   └── Interrupted      a sweep was asked to end by a signal; it can be resumed
 ├── TrialError           the processes that train a trial were lost
+├── ClusterError         a Ray cluster cannot be reached, or a job on it refused or failed
 ├── TrackingError        MLflow cannot be reached or used
 └── RegistryError        a model, version or alias that is not registered
 
@@ -100,6 +101,10 @@ class Interrupted(SweepError):  # noqa: N818 - nothing went wrong
 
 class TrialError(SeganRayError):
     """The processes that train a trial were lost."""
+
+
+class ClusterError(SeganRayError):
+    """A Ray cluster cannot be reached, or a job on it was refused or failed."""
 
 
 class TrackingError(SeganRayError):

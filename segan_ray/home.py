@@ -16,6 +16,12 @@ TRACKING_URI: Final = "MLFLOW_TRACKING_URI"
 """The variable that puts records on a server; MLflow reads it as well."""
 STORAGE: Final = "SEGAN_RAY_STORAGE"
 """The variable that puts checkpoints elsewhere: a URL, or a folder that every node sees."""
+OPTUNA_STORAGE: Final = "OPTUNA_STORAGE"
+"""The variable that puts the studies of sweeps elsewhere; Optuna's own tools read it as well."""
+HOME: Final = "SEGAN_RAY_HOME"
+"""The variable of ``--home``."""
+RESUME_WITH: Final = "SEGAN_RAY_RESUME_WITH"
+"""The variable with the command that goes on with a sweep, where it is not the sweep's own."""
 NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 
 
@@ -81,6 +87,11 @@ class Home:
     def checkpoints(self, sweep: str) -> str:
         """Return where the checkpoints of a sweep are, a folder a trial."""
         return f"{self.storage_of(sweep)}/checkpoints"
+
+
+def resume_command(own: str) -> str:
+    """Return how to go on with what this process runs: ``own``, unless it runs for another."""
+    return os.environ.get(RESUME_WITH) or own
 
 
 def check_name(name: str) -> str:

@@ -7,13 +7,15 @@ Commands parse, call one function and print. What they call is imported inside t
 from __future__ import annotations
 
 import sys
+import traceback
 from typing import Annotated
 
 import typer
 
 from segan_ray import __version__
-from segan_ray.cli import data, models, sweeps, training
+from segan_ray.cli import data, jobs, models, sweeps, training
 from segan_ray.errors import Interrupted, SeganRayError
+from segan_ray.masking import mask
 
 app = typer.Typer(
     name="segan-ray",
@@ -24,7 +26,7 @@ app = typer.Typer(
     help="Segment brain tumours with SegAN: search on Ray, compare in MLflow, promote, evaluate.",
     epilog="Begin with: segan-ray phantom data && segan-ray prepare data store",
 )
-for group in (data, training, sweeps, models):
+for group in (data, training, jobs, sweeps, models):
     group.register(app)
 
 
@@ -53,19 +55,19 @@ def main() -> None:
     try:
         app(args=[argument for argument in arguments if argument != "--debug"])
     except Interrupted as interrupted:
-        print(interrupted, file=sys.stderr)
+        print(mask(str(interrupted)), file=sys.stderr)
         sys.exit(128 + interrupted.signal)
     except SeganRayError as error:
         if debug:
-            raise
-        print(f"Error: {error}", file=sys.stderr)
+            sys.exit(mask(traceback.format_exc()))
+        print(f"Error: {mask(str(error))}", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
         print("Interrupted.", file=sys.stderr)
         sys.exit(130)
     except Exception as error:
         if debug:
-            raise
-        what = f"{type(error).__name__}: {error}".splitlines()[0]
+            sys.exit(mask(traceback.format_exc()))
+        what = mask(f"{type(error).__name__}: {error}".splitlines()[0])
         print(f"Error: {what}\nThis should not happen; --debug shows where.", file=sys.stderr)
         sys.exit(1)

@@ -14,6 +14,8 @@ from rich.console import Console, ConsoleOptions
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from segan_ray.masking import mask
+
 WIDE: Final = 12
 """A column that is wider is the first to go where a table does not fit."""
 
@@ -25,7 +27,7 @@ def document(content: Mapping[str, Any]) -> None:
 
 def note(text: str) -> None:
     """Print a line for people on stderr."""
-    print(text, file=sys.stderr, flush=True)
+    print(mask(text), file=sys.stderr, flush=True)
 
 
 def table(

@@ -53,7 +53,7 @@ def train(
     from segan_ray.home import Home, check_name
 
     where = Home.at(home)
-    run_name = check_name(_named(name, resume) or f"train-{_now()}")
+    run_name = check_name(named(name, resume) or f"train-{now()}")
     given = [*(assignments or []), *([f"resources.workers={workers}"] if workers else [])]
     experiment = _experiment(where, run_name, config, given, preset, resume=resume)
     card = _card(store, (experiment.data.fold,))
@@ -102,7 +102,7 @@ def tune(
 
     file = resolve_space(space)
     checked = load_space(file)
-    sweep_name = check_name(_named(name, resume) or f"{checked.name}-{_now()}")
+    sweep_name = check_name(named(name, resume) or f"{checked.name}-{now()}")
     card = _card(store, checked.folds())
 
     from segan_ray.cli.live import live_view
@@ -127,7 +127,12 @@ def tune(
     print(f"Leaderboard: segan-ray trials {sweep_name}")
 
 
-def _named(name: str | None, resume: bool) -> str | None:
+def named(name: str | None, resume: bool) -> str | None:
+    """Return ``name``, which must be given where something is to be gone on with.
+
+    Raises:
+        SweepError: if it is not.
+    """
     if resume and name is None:
         raise SweepError("--resume needs the --name of what to go on with: segan-ray sweeps")
     return name
@@ -154,7 +159,8 @@ def _experiment(
     return load_experiment(config, given, preset)
 
 
-def _now() -> str:
+def now() -> str:
+    """Return the time as names of sweeps have it."""
     return datetime.now().strftime("%Y%m%d-%H%M%S")
 
 

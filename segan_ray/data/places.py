@@ -11,6 +11,7 @@ from typing import Any
 
 from segan_ray.data.manifest import MANIFEST, Manifest, fingerprint, parse_manifest, read_manifest
 from segan_ray.errors import StoreError
+from segan_ray.masking import holds_secret, mask
 from segan_ray.places import is_url
 
 
@@ -18,10 +19,15 @@ def open_place(url: str) -> tuple[Any, str]:
     """Return the fsspec file system of ``url`` and the path in it.
 
     Raises:
-        StoreError: if nothing here reads such URLs.
+        StoreError: if nothing here reads such URLs, or it holds a password.
     """
     import fsspec
 
+    if holds_secret(url):
+        raise StoreError(
+            f"{mask(url)} holds a password or token, which records and process lists would show. "
+            "Give it to fsspec by its configuration or environment, and the URL without it."
+        )
     scheme = url.partition("://")[0]
     try:
         system, path = fsspec.core.url_to_fs(url.rstrip("/"))

@@ -11,7 +11,7 @@ from typing import Any, Final
 from segan_ray.config import Experiment, build, flatten
 from segan_ray.errors import SweepError
 from segan_ray.files import write_text
-from segan_ray.home import Home
+from segan_ray.home import Home, resume_command
 from segan_ray.orchestration.engine_storage import forget_engine
 from segan_ray.orchestration.hold import held, interruptible
 from segan_ray.orchestration.logbook import Logbook, NobodyJudges
@@ -70,7 +70,7 @@ def run_single(run: Run, on_event: OnEvent) -> RunResult:
             failed.
         Interrupted: if a signal asked for its end; nothing is left running.
     """
-    command = f"segan-ray train {run.store} --name {run.name} --resume"
+    command = resume_command(f"segan-ray train {run.store} --name {run.name} --resume")
     with held(run.folder, run.name), ray_session(), interruptible() as asked:
         check_room(run.experiment.resources)
         _settle(run)

@@ -17,7 +17,7 @@ from typing import Any
 
 from segan_ray.config import Experiment
 from segan_ray.errors import Interrupted, SeganRayError, SweepError
-from segan_ray.home import Home
+from segan_ray.home import Home, resume_command
 from segan_ray.orchestration.engine_storage import forget_engine
 from segan_ray.orchestration.hold import Asked, held, interruptible, stop_requested
 from segan_ray.orchestration.logbook import Logbook
@@ -68,7 +68,7 @@ class Sweep:
     def command(self) -> str:
         """How to go on with it."""
         repeats = f" --repeat-top {self.repeat_top} --seeds {self.seeds}" if self.repeat_top else ""
-        return (
+        return resume_command(
             f"segan-ray tune {self.store} --space {self.space_file} --name {self.name} "
             f"--resume{repeats}"
         )

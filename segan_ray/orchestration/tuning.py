@@ -19,6 +19,7 @@ from segan_ray.orchestration.session import ray_session  # noqa: F401
 import ray  # isort: skip
 from ray import tune  # isort: skip
 from ray.tune import Callback, Stopper, TuneError  # isort: skip
+from ray.tune.execution import class_cache  # isort: skip
 from ray.tune.experiment import Trial  # isort: skip
 from ray.tune.schedulers import FIFOScheduler  # isort: skip
 from ray.tune.search import Searcher  # isort: skip
@@ -52,6 +53,13 @@ class Tasks:
     retries: int
     draw: NextTask
     order: MakeOrder
+
+
+# Ray Tune would hand these from process to process in runtime environments, which command lines and
+# the dashboard show. Nodes have credentials of their own, in the environment Ray was started with.
+class_cache.ENV_VARS_TO_PROPAGATE.difference_update(
+    [name for name in class_cache.ENV_VARS_TO_PROPAGATE if name.startswith("AWS_")]
+)
 
 
 def run_tasks(folder: Path, storage: str, tasks: Tasks, logbook: Logbook) -> None:

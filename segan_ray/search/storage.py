@@ -15,7 +15,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from segan_ray.data import locks
 from segan_ray.errors import SweepError
 from segan_ray.files import prepare_sqlite
-from segan_ray.home import Home
+from segan_ray.home import OPTUNA_STORAGE, Home
+from segan_ray.masking import mask
 
 PAUSES_S: Final = (0.2, 1.0)
 Storage = BaseStorage
@@ -32,13 +33,13 @@ def open_storage(home: Home) -> BaseStorage:
     """
     # Optuna would print where it stores and that multivariate TPE is experimental.
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    url = os.environ.get("OPTUNA_STORAGE")
+    url = os.environ.get(OPTUNA_STORAGE)
     try:
         return _shared(url) if url else _own(home)
     except (OSError, ImportError, sqlite3.Error, SQLAlchemyError) as error:
-        where = "OPTUNA_STORAGE" if url else str(home.studies)
+        where = OPTUNA_STORAGE if url else str(home.studies)
         raise SweepError(
-            f"{where}: the studies of sweeps cannot be read ({str(error).splitlines()[0]})."
+            f"{where}: the studies of sweeps cannot be read ({mask(str(error).splitlines()[0])})."
         ) from None
 
 

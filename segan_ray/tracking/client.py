@@ -15,6 +15,7 @@ from segan_ray.data import locks
 from segan_ray.errors import TrackingError
 from segan_ray.files import prepare_sqlite
 from segan_ray.home import TRACKING_URI, Home
+from segan_ray.masking import mask
 
 # MLflow reads these when it is imported: no progress bars among our lines, no phoning home.
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
@@ -71,13 +72,13 @@ def connect(home: Home) -> MlflowClient:
             client.get_experiment_by_name(EXPERIMENT)
     except MlflowException as error:
         raise TrackingError(
-            f"MLflow at {home.tracking_uri} cannot be used: {error.message}\n"
+            f"MLflow at {mask(home.tracking_uri)} cannot be used: {mask(error.message)}\n"
             "Is MLFLOW_TRACKING_URI right and the server up?"
         ) from None
     except (OSError, sqlite3.Error, SQLAlchemyError) as error:
-        reason = str(error).splitlines()[0]
+        reason = mask(str(error).splitlines()[0])
         raise TrackingError(
-            f"MLflow at {home.tracking_uri} cannot be used: {reason}\n"
+            f"MLflow at {mask(home.tracking_uri)} cannot be used: {reason}\n"
             "Is --home a folder, or MLFLOW_TRACKING_URI right?"
         ) from None
     return client

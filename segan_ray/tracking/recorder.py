@@ -23,6 +23,7 @@ from mlflow.entities import Run
 from segan_ray.config import Experiment, flatten
 from segan_ray.errors import TrackingError
 from segan_ray.home import Home
+from segan_ray.masking import mask
 from segan_ray.search.ranking import Mode, SweepStatus, TrialStatus
 from segan_ray.tracking import client as names
 from segan_ray.tracking.card import StoreCard
@@ -150,7 +151,7 @@ class Recorder:
         self, trial: str, status: TrialStatus, reason: str | None, checkpoint: str | None
     ) -> None:
         """Record a trial's end, and which checkpoints are not among the best any more."""
-        clean = None if reason is None else reason.replace("\0", "")
+        clean = None if reason is None else mask(reason.replace("\0", ""))
         with self.lock:
             self._append("end", trial, status=status, reason=clean, checkpoint=checkpoint)
             if self.keep_checkpoints is not None:

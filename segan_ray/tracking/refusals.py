@@ -9,6 +9,8 @@ from typing import Final, TypeVar
 import requests
 from mlflow.exceptions import MlflowException
 
+from segan_ray.masking import mask
+
 FOR_GOOD: Final = {
     "INVALID_PARAMETER_VALUE",
     "RESOURCE_ALREADY_EXISTS",
@@ -54,4 +56,4 @@ def persistently(act: Callable[[], Answer]) -> Answer:
 def reason_of(error: Exception) -> str:
     """Return the first line of what went wrong."""
     text = str(error.message if isinstance(error, MlflowException) else error)
-    return f"{type(error).__name__}: {text}".splitlines()[0][:160]
+    return mask(f"{type(error).__name__}: {text}".splitlines()[0])[:160]

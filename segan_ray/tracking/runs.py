@@ -15,6 +15,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from segan_ray.errors import TrackingError
 from segan_ray.home import Home
+from segan_ray.masking import mask
 from segan_ray.tracking import client as names
 from segan_ray.tracking.client import connect, experiment_id, search
 from segan_ray.tracking.facts import SweepFacts
@@ -159,7 +160,7 @@ def said_in_words(client: MlflowClient) -> Iterator[None]:
         yield
     except (MlflowException, SQLAlchemyError, requests.RequestException, OSError) as error:
         raise TrackingError(
-            f"MLflow at {client.tracking_uri} cannot be used: {reason_of(error)}\n"
+            f"MLflow at {mask(client.tracking_uri)} cannot be used: {reason_of(error)}\n"
             "Is MLFLOW_TRACKING_URI right and the server up?"
         ) from None
 

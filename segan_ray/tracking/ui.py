@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from segan_ray.errors import TrackingError
 from segan_ray.home import Home
+from segan_ray.masking import mask
 from segan_ray.tracking.client import connect, experiment_id
 from segan_ray.tracking.notes import describe_experiment
 from segan_ray.tracking.runs import said_in_words
@@ -29,7 +30,8 @@ def serve_ui(home: Home, port: int, when_ready: Callable[[str], None]) -> None:
     start = view_page(experiment, SWEEPS)
     if uri.startswith(("http://", "https://")):
         raise TrackingError(
-            f"Records are on {uri}, which has a UI. Open in a browser: {uri.rstrip('/')}/{start}"
+            f"Records are on {mask(uri)}, which has a UI. Open in a browser: "
+            f"{mask(uri).rstrip('/')}/{start}"
         )
     with listen(port) as taken:
         run_server(home, taken, start, lambda: when_ready(f"http://{LOOPBACK}:{port}"))

@@ -20,7 +20,7 @@ from tests.unit.test_ending import killed
 
 COMMANDS = (
     "phantom", "inspect", "prepare", "train", "tune", "sweeps", "trials", "stop", "delete",
-    "promote", "rollback", "evaluate", "predict", "export", "report", "ui",
+    "promote", "rollback", "evaluate", "predict", "export", "report", "ui", "submit",
 )  # fmt: skip
 SPACE = {
     "name": "test",
