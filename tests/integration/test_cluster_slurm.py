@@ -1,0 +1,154 @@
+"""The Slurm script under a real Slurm: a Ray cluster of two nodes, its secrets, its second start."""
+
+from __future__ import annotations
+
+import stat
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+import yaml
+
+from segan_ray.errors import SeganRayError
+from segan_ray.home import Home
+from segan_ray.tracking.sweeps import SweepRecord, read_sweep
+from tests.integration.slurm import Slurm, missing, slurm
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(bool(missing()), reason=f"no Slurm here: {missing()}"),
+]
+
+SCRIPT = Path(__file__).parents[2] / "cluster" / "slurm" / "segan-ray.sbatch"
+EPOCHS = 3
+TRIALS = 2
+SPACE = {
+    "name": "slurm",
+    "objective": {"metric": "val/dice_mean", "mode": "max"},
+    "base": {
+        "segmentor": {"base_width": 4, "depth": 2},
+        "critic": {"base_width": 4, "depth": 1},
+        "training": {"epochs": EPOCHS, "steps_per_epoch": 4, "batch_size": 4, "crop": 48},
+        # A node gives one CPU, so that a trial trains on both or not at all.
+        "resources": {"workers": 2, "cpus_per_worker": 1},
+    },
+    "parameters": {"segmentor.lr": {"type": "float", "low": 1e-4, "high": 1e-2, "log": True}},
+    "sampler": {"type": "random", "seed": 0},
+    "scheduler": {"type": "none"},
+    "budget": {"trials": TRIALS, "max_concurrent": 1},
+}
+
+
+ANSWER = """
+import sys, urllib.error, urllib.request
+url, *tokens = sys.argv[1:]
+headers = {"Authorization": f"Bearer {token}" for token in tokens}
+try:
+    print(urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=30).status)
+except urllib.error.HTTPError as refused:
+    print(refused.code)
+"""
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[Slurm]:
+    with slurm(tmp_path) as running:
+        yield running
+
+
+def test_a_sweep_is_parked_at_its_time_limit_and_goes_on(cluster: Slurm, store: Path) -> None:
+    home = Home.at(cluster.folder / "home")
+    job = submit(cluster, store, home)
+
+    eventually(lambda: epochs(home) >= 1, cluster, job)
+    assert_guarded(cluster, home, job)
+    cluster("scancel", "--batch", "--signal=USR1", job)
+
+    eventually(lambda: cluster.job(job)["Restarts"] == "1", cluster, job)
+    assert not ray_starts(job)
+    # Slurm lets a job that was queued again wait for two minutes.
+    cluster("scontrol", "update", f"JobId={job}", "StartTime=now")
+    eventually(lambda: cluster.job(job)["JobState"] == "COMPLETED", cluster, job)
+
+    record = read_sweep(home, "slurm")
+    assert record.status == "finished"
+    assert [trial.status for trial in record.trials] == ["completed"] * TRIALS
+    assert [trial.epochs for trial in record.trials] == [EPOCHS] * TRIALS
+    output = log(cluster)
+    assert output.count("on 2 nodes") == 2, "it did not start twice"
+    assert "parked; the job goes back to the queue" in output
+    assert not (home.folder / "slurm" / job).exists(), "the token is left"
+    assert not Path(f"/tmp/segan-ray-{job}").exists()
+    assert not ray_starts(job)
+
+
+def submit(cluster: Slurm, store: Path, home: Home) -> str:
+    space = cluster.folder / "space.yaml"
+    space.write_text(yaml.safe_dump(SPACE))
+    return cluster(
+        *("sbatch", "--parsable", "--nodes=2", "--cpus-per-task=1", "--mem=2000", "--time=20"),
+        f"--output={cluster.folder}/job.out",
+        *(str(SCRIPT), str(store), "--space", str(space), "--name", "slurm"),
+        SEGAN_RAY_HOME=str(home.folder),
+        SEGAN_RAY_VENV=str(Path(sys.executable).parents[1]),
+        SEGAN_RAY_SECRETS=str(cluster.folder),
+        SEGAN_RAY_CACHE=str(cluster.folder / "cache"),
+    ).split(";")[0]
+
+
+def log(cluster: Slurm) -> str:
+    output = cluster.folder / "job.out"
+    return output.read_text() if output.exists() else ""
+
+
+def eventually(condition: Callable[[], bool], cluster: Slurm, job: str) -> None:
+    end = time.monotonic() + 240
+    while not condition():
+        assert cluster.job(job)["JobState"] not in {"FAILED", "CANCELLED"}, log(cluster)[-4000:]
+        assert time.monotonic() < end, log(cluster)[-4000:]
+        time.sleep(0.5)
+
+
+def epochs(home: Home) -> int:
+    try:
+        record: SweepRecord = read_sweep(home, "slurm")
+    except SeganRayError:
+        return 0
+    return sum(trial.epochs for trial in record.trials)
+
+
+def ray_starts(job: str) -> list[list[str]]:
+    """The command lines of this job's ``ray start``s."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            line, environment = process.cmdline(), process.environ()
+        except psutil.Error:
+            continue
+        here = environment.get("RAY_TMPDIR") == f"/tmp/segan-ray-{job}"
+        if here and "start" in line and any(word.endswith("/ray") for word in line):
+            found.append(line)
+    return found
+
+
+def assert_guarded(cluster: Slurm, home: Home, job: str) -> None:
+    """The token is its owner's alone, on no command line, and asked for."""
+    file = home.folder / "slurm" / job / "token"
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    token = file.read_text()
+    assert len(token) == 64
+    for process in psutil.process_iter(["cmdline"]):
+        assert not any(token in word for word in process.info["cmdline"] or ())
+
+    (dashboard,) = {
+        word.partition("=")[2]
+        for line in ray_starts(job)
+        for word in line
+        if word.startswith("--dashboard-port=")
+    }
+    url = f"http://127.0.0.1:{dashboard}/api/jobs/"
+    assert cluster("python3", "-c", ANSWER, url) == "401"
+    assert cluster("python3", "-c", ANSWER, url, token) == "200"
