@@ -151,7 +151,7 @@ def _said(
     there: Mapping[str, Any], environment: Mapping[str, str], unsent: Sequence[str]
 ) -> list[str]:
     """Return what a user should know of where things are."""
-    from segan_ray.data.places import is_url
+    from segan_ray.places import is_url
 
     said = []
     if not is_url(there["store"]):

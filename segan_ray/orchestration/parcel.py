@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Final
 
 from segan_ray import __version__
-from segan_ray.data.places import is_url
 from segan_ray.errors import ClusterError
 from segan_ray.home import HOME, OPTUNA_STORAGE, RESUME_WITH, STORAGE, TRACKING_URI
 from segan_ray.masking import holds_secret, mask
+from segan_ray.places import is_url
 
 ADDRESSES: Final = (TRACKING_URI, OPTUNA_STORAGE, STORAGE)
 """Where records go; each travels if it holds no secret."""

