@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from segan_ray import __version__
-from segan_ray.cli import data, jobs, models, sweeps, training
+from segan_ray.cli import data, doctor, jobs, models, sweeps, training
 from segan_ray.errors import Interrupted, SeganRayError
 from segan_ray.masking import mask
 
@@ -26,7 +26,7 @@ app = typer.Typer(
     help="Segment brain tumours with SegAN: search on Ray, compare in MLflow, promote, evaluate.",
     epilog="Begin with: segan-ray phantom data && segan-ray prepare data store",
 )
-for group in (data, training, jobs, sweeps, models):
+for group in (data, training, jobs, doctor, sweeps, models):
     group.register(app)
 
 

@@ -57,7 +57,7 @@ def local_store(where: str) -> Path:
     if not is_url(where):
         return Path(where)
     manifest, text = fetch_manifest(where)
-    root = _root()
+    root = cache_root()
     with writing(root, AGAIN):
         root.mkdir(parents=True, exist_ok=True)
     copy = root / manifest.fingerprint
@@ -84,7 +84,8 @@ def local_store(where: str) -> Path:
             release(alone)
 
 
-def _root() -> Path:
+def cache_root() -> Path:
+    """Return where this node keeps its copies of stores."""
     chosen = os.environ.get("SEGAN_RAY_CACHE")
     return (Path(chosen) if chosen else Path.home() / ".cache/segan-ray/stores").absolute()
 

@@ -12,6 +12,7 @@ from segan_ray.config import Experiment, build, flatten
 from segan_ray.errors import SweepError
 from segan_ray.files import write_text
 from segan_ray.home import Home, resume_command
+from segan_ray.orchestration.doctor import refuse_if_unfit
 from segan_ray.orchestration.engine_storage import forget_engine
 from segan_ray.orchestration.hold import held, interruptible
 from segan_ray.orchestration.logbook import Logbook, NobodyJudges
@@ -20,6 +21,7 @@ from segan_ray.orchestration.room import check_room
 from segan_ray.orchestration.session import ray_session
 from segan_ray.orchestration.sweep import check_nothing_there, make_task, parked_if_cut_off
 from segan_ray.orchestration.tuning import Tasks, run_tasks
+from segan_ray.places import absolute
 from segan_ray.search.checkpoint_place import check_place
 from segan_ray.search.ranking import SweepStatus
 from segan_ray.search.space import Objective
@@ -72,6 +74,7 @@ def run_single(run: Run, on_event: OnEvent) -> RunResult:
     """
     command = resume_command(f"segan-ray train {run.store} --name {run.name} --resume")
     with held(run.folder, run.name), ray_session(), interruptible() as asked:
+        refuse_if_unfit(run.home, absolute(run.store))
         check_room(run.experiment.resources)
         _settle(run)
         with asked.later():

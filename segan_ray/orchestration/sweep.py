@@ -18,6 +18,7 @@ from typing import Any
 from segan_ray.config import Experiment
 from segan_ray.errors import Interrupted, SeganRayError, SweepError
 from segan_ray.home import Home, resume_command
+from segan_ray.orchestration.doctor import refuse_if_unfit
 from segan_ray.orchestration.engine_storage import forget_engine
 from segan_ray.orchestration.hold import Asked, held, interruptible, stop_requested
 from segan_ray.orchestration.logbook import Logbook
@@ -88,6 +89,7 @@ def run_sweep(sweep: Sweep, on_event: OnEvent, say: Any = print) -> SweepStatus:
         interruptible() as asked,
         contextlib.ExitStack() as until_the_end,
     ):
+        refuse_if_unfit(sweep.home, absolute(sweep.store))
         room = until_the_end.enter_context(room_for(sweep.space, say))
         study = _study(sweep, until_the_end, say)
         _say_estimate(sweep, study, room, say)
