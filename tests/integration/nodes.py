@@ -44,14 +44,16 @@ class Nodes:
     def address(self) -> str:
         return f"{LOOPBACK}:{self.port}"
 
-    def add(self, cpus: int, *, head: bool = False) -> subprocess.Popen:
-        """Start a node and wait until the cluster has it.
+    def add(
+        self, cpus: int, *, head: bool = False, ip: str = LOOPBACK, **environment: str
+    ) -> subprocess.Popen:
+        """Start a node and wait until the cluster has it; by another ``ip`` it is another host.
 
         It sees an empty folder where the others' files are: nothing is shared but the network.
         """
         number, before = len(self.processes), 0 if head else self.alive()
         command = [
-            sys.executable, "-c", RAY_START, "start", "--block", "--node-ip-address", LOOPBACK,
+            sys.executable, "-c", RAY_START, "start", "--block", "--node-ip-address", ip,
             "--num-cpus", str(cpus), "--memory", str(MEMORY_BYTES), "--disable-usage-stats",
             "--object-store-memory", str(200 * 2**20),
             *(self._as_head() if head else ["--address", self.address]),
@@ -64,6 +66,7 @@ class Nodes:
                 **os.environ,
                 **self.environment,
                 "SEGAN_RAY_CACHE": str(self.folder / f"cache-{number}"),
+                **environment,
             },
             stdout=log.open("w"),
             stderr=subprocess.STDOUT,

@@ -1,0 +1,156 @@
+"""What is said of a cluster by what its nodes say."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from segan_ray.orchestration import verdicts
+from segan_ray.orchestration.far_doctor import document_in
+from segan_ray.orchestration.probe import NodeFacts, probe_file, versions
+from segan_ray.orchestration.verdicts import Check
+
+HERE = {"python": "3.11.7", "ray": "2.60.0", "torch": "2.13.0+cpu"}
+GOOD = NodeFacts("10.0.0.1", "10.0.0.1", HERE, 1, 1, "abc", "", True, "", {"stores (/x)": 10**12})
+OTHER = replace(GOOD, node="10.0.0.2", host="10.0.0.2")
+
+
+def bad(checks: list[Check]) -> list[str]:
+    return [check.sentence() for check in checks if not check.ok]
+
+
+def test_a_cluster_in_order() -> None:
+    nodes = [GOOD, OTHER]
+    checks = [
+        *verdicts.silence(nodes),
+        *verdicts.versions(nodes, HERE),
+        *verdicts.storage("s3://b/s", nodes),
+        *verdicts.store("s3://b/store", nodes),
+        *verdicts.gpus(nodes),
+        *verdicts.disks(nodes),
+        verdicts.clock("10.0.0.2", 0.3, 0.1),
+        verdicts.network("10.0.0.1", "10.0.0.2", 900),
+        verdicts.tracking("http://mlflow:5000", 2, None),
+        verdicts.studies("postgresql://u@db/optuna", None),
+    ]
+    assert len(checks) == 13
+    assert bad(checks) == []
+
+
+def test_versions_that_differ() -> None:
+    odd = replace(OTHER, versions={**HERE, "ray": "2.59.0", "python": "3.11.9"})
+    (said,) = bad(verdicts.versions([GOOD, odd], HERE))
+    assert said == (
+        "version of ray: 2.60.0 here; 2.59.0 on 10.0.0.2 Install ray 2.60.0 there, or use one "
+        "image for all nodes."
+    )
+    older = replace(OTHER, versions={**HERE, "python": "3.12.1"})
+    assert "3.12.1 on 10.0.0.2" in bad(verdicts.versions([GOOD, older], HERE))[0]
+    # One that said nothing is not judged twice.
+    assert bad(verdicts.versions([replace(OTHER, versions={}, silent="lost")], HERE)) == []
+
+
+def test_a_node_that_says_nothing() -> None:
+    (said,) = bad(verdicts.silence([GOOD, replace(OTHER, silent="No module named 'segan_ray'")]))
+    assert said.startswith(
+        "answers on 10.0.0.2: No module named 'segan_ray' Is segan-ray installed"
+    )
+
+
+@pytest.mark.parametrize(
+    ("uri", "hosts", "disk", "reason"),
+    [
+        ("sqlite:////home/me/mlflow.db", 2, None, "a file of one machine"),
+        ("sqlite:////home/me/mlflow.db", 1, None, None),
+        ("sqlite:////nfs/mlflow.db", 1, "nfs4", "SQLite on a network disk (nfs4)"),
+        ("file:///home/me/mlruns", 2, None, "a file of one machine"),
+        ("/home/me/mlruns", 2, None, "a file of one machine"),
+        ("mlruns", 2, None, "a file of one machine"),
+        ("http://localhost:5000", 2, None, "another server on every host"),
+        ("http://127.0.0.1:5000", 2, None, "another server on every host"),
+        ("http://[::1]:5000", 3, None, "another server on every host"),
+        ("http://127.0.0.1:5000", 1, None, None),
+        ("http://mlflow:5000", 9, None, None),
+        ("postgresql+psycopg://u:p@db/mlflow", 9, None, None),
+        ("databricks://profile", 9, None, None),
+    ],
+)
+def test_where_runs_are_recorded(uri, hosts: int, disk, reason: str | None) -> None:
+    check = verdicts.tracking(uri, hosts, disk)
+    assert check.ok is (reason is None)
+    assert reason is None or reason in check.detail
+    assert bool(check.mend) is not check.ok
+    assert ":p@" not in check.sentence()
+
+
+def test_studies_on_a_network_disk() -> None:
+    assert not verdicts.studies("sqlite:////nfs/optuna.db", "nfs").ok
+    check = verdicts.studies("postgresql://user:secret@db/optuna", None)
+    assert check.ok
+    assert "secret" not in str(check.document())
+
+
+@pytest.mark.parametrize(
+    ("url", "file"),
+    [
+        ("sqlite:////a/b.db", "/a/b.db"), ("sqlite:///b.db?timeout=3", "b.db"),
+        ("sqlite+pysqlite:////a.db", "/a.db"), ("sqlite:///:memory:", None), ("sqlite://", None),
+        ("postgresql:///optuna", None), ("http://x:5000", None),
+    ],
+)  # fmt: skip
+def test_the_file_of_an_sqlite_url(url: str, file: str | None) -> None:
+    assert verdicts.sqlite_file(url) == (None if file is None else Path(file))
+
+
+def test_storage_that_is_not_shared() -> None:
+    (said,) = bad(verdicts.storage("/home/me/sweeps", [GOOD, replace(OTHER, reads_storage=False)]))
+    assert "is a folder of its own on 10.0.0.2" in said
+    assert "SEGAN_RAY_STORAGE" in said
+    broken = replace(OTHER, reads_storage=True, storage_problem="PermissionError: denied")
+    (said,) = bad(verdicts.storage("s3://b/s", [GOOD, broken]))
+    assert said.startswith("storage on 10.0.0.2: s3://b/s: PermissionError: denied.")
+    assert len(bad(verdicts.storage("s3://b/s", [GOOD], "NoSuchBucket"))) == 1
+    assert (
+        bad(verdicts.storage("s3://b/s", [replace(GOOD, silent="lost", reads_storage=False)])) == []
+    )
+
+
+def test_a_store_that_differs_or_is_not_there() -> None:
+    (said,) = bad(verdicts.store("/data", [GOOD, replace(OTHER, store=None, store_problem="none")]))
+    assert said.startswith("store on 10.0.0.2: none")
+    third = replace(GOOD, node="10.0.0.3")
+    (said,) = bad(verdicts.store("/data", [GOOD, third, replace(OTHER, store="def")]))
+    assert "fingerprint abc; def on 10.0.0.2" in said
+
+
+def test_gpus_disks_clocks_and_network() -> None:
+    assert "Ray has 2, torch sees 1" in bad(verdicts.gpus([replace(GOOD, ray_gpus=2)]))[0]
+    assert verdicts.gpus([replace(GOOD, torch_gpus=None)]) == []
+    full = replace(GOOD, free_bytes={"stores (/x)": 10**9})
+    assert "1.0 GB for stores (/x)" in bad(verdicts.disks([full]))[0]
+    assert not verdicts.clock("n", -9.0, 0.5).ok
+    # Read over a slow line it may still be right.
+    assert verdicts.clock("n", 6.0, 2.0).ok
+    assert not verdicts.network("a", "b", 1.0).ok
+
+
+def test_tokens_matter_where_others_may_reach_the_ports() -> None:
+    assert verdicts.tokens("token", 3).mend == ""
+    assert verdicts.tokens(None, 1).mend == ""
+    assert "RAY_AUTH_MODE=token" in verdicts.tokens(None, 2).mend
+
+
+def test_what_a_node_says_of_itself() -> None:
+    found = versions()
+    assert found["ray"].startswith("2.")
+    assert found["segan-ray"] != "none"
+    assert probe_file("s3://b/s", "t") == "s3://b/s/.probe-t"
+    assert probe_file("/s", "t", "n") == "/s/.probe-t-n"
+
+
+def test_the_document_in_a_jobs_log() -> None:
+    log = 'a warning\n{\n not json\n{\n  "ok": true,\n  "checks": []\n}\nError: 1 failed\n'
+    assert document_in(log) == {"ok": True, "checks": []}
+    assert document_in("nothing\n{\n}\n") is None
