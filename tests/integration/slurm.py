@@ -18,17 +18,7 @@ from pathlib import Path
 
 from tests.integration.backends import free_ports
 
-PROGRAMS = (
-    "munged",
-    "slurmctld",
-    "slurmd",
-    "sbatch",
-    "srun",
-    "scontrol",
-    "ip",
-    "nsenter",
-    "unshare",
-)
+PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "ip", "nsenter", "unshare")
 ADDRESS = "10.77.0.1"
 NODES = ("first", "second")
 UP_S = 60
@@ -41,7 +31,9 @@ def missing() -> str:
         return f"{', '.join(absent)} not found (Debian packages slurm-wlm and munge)"
     if os.geteuid() != 0:
         return "slurmd starts jobs as root only"
-    alone = subprocess.run(["unshare", "--net", "true"], capture_output=True, text=True)
+    alone = subprocess.run(
+        ["unshare", "--net", "true"], check=False, capture_output=True, text=True
+    )
     return f"no network namespace can be made: {alone.stderr}" if alone.returncode else ""
 
 
@@ -108,7 +100,12 @@ def slurm(folder: Path) -> Iterator[Slurm]:
         for node in NODES:
             start("slurmd", "-D", "-N", node)
         _until(lambda: here("sinfo", "-h", "-t", "idle", "-o", "%D") == str(len(NODES)), here)
-        yield here
+        try:
+            yield here
+        finally:
+            # slurmd leaves jobs running when it ends.
+            here("scancel", "--user=root")
+            _until(lambda: not here("squeue", "--noheader"), here)
 
 
 MUNGE_FILES = {
@@ -148,6 +145,7 @@ SlurmctldHost={os.uname().nodename}({ADDRESS})
 SlurmctldPort={controller}
 SlurmUser=root
 SlurmdUser=root
+FirstJobId={os.getpid()}
 AuthType=auth/munge
 AuthInfo=socket={folder}/munge.socket
 StateSaveLocation={folder}/state

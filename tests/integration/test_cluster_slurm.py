@@ -1,4 +1,4 @@
-"""The Slurm script under a real Slurm: a Ray cluster of two nodes, its secrets, its second start."""
+"""The Slurm script under a real Slurm: a Ray cluster of two nodes, secrets, a second start."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ def ray_starts(job: str) -> list[list[str]]:
         except psutil.Error:
             continue
         here = environment.get("RAY_TMPDIR") == f"/tmp/segan-ray-{job}"
-        if here and "start" in line and any(word.endswith("/ray") for word in line):
+        if here and line[1:2] and Path(line[1]).name == "ray" and line[2] == "start":
             found.append(line)
     return found
 

@@ -65,7 +65,7 @@ def test_a_cluster_in_order(cluster: Nodes, store: Path, shared: str, tmp_path: 
     for name in ("clock 127.0.0.2", "network 127.0.0.2", "GPUs 127.0.0.2", "store", "storage"):
         assert checks[name]["ok"], checks
     assert checks["version of ray"]["detail"].endswith("everywhere")
-    assert os.listdir(shared) == []
+    assert list(Path(shared).iterdir()) == []
 
 
 def test_faults_are_named_with_their_node(cluster: Nodes, store: Path, tmp_path: Path) -> None:
