@@ -32,7 +32,7 @@ class Wishes:
         while len(self._waiting) > trials:
             self._take_back(self._waiting[-1])
         while len(self._waiting) < trials:
-            self._waiting.append(placement_group(self._bundles, name="segan-ray wants a node"))
+            self._waiting.append(placement_group(self._bundles))
 
     def _take_back(self, group: PlacementGroup) -> None:
         self._waiting.remove(group)
