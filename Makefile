@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-endurance check lint format types bench clean .venv
+.PHONY: help demo test test-endurance check lint format types bench audit clean .venv
 
 help: ## Show this list
 	@grep -E '^[a-z.-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -43,6 +43,11 @@ types: $(VENV)/.installed ## mypy --strict
 bench: $(VENV)/.installed ## Comparisons that fit in ten minutes on two cores
 	@for bench in train_step scaling data; do echo "== $$bench"; $(BIN)/python benchmarks/$$bench.py || exit 1; done
 
+audit: ## Known weaknesses of every pinned dependency; needs the advisory service
+	$(PYTHON) -m venv $(VENV)-audit
+	$(VENV)-audit/bin/pip install --quiet --disable-pip-version-check pip-audit
+	$(VENV)-audit/bin/pip-audit --strict --disable-pip --no-deps --requirement constraints.txt
+
 clean: ## Remove the environment and every cache, never your records
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-audit .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

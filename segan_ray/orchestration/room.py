@@ -1,14 +1,14 @@
-"""How many trials the cluster of this session has room for, now and once nodes come.
+"""How many trials train at once on the cluster of this session, looked up as nodes come and go.
 
-``budget.max_concurrent: auto`` means what the nodes that are there hold. A number means as much:
-where the cluster has less, it is asked for more, so that an autoscaler starts nodes.
+``budget.max_concurrent: auto`` means what the nodes that are there hold. A number, on a cluster
+that others started, means as many whatever is there: trials that wait for their place are what
+makes an autoscaler start nodes.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -20,54 +20,51 @@ from segan_ray.config import ResourceSettings
 from segan_ray.errors import SweepError
 from segan_ray.orchestration.capacity import Node, check_fits, how_many_fit
 from segan_ray.orchestration.tuning import DRIVER_BYTES
-from segan_ray.orchestration.wishes import Wishes
 from segan_ray.search.space import SearchSpace
 
 LOOK_S: Final = 5.0
 """How soon a node that came is used."""
-PATIENCE_S: Final = 1800.0
-"""How long a first node is waited for; clouds take minutes, and may be out of spot machines."""
 
 
 @dataclass
 class Room:
-    """How many trials can train at once, looked up again as nodes come and go."""
+    """How many trials may train at once: ``most``, and where nodes do not come, what fits."""
 
     resources: ResourceSettings
     most: int | None
-    wishes: Wishes | None
+    nodes_come: bool
     _fit: int = 0
     _looked: float = field(default=float("-inf"))
 
     def now(self, wanted: int) -> int:
-        """Return how many of ``wanted`` trials can train, at least one: it may wait for a node."""
+        """Return how many of ``wanted`` trials may train, at least one: it may wait for a node."""
+        if self.most is not None and self.nodes_come:
+            return max(1, min(self.most, wanted))
         if time.monotonic() - self._looked >= LOOK_S:
             self._looked = time.monotonic()
             self._fit = how_many_fit(alive_nodes(), *_ask(self.resources))
-            if self.wishes is not None and self.most is not None:
-                self.wishes.want(max(0, min(self.most, wanted) - self._fit))
         return max(1, self._fit if self.most is None else min(self._fit, self.most))
 
 
-@contextmanager
-def room_for(space: SearchSpace, say: Callable[[str], Any]) -> Iterator[Room]:
-    """Give the room for a sweep's trials, waiting for a first node where nodes may come.
+def room_for(space: SearchSpace, say: Callable[[str], Any]) -> Room:
+    """Return the room for a sweep's trials.
 
     Raises:
-        SweepError: if not even one trial fits, with the numbers.
+        SweepError: if not even one trial fits, with the numbers, unless nodes are asked for.
     """
     resources, asked = space.base_experiment().resources, space.budget.max_concurrent
     most = None if asked == "auto" else asked
-    comes_more = most is not None and session.joined()
-    room = Room(resources, most, Wishes(resources) if comes_more else None)
+    room = Room(resources, most, session.joined())
     try:
-        if comes_more:
-            _wait_for_a_node(room, say)
         check_room(resources)
-        yield room
-    finally:
-        if room.wishes is not None:
-            room.wishes.want(0)
+    except SweepError as error:
+        if most is None or not room.nodes_come:
+            raise
+        say(
+            f"{error} Waiting for nodes: where an autoscaler starts none for {most} such trials, "
+            "nothing trains."
+        )
+    return room
 
 
 def check_room(resources: ResourceSettings) -> None:
@@ -99,21 +96,6 @@ def alive_nodes() -> list[Node]:
         for node in ray.nodes()
         if node["Alive"]
     ]
-
-
-def _wait_for_a_node(room: Room, say: Callable[[str], Any]) -> None:
-    """Ask for nodes and wait for the first, for a while."""
-    ask = _ask(room.resources)
-    if how_many_fit(alive_nodes(), *ask):
-        return
-    say(
-        f"No node has room for a trial yet. Asked the cluster for more; waiting up to "
-        f"{PATIENCE_S / 60:.0f} minutes."
-    )
-    end = time.monotonic() + PATIENCE_S
-    while time.monotonic() < end and not how_many_fit(alive_nodes(), *ask):
-        room.now(room.most or 1)
-        time.sleep(LOOK_S / 5)
 
 
 def _ask(resources: ResourceSettings) -> tuple[int, float, float, float]:

@@ -90,7 +90,7 @@ def run_sweep(sweep: Sweep, on_event: OnEvent, say: Any = print) -> SweepStatus:
         contextlib.ExitStack() as until_the_end,
     ):
         refuse_if_unfit(sweep.home, absolute(sweep.store))
-        room = until_the_end.enter_context(room_for(sweep.space, say))
+        room = room_for(sweep.space, say)
         study = _study(sweep, until_the_end, say)
         _say_estimate(sweep, study, room, say)
         with asked.later():

@@ -32,7 +32,7 @@ def cloud(port: int) -> dict:
         "max_workers": MOST_NODES,
         "upscaling_speed": 1.0,
         "idle_timeout_minutes": 0.1,
-        "provider": {"type": "fake_multinode", "gcs_address": f"127.0.0.1:{port}"},
+        "provider": {"type": "fake_multinode", "gcs_address": f"127.0.0.1:{port}", "use_node_id_as_ip": True},
         "auth": {},
         "docker": {},
         "file_mounts": {},
@@ -80,7 +80,7 @@ def test_nodes_come_for_a_sweep_and_go_after_it(head: Nodes, store: Path, tmp_pa
     finally:
         sweep.end_all()
     assert process.returncode == 0, sweep.log
-    assert "No node has room for a trial yet" in sweep.log
+    assert "Waiting for nodes" in sweep.log
     assert most == 1 + MOST_NODES
     assert_whole(sweep.home, sweep.name, 4)
     # Nothing is left that wants a node.

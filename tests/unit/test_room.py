@@ -33,15 +33,6 @@ def space(at_once: int | str) -> SearchSpace:
     )
 
 
-class Wished:
-    """Counts what is asked for."""
-
-    asked = 0
-
-    def want(self, trials: int) -> None:
-        self.asked = trials
-
-
 @pytest.fixture
 def nodes(monkeypatch: pytest.MonkeyPatch) -> list[Node]:
     there = [NODE]
@@ -58,72 +49,40 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 @pytest.mark.parametrize(("at_once", "seen"), [("auto", [1, 1, 3, 1, 1]), (2, [1, 1, 2, 1, 1])])
 def test_room_follows_the_nodes(nodes, clock, at_once: int | str, seen: list[int]) -> None:
-    with room_for(space(at_once), print) as room:
-        found = [room.now(9)]
-        nodes += [NODE, NODE]
-        found.append(room.now(9))  # looked at a moment ago
-        clock.now += LOOK_S
-        found.append(room.now(9))
-        del nodes[1:]
-        clock.now += LOOK_S
-        found.append(room.now(9))
-        # Of what was begun something always goes on, as soon as a node comes back.
-        nodes.clear()
-        clock.now += LOOK_S
-        found.append(room.now(9))
+    room = room_for(space(at_once), print)
+    found = [room.now(9)]
+    nodes += [NODE, NODE]
+    found.append(room.now(9))  # looked at a moment ago
+    clock.now += LOOK_S
+    found.append(room.now(9))
+    del nodes[1:]
+    clock.now += LOOK_S
+    found.append(room.now(9))
+    # Of what was begun something always goes on, as soon as a node comes back.
+    nodes.clear()
+    clock.now += LOOK_S
+    found.append(room.now(9))
     assert found == seen
 
 
-@pytest.mark.parametrize(("at_once", "asked"), [(4, [3, 1, 0, 0]), ("auto", [0, 0, 0, 0])])
-def test_what_is_missing_is_asked_for_where_nodes_may_come(
-    nodes, clock, monkeypatch, at_once: int | str, asked: list[int]
-) -> None:
-    wished = Wished()
+def test_a_number_is_begun_where_nodes_may_come(nodes, clock, monkeypatch) -> None:
     monkeypatch.setattr(rooms.session, "joined", lambda: True)
-    monkeypatch.setattr(rooms, "Wishes", lambda _: wished)
-    found = []
-    with room_for(space(at_once), print) as room:
-        # Of the last two trials no more is wanted than they need.
-        for wanted, more in ((9, [NODE]), (3, []), (2, []), (2, [])):
-            room.now(wanted)
-            found.append(wished.asked)
-            nodes += more
-            clock.now += LOOK_S
-        wished.asked = 7 if at_once == 4 else 0
-    assert found == asked
-    assert wished.asked == 0
-
-
-def test_a_first_node_is_waited_for_where_one_may_come(nodes, clock, monkeypatch) -> None:
-    nodes.clear()
     said: list[str] = []
-
-    def sleep(seconds: float) -> None:
-        clock.now += seconds
-        if clock.now > 60:
-            nodes.append(NODE)
-
-    clock.sleep = sleep
-    monkeypatch.setattr(rooms.session, "joined", lambda: True)
-    monkeypatch.setattr(rooms, "Wishes", lambda _: Wished())
-    with room_for(space(2), said.append) as room:
-        assert room.now(9) == 1
-    assert "No node has room for a trial yet" in said[0]
+    room = room_for(space(4), said.append)
+    assert said == []
+    # Of the last trials no more wait than there are.
+    assert [room.now(wanted) for wanted in (9, 4, 3, 0)] == [4, 4, 3, 1]
     nodes.clear()
-    monkeypatch.setattr(rooms, "PATIENCE_S", 10.0)
-    clock.now = -1e6
-    with pytest.raises(SweepError, match="the cluster has 0"), room_for(space(2), said.append):
-        raise AssertionError("there is no room")
+    assert room_for(space(4), said.append).now(9) == 4
+    assert "the cluster has 0" in said[0]
+    assert "Waiting for nodes" in said[0]
 
 
 def test_a_cluster_without_room_says_how_to_ask_for_some(nodes, monkeypatch) -> None:
     nodes.clear()
-    with pytest.raises(SweepError, match="the cluster has 0") as told, room_for(space(2), print):
-        raise AssertionError("there is no room")
+    with pytest.raises(SweepError, match="the cluster has 0") as told:
+        room_for(space(2), print)
     assert "on demand" not in str(told.value)
     monkeypatch.setattr(rooms.session, "joined", lambda: True)
-    with (
-        pytest.raises(SweepError, match=r"on demand.*max_concurrent"),
-        room_for(space("auto"), print),
-    ):
-        raise AssertionError("there is no room")
+    with pytest.raises(SweepError, match=r"on demand.*max_concurrent"):
+        room_for(space("auto"), print)
