@@ -55,14 +55,12 @@ def room_for(space: SearchSpace, say: Callable[[str], Any]) -> Room:
     resources, asked = space.base_experiment().resources, space.budget.max_concurrent
     most = None if asked == "auto" else asked
     room = Room(resources, most, session.joined())
-    try:
+    if most is None or not room.nodes_come:
         check_room(resources)
-    except SweepError as error:
-        if most is None or not room.nodes_come:
-            raise
+    elif not how_many_fit(alive_nodes(), *_ask(resources)):
         say(
-            f"{error} Waiting for nodes: where an autoscaler starts none for {most} such trials, "
-            "nothing trains."
+            f"No node has room for a trial yet. Waiting for nodes: where no autoscaler starts some "
+            f"for {most} trials, nothing trains."
         )
     return room
 

@@ -26,13 +26,16 @@ def cloud(port: int) -> dict:
         "setup_commands", "head_setup_commands", "worker_setup_commands",
         "head_start_ray_commands", "worker_start_ray_commands",
     )  # fmt: skip
-    worker = {"CPU": 1, "object_store_memory": 200 * 2**20}
+    worker = {"CPU": 1, "memory": 2 * 2**30, "object_store_memory": 200 * 2**20}
     return {
         "cluster_name": "fake",
         "max_workers": MOST_NODES,
         "upscaling_speed": 1.0,
         "idle_timeout_minutes": 0.1,
-        "provider": {"type": "fake_multinode", "gcs_address": f"127.0.0.1:{port}", "use_node_id_as_ip": True},
+        "provider": {
+            "type": "external", "module": "tests.integration.cloud.Cloud",
+            "gcs_address": f"127.0.0.1:{port}", "use_node_id_as_ip": True,
+        },
         "auth": {},
         "docker": {},
         "file_mounts": {},
@@ -54,6 +57,7 @@ def head(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[N
     ours = {
         "SEGAN_RAY_STORAGE": f"file://{tmp_path_factory.mktemp('storage')}",
         "RAY_FAKE_CLUSTER": "1",
+        "PYTHONPATH": str(Path(__file__).parents[2]),
         "RAY_OVERRIDE_NODE_ID_FOR_TESTING": FAKE_HEAD_NODE_ID,
         "AUTOSCALER_UPDATE_INTERVAL_S": "1",
     }
