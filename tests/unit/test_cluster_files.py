@@ -372,3 +372,13 @@ def test_examples_of_secrets_are_read_alike_by_all(path: Path) -> None:
     assert lines
     for line in lines:
         assert re.fullmatch(r"[A-Z][A-Z0-9_]*=[^\s'\"$&;|<>()`\\]*", line), line
+
+
+@pytest.mark.parametrize(
+    "file",
+    [file for file in AUTOSCALER if file.stem in ("azure", "gcp")],
+    ids=lambda file: file.stem,
+)
+def test_machines_say_their_memory_where_ray_does_not_find_it_out(file: Path) -> None:
+    for name, machine in read(file)["available_node_types"].items():
+        assert machine["resources"].get("memory", 0) >= 4e9, name
