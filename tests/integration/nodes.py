@@ -112,7 +112,7 @@ class Nodes:
         script = (
             "import json, ray; from ray.util.state import list_actors\n"
             "ray.init(log_to_driver=False, logging_level='ERROR')\n"
-            f"print(json.dumps({question}))"
+            f"print('\\nanswer', json.dumps({question}), flush=True)"
         )
         done = subprocess.run(
             [sys.executable, "-c", script],
@@ -125,7 +125,9 @@ class Nodes:
         if done.returncode and or_else is not None:
             return or_else
         assert done.returncode == 0, done.stderr[-2000:]
-        return json.loads(done.stdout.splitlines()[-1])
+        # Ray may tell of a node that died, before and after.
+        (answer,) = [line for line in done.stdout.splitlines() if line.startswith("answer ")]
+        return json.loads(answer.removeprefix("answer "))
 
 
 @contextmanager
