@@ -19,6 +19,7 @@ from segan_ray.home import Home
 from tests.unit.test_ending import killed
 
 COMMANDS = (
+    "doctor",
     "phantom", "inspect", "prepare", "train", "tune", "sweeps", "trials", "stop", "delete",
     "promote", "rollback", "evaluate", "predict", "export", "report", "ui", "submit",
 )  # fmt: skip
