@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,6 +27,17 @@ def homes_stay_where_they_are() -> Iterator[None]:
     before = os.environ.get(TRACKING_URI)
     yield
     assert os.environ.get(TRACKING_URI) == before
+
+
+@pytest.fixture(autouse=True)
+def recorders_are_closed() -> Iterator[None]:
+    """A recorder's thread that outlives its test writes into a home that others may look at."""
+    before = set(threading.enumerate())
+    yield
+    left = [new for new in set(threading.enumerate()) - before if new.name == "tracking"]
+    for thread in left:
+        thread.join(timeout=30)
+    assert not any(thread.is_alive() for thread in left), "this test leaves a recorder open"
 
 
 @pytest.fixture(scope="session")

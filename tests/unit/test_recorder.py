@@ -10,7 +10,6 @@ import subprocess
 import sys
 import threading
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -579,12 +578,3 @@ def test_two_sweeps_write_to_one_database_at_once(home: Home) -> None:
         record = read_sweep(home, name)
         for points in histories(home, record, METRIC).values():
             assert [step for step, _ in points] == list(range(1, 21))
-
-
-@pytest.fixture(autouse=True)
-def _no_recorder_is_left_behind() -> Iterator[None]:
-    yield
-    left = [thread for thread in threading.enumerate() if thread.name == "tracking"]
-    for thread in left:
-        thread.join(timeout=60)
-    assert not any(thread.is_alive() for thread in left)
