@@ -90,7 +90,7 @@ def train(recorder: Recorder, home: Home, trial: str, scores: tuple[float, ...])
     (folder / "state.json").write_text(json.dumps({"epoch": len(scores)}))
     picture = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
     Image.fromarray(picture).save(folder / "validation.png")
-    recorder.end_trial(trial, "completed", None, folder)
+    recorder.end_trial(trial, "completed", None, str(folder))
 
 
 def free_port() -> int:

@@ -135,7 +135,7 @@ def test_records_outlive_a_server_that_hangs_and_dies(server: Server, tmp_path: 
         checkpoint.mkdir(parents=True)
         (checkpoint / "state.json").write_text("{}")
         (checkpoint / "validation.png").write_bytes(b"PNG")
-        recorder.end_trial(trial, "completed", None, checkpoint)
+        recorder.end_trial(trial, "completed", None, str(checkpoint))
     # Two of the trials fell out of the best one.
     assert recorder.spool.waiting == 36
     server.start()
