@@ -79,7 +79,7 @@ def record_sweep(
         checkpoint = folder / "checkpoints" / trial / "epoch-0001"
         write_checkpoint(checkpoint, regions, score, settings=settings)
         write_origin(checkpoint, origin_of(manifest))
-        recorder.end_trial(trial, "completed", None, checkpoint)
+        recorder.end_trial(trial, "completed", None, str(checkpoint))
     recorder.close("finished")
 
 
