@@ -20,7 +20,7 @@ from tests.integration.backends import mlflow_server, postgresql
 from tests.integration.job_cluster import JobCluster, job_cluster
 from tests.integration.killing import eventually, space_of
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 TOKEN = "planted-cluster-token-71"
 PASSWORD = "planted-mlflow-password-72"
@@ -143,7 +143,7 @@ def test_a_job_whose_driver_is_killed_is_resumed_stopped_and_finished(
     begun = cluster.submit("--no-wait", "--json", *command)
     assert begun.returncode == 0, begun.stderr
     assert json.loads(begun.stdout)["job"] == "kills-1"
-    assert eventually(lambda: epochs(cluster, "kills") >= 2, 120)
+    assert eventually(lambda: epochs(cluster, "kills") >= 2, 300)
 
     second = cluster.submit(*command)
     assert second.returncode == 1
@@ -167,7 +167,7 @@ def test_a_job_whose_driver_is_killed_is_resumed_stopped_and_finished(
     known = epochs(cluster, "kills")
     again = cluster.submit("--no-wait", "--json", *command, "--resume")
     assert json.loads(again.stdout)["job"] == "kills-2", again.stderr
-    assert eventually(lambda: epochs(cluster, "kills") >= known + 2, 120)
+    assert eventually(lambda: epochs(cluster, "kills") >= known + 2, 300)
     stopped = cluster.submit("--stop", "kills")
     assert "kills-2 has ended: STOPPED" in stopped.stdout, stopped.stderr
     assert driver(cluster, "kills") is None
