@@ -35,7 +35,7 @@ def sweeps(home: HomeFolder = None, as_json: Json = False) -> None:
         show.document({"sweeps": [sweep.summary() for sweep in found]})
         return
     if not found:
-        print("No sweeps yet. Start one: segan-ray tune STORE --space search_spaces/demo.yaml")
+        print("No sweeps yet. Start one: segan-ray tune STORE --space demo")
         return
     columns = ("sweep", "status", "trials", "metric", "best", "created", "store")
     left_out = show.table(

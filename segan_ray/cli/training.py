@@ -27,7 +27,7 @@ Resume = Annotated[
 def register(app: typer.Typer) -> None:
     """Add these commands to the command line."""
     app.command(epilog="Example: segan-ray train store --set critic.depth=4")(train)
-    app.command(epilog="Example: segan-ray tune store --space search_spaces/demo.yaml")(tune)
+    app.command(epilog="Example: segan-ray tune store --space demo")(tune)
 
 
 def train(
