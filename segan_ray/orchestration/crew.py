@@ -22,6 +22,7 @@ from segan_ray.errors import TrialError
 from segan_ray.orchestration.engine_storage import engine_storage
 from segan_ray.orchestration.janitor import beat, new_mark
 from segan_ray.orchestration.mailbox import MailboxHandle
+from segan_ray.orchestration.meeting import Meeting
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,7 @@ class Crew:
         self._trainer = TorchTrainer(
             train_worker,
             train_loop_config={"mailbox": mailbox, "lane": self.lane},
+            torch_config=Meeting(),
             scaling_config=ScalingConfig(
                 num_workers=shape.workers,
                 use_gpu=shape.gpus_per_worker > 0,

@@ -24,10 +24,13 @@ SETTINGS: Final = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
 }
 
-LOCAL_SETTINGS: Final = {
+ON_LOOPBACK: Final = {
     # Everything a cluster of our own starts listens on loopback alone (Ray has this switch for
-    # desktop systems; without it, sockets are open to the network).
+    # desktop systems; without it, sockets are open to the network). It counts whatever somebody
+    # set for clusters of theirs.
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+}
+LOCAL_SETTINGS: Final = {
     # When the process of a sweep is killed, its cluster goes, and nobody is to wait for its return.
     "RAY_gcs_rpc_server_reconnect_timeout_s": "5",
     # Nobody takes this machine away with notice, and each watcher is a process of its own.
@@ -39,6 +42,7 @@ OBJECT_STORE_BYTES: Final = 256 * 2**20
 _local = not os.environ.get("RAY_ADDRESS")
 for _name, _value in {**SETTINGS, **(LOCAL_SETTINGS if _local else {})}.items():
     os.environ.setdefault(_name, _value)
+os.environ.update(ON_LOOPBACK if _local else {})
 
 import ray
 
