@@ -23,7 +23,8 @@ def acquire(path: Path, *, shared: bool = False, wait_s: float = 0) -> int | Non
     """
     deadline = time.monotonic() + wait_s
     while True:
-        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        # Through a link another file would be emptied.
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
         try:
             fcntl.flock(handle, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -22,6 +22,7 @@ from segan_ray.data.headers import ImageError, ImageHeader, checked_header, time
 
 _LPS_TO_RAS: Final = np.diag([-1.0, -1.0, 1.0, 1.0])
 _HEADER_BYTES: Final = 1 << 16
+_PLACE: Final = b"ElementDataFile"
 _ITEM_BYTES: Final = {
     "MET_CHAR": 1,
     "MET_UCHAR": 1,
@@ -64,6 +65,7 @@ def read_image(
     header = _itk_header(path, channels)
     layout.check_length(path)
     layout.check_content(path)
+    _refuse_second_place(path)
     try:
         image = sitk.ReadImage(str(path), imageIO="MetaImageIO")
     except RuntimeError as error:
@@ -135,13 +137,26 @@ def _damaged(reason: str) -> ImageError:
     return ImageError(f"is truncated or damaged ({reason}). Copy it again from the source.")
 
 
+def _refuse_second_place(path: Path) -> None:
+    """Make sure that ITK finds the voxels where we did: it takes some lines for others.
+
+    After a list that is too short it passes over the line that says LOCAL, and a second one may
+    name any file of this machine.
+    """
+    if path.read_bytes().count(_PLACE) > 1:
+        raise ImageError(
+            f"says more than once where its voxels are ({_PLACE.decode()}); expected them within, "
+            "said once. Re-export the volume."
+        )
+
+
 def _parse(path: Path) -> _Stored:
     """Read the lines of text in front of the voxels; ElementDataFile is the last of them."""
     with path.open("rb") as stream:
         start = stream.read(_HEADER_BYTES)
     if not start:
         raise ImageError("the file is empty. Copy it again from the source.")
-    last = re.search(rb"^ElementDataFile[ \t]*=[ \t]*(\S+)[ \t]*\r?\n", start, re.MULTILINE)
+    last = re.search(rb"^%b[ \t]*=[ \t]*(\S+)[ \t]*\r?\n" % _PLACE, start, re.MULTILINE)
     if last is None:
         raise ImageError("is not a MetaImage (.mha). Copy it again from the source.")
     lines = start[: last.start()].decode("latin-1").splitlines()

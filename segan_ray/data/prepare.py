@@ -148,6 +148,13 @@ def _is_made(store: Path) -> bool:
 @contextmanager
 def _alone(work: Path, store: Path) -> Iterator[None]:
     """Hold ``work`` against every other run, those of a killed run's processes included."""
+    for folder in (work, work / "cases"):
+        # What is left over there would be removed.
+        if folder.is_symlink():
+            raise StoreError(
+                f"{folder}: is a link to {folder.resolve()}; expected a folder of an earlier run. "
+                "Delete the link and prepare again."
+            )
     with writing(work, RESUME):
         work.mkdir(parents=True, exist_ok=True)
         lock = acquire(work / LOCK)

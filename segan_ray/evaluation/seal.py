@@ -78,6 +78,12 @@ def _noted(path: Path) -> dict[str, str]:
         raise CheckpointError(f"{path}: cannot be read ({error}).") from None
     if not isinstance(noted, dict) or not noted:
         raise CheckpointError(f"{path}: expected checksums by file name.")
+    for name in noted:
+        if name != Path(name).name:
+            raise CheckpointError(
+                f"{path}: names '{name}', which is no file beside it. It is not as it was made: "
+                "fetch the model again."
+            )
     return noted
 
 

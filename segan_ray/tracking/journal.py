@@ -20,6 +20,7 @@ from typing import Any, Final, Literal
 from segan_ray.data import locks
 from segan_ray.errors import StoreError, TrackingError
 from segan_ray.files import write_text, writing
+from segan_ray.home import NAME
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +46,11 @@ class Record:
     def of_line(cls, line: bytes) -> Record:
         """Read back what ``line`` wrote; ValueError, KeyError or TypeError if it is none."""
         content = json.loads(line)
-        return cls(content["kind"], content["trial"], int(content["at"]), dict(content["facts"]))
+        trial = content["trial"]
+        # It names a folder, which may be given up.
+        if trial is not None and not NAME.fullmatch(trial):
+            raise ValueError(f"'{trial}' names no trial")
+        return cls(content["kind"], trial, int(content["at"]), dict(content["facts"]))
 
 
 def record(kind: Kind, trial: str | None = None, **facts: Any) -> Record:

@@ -151,7 +151,7 @@ def delete_packages(client: MlflowClient, run: str) -> None:
     """Delete the models logged with ``run``, and their files if the store lets anybody."""
     experiment = client.get_run(run).info.experiment_id
     for logged in client.search_logged_models([experiment], f"source_run_id = '{run}'"):
-        delete_below(client, logged.artifact_location)
+        delete_below(client, logged.artifact_location, logged.model_id)
         client.delete_logged_model(logged.model_id)
 
 

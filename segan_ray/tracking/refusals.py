@@ -9,6 +9,7 @@ from typing import Final, TypeVar
 import requests
 from mlflow.exceptions import MlflowException
 
+from segan_ray.errors import TrackingError
 from segan_ray.masking import mask
 
 FOR_GOOD: Final = {
@@ -25,7 +26,10 @@ AWAY: Final = {401, 403, 404, 408, 425, 429}
 """Answers of 4xx that speak of the server or of credentials, not of what was sent."""
 SHORT_PAUSES_S: Final = (0.25, 0.5, 1.0)
 Answer = TypeVar("Answer")
-OURS: Final = (TypeError, ValueError, KeyError, AttributeError, IndexError, NotImplementedError)
+OURS: Final = (
+    TypeError, ValueError, KeyError, AttributeError, IndexError, NotImplementedError, TrackingError,
+)  # fmt: skip
+"""What is raised here, by the record itself."""
 
 
 def is_refusal(error: Exception, tries: int) -> bool:

@@ -14,7 +14,7 @@ from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
 from segan_ray.errors import TrackingError
-from segan_ray.home import Home
+from segan_ray.home import NAME, Home
 from segan_ray.masking import mask
 from segan_ray.tracking import client as names
 from segan_ray.tracking.client import connect, experiment_id, search
@@ -69,13 +69,23 @@ class SweepRuns:
         """Return the trials' runs that are there already, of each trial one, and know them.
 
         Raises:
-            TrackingError: if MLflow cannot be read.
+            TrackingError: if MLflow cannot be read, or a run names no trial.
         """
         with said_in_words(self.client):
             found = persistently(lambda: self.all("attributes.run_id != ''"))
         for run in found:
-            self._known.setdefault(run.data.tags[names.TRIAL], run.info.run_id)
+            self._known.setdefault(self._trial_of(run), run.info.run_id)
         return [run for run in found if run.info.run_id in self._known.values()]
+
+    def _trial_of(self, run: Run) -> str:
+        trial = run.data.tags[names.TRIAL]
+        if not NAME.fullmatch(trial):
+            raise TrackingError(
+                f"MLflow's run {run.info.run_id} of '{self.facts.name}' says in {names.TRIAL} that "
+                f"it is trial '{trial}'; expected a number such as 007, since it names a folder. "
+                "Find out who changed the run, and delete it in MLflow."
+            )
+        return trial
 
     def run_id(self, trial: str) -> str | None:
         """Return the run of ``trial`` as far as it is known here, without asking MLflow."""

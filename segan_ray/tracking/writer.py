@@ -112,9 +112,12 @@ class RunWriter:
         self.runs.delete_doubles(trial)
 
     def _upload(self, run: str, checkpoint: str, *, whole: bool) -> None:
-        """Log the files of a checkpoint, or its pictures alone, if it is still there."""
+        """Log the files of a checkpoint, or its pictures alone, if it is still there.
+
+        A link is none of ours, and what it leads to not for everybody who reads the records.
+        """
         with contextlib.suppress(FileNotFoundError), near_copy(checkpoint) as folder_of:
-            for path in sorted(folder_of.iterdir()):
+            for path in sorted(path for path in folder_of.iterdir() if not path.is_symlink()):
                 folder = "overlays" if path.suffix == ".png" else "checkpoint"
                 if whole or folder == "overlays":
                     self._client.log_artifact(run, str(path), folder)

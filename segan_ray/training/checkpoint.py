@@ -31,6 +31,7 @@ from segan_ray.training.state import Best, TrainingState
 CHECKPOINT_VERSION: Final = 2
 STATE: Final = "state.json"
 SEGMENTOR: Final = "segmentor.safetensors"
+NETWORKS: Final = ("segmentor", "critic")
 PICKLES: Final = frozenset({".pkl", ".pickle", ".pt", ".pth", ".ckpt", ".joblib", ".bin"})
 
 
@@ -138,6 +139,12 @@ def check_whole(folder: Path) -> None:
         CheckpointError: naming the file that is missing or damaged.
     """
     networks = read_state(folder).get("optimizers", {})
+    for name in networks:
+        if name not in NETWORKS:
+            raise CheckpointError(
+                f"{folder / STATE}: has an optimizer of '{name}'; expected those of "
+                f"{' and '.join(NETWORKS)}. Use the checkpoint as it was made."
+            )
     for name in (*networks, "optimizers"):
         path = folder / f"{name}.safetensors"
         try:

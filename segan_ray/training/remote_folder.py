@@ -22,7 +22,7 @@ from segan_ray.config import Experiment
 from segan_ray.data.origin import Origin
 from segan_ray.data.places import first_line, open_place
 from segan_ray.errors import CheckpointError
-from segan_ray.places import is_url, place_name
+from segan_ray.places import is_url
 from segan_ray.training.checkpoint import check_whole
 from segan_ray.training.state import TrainingState
 from segan_ray.training.trial_folder import (
@@ -76,10 +76,15 @@ def copied_near(place: str, near: Path) -> Path:
     if not is_url(place):
         return Path(place)
     parent, _, name = place.rpartition("/")
-    copy = RemoteFolder(parent, near).fetch(name)
+    # A name such as .. would lead out of ``near``, and be emptied first.
+    copy = RemoteFolder(parent, near).fetch(name) if _is_checkpoint(name) else None
     if copy is None:
         raise FileNotFoundError(f"{place}: no checkpoint here.")
     return copy
+
+
+def _is_checkpoint(name: str) -> bool:
+    return bool(EPOCH.fullmatch(name) or TAKEN.fullmatch(name))
 
 
 def bytes_at(url: str) -> int:
@@ -194,14 +199,16 @@ class RemoteFolder:
     def fetch(self, name: str) -> Path | None:
         """Return a copy of a whole checkpoint, or None if it is not whole."""
         system, path = open_place(f"{self.url}/{name}")
-        local = self.near / place_name(self.url) / name
+        local = self.near / name
         shutil.rmtree(local, ignore_errors=True)
         local.mkdir(parents=True)
         if self._report(name) is None:
             return None
 
         def copy() -> None:
-            files = sorted(_find(system, path))
+            found = _find(system, path)
+            # On a disk there may be links, which are none of ours.
+            files = sorted(file for file in found if not found[file].get("islink"))
             system.get(files, [str(local / file.rpartition("/")[2]) for file in files])
 
         try:
@@ -280,7 +287,13 @@ def _find(system: Any, path: str) -> dict[str, Any]:
 
 
 def _remove(system: Any, path: str) -> None:
-    """Remove a folder, the report of an epoch first."""
+    """Remove a folder, the report of an epoch first.
+
+    Raises:
+        OSError: if it is a link: what it leads to is somebody else's.
+    """
+    if getattr(system, "islink", None) and system.islink(path):
+        raise OSError("it is a link, remove it by hand")
     files = sorted(_find(system, path), key=lambda file: not file.endswith(f"/{REPORT}"))
     for file in files:
         with suppress(FileNotFoundError):

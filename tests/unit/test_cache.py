@@ -10,6 +10,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import fsspec
 import pytest
@@ -177,9 +178,32 @@ def test_an_edited_manifest_is_noticed(remote: Path, root: Path) -> None:
     (remote / "manifest.json").write_text(json.dumps(content))
     with pytest.raises(StoreError, match="was changed after the store was made"):
         local_store(url(remote))
-    content["cases"][0]["case"] = "../../escape"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        *({"case": name} for name in ("../../escape", "/escape", "..", ".", "a\\b", "", "a/b")),
+        {"checksums": {"image.npy": "", "../../escape": ""}},
+        {"checksums": {"image.npy": "", "mask.npy": "", "../escape": ""}},
+    ],
+)
+def test_a_manifest_names_nothing_outside_of_its_store(
+    remote: Path, root: Path, change: dict[str, Any]
+) -> None:
+    content = json.loads((remote / "manifest.json").read_text())
+    content["cases"][0] |= change
     (remote / "manifest.json").write_text(json.dumps(content))
-    with pytest.raises(StoreError, match=r"damaged at 'cases\.0\.case'"):
+    for use in (local_store, lambda _: open_for_tuning(remote)):
+        with pytest.raises(StoreError, match=r"damaged at 'cases\.0"):
+            use(url(remote))
+    assert not root.exists()
+
+
+def test_a_fingerprint_names_no_folder_but_a_copy_s(remote: Path, root: Path) -> None:
+    content = json.loads((remote / "manifest.json").read_text())
+    (remote / "manifest.json").write_text(json.dumps(content | {"fingerprint": "../../../escape"}))
+    with pytest.raises(StoreError, match="damaged at 'fingerprint'"):
         local_store(url(remote))
 
 

@@ -12,6 +12,7 @@ import SimpleITK as sitk
 from segan_ray.brats import CODE_UNTIL_2015, MODALITIES
 from segan_ray.data import metaimage
 from segan_ray.data.cases import Case
+from segan_ray.data.headers import ImageError
 from segan_ray.data.volumes import check_headers, read_volume
 from segan_ray.errors import CaseError
 
@@ -137,6 +138,27 @@ def test_a_file_that_is_no_whole_image(
         assert str(path) in text
         assert "\n" not in text
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "ElementDataFile : ../elsewhere.raw\nElementDataFile = LOCAL\n",
+        "  ElementDataFile = ../elsewhere.raw\nElementDataFile = LOCAL\n",
+        "Comment\nElementDataFile = LOCAL\nElementDataFile = ../elsewhere.raw\n",
+        "Origin = 1\nElementDataFile = LOCAL\nElementDataFile = ../elsewhere.raw\n",
+    ],
+)
+def test_itk_is_not_led_to_another_file(tmp_path: Path, header: str) -> None:
+    """It reads headers otherwise than we do, and so would take voxels from wherever they say."""
+    (tmp_path / "elsewhere.raw").write_bytes(b"\x07" * 64)
+    path = tmp_path / "case" / "scan.mha"
+    path.parent.mkdir()
+    metaimage.write_image(path, np.zeros((4, 4, 4), np.uint8), np.eye(4), compress=False)
+    content = path.read_bytes().replace(b"ElementDataFile = LOCAL\n", header.encode())
+    path.write_bytes(content + b"\0" * 64)
+    with pytest.raises(ImageError, match=r"more than once .*ElementDataFile"):
+        metaimage.read_image(path)
 
 
 def test_a_changed_byte_is_found_on_reading(tmp_path: Path) -> None:

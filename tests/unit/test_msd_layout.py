@@ -96,6 +96,14 @@ def test_without_a_dataset_file_the_published_order_holds(task: Path) -> None:
     assert first(task).channels == {"flair": 0, "t1": 1, "t1ce": 2, "t2": 3}
 
 
+def test_files_are_those_of_the_folders_whatever_the_dataset_file_names(task: Path) -> None:
+    before = discover(task)
+    elsewhere = {"image": "../../secret.nii.gz", "label": "/etc/hostname"}
+    listed = {"modality": PUBLISHED, "training": [elsewhere], "test": ["../../secret.nii.gz"]}
+    describe(task, listed)
+    assert discover(task) == before
+
+
 @pytest.mark.parametrize(
     ("document", "words"),
     [

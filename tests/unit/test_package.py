@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 import json
 import pickle
+import shutil
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
@@ -22,7 +24,7 @@ from segan_ray.data.cases import discover, layout_named
 from segan_ray.data.origin import origin_of, write_origin
 from segan_ray.data.store import read_manifest
 from segan_ray.data.volumes import Volume, read_volume
-from segan_ray.errors import CheckpointError, RegistryError
+from segan_ray.errors import CheckpointError, RegistryError, TrackingError
 from segan_ray.evaluation.model import PACKAGED, Model, Postprocessing, load_model
 from segan_ray.evaluation.segment import probabilities_of_volume, segment_volume
 from segan_ray.home import Home
@@ -262,6 +264,15 @@ def test_a_version_that_was_changed_is_refused(
         pass
 
 
+@pytest.mark.parametrize("name", ["../../MLmodel", "/etc/hostname"])
+def test_a_seal_names_files_beside_it_alone(written: Path, tmp_path: Path, name: str) -> None:
+    copy = shutil.copytree(written, tmp_path / "model")
+    sealed = copy / PACKAGED / "checksums.json"
+    sealed.write_text(json.dumps({**json.loads(sealed.read_text()), name: "0" * 64}))
+    with pytest.raises(CheckpointError, match=f"names '{name}', which is no file beside it"):
+        load_model(copy)
+
+
 @pytest.mark.parametrize("name", ["code/segan_ray/brats.py", "pyfunc_model.py", "MLmodel", "more"])
 def test_a_version_is_its_code_as_well(registered: Path, home: Home, name: str) -> None:
     with (registered / name).open("a") as stream:
@@ -322,6 +333,18 @@ def test_the_model_stands_with_its_run(registered: Path, home: Home, model: Mode
     delete_packages(client, version.run_id)
     assert not list(home.artifacts.rglob("MLmodel"))
     assert not client.search_logged_models([logged.experiment_id])
+
+
+def test_a_changed_record_of_a_model_deletes_nothing_else(registered: Path, home: Home) -> None:
+    precious = home.folder / "precious"
+    (precious / "artifacts").mkdir(parents=True)
+    client = connect(home)
+    version = find_alias(client, "champion")
+    with sqlite3.connect(home.tracking_database) as database:
+        database.execute("UPDATE logged_models SET artifact_location = ?", (precious.as_uri(),))
+    with pytest.raises(TrackingError, match=r"artifacts are at file:///.*/precious; expected"):
+        delete_packages(client, version.run_id)
+    assert precious.is_dir()
 
 
 def test_a_package_cut_short_is_marked_so(

@@ -176,6 +176,24 @@ def test_a_run_that_died_goes_on_where_it_was(
     assert resumed.fingerprint == make(folder, tmp_path / "other").fingerprint
 
 
+@pytest.mark.parametrize("link", ["", "cases", ".lock", ".writers"])
+def test_an_unfinished_store_that_leads_elsewhere(folder: Path, tmp_path: Path, link: str) -> None:
+    """Others may have put it there: what is no case of ours would be removed, a lock emptied."""
+    precious = tmp_path / "precious"
+    (precious / "cases" / "mine").mkdir(parents=True)
+    for kept in (precious / "kept", precious / ".kept", precious / "cases" / ".kept"):
+        kept.write_text("mine")
+    before = sorted(precious.rglob("*"))
+    work = tmp_path / "store.preparing"
+    if link:
+        work.mkdir()
+    (work / link).symlink_to(precious / "kept" if link.startswith(".") else precious)
+    with pytest.raises(StoreError, match=r"store\.preparing"):
+        make(folder, tmp_path / "store")
+    assert sorted(precious.rglob("*")) == before
+    assert {path.read_text() for path in before if path.is_file()} == {"mine"}
+
+
 def test_voxel_identical_cases_stay_on_one_side(folder: Path, tmp_path: Path) -> None:
     original = sorted(folder.iterdir())[0]
     for number in (90, 91, 92):

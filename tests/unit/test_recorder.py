@@ -496,6 +496,85 @@ def test_deleting_a_sweep_leaves_what_the_registry_stands_on(home: Home) -> None
         delete_sweep(home, "other")
 
 
+@pytest.mark.parametrize("elsewhere", ["../../../precious", ".", ""])
+def test_a_changed_run_gives_up_no_folder_but_a_trial_s(
+    home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, elsewhere: str
+) -> None:
+    """Whoever may write to a shared MLflow could have had any folder removed."""
+    monkeypatch.setenv("SEGAN_RAY_STORAGE", f"file://{tmp_path}/storage")
+    precious = [tmp_path / "precious", tmp_path / "storage/s/checkpoints/000"]
+    for folder in precious:
+        folder.mkdir(parents=True)
+        (folder / "kept").touch()
+    recorder = opened(home, keep=1)
+    train(recorder, home, "000", 0.5)
+    recorder.park()
+    client = connect(home)
+    tags = {
+        "kind": "trial", "sweep": "s", "trial": elsewhere, "status": "completed", "epochs": "1",
+        "score": "0.1", "params": "{}",
+    }  # fmt: skip
+    changed = client.create_run(
+        experiment_id(client, home), tags={f"segan.{name}": value for name, value in tags.items()}
+    )
+    with pytest.raises(
+        TrackingError, match=f"it is trial '{elsewhere}'; expected a number"
+    ) as said:
+        train(opened(home, keep=1, resume=True), home, "001", 0.6)
+    assert changed.info.run_id in str(said.value)
+    assert all((folder / "kept").exists() for folder in precious)
+
+
+def test_a_changed_run_is_deleted_with_nothing_but_its_artifacts(
+    home: Home, caplog: pytest.LogCaptureFixture
+) -> None:
+    recorder = opened(home, keep=1)
+    train(recorder, home, "000", 0.3)
+    assert recorder.spool.finish(60) == 0
+    precious = home.folder / "precious" / "checkpoint"
+    precious.mkdir(parents=True)
+    (precious / "kept").touch()
+    with sqlite3.connect(home.tracking_database) as database:
+        database.execute(
+            "UPDATE runs SET artifact_uri = ? WHERE name = 's-000'", (precious.parent.as_uri(),)
+        )
+    with caplog.at_level(logging.WARNING):
+        recorder = opened(home, keep=1, resume=True)
+        train(recorder, home, "001", 0.5)
+        recorder.close("finished")
+    assert "(drop of trial 000) and it is left out" in caplog.text
+    with pytest.raises(TrackingError, match=r"artifacts are at file:///.*/precious; expected"):
+        delete_sweep(home, "s")
+    assert (precious / "kept").exists()
+
+
+@pytest.mark.parametrize("scheme", ["", "file://"])
+def test_no_file_of_elsewhere_is_uploaded_with_a_checkpoint(
+    home: Home, tmp_path: Path, scheme: str
+) -> None:
+    """On a shared disk others may put links among its files; MLflow shows them to everybody."""
+    (tmp_path / "secret").write_text("secret")
+    folder = checkpoint(home, "000")
+    Path(folder, "report.json").write_text(
+        '{"epoch": 1, "metrics": {}, "best": {"epoch": 1, "metrics": {}}}'
+    )
+    Path(folder, "notes.txt").symlink_to(tmp_path / "secret")
+    Path(folder, "odd.png").symlink_to(tmp_path / "secret")
+    recorder = opened(home)
+    recorder.start_trial("000", Experiment(), {})
+    recorder.log_epoch("000", 1, {METRIC: 0.5})
+    recorder.end_trial("000", "completed", None, f"{scheme}{folder}")
+    recorder.close("finished")
+    run = runs(home)["000"].info.run_id
+    client = connect(home)
+    logged = {
+        item.path.partition("/")[2]
+        for where in ("checkpoint", "overlays")
+        for item in client.list_artifacts(run, where)
+    }
+    assert logged == {"report.json", "segmentor.safetensors", "state.json", "validation.png"}
+
+
 def test_an_open_reader_does_not_stop_a_write(home: Home) -> None:
     recorder = opened(home)
     reader = sqlite3.connect(home.tracking_database, isolation_level=None)

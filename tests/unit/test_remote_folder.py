@@ -214,6 +214,18 @@ def test_a_checkpoint_that_is_gone(place: str, tmp_path: Path) -> None:
     assert copied_near(str(tmp_path / "x"), tmp_path) == tmp_path / "x"
 
 
+@pytest.mark.parametrize("end", ["..", "../..", "000/..", "../epoch-0007", "elsewhere", ""])
+def test_a_checkpoint_of_a_name_that_leads_away(place: str, tmp_path: Path, end: str) -> None:
+    """Where its copy would lie is emptied first, which must not be outside of ``near``."""
+    near = tmp_path / "around" / "near"
+    for kept in (tmp_path / "kept", near.parent / "kept", near.parent / "epoch-0007" / "kept"):
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        kept.touch()
+    with pytest.raises(FileNotFoundError, match="no checkpoint"):
+        copied_near(f"{place}/{end}", near)
+    assert len(list(tmp_path.rglob("kept"))) == 3
+
+
 def test_everything_below_a_place(place: str, tmp_path: Path) -> None:
     assert not anything_at(place)
     assert bytes_at(place) == 0
@@ -226,6 +238,21 @@ def test_everything_below_a_place(place: str, tmp_path: Path) -> None:
     remove_all(place)
     remove_all(place)
     assert not anything_at(place)
+
+
+def test_removing_goes_through_no_link(tmp_path: Path) -> None:
+    """In a folder that others may write to, one may stand in the place of a sweep."""
+    precious = tmp_path / "precious"
+    for folder in (precious, tmp_path / "storage" / "sweep" / "000"):
+        folder.mkdir(parents=True)
+        (folder / "kept").touch()
+    (tmp_path / "storage" / "sweep" / "000" / "link").symlink_to(precious)
+    (tmp_path / "storage" / "other").symlink_to(precious)
+    remove_all(f"file://{tmp_path}/storage/sweep")
+    assert not (tmp_path / "storage" / "sweep").exists()
+    with pytest.raises(CheckpointError, match=r"other: cannot be removed .* it is a link"):
+        remove_all(f"file://{tmp_path}/storage/other")
+    assert (precious / "kept").exists()
 
 
 def test_removing_what_cannot_be(place: str, monkeypatch) -> None:

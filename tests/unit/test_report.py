@@ -251,7 +251,7 @@ def test_whatever_comes_from_outside_is_shown_and_never_run():
     whole = report(
         evil, *usual(), space=EVIL, evaluation=document, overlay_png=PNG, provenance={EVIL: EVIL}
     )
-    names = {"sweep": EVIL, "metric": EVIL, "store": EVIL, "created": EVIL}
+    names = dict.fromkeys(("sweep", "metric", "store", "created", "status"), EVIL)
     page = markup(render_report(replace(whole, sweep=replace(whole.sweep, **names))))
     harmless = markup(render_report(report(*usual(), evaluation=document, overlay_png=PNG)))
     outline = Outline(page)

@@ -149,6 +149,15 @@ def test_a_damaged_line_is_left_out_with_a_warning(tmp_path: Path, caplog) -> No
     assert "damaged" in caplog.text
 
 
+@pytest.mark.parametrize("trial", ["..", "../../other", "/tmp", "", ".dropped-000", 7])
+def test_a_record_of_what_cannot_be_a_trial_is_left_out(tmp_path: Path, caplog, trial) -> None:
+    """A trial's name is a folder, which is removed when the trial is given up."""
+    path = tmp_path / "tracking.jsonl"
+    path.write_bytes(LINES[0] + Record("drop", trial, 1, {}).line() + LINES[1])
+    assert read_journal(path) == tuple(RECORDS[:2])
+    assert "damaged" in caplog.text
+
+
 def test_a_record_keeps_its_time_and_odd_values() -> None:
     one = record("epoch", "000", epoch=1, metrics={"a": float("nan"), "b": float("inf")})
     back = Record.of_line(one.line())

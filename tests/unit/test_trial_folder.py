@@ -17,7 +17,7 @@ from PIL import Image
 from segan_ray.config import Experiment, load_experiment
 from segan_ray.errors import CheckpointError
 from segan_ray.training import trial_folder
-from segan_ray.training.checkpoint import restore
+from segan_ray.training.checkpoint import check_whole, restore
 from segan_ray.training.state import TrainingState, new_state
 from segan_ray.training.trial_folder import (
     OVERLAY,
@@ -142,6 +142,19 @@ def test_a_newest_without_its_weights_is_passed_over(tmp_path, state, file: str,
     folder = TrialFolder(tmp_path / "000")
     train(folder, state, [0.5, 0.4])
     damage(folder.of_epoch(2) / f"{file}.safetensors")
+    assert folder.last() == folder.of_epoch(1)
+
+
+def test_a_checkpoint_names_no_file_of_another_folder(tmp_path: Path, state) -> None:
+    folder = TrialFolder(tmp_path / "000")
+    train(folder, state, [0.5, 0.4])
+    last = folder.of_epoch(2)
+    shutil.copy(last / "critic.safetensors", tmp_path / "elsewhere.safetensors")
+    content = json.loads((last / "state.json").read_text())
+    content["optimizers"]["../../elsewhere"] = []
+    (last / "state.json").write_text(json.dumps(content))
+    with pytest.raises(CheckpointError, match=r"an optimizer of '\.\./\.\./elsewhere'; expected"):
+        check_whole(last)
     assert folder.last() == folder.of_epoch(1)
 
 

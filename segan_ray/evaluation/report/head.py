@@ -34,7 +34,7 @@ def header(report: SweepReport) -> str:
     return (
         '<p class="eyebrow">segan-ray sweep</p>\n'
         f"<h1>{esc(sweep.sweep)}</h1>\n"
-        f'<p class="meta">{esc(_date(sweep.created))} · {sweep.status} · '
+        f'<p class="meta">{esc(_date(sweep.created))} · {esc(sweep.status)} · '
         f"store {esc(sweep.store)}</p>\n"
         f'<p class="lead">{" ".join(filter(None, sentences))}</p>\n'
         f'<dl class="tiles">{"".join(_tiles(report))}</dl>'
