@@ -101,9 +101,10 @@ def recorded_epochs_a_second(folder: Path, store: Path, trials: int) -> float:
 def manifest_mb_and_s(store: Path, cases: int) -> tuple[float, float]:
     """Return how large a manifest of so many cases is, and how long it takes to read."""
     small = read_manifest(store)
+    one = small.cases[0]
     names = [f"BraTS2021_{number:05d}" for number in range(cases)]
     made = {
-        "cases": [small.cases[0].model_copy(update={"case": n, "patient": n}) for n in names],
+        "cases": tuple(one.model_copy(update={"case": n, "patient": n}) for n in names),
         "splits": {**dict.fromkeys(small.splits, ()), "train": tuple(names)},
         "folds": (),
     }

@@ -7,6 +7,9 @@ from functools import cache
 from random import Random
 from typing import Any, Final
 
+# The session's settings must be in the environment before Ray is imported.
+from segan_ray.orchestration import session  # noqa: F401  # isort: skip
+
 from ray import tune
 from recorded import Curves, read_curves
 
