@@ -130,9 +130,9 @@ class ObjectStore:
 @contextmanager
 def object_store(folder: Path) -> Iterator[ObjectStore]:
     """SeaweedFS on loopback, its data below ``folder``."""
-    ports = free_ports(9)
+    ports = free_ports(8)
     names = (
-        "s3.port", "s3.port.grpc", "s3.port.iceberg", "master.port", "master.port.grpc",
+        "s3.port", "s3.port.grpc", "master.port", "master.port.grpc",
         "volume.port", "volume.port.grpc", "filer.port", "filer.port.grpc",
     )  # fmt: skip
     data = folder / "weed"
@@ -143,6 +143,8 @@ def object_store(folder: Path) -> Iterator[ObjectStore]:
             WEED, "server", f"-dir={data}", f"-ip={LOOPBACK}", f"-ip.bind={LOOPBACK}", "-s3",
             "-iam=false", "-master.telemetry=false", "-volume.max=20",
             "-master.volumeSizeLimitMB=64",
+            # Services of fixed ports, which another one of these may have.
+            "-s3.port.iceberg=0", "-s3.port.lance=0",
             *(f"-{name}={port}" for name, port in zip(names, ports, strict=True)),
         ],
         env={**os.environ, **store.environment},
