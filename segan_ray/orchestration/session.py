@@ -20,6 +20,9 @@ SETTINGS: Final = {
     "RAY_AIR_NEW_OUTPUT": "0",
     # A sweep answers Ctrl-C itself: Tune would end its trials as if they were done.
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    # How many lanes may be on their way at once; with one, which is what Tune has for searchers, a
+    # lane that becomes free is given to the trial that waits for its own, and that one is ended.
+    "TUNE_MAX_PENDING_TRIALS_PG": "1000",
     # How soon the controller sees a report or the end of training, in seconds.
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
 }

@@ -195,6 +195,13 @@ class _Judges(FIFOScheduler):
         """Pickle as nothing: Tune saves its scheduler, but records belong to this process."""
         return {}
 
+    def choose_trial_to_run(self, tune_controller: Any) -> None:
+        """Leave it to Tune to give a free lane to a trial that has none.
+
+        One chosen here would take it though a lane of its own is being started, which would then
+        be ended: where trials end more often than lanes start, none would ever come up.
+        """
+
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
         name = trial.config["task"]["trial"]
         judgement = self._ledger.epoch(name, result["result"])

@@ -1,0 +1,55 @@
+"""Lanes are kept from trial to trial, however short the trials are."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+from ray.util.placement_group import placement_group_table
+
+from segan_ray.home import Home
+from segan_ray.orchestration import tuning
+from tests.integration.conftest import card
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+
+from driver_scale import Watch, replayed
+from recorded import SPACE
+from replayed_lane import ReplayedLane
+
+from segan_ray.orchestration import sweep as sweeps
+from segan_ray.search.space import load_space
+
+pytestmark = pytest.mark.slow
+
+LANES, TRIALS = 3, 60
+
+
+class Counted(ReplayedLane):
+    """Leaves a file for its process in the store's folder; where that is, its task says."""
+
+    def setup(self, config: dict) -> None:
+        super().setup(config)
+        Path(config["task"]["store"], f"lane-{os.getpid()}").touch()
+
+
+def test_no_lane_is_started_twice(cluster: None, store: Path, tmp_path: Path) -> None:
+    """Trials end in a fraction of what it takes to start a lane."""
+    space, seen = load_space(SPACE), tmp_path / "seen"
+    seen.mkdir()
+    random = space.model_copy(
+        update={"sampler": space.sampler.model_copy(update={"startup_trials": TRIALS})}
+    )
+    sweep = sweeps.Sweep(
+        "lanes", random, SPACE.read_text(), seen, card(store), Home.at(tmp_path / "home"), "x.yaml",
+        trials=TRIALS,
+    )  # fmt: skip
+    watch = Watch(TRIALS)
+    with replayed(watch, LANES), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tuning, "Lane", Counted)
+        assert sweeps.run_sweep(sweep, watch.event, say=lambda *_: None) == "finished"
+    assert watch.ended == TRIALS
+    assert len(list(seen.glob("lane-*"))) == LANES
+    assert all(group["state"] == "REMOVED" for group in placement_group_table().values())
