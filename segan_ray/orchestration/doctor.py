@@ -70,9 +70,8 @@ def examine(home: Home, store: str | None) -> Iterator[Check]:
     """Look at everything, and give each check as soon as it is there."""
     nodes = members_of_cluster()
     hosts = len({node.host for node in nodes})
-    yield Check(
-        "cluster", True, f"{len(nodes)} nodes on {hosts} hosts" if len(nodes) > 1 else "1 node"
-    )
+    where = f"{hosts} hosts" if hosts > 1 else "one host"
+    yield Check("cluster", True, f"{len(nodes)} nodes on {where}" if len(nodes) > 1 else "1 node")
     yield verdicts.tokens(os.environ.get("RAY_AUTH_MODE"), hosts)
     yield from _records(home, hosts)
     yield from _reached(home)
