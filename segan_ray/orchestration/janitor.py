@@ -34,6 +34,13 @@ SILENCE_S: Final = 45.0
 """For how long a lane may be silent before what its crew holds is given back."""
 END_S: Final = 10.0
 
+_over: set[int] = set()
+"""Marks of crews of this process that have gone home for good.
+
+A controller on its way out may ask for its group after everything else has ended, and would hold it
+for as long as this process lives: whoever tidies next gives it back.
+"""
+
 
 def new_mark() -> int:
     """Return bytes of memory to ask for, a megabyte or two, unlike those of other crews."""
@@ -69,7 +76,7 @@ def tidying(mailbox: MailboxHandle) -> Iterator[None]:
             try:
                 listen()
                 since = time.monotonic() - SILENCE_S
-                remove_groups_of({mark for mark, last in heard.items() if last < since})
+                remove_groups_of(_over | {mark for mark, last in heard.items() if last < since})
             except RayError as error:
                 log.debug("tidying: %s", error)
 
@@ -87,6 +94,7 @@ def tidying(mailbox: MailboxHandle) -> Iterator[None]:
             until = time.monotonic() + END_S
             while remove_groups_of(set(heard)) and time.monotonic() < until:
                 time.sleep(1)
+        _over.update(heard)
 
 
 def remove_groups_of(marks: set[int]) -> int:

@@ -316,6 +316,19 @@ def test_what_crews_asked_for_is_given_back_at_the_end(cluster: None) -> None:
     ray.kill(actor)
 
 
+def test_what_comes_after_the_end_is_given_back_by_whoever_tidies_next(cluster: None) -> None:
+    mark, before = new_mark(), live_placement_groups()
+    actor = open_mailbox("mailbox-of-this-test")
+    mailbox = MailboxHandle("mailbox-of-this-test")
+    with tidying(mailbox):
+        mailbox.beat(mark)
+    # As of a controller that was on its way out.
+    ray.util.placement_group([{"CPU": 1, "memory": mark}])
+    with tidying(mailbox):
+        assert eventually(lambda: live_placement_groups() == before)
+    ray.kill(actor)
+
+
 def test_every_process_is_told_its_own_cluster(cluster: None) -> None:
     """Where two clusters run on a machine, Ray Train's cleaner must not have to guess."""
     told = ray.get(ray.remote(lambda: os.environ["RAY_ADDRESS"]).remote())
