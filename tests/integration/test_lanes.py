@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from ray.util.placement_group import placement_group_table
 from segan_ray.home import Home
 from segan_ray.orchestration import tuning
 from tests.integration.conftest import card
+from tests.integration.killing import eventually
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
@@ -25,6 +27,8 @@ from segan_ray.search.space import load_space
 pytestmark = pytest.mark.slow
 
 LANES, TRIALS = 3, 60
+EPOCH_S = 0.25
+"""So long that one lane alone cannot be through before the others have started."""
 
 
 class Counted(ReplayedLane):
@@ -33,6 +37,10 @@ class Counted(ReplayedLane):
     def setup(self, config: dict) -> None:
         super().setup(config)
         Path(config["task"]["store"], f"lane-{os.getpid()}").touch()
+
+    def step(self) -> dict:
+        time.sleep(EPOCH_S)
+        return super().step()
 
 
 def test_no_lane_is_started_twice(cluster: None, store: Path, tmp_path: Path) -> None:
@@ -52,4 +60,6 @@ def test_no_lane_is_started_twice(cluster: None, store: Path, tmp_path: Path) ->
         assert sweeps.run_sweep(sweep, watch.event, say=lambda *_: None) == "finished"
     assert watch.ended == TRIALS
     assert len(list(seen.glob("lane-*"))) == LANES
-    assert all(group["state"] == "REMOVED" for group in placement_group_table().values())
+    assert eventually(
+        lambda: all(group["state"] == "REMOVED" for group in placement_group_table().values())
+    )
