@@ -18,8 +18,10 @@ import platform
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from multiprocessing import get_context
 from pathlib import Path
 from statistics import median, quantiles
 from time import perf_counter
@@ -46,7 +48,7 @@ from segan_ray.home import Home
 from segan_ray.orchestration import sweep as sweeps
 from segan_ray.orchestration import tuning
 from segan_ray.orchestration.progress import TrialEvent
-from segan_ray.search.space import SearchSpace, load_space
+from segan_ray.search.space import load_space
 from segan_ray.search.study import Point, SweepStudy
 from segan_ray.tracking.card import StoreCard
 from segan_ray.tracking.recorder import Recorder
@@ -194,10 +196,10 @@ def simulate(folder: Path, store: Path, trials: int, lanes: int) -> tuple[Watch,
     return watch, {name: path.stat().st_size / MB for name, path in files.items()}
 
 
-def parts(
-    folder: Path, store: Path, space: SearchSpace, options: argparse.Namespace
-) -> dict[str, Any]:
+def parts(folder: Path, store: Path, options: argparse.Namespace) -> dict[str, Any]:
     """Measure each part by itself."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    space = load_space(SPACE)
     return {
         "suggestion alone, s": {
             known: _spread(suggestion_s(folder, space, known, options.times))
@@ -288,7 +290,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         store = make_store(folder, cases=8, spacing_mm=4.0)
-        alone = parts(folder, store, load_space(SPACE), options)
+        # In a process of their own: what they leave is not the sweep's memory.
+        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+            alone = pool.submit(parts, folder, store, options).result()
         print(json.dumps(alone, indent=2), file=sys.stderr, flush=True)
         watch, files = simulate(folder, store, options.trials, options.lanes)
     found = document(watch, files, alone)
