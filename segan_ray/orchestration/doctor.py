@@ -101,9 +101,13 @@ def members_of_cluster() -> list[Member]:
     ]
 
 
+def _studies(home: Home) -> str:
+    return os.environ.get(OPTUNA_STORAGE) or f"sqlite:///{home.studies}"
+
+
 def _records(home: Home, hosts: int) -> list[Check]:
     """Judge where records go, by their addresses alone."""
-    url = os.environ.get(OPTUNA_STORAGE) or f"sqlite:///{home.studies}"
+    url = _studies(home)
     return [
         verdicts.tracking(home.tracking_uri, hosts, _network_disk(home.tracking_uri)),
         verdicts.studies(url, _network_disk(url)),
@@ -128,14 +132,15 @@ def _reached(home: Home) -> Iterator[Check]:
             yield Check(f"{name} answers", False, str(error).replace("\n", " "))
         else:
             took = time.monotonic() - began
-            yield Check(
-                f"{name} answers", True, f"in {took:.2f} s, from here: no node writes there"
-            )
+            yield Check(f"{name} answers", True, f"in {took:.2f} s, from here")
 
 
 def _nodes(home: Home, store: str | None, nodes: Sequence[Member], *, closely: bool) -> list[Check]:
     """Ask every node and judge what they say."""
-    facts, problem = _ask(home.storage, store, nodes, closely=closely)
+    urls = {"tracking": home.tracking_uri, "studies": _studies(home)} if closely else {}
+    servers = {name: found for name, url in urls.items() if (found := verdicts.server(url))}
+    question = Question(store, home.storage, secrets.token_hex(8), closely, servers)
+    facts, problem = _ask(question, nodes)
     checks = [
         *verdicts.silence(facts),
         *verdicts.versions(facts, probe.versions()),
@@ -143,15 +148,13 @@ def _nodes(home: Home, store: str | None, nodes: Sequence[Member], *, closely: b
     ]
     if store is not None:
         checks += verdicts.store(store, facts)
-    return [*checks, *verdicts.gpus(facts), *verdicts.disks(facts)]
+    return [*checks, *verdicts.servers(facts), *verdicts.gpus(facts), *verdicts.disks(facts)]
 
 
-def _ask(
-    storage: str, store: str | None, nodes: Sequence[Member], *, closely: bool
-) -> tuple[list[NodeFacts], str]:
+def _ask(question: Question, nodes: Sequence[Member]) -> tuple[list[NodeFacts], str]:
     """Return what each node says, and what kept this process from leaving its mark for them."""
-    question, problem = Question(store, storage, secrets.token_hex(8), closely), ""
-    mark = probe.probe_file(storage, question.token)
+    problem = ""
+    mark = probe.probe_file(question.storage, question.token)
     try:
         probe.write_mark(mark, question.token)
     except Exception as error:  # every file system has errors of its own

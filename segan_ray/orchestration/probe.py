@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib.metadata
 import platform
 import shutil
+import socket
 import tempfile
 import time
 from collections.abc import Mapping
@@ -18,19 +19,22 @@ from typing import Final
 from segan_ray.places import is_url
 
 PACKAGES: Final = ("segan-ray", "ray", "torch", "optuna", "mlflow", "numpy")
+CONNECT_S: Final = 5.0
 
 
 @dataclass(frozen=True)
 class Question:
     """What a node is asked: ``token`` is what the probe file in ``storage`` holds.
 
-    With ``closely``, also what takes seconds to find out.
+    With ``closely``, also what takes seconds to find out: among it, whether it can connect to the
+    host and port of each of ``servers``.
     """
 
     store: str | None
     storage: str
     token: str
     closely: bool
+    servers: Mapping[str, tuple[str, int]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,7 @@ class NodeFacts:
     reads_storage: bool = False
     storage_problem: str = ""
     free_bytes: Mapping[str, int] = field(default_factory=dict)
+    reached: Mapping[str, bool] = field(default_factory=dict)
     silent: str = ""
     """Why it said nothing at all."""
 
@@ -66,6 +71,7 @@ def look(node: str, host: str, ray_gpus: float, question: Question) -> NodeFacts
         reads,
         storage_problem,
         _free_bytes() if question.closely else {},
+        {name: _connects(*server) for name, server in question.servers.items()},
     )
 
 
@@ -162,6 +168,14 @@ def _storage(question: Question, node: str) -> tuple[bool, str]:
     except Exception as error:  # every file system has errors of its own
         return True, _one_line(error)
     return True, ""
+
+
+def _connects(host: str, port: int) -> bool:
+    try:
+        socket.create_connection((host, port), timeout=CONNECT_S).close()
+    except OSError:
+        return False
+    return True
 
 
 def _torch_gpus() -> int:

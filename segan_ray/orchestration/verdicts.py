@@ -21,6 +21,7 @@ MOST_SKEW_S: Final = 5.0
 """Leases of sweeps, signatures of S3 and times of metrics all compare clocks."""
 LEAST_FREE_BYTES: Final = 2 * 10**9
 LEAST_SPEED_MB_S: Final = 5.0
+PORTS: Final = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306}
 LOOPBACK: Final = ("localhost", "127.0.0.1", "::1")
 
 
@@ -114,6 +115,17 @@ def studies(url: str, disk: str | None) -> Check:
     )  # fmt: skip
 
 
+def server(url: str) -> tuple[str, int] | None:
+    """Return host and port of the server that a URL names, or None if it names none."""
+    parts = urlsplit(url)
+    scheme = parts.scheme.partition("+")[0]
+    try:
+        port = parts.port or PORTS.get(scheme)
+    except ValueError:
+        return None
+    return (parts.hostname, port) if parts.hostname and port else None
+
+
 def sqlite_file(url: str) -> Path | None:
     """Return the file of an SQLite URL, or None if it is none."""
     scheme, found, rest = url.partition(":///")
@@ -175,6 +187,25 @@ def store(place: str, facts: Sequence[NodeFacts]) -> list[Check]:
             )
         )  # fmt: skip
     return broken or [Check(name, True, f"{mask(place)} is read by {_nodes(len(told))}")]
+
+
+def servers(facts: Sequence[NodeFacts]) -> list[Check]:
+    """Tell which nodes reach the servers of records.
+
+    Only the process that runs a sweep writes there, and policies of a network may well keep the
+    other nodes from them: so none that does not reach one is at fault.
+    """
+    checks = []
+    for name in dict.fromkeys(name for each in facts for name in each.reached):
+        told = [each for each in facts if name in each.reached]
+        cut_off = [each.node for each in told if not each.reached[name]]
+        said = (
+            f"{', '.join(cut_off)} cannot connect to it: start no sweep there, it may train"
+            if cut_off
+            else f"{_nodes(len(told))} can connect to it"
+        )
+        checks.append(Check(f"{name} from the nodes", True, said))
+    return checks
 
 
 def gpus(facts: Iterable[NodeFacts]) -> list[Check]:

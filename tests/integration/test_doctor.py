@@ -81,6 +81,7 @@ def test_faults_are_named_with_their_node(cluster: Nodes, store: Path, tmp_path:
     assert "another server on every host" in checks["tracking"]["detail"]
     assert not checks["tracking answers"]["ok"]
     assert not checks["studies answers"]["ok"]
+    assert "127.0.0.2 cannot connect" in checks["studies from the nodes"]["detail"]
     assert "is a folder of its own on" in checks["storage"]["detail"]
     assert "127.0.0.2" in checks["storage"]["detail"]
     assert not checks["store 127.0.0.2"]["ok"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 
 from segan_ray.orchestration import verdicts
 from segan_ray.orchestration.far_doctor import document_in
-from segan_ray.orchestration.probe import NodeFacts, probe_file, versions
+from segan_ray.orchestration.probe import NodeFacts, Question, look, probe_file, versions
 from segan_ray.orchestration.verdicts import Check
 
 HERE = {"python": "3.11.7", "ray": "2.60.0", "torch": "2.13.0+cpu"}
@@ -102,6 +103,41 @@ def test_studies_on_a_network_disk() -> None:
 )  # fmt: skip
 def test_the_file_of_an_sqlite_url(url: str, file: str | None) -> None:
     assert verdicts.sqlite_file(url) == (None if file is None else Path(file))
+
+
+@pytest.mark.parametrize(
+    ("url", "server"),
+    [
+        ("http://mlflow:5000/x", ("mlflow", 5000)), ("https://u:p@mlflow", ("mlflow", 443)),
+        ("postgresql+psycopg2://u:p@db/optuna", ("db", 5432)), ("http://[::1]:5", ("::1", 5)),
+        ("sqlite:////a/b.db", None), ("/home/me/mlruns", None), ("databricks://profile", None),
+        ("http://mlflow:port", None), ("postgresql:///optuna", None),
+    ],
+)  # fmt: skip
+def test_the_server_of_a_url(url: str, server: tuple[str, int] | None) -> None:
+    assert verdicts.server(url) == server
+
+
+def test_nodes_that_reach_the_servers_of_records_and_nodes_that_need_not() -> None:
+    both = replace(GOOD, reached={"tracking": True, "studies": True})
+    kept = replace(OTHER, reached={"tracking": False, "studies": True})
+    tracking, studies = verdicts.servers([both, kept])
+    assert tracking.sentence() == (
+        "tracking from the nodes: 10.0.0.2 cannot connect to it: start no sweep there, it may train"
+    )
+    assert studies.detail == "all 2 nodes can connect to it"
+    assert tracking.ok
+    assert studies.ok
+    # Files are not connected to.
+    assert verdicts.servers([GOOD, OTHER]) == []
+
+
+def test_a_node_tries_to_connect(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening, socket.socket() as deaf:
+        deaf.bind(("127.0.0.1", 0))
+        servers = {"tracking": listening.getsockname(), "studies": deaf.getsockname()}
+        facts = look("n", "h", 0, Question(None, str(tmp_path), "token", True, servers))
+    assert facts.reached == {"tracking": True, "studies": False}
 
 
 def test_storage_that_is_not_shared() -> None:
