@@ -10,6 +10,7 @@ import typer
 from segan_ray.cli import show
 from segan_ray.cli.options import Json
 from segan_ray.errors import ClusterError, Interrupted
+from segan_ray.masking import mask
 
 if TYPE_CHECKING:
     from segan_ray.orchestration.jobs import Cluster, Job
@@ -139,7 +140,7 @@ def _list(cluster: Cluster, as_json: bool) -> None:
         print("No jobs of segan-ray on this cluster.")
         return
     show.table(
-        f"Jobs at {cluster.address}",
+        f"Jobs at {mask(cluster.address)}",
         ("job", "sweep", "status", "started"),
         (
             (job.job, job.sweep, job.status, f"{job.started:%Y-%m-%d %H:%M}" if job.started else "")

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 # The session's settings must be in the environment before Ray is imported.
-from segan_ray.orchestration import session  # noqa: F401
+from segan_ray.orchestration import session
 
 import ray  # isort: skip
 from ray.exceptions import GetTimeoutError, RayError  # isort: skip
@@ -70,8 +70,7 @@ def examine(home: Home, store: str | None) -> Iterator[Check]:
     """Look at everything, and give each check as soon as it is there."""
     nodes = members_of_cluster()
     hosts = len({node.host for node in nodes})
-    where = f"{hosts} hosts" if hosts > 1 else "one host"
-    yield Check("cluster", True, f"{len(nodes)} nodes on {where}" if len(nodes) > 1 else "1 node")
+    yield Check("cluster", True, _of(nodes, hosts))
     yield verdicts.tokens(os.environ.get("RAY_AUTH_MODE"), hosts)
     yield from _records(home, hosts)
     yield from _reached(home)
@@ -81,6 +80,13 @@ def examine(home: Home, store: str | None) -> Iterator[Check]:
     if len(nodes) > 1:
         for sender, receiver in zip(nodes, [*nodes[1:], nodes[0]], strict=True):
             yield _speed(sender, receiver)
+
+
+def _of(nodes: Sequence[Member], hosts: int) -> str:
+    if not session.joined():
+        return "this machine by itself; for a cluster say --address or set RAY_ADDRESS"
+    where = f"{hosts} hosts" if hosts > 1 else "one host"
+    return f"{len(nodes)} nodes on {where}" if len(nodes) > 1 else "1 node"
 
 
 def members_of_cluster() -> list[Member]:

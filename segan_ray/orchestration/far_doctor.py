@@ -10,7 +10,7 @@ from typing import Any, Final
 from segan_ray.errors import ClusterError
 from segan_ray.home import HOME, Home
 from segan_ray.orchestration.dashboard import dashboard, said_in_words
-from segan_ray.orchestration.parcel import Parcel, environment_of
+from segan_ray.orchestration.parcel import Parcel, check_open, environment_of
 from segan_ray.orchestration.verdicts import Check
 
 POLL_S: Final = 0.5
@@ -21,10 +21,12 @@ def examine_by_job(address: str, home: Home, store: str | None) -> list[Check]:
     """Return what the doctor finds when it is run on the cluster's head.
 
     Raises:
-        ClusterError: if the cluster takes no job, or the doctor could not be run there.
+        ClusterError: if the cluster takes no job, the doctor could not be run there, or the store's
+            address holds a secret.
     """
     environment, needed = environment_of(os.environ)
     words = ("doctor", *([store] if store else []), "--json")
+    check_open(words, os.environ)
     where = environment.get(HOME, str(home.folder))
     parcel = Parcel("doctor", words, words, where, {}, environment, needed, needed)
     client = dashboard(address)

@@ -20,6 +20,7 @@ import segan_ray
 from segan_ray import __version__
 from segan_ray.errors import ClusterError, nearest
 from segan_ray.home import RESUME_WITH
+from segan_ray.masking import mask
 from segan_ray.orchestration.dashboard import NO_AGENT, Dashboard, dashboard, said_in_words
 from segan_ray.orchestration.parcel import STOP_WAIT_S, Parcel
 
@@ -75,8 +76,8 @@ class Cluster:
         return cls(client.get_address(), client)
 
     def command(self, *words: str) -> str:
-        """Return a command about this cluster."""
-        return " ".join(("segan-ray submit --address", self.address, *words))
+        """Return a command about this cluster; it is shown, so a password is not in it."""
+        return " ".join(("segan-ray submit --address", mask(self.address), *words))
 
     def jobs(self) -> list[Job]:
         """Return every job of ours that the cluster remembers, oldest first."""

@@ -6,6 +6,7 @@ Nothing of what it tells is judged here; ``verdicts`` does that for all nodes to
 from __future__ import annotations
 
 import importlib.metadata
+import os
 import platform
 import shutil
 import socket
@@ -188,8 +189,9 @@ def _free_bytes() -> dict[str, int]:
     """Return how much is free where Ray spills, and where stores are copied to."""
     from segan_ray.data.cache import cache_root
 
+    ray_files = Path(os.environ.get("RAY_TMPDIR") or tempfile.gettempdir())
     found = {}
-    for what, path in (("Ray's files", Path(tempfile.gettempdir())), ("stores", cache_root())):
+    for what, path in (("Ray's files", ray_files), ("stores", cache_root())):
         there = next(each for each in (path, *path.parents) if each.exists())
         found[f"{what} ({path})"] = shutil.disk_usage(there).free
     return found

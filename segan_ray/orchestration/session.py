@@ -48,6 +48,7 @@ for _name, _value in {**SETTINGS, **(LOCAL_SETTINGS if _local else {})}.items():
 os.environ.update(ON_LOOPBACK if _local else {})
 
 import ray
+from ray.exceptions import AuthenticationError
 
 from segan_ray.errors import SweepError
 
@@ -118,5 +119,11 @@ def _join_cluster() -> None:
     except ConnectionError:
         raise SweepError(
             f"No Ray cluster answers at RAY_ADDRESS={os.environ['RAY_ADDRESS']}. Start it, "
-            "correct the address, or unset it to run on this machine."
+            "correct the address, or unset it to run on this machine. A cluster that asks for "
+            "another token than RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH has does not answer either."
+        ) from None
+    except AuthenticationError:
+        raise SweepError(
+            f"The Ray cluster at RAY_ADDRESS={os.environ['RAY_ADDRESS']} asks for a token. Set "
+            "RAY_AUTH_MODE=token and RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH to the cluster's."
         ) from None

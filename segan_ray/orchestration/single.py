@@ -19,6 +19,7 @@ from segan_ray.orchestration.logbook import Logbook, NobodyJudges
 from segan_ray.orchestration.progress import OnEvent
 from segan_ray.orchestration.room import check_room
 from segan_ray.orchestration.session import ray_session
+from segan_ray.orchestration.shared_folder import make_shared
 from segan_ray.orchestration.sweep import check_nothing_there, make_task, parked_if_cut_off
 from segan_ray.orchestration.tuning import Tasks, run_tasks
 from segan_ray.places import absolute
@@ -86,6 +87,7 @@ def run_single(run: Run, on_event: OnEvent) -> RunResult:
             NobodyJudges(), recorder, [objective], run.home.checkpoints(run.name), on_event
         )
         with parked_if_cut_off(run.name, command, logbook, asked):
+            make_shared(run.home.checkpoints(run.name))
             run_tasks(run.folder, run.home.storage_of(run.name), _tasks(run), logbook)
             logbook.stop_open()
             ended = logbook.ended[SINGLE]

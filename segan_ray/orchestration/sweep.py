@@ -25,6 +25,7 @@ from segan_ray.orchestration.logbook import Logbook
 from segan_ray.orchestration.progress import OnEvent
 from segan_ray.orchestration.room import Room, room_for
 from segan_ray.orchestration.session import ray_session
+from segan_ray.orchestration.shared_folder import make_shared
 from segan_ray.orchestration.tuning import Tasks, run_tasks
 from segan_ray.places import absolute, is_url
 from segan_ray.search import estimate
@@ -99,6 +100,7 @@ def run_sweep(sweep: Sweep, on_event: OnEvent, say: Any = print) -> SweepStatus:
             study, recorder, sweep.space.objectives, sweep.home.checkpoints(sweep.name), on_event
         )
         with parked_if_cut_off(sweep.name, sweep.command, logbook, asked):
+            make_shared(sweep.home.checkpoints(sweep.name))
             logbook.reconcile()
             _search(sweep, study, logbook, room)
             _repeat(sweep, study, logbook, room)

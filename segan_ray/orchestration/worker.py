@@ -30,6 +30,7 @@ from segan_ray.evaluation.validation import validate
 from segan_ray.models.build import halvings
 from segan_ray.orchestration.mailbox import MailboxHandle, Task
 from segan_ray.orchestration.progress import EpochResult
+from segan_ray.orchestration.shared_folder import check_shared
 from segan_ray.orchestration.usage import Usage
 from segan_ray.training.checkpoint import restore
 from segan_ray.training.fit import EpochReport, Place, fit
@@ -80,6 +81,7 @@ class Trial:
     def begin(cls, task: Task, mailbox: MailboxHandle, lane: str, near: Path) -> Trial:
         """Set the trial up, to go on from its last checkpoint; copies of far ones go ``near``."""
         experiment = build(task.config["experiment"], f"trial {task.config['trial']}")
+        check_shared(task.config["checkpoints"].rpartition("/")[0], ray.util.get_node_ip_address())
         context = ray.train.get_context()
         workers = context.get_world_size()
         resources = experiment.resources

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.integration.killing import space_of
+from tests.integration.killing import Killable, eventually, space_of
 from tests.integration.nodes import Nodes, nodes
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -108,11 +108,43 @@ def test_nothing_is_begun_on_a_cluster_that_would_lose_it(
     assert not (home / "optuna.db").exists()
 
 
+def test_a_node_that_comes_late_and_shares_no_disk_trains_nothing(
+    store: Path, tmp_path: Path
+) -> None:
+    # Nobody could be asked when the sweep began: there was the head alone.
+    with nodes(tmp_path, {}) as cluster:
+        sweep = Killable(tmp_path, store, space=space_of(trials=1), environment=cluster.environment)
+        sweep.space["base"]["resources"]["retries"] = 0
+        process = sweep.start()
+        log = tmp_path / "sweep.log"
+        assert eventually(lambda: "Waiting for nodes" in log.read_text(), 120), log.read_text()
+        cluster.add(1, ip="127.0.0.2")
+        assert process.wait(300) == 1
+    assert "checkpoints is not there on 127.0.0.2" in log.read_text()
+    assert "Set SEGAN_RAY_STORAGE" in log.read_text()
+    assert list((sweep.sweep_folder / "checkpoints").iterdir()) == []
+
+
 def test_a_node_that_died_is_no_riddle(cluster: Nodes, shared: str, tmp_path: Path) -> None:
     third = cluster.add(1, ip="127.0.0.3")
     cluster.kill(third)
     _, checks = doctor(cluster, "--home", str(tmp_path), SEGAN_RAY_STORAGE=shared)
     assert checks["cluster"]["detail"] == "2 nodes on 2 hosts"
+
+
+@pytest.mark.parametrize(
+    ("token", "words"),
+    [("", "Set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN"), ("wrong", "asks for another token")],
+)
+def test_a_cluster_that_asks_for_a_token(
+    cluster: Nodes, tmp_path: Path, token: str, words: str
+) -> None:
+    done = segan_ray(
+        cluster, "doctor", "--home", str(tmp_path), RAY_AUTH_TOKEN=token, HOME=str(tmp_path)
+    )
+    assert done.returncode == 1
+    assert words in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
 
 
 def test_a_machine_by_itself(store: Path, tmp_path: Path) -> None:
@@ -126,5 +158,6 @@ def test_a_machine_by_itself(store: Path, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr + done.stdout
     lines = done.stdout.splitlines()
     assert all(line.startswith("ok ") for line in lines)
+    assert "this machine by itself" in lines[0]
     assert any("store: " in line for line in lines)
     assert any("version of torch: " in line for line in lines)

@@ -46,6 +46,9 @@ class Account:
         self.group = self.ec2.create_security_group(
             GroupName="segan-ray", Description="segan-ray", VpcId=vpc
         )["GroupId"]
+        iam = boto3.client("iam", REGION)
+        for node in ("head", "worker"):
+            iam.create_instance_profile(InstanceProfileName=f"segan-ray-{node}")
         self.image = self.ec2.register_image(Name="ubuntu")["ImageId"]
 
     def fill_in(self, settings: Config) -> None:

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import boto3
 import pytest
 import ray.autoscaler
 from botocore.exceptions import ParamValidationError
@@ -25,7 +27,7 @@ from ray.autoscaler.tags import TAG_RAY_USER_NODE_TYPE
 from .fake_aws import Made, account
 from .fake_azure import GROUP, Azure, AzureError, subscription
 from .fake_google import PROJECT, ZONE, Google, project
-from .launcher import FILES, Config, Up, node_configs, ray_up, read
+from .launcher import CLUSTER, FILES, Config, Up, node_configs, ray_up, read
 
 NAMES = [file.stem for file in FILES]
 PLACES = [(), ("auth",), ("docker",), ("available_node_types", "spot")]
@@ -118,6 +120,47 @@ def test_the_head_is_set_up_as_the_file_says(up: Up) -> None:
     assert "RAY_enable_autoscaler_v2=1" in start
 
 
+def test_nothing_trains_on_the_head(up: Up) -> None:
+    # What Ray tells the head of its resources counts more than --num-cpus.
+    assert up.head.get("node_resources", {}).get("CPU", 0) == 0
+
+
+def test_what_the_driver_keeps_outlives_its_container(up: Up) -> None:
+    assert "--volume=segan-ray-records:/records" in up.head["docker_config"]["head_run_options"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_node_starts_with_what_it_needs_or_not_at_all(name: str, tmp_path: Path) -> None:
+    for role in ("head", "worker"):
+        home = tmp_path / role
+        home.mkdir()
+        # The cluster's nodes have no storage.env yet.
+        assert _start(name, role, home) is None
+        (home / "records.env").write_text("OPTUNA_STORAGE=postgresql://u:planted@db/x\n")
+        (home / "storage.env").write_text("SEGAN_RAY_STORAGE=s3://segan/sweeps\n")
+        started = _start(name, role, home)
+        assert started is not None
+        assert started["SEGAN_RAY_STORAGE"] == "s3://segan/sweeps"
+        assert ("OPTUNA_STORAGE" in started) is (role == "head")
+        assert ("planted" in (home / "records.env").read_text()) is (role == "head")
+
+
+def _start(name: str, role: str, home: Path) -> dict[str, str] | None:
+    """Run the commands of a file that start Ray; return the environment of ``ray start``."""
+    bin_ = home / "bin"
+    bin_.mkdir(exist_ok=True)
+    ray_ = bin_ / "ray"
+    ray_.write_text('#!/bin/sh\n[ "$1" = stop ] || env >"$HOME/started"\n')
+    ray_.chmod(0o755)
+    path = {"PATH": f"{bin_}:{os.environ['PATH']}", "HOME": str(home), "RAY_HEAD_IP": "10.0.0.1"}
+    for command in read(name)[f"{role}_start_ray_commands"]:
+        done = subprocess.run(["bash", "-c", command], env=path, check=False, capture_output=True)
+        if done.returncode:
+            return None
+    lines = (home / "started").read_text().splitlines()
+    return dict(line.split("=", 1) for line in lines)
+
+
 def test_the_head_reads_no_path_of_another_machine(up: Up) -> None:
     mounts = up.autoscaler.get_config("file_mounts")
     assert mounts == {path: path for path in mounts}
@@ -144,7 +187,8 @@ def test_aws_gives_what_the_file_asks_for(aws: tuple[Up, Made]) -> None:
         assert machine["InstanceType"] == node_configs(read("aws"))[name]["InstanceType"]
         assert machine["MetadataOptions"]["HttpTokens"] == "required"
         assert machine["MetadataOptions"]["HttpPutResponseHopLimit"] == 2
-        assert ("IamInstanceProfile" in machine) == (name == "head")
+        role = "head" if name == "head" else "worker"
+        assert machine["IamInstanceProfile"]["Arn"].endswith(f"/segan-ray-{role}")
     key = Path(up.head["auth_config"]["ssh_private_key"]).stem
     assert {machine["KeyName"] for machine in made.machines.values()} == {key}
 
@@ -191,6 +235,25 @@ def test_aws_refuses_placeholders(tmp_path: Path) -> None:
         with pytest.raises((AssertionError, ClickException)):
             ray_up("aws", tmp_path)
         assert not cloud.made().machines
+
+
+def test_aws_is_asked_for_nodes_at_its_own_address(tmp_path: Path) -> None:
+    (tmp_path / "records.env").write_text("")
+    example = tmp_path / "storage.env"
+    said = (CLUSTER / "storage.env.example").read_text()
+    example.write_text(said)
+    started = _start("aws", "head", tmp_path)
+    assert started is not None
+    with pytest.MonkeyPatch.context() as patch:
+        for variable, value in started.items():
+            if variable.startswith("AWS_"):
+                patch.setenv(variable, value)
+        ec2 = boto3.session.Session().client("ec2", "us-east-1")
+        assert ec2.meta.endpoint_url == "https://ec2.us-east-1.amazonaws.com"
+    for wrong in ("AWS_ENDPOINT_URL=https://s3.example.com", "AWS_ACCESS_KEY_ID=S3S"):
+        (tmp_path / "started").unlink(missing_ok=True)
+        example.write_text(f"{said}{wrong}\n")
+        assert _start("aws", "head", tmp_path) is None
 
 
 # Azure

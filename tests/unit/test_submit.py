@@ -19,12 +19,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from segan_ray import __version__
-from segan_ray.cli import begin_job
+from segan_ray.cli import begin_job, jobs
 from segan_ray.cli.packing import pack, parse
 from segan_ray.errors import ClusterError, ConfigError, SweepError
 from segan_ray.orchestration import following
 from segan_ray.orchestration.dashboard import check_address, dashboard
-from segan_ray.orchestration.jobs import LOST, Cluster, Job, lay_out, reason_of
+from segan_ray.orchestration.jobs import LOST, SWEEP, Cluster, Job, lay_out, reason_of
 from segan_ray.orchestration.parcel import (
     LARGEST_FILE_BYTES,
     SECRETS,
@@ -424,3 +424,27 @@ def test_the_command_to_go_on_can_be_typed(here: Path) -> None:
         "segan-ray", "submit", "--address", "http://head:8265", "--package", "--", "tune",
         "a store", "--space", "my space.yaml", "--name", "n", "--resume",
     ]  # fmt: skip
+
+
+def test_a_password_in_the_clusters_address_is_in_no_command(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    # The command that goes on with a job is in the job's environment, which Ray shows.
+    details = SimpleNamespace(
+        submission_id="critic-1",
+        metadata={SWEEP: "critic"},
+        runtime_env={},
+        start_time=0,
+        status=SimpleNamespace(value="RUNNING"),
+        message="",
+        driver_exit_code=None,
+    )
+    client = SimpleNamespace(list_jobs=lambda: [details])
+    cluster = Cluster("https://me:planted@ray.example.com", client)  # type: ignore[arg-type]
+    assert cluster.command("--list") == (
+        "segan-ray submit --address https://me:***@ray.example.com --list"
+    )
+    jobs._list(cluster, as_json=False)
+    said = capsys.readouterr().out
+    assert "critic-1" in said
+    assert "planted" not in said

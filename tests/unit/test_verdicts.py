@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from segan_ray.errors import ClusterError
+from segan_ray.home import Home
 from segan_ray.orchestration import verdicts
-from segan_ray.orchestration.far_doctor import document_in
+from segan_ray.orchestration.far_doctor import document_in, examine_by_job
 from segan_ray.orchestration.probe import NodeFacts, Question, look, probe_file, versions
 from segan_ray.orchestration.verdicts import Check
 
@@ -184,6 +186,12 @@ def test_what_a_node_says_of_itself() -> None:
     assert found["segan-ray"] != "none"
     assert probe_file("s3://b/s", "t") == "s3://b/s/.probe-t"
     assert probe_file("/s", "t", "n") == "/s/.probe-t-n"
+
+
+def test_no_secret_is_sent_to_a_cluster_in_the_doctors_command(tmp_path: Path) -> None:
+    with pytest.raises(ClusterError, match="holds a password or token") as refused:
+        examine_by_job("http://127.0.0.1:1", Home.at(tmp_path), "https://h/store?token=planted")
+    assert "planted" not in str(refused.value)
 
 
 def test_the_document_in_a_jobs_log() -> None:
