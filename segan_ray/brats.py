@@ -59,6 +59,16 @@ class LabelCode:
         return label
 
 
+def as_written(regions: Bool[np.ndarray, "region *grid"]) -> Bool[np.ndarray, "region *grid"]:
+    """Return the three regions that a label map of ``regions`` holds: each lies in the one before.
+
+    It is ``code.regions(code.labels(regions))``, which every year's code makes the same: the most
+    specific region a voxel is in decides, so core takes in what is enhancing, and whole both.
+    """
+    nested: Bool[np.ndarray, "region *grid"] = np.logical_or.accumulate(regions[::-1], axis=0)[::-1]
+    return nested
+
+
 CODE_UNTIL_2015: Final = LabelCode(
     names={1: "necrosis", 2: "edema", 3: "non-enhancing", 4: "enhancing"},
     whole=frozenset({1, 2, 3, 4}),

@@ -118,6 +118,7 @@ def describe(model: Model, kind: str) -> dict[str, Any]:
             "layout": origin.layout,
             "names": {str(value): name for value, name in code.names.items()},
             "regions": {region: sorted(getattr(code, region)) for region in REGIONS},
+            "of_several_regions_decides": list(reversed(REGIONS)),
         },
     }
 

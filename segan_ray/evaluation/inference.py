@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float, Float16, UInt8
 from torch import Tensor, nn
 
-from segan_ray.brats import MODALITIES
+from segan_ray.brats import MODALITIES, as_written
 from segan_ray.data.store import BRAIN_BIT, PreparedCase
 from segan_ray.data.windows import stack_positions
 
@@ -26,7 +26,7 @@ def predict_box(
     batch_size: int = 32,
     device: torch.device | None = None,
 ) -> Bool[np.ndarray, "region slice height width"]:
-    """Return the predicted regions over the stored box of ``case``.
+    """Return the predicted regions over the stored box of ``case``, as they are written.
 
     ``brain_mask`` confines the maps and ``neighbours`` adds slices, both as training did.
     Leaves the segmentor in evaluation mode.
@@ -57,7 +57,7 @@ def predict_slices(
     neighbours: int = 0,
     device: torch.device | None = None,
 ) -> Bool[np.ndarray, "region slice height width"]:
-    """Return the predicted regions over some slices of the stored box of ``case``."""
+    """Return the regions over some slices of the stored box of ``case``, as they are written."""
     probability = probability_of_slices(
         segmentor,
         case.image(),
@@ -68,7 +68,7 @@ def predict_slices(
         neighbours=neighbours,
         device=device,
     )
-    return np.moveaxis((probability > THRESHOLD).cpu().numpy(), 1, 0)
+    return as_written(np.moveaxis((probability > THRESHOLD).cpu().numpy(), 1, 0))
 
 
 @torch.inference_mode()

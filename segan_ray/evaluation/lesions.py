@@ -23,7 +23,13 @@ import numpy as np
 from scipy import ndimage  # type: ignore[import-untyped, unused-ignore]
 
 from segan_ray.brats import REGIONS
-from segan_ray.evaluation.metrics import check_grid, check_pair, hausdorff95, overlap
+from segan_ray.evaluation.metrics import (
+    HD95_ONE_EMPTY_MM,
+    check_grid,
+    check_pair,
+    hausdorff95,
+    overlap,
+)
 from segan_ray.evaluation.surfaces import bounding_box
 
 if TYPE_CHECKING:
@@ -36,8 +42,6 @@ if TYPE_CHECKING:
     Box = tuple[slice, ...]  # one slice for each of three axes
     Labels = Int32[np.ndarray, "x y z"]
 
-HD95_MISSED_MM: Final = 374.0
-"""HD95 of a missed lesion and of a false positive: about the diagonal of the BRATS volume."""
 SMALLEST_LESION_MM3: Final = 50.0
 """True lesions of this volume or less are dropped."""
 
@@ -97,7 +101,7 @@ def score_lesions(
     # Multiplied in the challenge's order, so that rounding decides alike at the threshold.
     volumes_mm3 = voxels * spacing_mm[0] * spacing_mm[1] * spacing_mm[2]
     kept = [int(each) for each in np.flatnonzero(volumes_mm3 > SMALLEST_LESION_MM3)]
-    scores = [(0.0, HD95_MISSED_MM)] * false_positives
+    scores = [(0.0, HD95_ONE_EMPTY_MM)] * false_positives
     for each in kept:
         own, joined = _pair(truth, lesions, each, components, component[lesion == each])
         scores.append(_score_pair(own, joined, spacing_mm))
@@ -168,7 +172,7 @@ def _score_pair(
 ) -> tuple[float, float]:
     """Return Dice and HD95 in mm of a lesion's own voxels against those of its components."""
     if not joined.any():
-        return 0.0, HD95_MISSED_MM
+        return 0.0, HD95_ONE_EMPTY_MM
     return overlap(joined, own).dice, hausdorff95(joined, own, spacing_mm)
 
 

@@ -26,8 +26,11 @@ if TYPE_CHECKING:
 Metric = Literal["dice", "precision", "sensitivity", "specificity", "hd95"]
 
 METRICS: Final[tuple[Metric, ...]] = get_args(Metric)
-HD95_ONE_EMPTY_MM: Final = 373.12866
-"""HD95 where only one mask is empty: the diagonal of the 240x240x155 mm BRATS volume."""
+HD95_ONE_EMPTY_MM: Final = 374.0
+"""HD95 where only one mask is empty, as the code of BraTS 2023 counts it, lesion or volume.
+
+The diagonal of the 240x240x155 mm BRATS volume is 373.13; that code puts 374 in its place.
+"""
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from jaxtyping import Bool
 
+from segan_ray.brats import as_written
 from segan_ray.data.prepare import OnCase, ignore_case
 from segan_ray.data.store import PreparedCase
 from segan_ray.evaluation.lesions import score_case_lesions
@@ -43,11 +44,12 @@ def score_cases(
 ) -> list[CaseScores]:
     """Score ``predict`` on each case, over the whole volume in its original grid.
 
+    Scored are the regions that a label map of the prediction holds, as the challenge scores it.
     ``lesion_wise`` adds the scores of single lesions.
     """
     scores = []
     for case in cases:
-        predicted, truth = case.restore(predict(case)), case.truth()
+        predicted, truth = as_written(case.restore(predict(case))), case.truth()
         spacing_mm = case.record.spacing_mm
         regions = score_case(predicted, truth, spacing_mm)
         lesions = score_case_lesions(predicted, truth, spacing_mm) if lesion_wise else None

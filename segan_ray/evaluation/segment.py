@@ -7,8 +7,8 @@ Networks compute in the precision that training's validation has on the same dev
 what was chosen by validation is what is used: ``choose_numerics`` of ``models/build.py``, which
 is bfloat16 where the processor multiplies it faster, unless ``training.precision`` says which.
 
-Regions are what the network says of each by itself: nobody makes core lie within whole, nor
-enhancing within core. They are scored so; whoever writes them as one label map decides.
+Regions are those that the label map written of them holds: enhancing lies in core, core in whole.
+What is scored is so what is written.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import torch
 from jaxtyping import Bool, Float, Float16, Float32, UInt8
 from torch import Tensor
 
-from segan_ray.brats import REGIONS
+from segan_ray.brats import REGIONS, as_written
 from segan_ray.data.arrays import Boxed, boxed_arrays, put_back
 from segan_ray.data.store import PreparedCase
 from segan_ray.data.volumes import Volume
@@ -111,7 +111,7 @@ def _regions(
         found[:, positions] = above.movedim(1, 0).cpu().numpy()
     for index, region in enumerate(REGIONS):
         found[index] = without_small(found[index], after.smallest_mm3[region] / voxel_mm3)
-    return found
+    return as_written(found)
 
 
 def _batches(

@@ -13,6 +13,7 @@ from segan_ray.brats import (
     CODE_MSD,
     CODE_UNTIL_2015,
     LabelCode,
+    as_written,
 )
 
 CODES = (CODE_UNTIL_2015, CODE_2017_TO_2021, CODE_2023, CODE_2024, CODE_MSD)
@@ -74,3 +75,12 @@ def test_labels_of_each_year(code: LabelCode, edema: int, core: int, enhancing: 
     whole = [0, 1, 1, 1, 0, 0]
     regions = np.array([whole, [0, 0, 1, 1, 1, 0], [0, 0, 0, 1, 0, 1]], dtype=bool)
     assert code.labels(regions).tolist() == [0, edema, core, enhancing, core, enhancing]
+
+
+@given(st.sampled_from(CODES), arrays(bool, (3, 3, 4, 2)))
+def test_maps_that_are_not_nested_become_what_their_label_map_says(
+    code: LabelCode, regions: np.ndarray
+) -> None:
+    written = as_written(regions)
+    np.testing.assert_array_equal(written, code.regions(code.labels(regions)))
+    np.testing.assert_array_equal(as_written(written), written)

@@ -8,6 +8,8 @@ import shutil
 from pathlib import Path
 
 import mlflow
+import nibabel as nib
+import numpy as np
 import pandas as pd
 import pytest
 import yaml
@@ -31,6 +33,7 @@ from segan_ray.tracking.card import StoreCard
 from segan_ray.tracking.client import connect, experiment_id, search
 from segan_ray.tracking.evaluate import evaluate, latest_evaluation
 from segan_ray.tracking.evaluation_run import Subject, evaluation_run
+from segan_ray.tracking.predict import predict
 from segan_ray.tracking.registry import MODEL, FetchedModel
 from tests.unit.test_cli import refused, segan
 from tests.unit.trained import checkpoint
@@ -145,6 +148,24 @@ def test_one_model_keeps_its_document(home: Home, store: Path, models: tuple[str
     assert list(csv.columns) == ["case", "patient", "region", *METRICS]
     pd.testing.assert_frame_equal(csv, parquet)
     pd.testing.assert_frame_equal(parquet, found.cases.drop(columns="model"))
+
+
+def test_the_written_files_have_the_scores_of_the_document(
+    home: Home, store: Path, phantom_folder: Path, models: tuple[str, str], tmp_path: Path
+) -> None:
+    document = evaluate(home, models[0], store).document
+    found = discover(phantom_folder)
+    written = {one.case: one.label for one in predict(home, models[0], found, tmp_path / "out")}
+    truth = {case.case: case.label for case in found.cases}
+    for entry in document["cases"]:
+        label, true = (
+            np.asarray(nib.load(paths[entry["case"]]).dataobj) for paths in (written, truth)
+        )
+        for region, values in (("whole", [1, 2, 4]), ("core", [1, 4]), ("enhancing", [4])):
+            one, other = np.isin(label, values), np.isin(true, values)
+            total = one.sum() + other.sum()
+            dice = 2 * (one & other).sum() / total if total else 1.0
+            assert entry[region]["dice"] == pytest.approx(dice, abs=1e-6), (entry["case"], region)
 
 
 def test_models_side_by_side(home: Home, store: Path, models: tuple[str, str]) -> None:

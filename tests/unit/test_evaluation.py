@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from itertools import combinations_with_replacement
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 from torch import nn
 
+from segan_ray.brats import as_written
+from segan_ray.data.cases import layout_named
 from segan_ray.data.store import BRAIN_BIT, PreparedCase, TuningCases
 from segan_ray.evaluation.inference import predict_box
-from segan_ray.evaluation.metrics import overlap
+from segan_ray.evaluation.lesions import score_case_lesions
+from segan_ray.evaluation.metrics import overlap, score_case
 from segan_ray.evaluation.overlays import COLOURS, draw_overlay
 from segan_ray.evaluation.scoring import score_cases
 from segan_ray.evaluation.threshold import CANDIDATES, FLAIR, tuned_threshold
@@ -93,27 +100,68 @@ def test_workers_share_validation_and_agree(tuning_cases: TuningCases) -> None:
     assert together == pytest.approx(alone)
 
 
-def test_the_threshold_is_the_best_of_its_candidates(tuning_cases: TuningCases) -> None:
+def test_thresholds_are_the_best_of_those_that_give_nested_regions(
+    tuning_cases: TuningCases,
+) -> None:
     cases = tuning_cases.train[:2]
     predict = tuned_threshold(cases)
 
-    def mean_dice(threshold: float) -> float:
-        return float(
-            np.mean(
-                [
-                    overlap(
-                        (case.image()[:, FLAIR].astype(np.float32) > threshold)
-                        & (case.mask() & BRAIN_BIT != 0),
-                        case.mask() & 1 != 0,
-                    ).dice
-                    for case in cases
-                ]
-            )
+    def dice(region: int, found: Callable[[PreparedCase], np.ndarray]) -> float:
+        pairs = [(found(case), case.mask() & (1 << region) != 0) for case in cases]
+        return float(np.mean([overlap(*pair).dice for pair in pairs]))
+
+    def above(threshold: float) -> Callable[[PreparedCase], np.ndarray]:
+        return lambda case: (
+            (case.image()[:, FLAIR].astype(np.float32) > threshold) & (case.mask() & BRAIN_BIT != 0)
         )
 
-    best = max(mean_dice(threshold) for threshold in CANDIDATES)
-    found = np.mean([overlap(predict(case)[0], case.mask() & 1 != 0).dice for case in cases])
-    assert found == pytest.approx(best)
+    tried = CANDIDATES[::6]
+    by_region = [[dice(region, above(threshold)) for threshold in tried] for region in range(3)]
+    best = max(
+        sum(by_region[region][index] for region, index in enumerate(indices))
+        for indices in combinations_with_replacement(range(len(tried)), 3)
+    )
+    assert (
+        sum(dice(region, lambda case, at=region: predict(case)[at]) for region in range(3)) >= best
+    )
+    for case in cases:
+        np.testing.assert_array_equal(predict(case), as_written(predict(case)))
+
+
+@settings(deadline=None, max_examples=20)
+@given(seed=st.integers(0, 2**32 - 1), share=st.sampled_from([0.0, 0.02, 0.4]))
+def test_what_is_scored_is_what_a_label_map_says(
+    tuning_cases: TuningCases, seed: int, share: float
+) -> None:
+    case = tuning_cases.val[0]
+    maps = np.random.default_rng(seed).random((3, *case.mask().shape)) < share
+    code = layout_named("brats2021").code
+    written = code.regions(code.labels(case.restore(maps)))
+    expected = score_case(written, case.truth(), case.record.spacing_mm)
+    (found,) = score_cases(lambda _: maps, [case], lesion_wise=share < 0.4)
+    assert found.regions == expected
+    if found.lesions is not None:
+        assert found.lesions == score_case_lesions(written, case.truth(), case.record.spacing_mm)
+
+
+class Unnested(nn.Module):
+    """A segmentor whose three maps have little to do with each other."""
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return (image[:, :3] > 1).float()
+
+
+def test_validation_and_pictures_show_what_is_written(tuning_cases: TuningCases) -> None:
+    case = tuning_cases.val[0]
+    raw = (np.moveaxis(np.array(case.image()[:, :3]), 1, 0) > 1) & (case.mask() & BRAIN_BIT != 0)
+    assert not np.array_equal(raw, as_written(raw))
+    predicted = predict_box(Unnested(), case, halvings=2, brain_mask=True)
+    np.testing.assert_array_equal(predicted, as_written(raw))
+    found = validate(Unnested(), [case], halvings=2, brain_mask=True, device=CPU).scores
+    (scores,) = score_cases(lambda _: raw, [case])
+    for region, of_region in scores.regions.items():
+        assert found[f"val/dice_{region}"] == of_region.dice
+        assert found[f"val/precision_{region}"] == of_region.precision
 
 
 def test_the_overlay_shows_truth_and_prediction(tuning_cases: TuningCases, tmp_path: Path) -> None:

@@ -103,6 +103,7 @@ def test_what_surrounds_the_network_is_said(tmp_path: Path) -> None:
     assert said["preparation"] == model.origin.preparation.model_dump(mode="json")
     assert Postprocessing.model_validate(said["postprocessing"]) == model.postprocessing
     assert said["labels"]["regions"] == {"whole": [1, 2, 4], "core": [1, 4], "enhancing": [4]}
+    assert said["labels"]["of_several_regions_decides"] == ["enhancing", "core", "whole"]
 
 
 def test_what_is_missing_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

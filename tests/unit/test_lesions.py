@@ -12,12 +12,11 @@ from hypothesis import strategies as st
 
 from segan_ray.brats import REGIONS
 from segan_ray.evaluation.lesions import (
-    HD95_MISSED_MM,
     LesionScores,
     score_case_lesions,
     score_lesions,
 )
-from segan_ray.evaluation.metrics import hausdorff95
+from segan_ray.evaluation.metrics import HD95_ONE_EMPTY_MM, hausdorff95
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -53,12 +52,12 @@ def test_both_empty_agree() -> None:
 
 def test_an_empty_truth_counts_every_component_as_false() -> None:
     found = score_lesions(boxes(cube(0), ((20, 0, 0), (21, 1, 1))), boxes(), ISOTROPIC)
-    assert found == LesionScores(0.0, HD95_MISSED_MM, 0, 0, 2)
+    assert found == LesionScores(0.0, HD95_ONE_EMPTY_MM, 0, 0, 2)
 
 
 def test_an_empty_prediction_misses_every_lesion() -> None:
     found = score_lesions(boxes(), boxes(cube(0), cube(30)), ISOTROPIC)
-    assert found == LesionScores(0.0, HD95_MISSED_MM, 2, 2, 0)
+    assert found == LesionScores(0.0, HD95_ONE_EMPTY_MM, 2, 2, 0)
 
 
 def test_found_missed_and_false_are_averaged() -> None:
@@ -66,7 +65,7 @@ def test_found_missed_and_false_are_averaged() -> None:
     truth = boxes(cube(0), cube(15))
     prediction = boxes(cube(0), ((38, 0, 0), (39, 1, 1)))
     found = score_lesions(prediction, truth, ISOTROPIC)
-    assert found == LesionScores(1 / 3, 2 * HD95_MISSED_MM / 3, 2, 1, 1)
+    assert found == LesionScores(1 / 3, 2 * HD95_ONE_EMPTY_MM / 3, 2, 1, 1)
 
 
 def test_dice_and_hd95_of_a_lesion() -> None:
@@ -105,7 +104,7 @@ def test_a_component_on_a_dropped_lesion_is_neither_hit_nor_false() -> None:
     alone = score_lesions(boxes(small), boxes(small), ISOTROPIC)
     assert alone == LesionScores(1.0, 0.0, 0, 0, 0)
     elsewhere = score_lesions(boxes(cube(4)), boxes(small), ISOTROPIC)
-    assert elsewhere == LesionScores(0.0, HD95_MISSED_MM, 0, 0, 1)
+    assert elsewhere == LesionScores(0.0, HD95_ONE_EMPTY_MM, 0, 0, 1)
 
 
 @pytest.mark.parametrize(("gap", "lesions"), [(6, 1), (7, 2)])
@@ -140,7 +139,7 @@ def test_a_component_meets_the_dilated_lesion(gap: int, false_positives: int) ->
     assert found.dice == 0
     assert (found.missed, found.false_positives) == (false_positives, false_positives)
     assert found.hd95 == (
-        HD95_MISSED_MM if false_positives else hausdorff95(near, truth, ISOTROPIC)
+        HD95_ONE_EMPTY_MM if false_positives else hausdorff95(near, truth, ISOTROPIC)
     )
 
 

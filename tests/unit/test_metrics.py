@@ -240,8 +240,8 @@ def test_hd95_of_empty_masks() -> None:
     assert hausdorff95(empty, empty, ISOTROPIC) == 0
     assert hausdorff95(mask, empty, ISOTROPIC) == HD95_ONE_EMPTY_MM
     assert hausdorff95(empty, mask, ISOTROPIC) == HD95_ONE_EMPTY_MM
-    # The worst that a BRATS volume allows: its diagonal.
-    assert pytest.approx(math.hypot(240, 240, 155), abs=1e-5) == HD95_ONE_EMPTY_MM
+    # As the challenge counts it, a little above the worst that a BRATS volume allows: its diagonal.
+    assert HD95_ONE_EMPTY_MM == 374 > math.hypot(240, 240, 155) > 373
 
 
 @given(pairs_of_masks(), spacings)

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from segan_ray.brats import MODALITIES
+from segan_ray.brats import MODALITIES, as_written
 from segan_ray.config import load_experiment
 from segan_ray.data.origin import write_origin
 from segan_ray.data.slices import epoch_batches, slice_source
@@ -77,13 +77,14 @@ def test_a_map_lands_on_the_voxels_it_came_from(
     )  # fmt: skip
     image = np.array(case.image()).astype(np.float32)
     low, high = shifted(image, -neighbours), shifted(image, neighbours)
-    expected = np.stack(
+    said = np.stack(
         [
             (low[:, ROW] % 3 == 1) & (low[:, SLICE] % 2 == 1),
             (high[:, COLUMN] % 3 == 1) & (high[:, SLICE] % 2 == 1),
             low[:, ROW] * 7 + high[:, COLUMN] * 5 > 100,
         ]
     )
+    expected = as_written(said)
     np.testing.assert_array_equal(found, expected)
     full = case.restore(found)
     x, y, z = (slice(start, start + length) for start, length in zip(origin, size, strict=True))

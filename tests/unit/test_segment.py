@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from segan_ray.brats import as_written
 from segan_ray.config import load_experiment
 from segan_ray.data.cases import discover
 from segan_ray.data.origin import write_origin
@@ -77,7 +78,7 @@ def test_regions_are_probabilities_above_their_thresholds(
     probability = probabilities_of_volume(model, volume)
     assert probability.dtype == np.float32
     assert probability.shape == (3, *volume.image.shape[1:])
-    np.testing.assert_array_equal(segment_volume(model, volume), probability > 0.5)
+    np.testing.assert_array_equal(segment_volume(model, volume), as_written(probability > 0.5))
 
 
 def test_an_empty_volume_is_refused_in_words(model: Model) -> None:
