@@ -17,6 +17,8 @@ from segan_ray.brats import CODE_2017_TO_2021, CODE_2023, LabelCode, Modality
 
 STRIPPING_RATIO: Final = 1.3
 STRIPPING_OUTSIDE: Final = 0.1
+_LABEL_TOLERANCE: Final = 0.02
+_LABEL_ROUNDING: Final = 1e-3
 _LISTED: Final = 5
 
 
@@ -45,6 +47,8 @@ def label_problems(voxels: Float32[np.ndarray, "x y z"], code: LabelCode) -> tup
 
     Fractions come from interpolation, which also makes whole numbers of no meaning (3 between
     2 and 4): where there are fractions, values outside the code are not reported as well.
+    Whole numbers that a header's scale or rounding moved a little are no fractions: see
+    ``as_labels``.
     """
     finite = np.isfinite(voxels)
     problems = []
@@ -55,13 +59,16 @@ def label_problems(voxels: Float32[np.ndarray, "x y z"], code: LabelCode) -> tup
         )
         voxels = voxels[finite]
     fractional = voxels != np.rint(voxels)
-    if fractional.any():
+    values = np.unique(voxels[fractional])
+    if not _is_moved(values, voxels):
         problems.append(
-            f"holds labels that are no whole numbers ({_listed(np.unique(voxels[fractional]))}; "
+            f"holds labels that are no whole numbers ({_listed(values)}; "
             f"{_share(fractional)}), as interpolation makes them. "
             "Resample the original segmentation with nearest neighbour."
         )
         return tuple(problems)
+    if values.size:
+        voxels = np.rint(voxels)
     found = np.unique(voxels)
     unknown = found[~np.isin(found, [0, *code.names])]
     if unknown.size:
@@ -69,6 +76,31 @@ def label_problems(voxels: Float32[np.ndarray, "x y z"], code: LabelCode) -> tup
         mend = _mend(code, {int(value) for value in found})
         problems.append(f"holds label {_listed(unknown)}; this layout knows 0, {expected}.{mend}")
     return tuple(problems)
+
+
+def as_labels(voxels: Float32[np.ndarray, "x y z"]) -> UInt8[np.ndarray, "x y z"]:
+    """Return the labels that ``voxels`` stand for, if ``label_problems`` has nothing against them.
+
+    Labels are often stored through a scale that does not give them back exactly: 0, 64, 127 and
+    255 times 4/255 are 0, 1.00392, 1.99216 and 4. The rule: each value lies within
+    ``_LABEL_TOLERANCE`` of a whole number, and all values near one whole number are equal but
+    for ``_LABEL_ROUNDING``. Interpolation makes values between, or several near one number.
+    """
+    labels: UInt8[np.ndarray, "x y z"] = np.rint(voxels).astype(np.uint8)
+    return labels
+
+
+def _is_moved(fractions: Float32[np.ndarray, "value"], voxels: Float32[np.ndarray, "..."]) -> bool:
+    """Tell whether ``fractions``, sorted, are whole numbers that a scale moved a little."""
+    whole = np.rint(fractions)
+    if (np.abs(fractions - whole) > _LABEL_TOLERANCE).any():
+        return False
+    for number in np.unique(whole):
+        near = fractions[whole == number]
+        ends = [near[0], near[-1], *([number] if (voxels == number).any() else [])]
+        if max(ends) - min(ends) > _LABEL_ROUNDING:
+            return False
+    return True
 
 
 def _mend(code: LabelCode, found: set[int]) -> str:

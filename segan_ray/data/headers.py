@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 from jaxtyping import Float
+
+SLACK_BYTES: Final = 1 << 20
 
 
 class ImageError(Exception):
@@ -17,11 +20,16 @@ class ImageError(Exception):
 class ImageHeader:
     """The shape of an image, and the affine from its voxels to mm (axes right, front, head).
 
-    A 4-D file's last axis counts channels.
+    A 4-D file's last axis counts channels. ``forms`` are all affines that the header itself
+    states, ``affine`` the first of them; there is none where the header leaves the place open
+    and ``affine`` is a convention. ``scale`` is the slope and intercept that stored numbers are
+    read through.
     """
 
     shape: tuple[int, ...]
     affine: Float[np.ndarray, "4 4"]
+    forms: tuple[Float[np.ndarray, "4 4"], ...] = ()
+    scale: tuple[float, float] = (1.0, 0.0)
 
     @property
     def grid(self) -> tuple[int, ...]:
@@ -44,9 +52,18 @@ def checked_header(
         raise ImageError(f"has {times(shape)} voxels; expected a 4-D file of {channels} channels.")
     if (not channels and len(grid) != 3) or min(grid) < 1:
         raise ImageError(f"has {times(shape)} voxels; expected a 3-D volume.")
-    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
-        raise ImageError("says nothing of where its voxels lie (its affine is singular).")
-    return ImageHeader(grid, affine)
+    if not is_regular(affine):
+        rows = "; ".join(" ".join(f"{value:g}" for value in row) for row in affine[:3])
+        raise ImageError(
+            f"says nothing of where its voxels lie (its affine is singular: {rows}). "
+            "Mend its header or re-export the volume."
+        )
+    return ImageHeader(grid, affine, (affine,))
+
+
+def is_regular(affine: Float[np.ndarray, "4 4"]) -> bool:
+    """Tell whether ``affine`` maps voxels to places that differ."""
+    return bool(np.isfinite(affine).all()) and abs(np.linalg.det(affine[:3, :3])) >= 1e-9
 
 
 def times(shape: Sequence[int]) -> str:
@@ -59,4 +76,12 @@ def truncated(expected_bytes: int) -> ImageError:
     return ImageError(
         f"is truncated: its header promises {expected_bytes:,} bytes of image, the file ends "
         "before. Copy it again from the source."
+    )
+
+
+def overlong(found_bytes: int, expected_bytes: int) -> ImageError:
+    """Return the error of a file that unpacks to far more than its voxels."""
+    return ImageError(
+        f"unpacks to over {found_bytes:,} bytes where its header promises {expected_bytes:,}. "
+        "Re-export the volume."
     )

@@ -1,4 +1,4 @@
-"""One door to every image format a case may come in; the file's ending tells which."""
+"""One door to every image format a case may come in: MetaImage is called ``.mha``, NIfTI not."""
 
 from __future__ import annotations
 
@@ -24,6 +24,20 @@ def read_header(path: Path, *, channels: int = 0) -> ImageHeader:
 
         return metaimage.read_header(path, channels=channels)
     return nifti.read_header(path, channels=channels)
+
+
+def read_geometry(path: Path, *, channels: int = 0) -> ImageHeader:
+    """Read the header of ``path`` as ``read_header`` does, whatever the file's length."""
+    if path.suffix == ".mha":
+        from segan_ray.data import metaimage
+
+        return metaimage.read_geometry(path, channels=channels)
+    return nifti.read_geometry(path, channels=channels)
+
+
+def carried_checksum(path: Path) -> str | None:
+    """Return the checksum of all that ``path`` holds, if the file itself says it at its end."""
+    return None if path.suffix == ".mha" else nifti.carried_checksum(path)
 
 
 def read_image(

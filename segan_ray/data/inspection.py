@@ -22,13 +22,14 @@ from jaxtyping import Bool, Float, Float32
 from segan_ray.brats import REGIONS, LabelCode, Modality, Region
 from segan_ray.data.cases import Case, Discovery, layout_named
 from segan_ray.data.checks import (
+    as_labels,
     intensity_problems,
-    label_problems,
     stripping_problems,
     truth_problems,
 )
 from segan_ray.data.duplicates import duplicate_problems
 from segan_ray.data.folder_report import CaseReport, FolderReport
+from segan_ray.data.geometry import spacing_of
 from segan_ray.data.prepare import OnCase, ignore_case
 from segan_ray.data.sketches import Sketch, sketch
 from segan_ray.data.volumes import (
@@ -36,7 +37,7 @@ from segan_ray.data.volumes import (
     read_array,
     read_modalities,
     source,
-    spacing_of,
+    truth_refusals,
 )
 from segan_ray.data.workers import each_done
 from segan_ray.errors import CaseError
@@ -173,10 +174,10 @@ def _read_truth(case: Case, path: Path, code: LabelCode, found: _Findings) -> No
     if read is None:
         return
     voxels, _ = read
-    problems = label_problems(voxels, code)
+    problems = truth_refusals(path, voxels, code)
     found.refusals += [f"{path}: {problem}" for problem in problems]
     if not problems:
-        label = voxels.astype(np.uint8)
+        label = as_labels(voxels)
         found.regions = code.regions(label)
         found.others += [f"{path}: {problem}" for problem in truth_problems(label, code)]
 

@@ -10,19 +10,31 @@ from __future__ import annotations
 import re
 import tempfile
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 
 import numpy as np
 import SimpleITK as sitk  # noqa: N813
 from jaxtyping import Float, Float32, UInt8
 
-from segan_ray.data.headers import ImageError, ImageHeader, checked_header, times, truncated
+from segan_ray.data.contents import not_expected, open_file, unreadable
+from segan_ray.data.headers import (
+    SLACK_BYTES,
+    ImageError,
+    ImageHeader,
+    checked_header,
+    overlong,
+    times,
+    truncated,
+)
 
 _LPS_TO_RAS: Final = np.diag([-1.0, -1.0, 1.0, 1.0])
 _HEADER_BYTES: Final = 1 << 16
 _PLACE: Final = b"ElementDataFile"
+_PLACES: Final = frozenset(
+    {"Offset", "Origin", "Position", "TransformMatrix", "Rotation", "Orientation"}
+)
 _ITEM_BYTES: Final = {
     "MET_CHAR": 1,
     "MET_UCHAR": 1,
@@ -39,6 +51,17 @@ _ITEM_BYTES: Final = {
 }
 
 
+def read_geometry(path: Path, *, channels: int = 0) -> ImageHeader:
+    """Read the header of ``path`` alone.
+
+    ``channels`` is how many a 4-D file must have, 0 for a 3-D file.
+
+    Raises:
+        ImageError: saying what the file is instead.
+    """
+    return _itk_header(path, _parse(path), channels)
+
+
 def read_header(path: Path, *, channels: int = 0) -> ImageHeader:
     """Read the header of ``path`` and compare the file's length with it.
 
@@ -48,7 +71,7 @@ def read_header(path: Path, *, channels: int = 0) -> ImageHeader:
         ImageError: saying what the file is instead, or that it is truncated.
     """
     layout = _parse(path)
-    header = _itk_header(path, channels)
+    header = _itk_header(path, layout, channels)
     layout.check_length(path)
     return header
 
@@ -62,7 +85,7 @@ def read_image(
         ImageError: the file is damaged, or not what ``read_header`` expects.
     """
     layout = _parse(path)
-    header = _itk_header(path, channels)
+    header = _itk_header(path, layout, channels)
     layout.check_length(path)
     layout.check_content(path)
     _refuse_second_place(path)
@@ -103,12 +126,16 @@ def encode_like(path: Path, voxels: UInt8[np.ndarray, "x y z"]) -> bytes:
 
 @dataclass(frozen=True)
 class _Stored:
-    """How the voxels lie in a file: from byte ``offset`` on, ``size`` bytes once unpacked."""
+    """How the voxels lie in a file: from byte ``offset`` on, ``size`` bytes once unpacked.
+
+    ``placed`` tells whether the header says where they lie in space.
+    """
 
     offset: int
     size: int
     compressed: bool
     compressed_size: int | None
+    placed: bool
 
     def check_length(self, path: Path) -> None:
         """Compare the file's length with what its header promises."""
@@ -120,17 +147,31 @@ class _Stored:
         """Unpack compressed voxels once: ITK looks neither at their number nor the checksum."""
         if not self.compressed:
             return
-        unpack = zlib.decompressobj()
-        found = 0
         try:
             with path.open("rb") as stream:
                 stream.seek(self.offset)
-                while not unpack.eof and (packed := stream.read(1 << 20)):
-                    found += len(unpack.decompress(packed))
+                whole = self._unpacks(stream)
+        except OSError as error:
+            raise unreadable(path, error) from None
         except zlib.error as error:
             raise _damaged(str(error)) from None
-        if not unpack.eof or found < self.size:
+        if not whole:
             raise truncated(self.size)
+
+    def _unpacks(self, stream: BinaryIO) -> bool:
+        """Tell whether all voxels are there; a small file may hold gigabytes, so count as we go."""
+        unpack = zlib.decompressobj()
+        found, packed = 0, b""
+        while not unpack.eof:
+            packed = packed or stream.read(1 << 20)
+            piece = unpack.decompress(packed, 1 << 22)
+            found += len(piece)
+            if found > 2 * self.size + SLACK_BYTES:
+                raise overlong(found, self.size)
+            if not (piece or packed):
+                return False
+            packed = unpack.unconsumed_tail
+        return found >= self.size
 
 
 def _damaged(reason: str) -> ImageError:
@@ -143,22 +184,27 @@ def _refuse_second_place(path: Path) -> None:
     After a list that is too short it passes over the line that says LOCAL, and a second one may
     name any file of this machine.
     """
-    if path.read_bytes().count(_PLACE) > 1:
+    if _read_bytes(path).count(_PLACE) > 1:
         raise ImageError(
             f"says more than once where its voxels are ({_PLACE.decode()}); expected them within, "
             "said once. Re-export the volume."
         )
 
 
+def _read_bytes(path: Path, size: int = -1) -> bytes:
+    try:
+        with open_file(path) as stream:
+            return stream.read(size)
+    except OSError as error:
+        raise unreadable(path, error) from None
+
+
 def _parse(path: Path) -> _Stored:
     """Read the lines of text in front of the voxels; ElementDataFile is the last of them."""
-    with path.open("rb") as stream:
-        start = stream.read(_HEADER_BYTES)
-    if not start:
-        raise ImageError("the file is empty. Copy it again from the source.")
+    start = _read_bytes(path, _HEADER_BYTES)
     last = re.search(rb"^%b[ \t]*=[ \t]*(\S+)[ \t]*\r?\n" % _PLACE, start, re.MULTILINE)
     if last is None:
-        raise ImageError("is not a MetaImage (.mha). Copy it again from the source.")
+        raise not_expected(start[:1024], "a MetaImage (.mha)")
     lines = start[: last.start()].decode("latin-1").splitlines()
     fields = dict(re.split(r"\s*=\s*", line.strip(), maxsplit=1) for line in lines if "=" in line)
     if last[1] != b"LOCAL":
@@ -181,6 +227,7 @@ def _parse(path: Path) -> _Stored:
             size=int(np.prod(shape, dtype=np.int64)) * item,
             compressed=fields.get("CompressedData", "False").lower() in {"true", "1"},
             compressed_size=int(packed) if packed else None,
+            placed=not _PLACES.isdisjoint(fields),
         )
     except (KeyError, ValueError):
         raise ImageError("is not a MetaImage (.mha). Copy it again from the source.") from None
@@ -198,7 +245,7 @@ def _information(path: Path) -> sitk.ImageFileReader:
     return reader
 
 
-def _itk_header(path: Path, channels: int) -> ImageHeader:
+def _itk_header(path: Path, layout: _Stored, channels: int) -> ImageHeader:
     reader = _information(path)
     axes = reader.GetDimension()
     spacing_mm = np.array(reader.GetSpacing())
@@ -207,4 +254,5 @@ def _itk_header(path: Path, channels: int) -> ImageHeader:
     volume = min(axes, 3)
     lps[:volume, :volume] = (direction * spacing_mm)[:volume, :volume]
     lps[:volume, 3] = reader.GetOrigin()[:volume]
-    return checked_header(reader.GetSize(), _LPS_TO_RAS @ lps, channels=channels)
+    header = checked_header(reader.GetSize(), _LPS_TO_RAS @ lps, channels=channels)
+    return header if layout.placed else replace(header, forms=())

@@ -1,20 +1,47 @@
-"""Reading NIfTI files, plain and gzipped, and noticing when one is not whole."""
+"""Reading NIfTI files, plain and gzipped, and noticing when one is not whole.
+
+What a file holds decides, not its ending: gzip may be called ``.nii``, a plain file ``.nii.gz``.
+"""
 
 from __future__ import annotations
 
 import gzip
+import logging
+import math
 import os
-import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, Final
 
 import nibabel as nib
 import numpy as np
 from jaxtyping import Float, Float32, UInt8
-from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import HeaderDataError
+from nibabel.volumeutils import apply_read_scaling
 
-from segan_ray.data.headers import ImageError, ImageHeader, checked_header, truncated
+from segan_ray.data import gzipped
+from segan_ray.data.contents import GZIP, is_nifti, not_expected, open_file, unreadable
+from segan_ray.data.headers import ImageError, ImageHeader, checked_header, is_regular, truncated
+
+_SNIFFED_BYTES: Final = 1024
+_MM_PER_UNIT: Final = {"meter": 1000.0, "micron": 0.001}
+_VOXEL_MM: Final = (0.02, 50.0)
+# nibabel mends small faults of a header as it reads it, and would print each time that it does.
+_SILENT: Final = logging.Logger(__name__, logging.CRITICAL + 1)
+
+
+def read_geometry(path: Path, *, channels: int = 0) -> ImageHeader:
+    """Read the header of ``path`` alone.
+
+    ``channels`` is how many a 4-D file must have, 0 for a 3-D file.
+
+    Raises:
+        ImageError: saying what the file is instead.
+    """
+    with _opened(path) as file:
+        return file.header(channels)
 
 
 def read_header(path: Path, *, channels: int = 0) -> ImageHeader:
@@ -25,9 +52,10 @@ def read_header(path: Path, *, channels: int = 0) -> ImageHeader:
     Raises:
         ImageError: saying what the file is instead, or that it is truncated.
     """
-    image, header = _open(path, channels)
-    _check_length(path, image)
-    return header
+    with _opened(path) as file:
+        header = file.header(channels)
+        file.check_length()
+        return header
 
 
 def read_image(
@@ -38,17 +66,26 @@ def read_image(
     Raises:
         ImageError: the file is damaged, or not what ``read_header`` expects.
     """
-    image, header = _open(path, channels)
+    with _opened(path) as file:
+        header = file.header(channels)
+        stored = np.frombuffer(file.content(), file.dtype, math.prod(file.shape), file.offset)
+    slope, inter = header.scale
+    voxels = apply_read_scaling(stored.reshape(file.shape, order="F"), slope, inter)
+    return voxels.astype(np.float32, copy=False).reshape(header.shape), header.affine
+
+
+def carried_checksum(path: Path) -> str | None:
+    """Return the checksum at the end of a gzipped ``path``, or None if it is not that of it all.
+
+    With several members, or padding, it says little or nothing.
+    """
     try:
-        if path.suffix == ".gz":
-            # nibabel stops at the last voxel and so never sees gzip's checksum behind it.
-            image = type(image).from_bytes(gzip.decompress(path.read_bytes()))
-        voxels = np.asarray(image.dataobj, dtype=np.float32).reshape(header.shape)
-    except (OSError, EOFError, zlib.error, ValueError, HeaderDataError) as error:
-        raise ImageError(
-            f"is truncated or damaged ({error}). Copy it again from the source."
-        ) from None
-    return voxels, header.affine
+        with _opened(path) as file:
+            checksum, length = gzipped.trailer(file.stream)
+            whole = file.packed and length == file.promised % 2**32
+            return checksum if whole else None
+    except ImageError:
+        return None
 
 
 def encode_like(
@@ -59,16 +96,17 @@ def encode_like(
     """Return a ``.nii.gz`` file of ``voxels``, which lie exactly where those of ``path`` do.
 
     Its header is that of ``path``: qform and sform with their codes, voxel sizes and units stay
-    to the bit. What speaks of intensities goes. Equal in, equal bytes.
+    to the bit. What speaks of intensities goes, and so do extensions, which tell of the scan,
+    some of them whose it is. Equal in, equal bytes.
     """
-    source: Any = nib.load(path)
-    header = source.header.copy()
-    header.extensions.clear()  # they tell of the scan, some of them whose it is
+    with _opened(path) as file:
+        header = file.raw.copy()
     header.set_data_dtype(voxels.dtype)
     header.set_intent("none")
     header["cal_min"] = header["cal_max"] = 0
     header["aux_file"] = b""
-    return _packed(type(source)(voxels, source.affine, header), description)
+    kind: Any = nib.Nifti2Image if isinstance(header, nib.Nifti2Header) else nib.Nifti1Image
+    return _packed(kind(voxels, header.get_best_affine(), header), description)
 
 
 def encode(
@@ -88,45 +126,137 @@ def _packed(image: nib.Nifti1Image, description: str) -> bytes:
     return gzip.compress(image.to_bytes(), compresslevel=1 if image.ndim == 4 else 6, mtime=0)
 
 
-def _open(path: Path, channels: int) -> tuple[nib.Nifti1Image, ImageHeader]:
-    if path.stat().st_size == 0:
-        raise ImageError("the file is empty. Copy it again from the source.")
+@contextmanager
+def _opened(path: Path) -> Iterator[_File]:
+    """Open a NIfTI file; whatever the system or nibabel has against it is an ``ImageError``."""
     try:
-        loaded = nib.load(path)
-    except (OSError, EOFError, zlib.error) as error:
-        raise ImageError(f"cannot be read ({error}). Copy it again from the source.") from None
-    except (ImageFileError, HeaderDataError, ValueError):
-        raise ImageError("is not a NIfTI image. Copy it again from the source.") from None
-    if not isinstance(loaded, nib.Nifti1Image):
-        raise ImageError(f"holds a {type(loaded).__name__}; expected NIfTI.")
-    image: nib.Nifti1Image = loaded
-    header = checked_header(image.shape, image.affine, channels=channels)
-    if image.get_data_dtype().fields is not None or image.get_data_dtype().kind not in "iuf":
-        raise ImageError(f"holds voxels of type {image.get_data_dtype()}; expected numbers.")
-    return image, header
+        with open_file(path) as stream:
+            yield _read_start(stream)
+    except OSError as error:
+        raise unreadable(path, error) from None
+    except HeaderDataError as error:
+        raise ImageError(
+            f"is not a NIfTI image (its header is wrong: {error}). Copy it again from the source."
+        ) from None
 
 
-def _check_length(path: Path, image: nib.Nifti1Image) -> None:
-    """Compare the file's length with its header's; gzip keeps the length in its last bytes."""
-    on_disk: Any = image.dataobj  # nibabel sets the offset in the header to 0 as it loads
-    expected = on_disk.offset + int(np.prod(image.shape)) * on_disk.dtype.itemsize
-    if path.suffix == ".gz":
-        with path.open("rb") as stream:
-            stream.seek(-4, os.SEEK_END)
-            found = int.from_bytes(stream.read(4), "little")
-        # Longer is legal (padding, several gzip members), so let decompression decide.
-        short = found < expected % 2**32 or (found != expected % 2**32 and not _whole(path))
-    else:
-        short = path.stat().st_size < expected
-    if short:
-        raise truncated(expected)
+def _read_start(stream: BinaryIO) -> _File:
+    start = stream.read(_SNIFFED_BYTES)
+    packed = start.startswith(GZIP)
+    if packed:
+        start = gzipped.first_bytes(stream, _SNIFFED_BYTES)
+    if not is_nifti(start):
+        raise not_expected(start, "a NIfTI image")
+    kind: Any = nib.Nifti1Header if start[344:345] == b"n" else nib.Nifti2Header
+    raw = kind(start[: kind.template_dtype.itemsize], check=False)
+    raw.check_fix(logger=_SILENT)
+    return _File(stream, packed, raw)
 
 
-def _whole(path: Path) -> bool:
-    try:
-        with gzip.open(path) as stream:
-            while stream.read(1 << 22):
-                pass
-    except (OSError, EOFError, zlib.error):
-        return False
-    return True
+@dataclass(frozen=True)
+class _File:
+    """An open NIfTI file, and its header as nibabel reads it."""
+
+    stream: BinaryIO
+    packed: bool
+    raw: Any
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape in the file, axes of one voxel at its end included."""
+        shape: tuple[int, ...] = self.raw.get_data_shape()
+        return shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """How one voxel is stored."""
+        dtype: np.dtype[Any] = self.raw.get_data_dtype()
+        return dtype
+
+    @property
+    def offset(self) -> int:
+        """The byte at which the voxels begin, once unpacked."""
+        return int(self.raw["vox_offset"])
+
+    @property
+    def promised(self) -> int:
+        """How many bytes the header says there are, once unpacked."""
+        return self.offset + math.prod(self.shape) * self.dtype.itemsize
+
+    def header(self, channels: int) -> ImageHeader:
+        """Return what the header says, in mm, if it speaks of numbers that are in this file."""
+        if self.dtype.fields is not None or self.dtype.kind not in "iuf":
+            raise ImageError(f"holds voxels of type {self.dtype}; expected numbers.")
+        forms = self._forms()
+        affine = forms[0] if forms else self.raw.get_base_affine()
+        mm = self._mm_per_unit(affine)
+        checked = checked_header(self.shape, mm @ affine, channels=channels)
+        self._check_offset()
+        slope, inter = self.raw.get_slope_inter()
+        return replace(
+            checked,
+            forms=tuple(mm @ form for form in forms if is_regular(mm @ form)),
+            scale=(1.0, 0.0) if slope is None else (slope, inter),
+        )
+
+    def check_length(self) -> None:
+        """Compare the file's length with its header's, unpacking it where gzip does not say it."""
+        if not self.packed:
+            if self.stream.seek(0, os.SEEK_END) < self.promised:
+                raise truncated(self.promised)
+        elif gzipped.trailer(self.stream)[1] != self.promised % 2**32:
+            gzipped.unpack(self.stream, self.promised, keep=False)
+
+    def content(self) -> bytearray:
+        """Return the file up to its last voxel, unpacked; never more than its header promises."""
+        if self.packed:
+            return gzipped.unpack(self.stream, self.promised)
+        self.check_length()
+        content = bytearray(self.promised)
+        self.stream.seek(0)
+        if self.stream.readinto(content) < self.promised:  # type: ignore[attr-defined]
+            raise truncated(self.promised)
+        return content
+
+    def _check_offset(self) -> None:
+        start = float(self.raw["vox_offset"])
+        if start >= self.raw.single_vox_offset:
+            return
+        if self.raw["magic"].item() == self.raw.pair_magic:
+            raise ImageError(
+                "is the header of a NIfTI pair (.hdr), whose voxels are in another file (.img); "
+                "expected both in one. Convert the pair to one .nii.gz."
+            )
+        raise ImageError(
+            f"is not a NIfTI image (its header is wrong: voxels from byte {start:g} on, which is "
+            "within the header). Re-export the volume."
+        )
+
+    def _forms(self) -> list[Float[np.ndarray, "4 4"]]:
+        """Return the affines that the header states by a code, the one to use first."""
+        forms = [self.raw.get_sform()] if self.raw["sform_code"] != 0 else []
+        if self.raw["qform_code"] != 0:
+            try:
+                forms.append(self.raw.get_qform())
+            except ValueError:
+                if not forms:
+                    b, c, d = (float(self.raw[f"quatern_{axis}"]) for axis in "bcd")
+                    raise ImageError(
+                        f"says nothing of where its voxels lie (its qform's quaternion {b:g}, "
+                        f"{c:g}, {d:g} is no turn). Mend its header or re-export the volume."
+                    ) from None
+        return forms
+
+    def _mm_per_unit(self, affine: Float[np.ndarray, "4 4"]) -> Float[np.ndarray, "4 4"]:
+        """Return what turns the header's lengths into mm.
+
+        Many files say m or µm and count in mm all the same, which most programs pass over: the
+        unit is believed where it makes voxels of a size that scans have, and mm does not.
+        """
+        factor = _MM_PER_UNIT.get(self.raw.get_xyzt_units()[0], 1.0)
+        low, high = _VOXEL_MM
+        spacing = np.linalg.norm(affine[:3, :3], axis=0)
+        in_mm = ((low <= spacing) & (spacing <= high)).all()
+        in_unit = ((low <= spacing * factor) & (spacing * factor <= high)).all()
+        used = factor if in_unit and not in_mm else 1.0
+        return np.diag([used, used, used, 1.0])

@@ -17,6 +17,7 @@ from pydantic import ValidationError
 from segan_ray.brats import REGIONS
 from segan_ray.data.arrays import Box, boxed_arrays
 from segan_ray.data.cases import Case, layout_named
+from segan_ray.data.images import carried_checksum
 from segan_ray.data.manifest import ARRAYS, STORE_VERSION, CaseRecord, PrepareSettings
 from segan_ray.data.volumes import Volume, read_volume
 from segan_ray.errors import CaseError, DataError
@@ -127,7 +128,7 @@ def _record(
 
 
 def signature(case: Case) -> dict[str, str]:
-    """Return ``{file name: length and checksum}``; a gzip carries its own in its last bytes.
+    """Return ``{file name: length and checksum}``; most gzips carry their own in the last bytes.
 
     A truth that is called like its image goes by its folder too; ``channels`` is the order of
     the modalities in a file that holds them all.
@@ -136,19 +137,18 @@ def signature(case: Case) -> dict[str, str]:
     names = [path.name for path in paths]
     found = {}
     for path in sorted(paths):
-        size, tail = path.stat().st_size, ""
-        if path.suffix == ".gz":
-            with path.open("rb") as stream:
-                stream.seek(-8, os.SEEK_END)
-                tail = stream.read(4).hex()
-        else:
-            tail = f"{zlib.crc32(path.read_bytes()):08x}"
+        mark = f"{path.stat().st_size}-{_checksum(path)}"
         unique = names.count(path.name) == 1
-        found[path.name if unique else f"{path.parent.name}/{path.name}"] = f"{size}-{tail}"
+        found[path.name if unique else f"{path.parent.name}/{path.name}"] = mark
     if case.channels:
         stacked = sorted((channel, modality) for modality, channel in case.channels.items())
         found["channels"] = ",".join(modality for _, modality in stacked)
     return found
+
+
+def _checksum(path: Path) -> str:
+    carried = carried_checksum(path) if path.suffix == ".gz" else None
+    return carried or f"{zlib.crc32(path.read_bytes()):08x}"
 
 
 def sha256(path: Path) -> str:

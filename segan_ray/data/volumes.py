@@ -8,28 +8,34 @@ patient's left, back and head), so that the last axis always counts axial slices
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float, Float32, Shaped, UInt8
 from nibabel.orientations import (
+    aff2axcodes,
     apply_orientation,
     axcodes2ornt,
-    inv_ornt_aff,
     io_orientation,
     ornt_transform,
 )
 
 from segan_ray.brats import MODALITIES, LabelCode, Modality
 from segan_ray.data.cases import Case
-from segan_ray.data.checks import intensity_problems, label_problems
+from segan_ray.data.checks import as_labels, intensity_problems, label_problems
+from segan_ray.data.geometry import (
+    BRATS_AXES,
+    differences,
+    placed,
+    same_shape,
+    spacing_of,
+    turned_affine,
+)
 from segan_ray.data.headers import ImageError, ImageHeader, times
-from segan_ray.data.images import read_header, read_image
+from segan_ray.data.images import read_geometry, read_header, read_image
 from segan_ray.errors import CaseError
-
-BRATS_AXES = ("L", "P", "S")
-AFFINE_TOLERANCE_MM = 1e-2
 
 
 @dataclass(frozen=True)
@@ -50,12 +56,6 @@ class Volume:
         return spacing_of(self.affine)
 
 
-def spacing_of(affine: Float[np.ndarray, "4 4"]) -> tuple[float, float, float]:
-    """Return the voxel size along x, y and z in mm."""
-    x, y, z = np.linalg.norm(affine[:3, :3], axis=0)
-    return float(x), float(y), float(z)
-
-
 def check_headers(case: Case) -> tuple[str, ...]:
     """Return every problem that file names, headers and file lengths show."""
     problems = list(case.problems)
@@ -67,6 +67,28 @@ def check_headers(case: Case) -> tuple[str, ...]:
             problems.append(f"{path}: {error}")
     problems.extend(_disagreements(geometry))
     return tuple(problems)
+
+
+def geometry_warnings(case: Case) -> tuple[str, ...]:
+    """Return what reading takes for granted of where the voxels of ``case`` lie."""
+    headers = []
+    for _, path, channels in _files(case):
+        with suppress(ImageError):  # check_headers says what is wrong with it
+            headers.append((path, read_geometry(path, channels=channels)))
+    warnings = []
+    for path, header in headers:
+        first_path, reference = headers[0]
+        best = (replace(one, forms=one.forms[:1]) for one in (header, reference))
+        if not header.forms:
+            axes = ", ".join(aff2axcodes(header.affine))
+            taken = f"its axes for {axes}" if path == first_path else f"it to lie as {first_path}"
+            warnings.append(f"{path}: says nothing of where its voxels lie; takes {taken}.")
+        elif placed(header, reference) is not None and placed(*best) is None:
+            warnings.append(
+                f"{path}: lies as {first_path.name} by one of its qform and sform alone; takes "
+                "it to lie there."
+            )
+    return tuple(warnings)
 
 
 def read_volume(case: Case, code: LabelCode) -> Volume:
@@ -89,8 +111,8 @@ def read_volume(case: Case, code: LabelCode) -> Volume:
     label = None
     if case.label is not None:
         found = read_array(case, case.label)[0]
-        _refuse(case, str(case.label), label_problems(found, code))
-        label = found.astype(np.uint8)
+        _refuse(case, str(case.label), truth_refusals(case.label, found, code))
+        label = as_labels(found)
     return Volume(np.stack([images[modality] for modality in MODALITIES]), label, affines[0])
 
 
@@ -119,19 +141,33 @@ def _files(case: Case) -> Iterator[tuple[str, Path, int]]:
 def _disagreements(geometry: Sequence[tuple[str, Path, ImageHeader]]) -> list[str]:
     problems = []
     for name, path, header in geometry[1:]:
-        first, first_path, first_header = geometry[0]
-        if header.grid != first_header.grid:
+        first, first_path, reference = geometry[0]
+        if placed(header, reference) is not None:
+            continue
+        if not same_shape(header, reference):
             problems.append(
-                f"{first_path.name} ({first}) has {times(first_header.grid)} voxels, "
+                f"{first_path.name} ({first}) has {times(reference.grid)} voxels, "
                 f"{path.name} ({name}) {times(header.grid)}. "
                 "They must share one grid: re-export one of them or exclude the case."
             )
-        elif not np.allclose(header.affine, first_header.affine, atol=AFFINE_TOLERANCE_MM):
+        else:
             problems.append(
                 f"{first_path.name} ({first}) and {path.name} ({name}) lie differently in space "
-                "(their affines differ). Re-export one of them or exclude the case."
+                f"({differences(header, reference)}). Re-export one of them or exclude the case."
             )
     return problems
+
+
+def truth_refusals(
+    path: Path, voxels: Float32[np.ndarray, "x y z"], code: LabelCode
+) -> tuple[str, ...]:
+    """Return what ``label_problems`` says of the file ``path``, and its scale if it has one."""
+    problems = label_problems(voxels, code)
+    slope, inter = read_geometry(path).scale if problems else (1.0, 0.0)
+    if (slope, inter) == (1.0, 0.0):
+        return problems
+    scale = f" Its header multiplies what is stored by {slope:g} and adds {inter:g}."
+    return tuple(f"{problem}{scale}" for problem in problems)
 
 
 def read_modalities(
@@ -163,9 +199,26 @@ def read_array(
         voxels, affine = read_image(path, channels=channels)
     except ImageError as error:
         raise CaseError(case.case, f"{path}: {error}") from None
+    affine = _placed(case, path, channels, affine)
     turn = ornt_transform(io_orientation(affine), axcodes2ornt(BRATS_AXES))
-    turned_affine = affine @ inv_ornt_aff(turn, voxels.shape[:3])
-    return np.ascontiguousarray(apply_orientation(voxels, turn)), turned_affine
+    turned = turned_affine(affine, voxels.shape[:3])
+    return np.ascontiguousarray(apply_orientation(voxels, turn)), turned
+
+
+def _placed(
+    case: Case, path: Path, channels: int, affine: Float[np.ndarray, "4 4"]
+) -> Float[np.ndarray, "4 4"]:
+    """Return where the voxels of ``path`` lie by the header of the case's first image."""
+    reference = next(iter(case.images.values()), path)
+    if path == reference:
+        return affine
+    try:
+        header = read_geometry(path, channels=channels)
+        beside = read_geometry(reference, channels=len(case.channels))
+    except ImageError:
+        return affine
+    found = placed(header, beside)
+    return affine if found is None else found
 
 
 def as_stored(

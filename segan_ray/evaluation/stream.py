@@ -21,8 +21,9 @@ from jaxtyping import Bool, Float, Float32
 from segan_ray.brats import LabelCode
 from segan_ray.data.arrays import Boxed, boxed_arrays, put_back
 from segan_ray.data.cases import Case
+from segan_ray.data.geometry import spacing_of
 from segan_ray.data.manifest import PrepareSettings
-from segan_ray.data.volumes import read_volume, spacing_of
+from segan_ray.data.volumes import read_volume
 from segan_ray.errors import CaseError, DataError
 from segan_ray.evaluation.model import Model
 from segan_ray.evaluation.segment import probabilities_of_box, segment_boxed
