@@ -117,4 +117,4 @@ def _row(values: np.ndarray) -> str:
     """Return numbers as people write them: (1, 0, -2.5), a matrix as its rows."""
     if values.ndim > 1:
         return " ".join(_row(row) for row in values)
-    return f"({', '.join(f'{value:.5g}' for value in values + 0.0)})"
+    return f"({', '.join(f'{value:.6g}' for value in values + 0.0)})"

@@ -66,7 +66,7 @@ def is_regular(affine: Float[np.ndarray, "4 4"]) -> bool:
     return bool(np.isfinite(affine).all()) and abs(np.linalg.det(affine[:3, :3])) >= 1e-9
 
 
-def times(shape: Sequence[int]) -> str:
+def times(shape: Sequence[int | str]) -> str:
     """Return ``shape`` as people write it, 240×240×155."""
     return "×".join(map(str, shape))
 

@@ -23,10 +23,17 @@ from nibabel.volumeutils import apply_read_scaling
 
 from segan_ray.data import gzipped
 from segan_ray.data.contents import GZIP, is_nifti, not_expected, open_file, unreadable
-from segan_ray.data.headers import ImageError, ImageHeader, checked_header, is_regular, truncated
+from segan_ray.data.headers import (
+    ImageError,
+    ImageHeader,
+    checked_header,
+    is_regular,
+    times,
+    truncated,
+)
 
 _SNIFFED_BYTES: Final = 1024
-_MM_PER_UNIT: Final = {"meter": 1000.0, "micron": 0.001}
+_MM_PER_UNIT: Final = {1: 1000.0, 3: 0.001}  # metre and micron in xyzt_units
 _VOXEL_MM: Final = (0.02, 50.0)
 # nibabel mends small faults of a header as it reads it, and would print each time that it does.
 _SILENT: Final = logging.Logger(__name__, logging.CRITICAL + 1)
@@ -149,17 +156,19 @@ def _read_start(stream: BinaryIO) -> _File:
         raise not_expected(start, "a NIfTI image")
     kind: Any = nib.Nifti1Header if start[344:345] == b"n" else nib.Nifti2Header
     raw = kind(start[: kind.template_dtype.itemsize], check=False)
+    pixdim = raw["pixdim"][1:4].copy()
     raw.check_fix(logger=_SILENT)
-    return _File(stream, packed, raw)
+    return _File(stream, packed, raw, pixdim)
 
 
 @dataclass(frozen=True)
 class _File:
-    """An open NIfTI file, and its header as nibabel reads it."""
+    """An open NIfTI file, and its header as nibabel mends it; ``pixdim`` is as it was before."""
 
     stream: BinaryIO
     packed: bool
     raw: Any
+    pixdim: Float[np.ndarray, "3"]
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -190,12 +199,12 @@ class _File:
         forms = self._forms()
         affine = forms[0] if forms else self.raw.get_base_affine()
         mm = self._mm_per_unit(affine)
-        checked = checked_header(self.shape, mm @ affine, channels=channels)
+        checked = checked_header(self.shape, affine * mm, channels=channels)
         self._check_offset()
         slope, inter = self.raw.get_slope_inter()
         return replace(
             checked,
-            forms=tuple(mm @ form for form in forms if is_regular(mm @ form)),
+            forms=tuple(form * mm for form in forms if is_regular(form * mm)),
             scale=(1.0, 0.0) if slope is None else (slope, inter),
         )
 
@@ -235,6 +244,9 @@ class _File:
     def _forms(self) -> list[Float[np.ndarray, "4 4"]]:
         """Return the affines that the header states by a code, the one to use first."""
         forms = [self.raw.get_sform()] if self.raw["sform_code"] != 0 else []
+        if not forms and (self.pixdim == 0).any():  # nibabel would take 1 mm
+            size = times([f"{length:g}" for length in self.pixdim])
+            raise ImageError(f"says that its voxels measure {size} mm. Mend its pixdim.")
         if self.raw["qform_code"] != 0:
             try:
                 forms.append(self.raw.get_qform())
@@ -247,16 +259,16 @@ class _File:
                     ) from None
         return forms
 
-    def _mm_per_unit(self, affine: Float[np.ndarray, "4 4"]) -> Float[np.ndarray, "4 4"]:
-        """Return what turns the header's lengths into mm.
+    def _mm_per_unit(self, affine: Float[np.ndarray, "4 4"]) -> Float[np.ndarray, "4 1"]:
+        """Return what the rows of an affine are multiplied by to be in mm.
 
         Many files say m or µm and count in mm all the same, which most programs pass over: the
         unit is believed where it makes voxels of a size that scans have, and mm does not.
         """
-        factor = _MM_PER_UNIT.get(self.raw.get_xyzt_units()[0], 1.0)
+        factor = _MM_PER_UNIT.get(int(self.raw["xyzt_units"]) % 8, 1.0)
         low, high = _VOXEL_MM
         spacing = np.linalg.norm(affine[:3, :3], axis=0)
         in_mm = ((low <= spacing) & (spacing <= high)).all()
         in_unit = ((low <= spacing * factor) & (spacing * factor <= high)).all()
         used = factor if in_unit and not in_mm else 1.0
-        return np.diag([used, used, used, 1.0])
+        return np.array([[used], [used], [used], [1.0]])

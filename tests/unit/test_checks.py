@@ -10,6 +10,7 @@ from hypothesis.extra import numpy as hnp
 
 from segan_ray.brats import CODE_2017_TO_2021, CODE_2023, CODE_2024, CODE_MSD, CODE_UNTIL_2015
 from segan_ray.data.checks import (
+    as_labels,
     intensity_problems,
     label_problems,
     stripping_problems,
@@ -31,6 +32,68 @@ VOXELS = hnp.arrays(
 def test_a_segmentation_is_good_when_each_voxel_is_in_the_code(voxels: np.ndarray, code) -> None:
     good = all(value in {0, *code.names} for value in voxels.ravel().tolist())
     assert (label_problems(voxels, code) == ()) == good
+
+
+@pytest.mark.parametrize(
+    ("values", "labels"),
+    [
+        ((0, 1.0039, 1.99216, 4), (0, 1, 2, 4)),  # 0, 64, 127, 255 times 4/255
+        ((0, 0.98824, 2.0078, 4), (0, 1, 2, 4)),
+        ((0, 1.0039, 2.0078, 4.0157), (0, 1, 2, 4)),
+        ((0, 0.99608, 1.99216, 3.98432), (0, 1, 2, 4)),
+        ((0.0039, 1.0039, 2.0039, 4.0039), (0, 1, 2, 4)),  # the intercept moves the background
+        ((-0.0039, 1, 2, 4), (0, 1, 2, 4)),
+        ((0, 1, 1.9999999, 2.0000002, 2, 4), (0, 1, 2, 2, 2, 4)),
+        ((0, 1.00002, 1.99998, 4), (0, 1, 2, 4)),  # 16 bits
+    ],
+)
+def test_labels_that_a_scale_moved_are_those_it_moved(values, labels) -> None:
+    voxels = np.array([[values]], dtype=np.float32)
+    assert label_problems(voxels, CODE_2017_TO_2021) == ()
+    found = as_labels(voxels)
+    assert found.dtype == np.uint8
+    np.testing.assert_array_equal(found, [[labels]])
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        (0, 0.5, 1),
+        (0, 1.37, 2),
+        (0, 1, 1.97),
+        (0, 1.03, 2),
+        (0, 0.99, 1),  # one voxel of a hundredth's shift
+        (0, 0.01),
+        (0.988, 1.0039),
+        (0, 0.98, 1.02),
+        (1.98, 1.981, 1.982),
+    ],
+)
+def test_several_values_near_one_label_come_from_interpolation(values) -> None:
+    voxels = np.array([[values]], dtype=np.float32)
+    (problem,) = label_problems(voxels, CODE_2017_TO_2021)
+    assert "no whole numbers" in problem
+    assert "nearest neighbour" in problem
+
+
+def test_a_moved_label_outside_the_code_is_unknown_not_interpolated() -> None:
+    (problem,) = label_problems(np.array([[[0, 1.0039, 3.0118]]], np.float32), CODE_2017_TO_2021)
+    assert "holds label 3; this layout knows" in problem
+
+
+@given(
+    labels=st.lists(st.sampled_from([0, 1, 2, 4]), min_size=1, max_size=30),
+    stored=st.sampled_from([np.uint8, np.int16, np.uint16, np.float32]),
+    top=st.integers(4, 6),
+)
+def test_labels_come_back_through_any_scale_that_fills_a_type(labels, stored, top) -> None:
+    """What a program stores that stretches 0 to ``top`` over all numbers of a type."""
+    steps = np.iinfo(stored).max if np.issubdtype(stored, np.integer) else 1000
+    slope = np.float32(top / steps)
+    kept = np.rint(np.array(labels) / slope).astype(stored)
+    voxels = (kept * slope).astype(np.float32).reshape(1, 1, -1)
+    assert label_problems(voxels, CODE_2017_TO_2021) == ()
+    assert as_labels(voxels).ravel().tolist() == labels
 
 
 @given(voxels=VOXELS)
