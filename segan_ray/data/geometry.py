@@ -76,7 +76,8 @@ def differences(header: ImageHeader, reference: ImageHeader) -> str:
     Axes are turned to ``BRATS_AXES`` before, if the two have different ones.
     """
     pair = [reference.affine, header.affine]
-    turn = aff2axcodes(pair[0]) != aff2axcodes(pair[1])
+    stated = bool(header.forms and reference.forms)
+    turn = stated and aff2axcodes(pair[0]) != aff2axcodes(pair[1])
     if turn:
         pair = [turned_affine(one.affine, one.grid) for one in (reference, header)]
     origins = [affine[:3, 3] for affine in pair]
@@ -87,7 +88,7 @@ def differences(header: ImageHeader, reference: ImageHeader) -> str:
         ("spacings {} and {} mm", spacings, AFFINE_TOLERANCE_MM),
         ("directions {} and {}", directions, _DIRECTION_TOLERANCE),
     ]
-    if not (header.forms and reference.forms):
+    if not stated:
         parts = [part for part in parts if part[1] is spacings]
     differing = [
         (words, values)

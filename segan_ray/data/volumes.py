@@ -166,7 +166,10 @@ def truth_refusals(
     slope, inter = read_geometry(path).scale if problems else (1.0, 0.0)
     if (slope, inter) == (1.0, 0.0):
         return problems
-    scale = f" Its header multiplies what is stored by {slope:g} and adds {inter:g}."
+    scale = (
+        f" Its header multiplies what is stored by {slope:g} and adds {inter:g}: if the stored "
+        "numbers are meant, set scl_slope to 1 and scl_inter to 0."
+    )
     return tuple(f"{problem}{scale}" for problem in problems)
 
 

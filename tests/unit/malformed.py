@@ -143,6 +143,24 @@ def _copied(files: Files) -> None:
     shutil.copyfile(files["t1"], files["t1ce"])
 
 
+def _content(what: str, content: bytes) -> Callable[[Files], None]:
+    return lambda files: files[what].write_bytes(content)
+
+
+def _scaled(slope: float) -> Callable[[Files], None]:
+    """Store the truth as it is, and a header that multiplies it."""
+
+    def damage(files: Files) -> None:
+        image = nib.Nifti1Image(truth(), AFFINE)
+        content = bytearray(image.to_bytes())
+        header = nib.Nifti1Header(bytes(content[:348]))
+        header["scl_slope"], header["scl_inter"] = slope, 0
+        content[:348] = header.binaryblock
+        files["seg"].write_bytes(gzip.compress(bytes(content)))
+
+    return damage
+
+
 def label(edit: Callable[[np.ndarray], np.ndarray]) -> Callable[[Files], None]:
     return lambda files: files.change("seg", edit)
 
@@ -169,6 +187,22 @@ MALFORMED: dict[str, Malformed] = {
     "empty file": Malformed(_empty, ("flair.nii.gz: the file is empty", "Copy it again")),
     "no gzip": Malformed(_no_gzip, ("t1ce.nii.gz: is not a NIfTI image", "Copy it again")),
     "no image": Malformed(_no_image, ("t1ce.nii.gz: is not a NIfTI image", "Copy it again")),
+    "lfs pointer": Malformed(
+        _content("flair", b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"),
+        ("flair.nii.gz: is not a NIfTI image but a Git LFS pointer", "git lfs pull"),
+    ),
+    "annex pointer": Malformed(
+        _content("seg", b"/annex/objects/MD5E-s9--0.nii.gz\n"),
+        ("seg.nii.gz: is not a NIfTI image but a git-annex pointer", "git annex get"),
+    ),
+    "dicom": Malformed(
+        _content("t1", bytes(128) + b"DICM" + bytes(99)),
+        ("t1.nii.gz: is not a NIfTI image but a DICOM file", "dcm2niix"),
+    ),
+    "web page": Malformed(
+        _content("t1ce", b"<html><body>403</body></html>"),
+        ("t1ce.nii.gz: is not a NIfTI image but a web page", "Download the volume again"),
+    ),
     "damaged": Malformed(_damaged, ("t1.nii.gz: is truncated or damaged", "Copy it again")),
     "nan": Malformed(
         scan("flair", _poison(np.nan)),
@@ -184,8 +218,14 @@ MALFORMED: dict[str, Malformed] = {
         _shape, ("24×28×20 voxels", "{case}_flair.nii.gz (flair) 24×28×19", "share one grid")
     ),
     "truth shape": Malformed(_truth_shape, ("seg.nii.gz (segmentation) 23×28×20", "one grid")),
-    "affine": Malformed(_affine, ("{case}_t2.nii.gz (t2) lie differently in space",)),
-    "truth affine": Malformed(_truth_affine, ("(segmentation) lie differently in space",)),
+    "affine": Malformed(
+        _affine,
+        ("{case}_t2.nii.gz (t2) lie differently in space (origins (0, 0, 0) and (5, 0, 0) mm",),
+    ),
+    "truth affine": Malformed(
+        _truth_affine,
+        ("(segmentation) lie differently in space (origins (0, 0, 0) and (5, 0, 0) mm",),
+    ),
     "unknown label": Malformed(
         label(lambda voxels: np.where(voxels == 1, 7, voxels)),
         ("seg.nii.gz: holds label 7; this layout knows 0, 1 necrotic", "4 enhancing"),
@@ -213,6 +253,14 @@ MALFORMED: dict[str, Malformed] = {
     ),
     "resampled": Malformed(
         _resampled, ("labels that are no whole numbers (0.5, 1.5", "nearest neighbour")
+    ),
+    "scaled by half": Malformed(
+        _scaled(0.5),
+        ("no whole numbers (0.5;", "Its header multiplies what is stored by 0.5 and adds 0: if"),
+    ),
+    "scaled by two": Malformed(
+        _scaled(2),
+        ("holds label 8; this layout knows", "multiplies what is stored by 2 and adds 0: if"),
     ),
     "empty truth": Malformed(
         label(lambda voxels: voxels * 0),

@@ -27,27 +27,12 @@ from tests.unit.test_label_maps import ORIENTATIONS, affine_of
 
 GRID = (5, 7, 4)
 MOVED = AFFINE + np.array([[0, 0, 0, 30], [0, 0, 0, -12.5], [0, 0, 0, 7], [0, 0, 0, 0]])
-TILTED = AFFINE @ np.array(
-    [
-        [np.cos(0.1), -np.sin(0.1), 0, 0],
-        [np.sin(0.1), np.cos(0.1), 0, 0],
-        [0, 0, 1, 0],
-        [0, 0, 0, 1],
-    ]
-)
+SIN, COS = np.sin(0.1), np.cos(0.1)
+TILTED = AFFINE @ np.array([[COS, -SIN, 0, 0], [SIN, COS, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
 
 
 def header(affine: np.ndarray, grid: tuple[int, ...] = GRID, **more: object) -> ImageHeader:
     return replace(ImageHeader(grid, affine, (affine,)), **more)
-
-
-def oriented(axes: str, oblique: bool) -> ImageHeader:
-    affine = affine_of(axes, oblique=oblique)
-    order = np.argsort(io_orientation(affine)[:, 0])
-    ras = np.array(GRID)[np.argsort(io_orientation(affine_of("RAS"))[:, 0])]
-    grid = np.empty(3, int)
-    grid[order] = ras
-    return header(affine, tuple(map(int, grid)))
 
 
 @given(

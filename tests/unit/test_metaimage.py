@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from pathlib import Path
 
 import nibabel as nib
@@ -27,6 +28,7 @@ OBLIQUE = np.array(  # a turn of 10° about the head's axis, in ITK's left, back
         [0, 0, 1],
     ]
 )
+SCAN_AFFINE = np.array([[-2.0, 0, 0, -11], [0, -3, 0, 22], [0, 0, 4, 33], [0, 0, 0, 1]])
 SAGITTAL = np.array([[0.0, 0, -1], [1, 0, 0], [0, -1, 0]])  # back, feet, right
 
 
@@ -178,3 +180,36 @@ def test_a_label_outside_the_code(tmp_path: Path) -> None:
     sitk.WriteImage(label, str(tmp_path / "label.mha"))
     with pytest.raises(CaseError, match="holds label 5; this layout knows 0, 1 necrosis, 2 edema"):
         read_volume(case(tmp_path / "scan.mha", tmp_path / "label.mha"), CODE_UNTIL_2015)
+
+
+def test_labels_that_a_scale_moved(tmp_path: Path) -> None:
+    write_both(tmp_path, np.eye(3))
+    stored = (voxels() % 5).astype(np.float32)
+    metaimage.write_image(tmp_path / "label.mha", stored * np.float32(1.0039), SCAN_AFFINE)
+    read = read_volume(case(tmp_path / "scan.mha", tmp_path / "label.mha"), CODE_UNTIL_2015)
+    np.testing.assert_array_equal(read.label, stored)
+    metaimage.write_image(tmp_path / "label.mha", stored * np.float32(1.1), SCAN_AFFINE)
+    with pytest.raises(CaseError, match="no whole numbers"):
+        read_volume(case(tmp_path / "scan.mha", tmp_path / "label.mha"), CODE_UNTIL_2015)
+
+
+def test_a_bomb_is_refused_at_twice_what_its_header_promises(tmp_path: Path) -> None:
+    path = tmp_path / "scan.mha"
+    metaimage.write_image(path, np.zeros((500, 500, 400), np.uint8), np.eye(4))
+    content = path.read_bytes().replace(b"DimSize = 500 500 400", b"DimSize = 10 10 10")
+    path.write_bytes(content)
+    tracemalloc.start()
+    try:
+        with pytest.raises(ImageError, match=r"unpacks to over .* promises 1,000\."):
+            metaimage.read_image(path)
+        assert tracemalloc.get_traced_memory()[1] < 20 << 20
+    finally:
+        tracemalloc.stop()
+
+
+def test_places_that_differ_are_said(tmp_path: Path) -> None:
+    write_both(tmp_path, np.eye(3))
+    moved = SCAN_AFFINE + np.eye(4, k=3) * 5
+    metaimage.write_image(tmp_path / "label.mha", voxels() * 0, moved)
+    (problem,) = check_headers(case(tmp_path / "scan.mha", tmp_path / "label.mha"))[-1:]
+    assert "origins (-11, 22, 33) and (-6, 22, 33) mm" in problem

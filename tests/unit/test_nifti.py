@@ -93,7 +93,7 @@ def test_a_cut_file_is_truncated_however_it_is_packed(
 def test_a_file_that_ends_within_its_header(tmp_path: Path, size: int, pack) -> None:
     path = tmp_path / "a.nii.gz"
     path.write_bytes(pack(content()[:size]))
-    with pytest.raises(ImageError, match="is truncated|is empty|is not a NIfTI image"):
+    with pytest.raises(ImageError, match=r"is truncated|is empty|is not a NIfTI image"):
         read_header(path)
 
 
