@@ -14,7 +14,7 @@ from typing import BinaryIO, Final
 from segan_ray.data.contents import GZIP
 from segan_ray.data.headers import SLACK_BYTES, ImageError, overlong, truncated
 
-_READ_BYTES: Final = 1 << 20
+_READ_BYTES: Final = 1 << 17  # each member copies what was read behind it
 _PIECE_BYTES: Final = 1 << 22
 _GZIP_WINDOW: Final = zlib.MAX_WBITS | 16  # zlib then checks each member's checksum and length
 

@@ -271,3 +271,18 @@ def test_only_a_checksum_of_all_is_carried(tmp_path: Path) -> None:
     assert {name for name, checksum in found.items() if checksum} == {"one member", "named"}
     path.write_bytes(b"no image")
     assert carried_checksum(path) is None
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int8, np.int16, np.uint16, np.int32, np.float32])
+def test_labels_come_back_from_a_type_that_nibabel_stretched_them_over(
+    tmp_path: Path, dtype: type
+) -> None:
+    files = write_case(tmp_path, "BraTS2021_00001", 1)
+    found = discover(tmp_path)
+    image = nib.load(files["seg"])
+    labels = np.asarray(image.dataobj).astype(np.float64)
+    stretched = nib.Nifti1Image(labels * (1 - 1e-9), image.affine)  # no whole numbers: it scales
+    stretched.set_data_dtype(dtype)
+    nib.save(stretched, files["seg"])
+    read = read_volume(found.cases[0], found.layout.code)
+    np.testing.assert_array_equal(read.label, labels)
