@@ -4,7 +4,7 @@
 the surface distance and are meant for whole volumes in the original grid.
 
 HD95 follows BraTS 2023: the robust Hausdorff distance over surface elements weighted by their
-area, see ``surfaces``.
+area, see ``surfaces`` and ``surface_distances``.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Final, Literal, get_args
 import numpy as np
 
 from segan_ray.brats import REGIONS
-from segan_ray.evaluation.surfaces import bounding_box, robust_distance, surface_of
+from segan_ray.evaluation.surface_distances import robust_distance
+from segan_ray.evaluation.surfaces import surface_of
 
 if TYPE_CHECKING:
     from jaxtyping import Bool
@@ -117,9 +118,7 @@ def hausdorff95(
     check_grid(prediction.shape, spacing_mm)
     if not (prediction.any() and truth.any()):
         return HD95_ONE_EMPTY_MM if prediction.any() or truth.any() else 0.0
-    box = bounding_box(prediction | truth)
-    found = surface_of(prediction[box], spacing_mm)
-    true = surface_of(truth[box], spacing_mm)
+    found, true = surface_of(prediction, spacing_mm), surface_of(truth, spacing_mm)
     return max(robust_distance(found, true), robust_distance(true, found))
 
 

@@ -1,7 +1,7 @@
-"""Surfaces of voxel masks and how far one lies from another, as BraTS 2023 measures them.
+"""Surfaces of voxel masks, as BraTS 2023 measures them.
 
-The robust Hausdorff distance is that of DeepMind's ``surface-distance`` (Nikolov et al. 2018,
-arXiv:1809.04430). A surface lives on the corners between voxels: a corner whose eight voxels are
+They are those of DeepMind's ``surface-distance`` (Nikolov et al. 2018, arXiv:1809.04430). A surface
+lives on the corners between voxels: a corner whose eight voxels are
 neither all inside nor all outside is a surface element, weighted by the area that marching cubes
 gives to that arrangement of eight voxels (Lorensen and Cline 1987).
 """
@@ -14,20 +14,12 @@ from itertools import combinations, product
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
-from scipy import ndimage  # type: ignore[import-untyped, unused-ignore]
-from scipy.spatial import KDTree
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float64, Int64, UInt8
 
     Corner = tuple[int, int, int]
 
-_SHARE: Final = 0.95
-_ROUNDING: Final = 1e-9
-"""What sums of areas, as a share of all, and distances, in mm, may be off by."""
-_BLOCK_SIDES: Final = (4, 2)
-_DENSE = 1 / 6
-"""Share of the corners in a box from which on transforming it beats asking element by element."""
 _CORNERS: Final[tuple[Corner, ...]] = tuple(product((0, 1), (0, 1), (0, 1)))
 
 
@@ -38,17 +30,17 @@ class Surface:
     ``corners`` are counted in voxels; corner (x, y, z) lies before voxel (x, y, z).
     """
 
-    corners: Int64[np.ndarray, "element 3"]
+    corners: Int64[np.ndarray, "3 element"]
     areas_mm2: Float64[np.ndarray, " element"]
     spacing_mm: tuple[float, float, float]
 
     def points_mm(self) -> Float64[np.ndarray, "element 3"]:
         """Return where the elements are in mm."""
-        return self.corners * np.asarray(self.spacing_mm, dtype=np.float64)
+        return self.corners.T * np.asarray(self.spacing_mm, dtype=np.float64)
 
     def only(self, chosen: Bool[np.ndarray, " element"]) -> Surface:
         """Return the chosen elements."""
-        return Surface(self.corners[chosen], self.areas_mm2[chosen], self.spacing_mm)
+        return Surface(self.corners[:, chosen], self.areas_mm2[chosen], self.spacing_mm)
 
 
 def surface_of(mask: Bool[np.ndarray, "x y z"], spacing_mm: tuple[float, float, float]) -> Surface:
@@ -56,95 +48,25 @@ def surface_of(mask: Bool[np.ndarray, "x y z"], spacing_mm: tuple[float, float, 
     box = bounding_box(mask)
     codes = _neighbour_codes(mask[box])
     elements = np.flatnonzero(codes + np.uint8(1) > 1)  # neither 0 nor 255, which wraps to 0
-    corners = np.stack(np.unravel_index(elements, codes.shape), axis=-1)
+    corners = np.stack(np.unravel_index(elements, codes.shape))
+    corners += np.array([[side.start] for side in box])
     return Surface(
-        corners=corners + np.array([side.start for side in box]),
+        corners=corners,
         areas_mm2=surface_areas(spacing_mm)[codes.ravel()[elements]],
         spacing_mm=spacing_mm,
     )
 
 
-def robust_distance(start: Surface, target: Surface) -> float:
-    """Return the distance in mm within which 95% of ``start``'s area has ``target``."""
-    enough_mm2 = (_SHARE - _ROUNDING) * float(start.areas_mm2.sum())
-    low = np.minimum(start.corners.min(axis=0), target.corners.min(axis=0))
-    shape = np.maximum(start.corners.max(axis=0), target.corners.max(axis=0)) - low + 1
-    if len(start.corners) > _DENSE * shape.prod():
-        distances_mm = _distances_on_grid(start, target, low, shape)
-        return _reach(distances_mm, start.areas_mm2, enough_mm2)
-    # A tree's cost follows the surfaces, not the box around both, which one stray voxel can make
-    # huge. Without balancing it is quicker to build, and to ask as well for points on a grid.
-    tree = KDTree(target.points_mm(), leafsize=64, balanced_tree=False, compact_nodes=False)
-    for side in _BLOCK_SIDES:
-        start, nearer_mm2 = _undecided(start, tree, side, enough_mm2)
-        enough_mm2 -= nearer_mm2
-    return _reach(_distances(tree, start.points_mm()), start.areas_mm2, enough_mm2)
-
-
-def _distances_on_grid(
-    start: Surface,
-    target: Surface,
-    low: Int64[np.ndarray, "3"],
-    shape: Int64[np.ndarray, "3"],
-) -> Float64[np.ndarray, " element"]:
-    """Return how far each element is, by the distance transform of the box at ``low``."""
-    away = np.ones(shape, dtype=np.bool_)
-    away[tuple((target.corners - low).T)] = False
-    distances_mm = ndimage.distance_transform_edt(away, sampling=start.spacing_mm)
-    found: Float64[np.ndarray, " element"] = distances_mm[tuple((start.corners - low).T)]
-    return found
-
-
-def _undecided(start: Surface, tree: KDTree, side: int, enough_mm2: float) -> tuple[Surface, float]:
-    """Return the elements that may be where ``enough_mm2`` is reached, and the area of nearer ones.
-
-    Distances change no faster than one moves, so all elements in a block of ``side`` corners a
-    side are as far from the target as the block's centre, give or take its radius; hence so is
-    the distance looked for, give or take the radius, from that found for the blocks.
-    """
-    blocks = start.corners // side
-    shape = blocks.max(axis=0) + 1
-    block = np.ravel_multi_index(tuple(blocks.T), tuple(shape))
-    areas_mm2 = np.bincount(block, weights=start.areas_mm2)
-    filled = np.flatnonzero(areas_mm2)
-    centres = np.stack(np.unravel_index(filled, shape), axis=-1) * side + (side - 1) / 2
-    distances_mm = _distances(tree, centres * start.spacing_mm)
-    reach_mm = _reach(distances_mm, areas_mm2[filled], enough_mm2)
-    apart_mm = (side - 1) * float(np.linalg.norm(start.spacing_mm)) + _ROUNDING
-    possible = np.zeros(len(areas_mm2), dtype=np.bool_)
-    possible[filled] = np.abs(distances_mm - reach_mm) <= apart_mm
-    nearer = filled[distances_mm < reach_mm - apart_mm]
-    return start.only(possible[block]), float(areas_mm2[nearer].sum())
-
-
-def _distances(
-    tree: KDTree, points_mm: Float64[np.ndarray, "point 3"]
-) -> Float64[np.ndarray, " point"]:
-    found, _ = tree.query(points_mm)
-    return np.asarray(found, dtype=np.float64)
-
-
-def _reach(
-    distances_mm: Float64[np.ndarray, " element"],
-    areas_mm2: Float64[np.ndarray, " element"],
-    enough_mm2: float,
-) -> float:
-    """Return the smallest distance within which the areas make up ``enough_mm2``."""
-    order = np.argsort(distances_mm)
-    covered_mm2 = np.cumsum(areas_mm2[order])
-    # Rounding may leave the last sum a little below.
-    rank = min(int(np.searchsorted(covered_mm2, enough_mm2)), len(order) - 1)
-    return float(distances_mm[order[rank]])
-
-
 def bounding_box(mask: Bool[np.ndarray, "x y z"]) -> tuple[slice, slice, slice]:
     """Return the smallest box that holds all of a mask that is not empty."""
-
-    def extent(*others: int) -> slice:
-        filled = np.flatnonzero(mask.any(axis=others))
-        return slice(int(filled[0]), int(filled[-1]) + 1)
-
-    return extent(1, 2), extent(0, 2), extent(0, 1)
+    box: list[slice] = []
+    for axis in range(3):
+        # Within the box along the axes before; the first leaves little for the others.
+        inside = mask[tuple(box)]
+        filled = np.flatnonzero(inside.any(axis=tuple({0, 1, 2} - {axis})))
+        box.append(slice(int(filled[0]), int(filled[-1]) + 1))
+    x, y, z = box
+    return x, y, z
 
 
 @lru_cache(maxsize=64)
@@ -166,11 +88,10 @@ def surface_areas(spacing_mm: tuple[float, float, float]) -> Float64[np.ndarray,
 def _neighbour_codes(mask: Bool[np.ndarray, "x y z"]) -> UInt8[np.ndarray, "x+1 y+1 z+1"]:
     """Return, for each corner of the voxel grid, which of its eight voxels are inside."""
     # Outside the array there is nothing, so a region cut by the border is closed there.
-    padded = np.pad(mask, 1).view(np.uint8)
-    nx, ny, nz = (length + 1 for length in mask.shape)
-    codes = np.zeros((nx, ny, nz), dtype=np.uint8)
-    for bit, (x, y, z) in zip(range(7, -1, -1), _CORNERS, strict=True):
-        codes |= padded[x : x + nx, y : y + ny, z : z + nz] << np.uint8(bit)
+    codes = np.pad(mask, 1).view(np.uint8)
+    for axis, bits in ((2, 1), (1, 2), (0, 4)):
+        before, after = (np.moveaxis(codes, axis, 0)[part] for part in (slice(-1), slice(1, None)))
+        codes = np.moveaxis(before << np.uint8(bits) | after, 0, axis)
     return codes
 
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
 from segan_ray.brats import REGIONS
-from segan_ray.evaluation import surfaces
+from segan_ray.evaluation import surface_distances
 from segan_ray.evaluation.metrics import (
     HD95_ONE_EMPTY_MM,
     METRICS,
@@ -329,7 +329,8 @@ def test_hd95_is_the_same_either_way(
     spacing_mm: Spacing,
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(surfaces, "_DENSE", math.inf if always == "tree" else 0)
+        patch.setattr(surface_distances, "_VOXELS_PER_ELEMENT", 0 if always == "tree" else math.inf)
+        patch.setattr(surface_distances, "_NEAR", (1, 2, 40))
         check_hd95(masks, spacing_mm, published_areas)
 
 
