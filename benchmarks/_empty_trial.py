@@ -72,7 +72,7 @@ def train(store: Path, checkpoints: Path) -> None:
         best = BestEpoch(epoch.epoch, epoch.metrics)
         overlay = draw_overlay(state.segmentor, cases.val, **look)
         saved = SavedReport(epoch.epoch, epoch.metrics, best)
-        TrialFolder(checkpoints).save(state, experiment, saved, overlay)
+        TrialFolder(checkpoints).save(state, experiment, cases.origin, saved, overlay)
 
     fit(
         state,

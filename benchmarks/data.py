@@ -26,7 +26,6 @@ from __future__ import annotations
 
 import argparse
 import gc
-import json
 import os
 import platform
 import shutil
@@ -40,6 +39,7 @@ from statistics import median
 from time import perf_counter, process_time
 from typing import Any
 
+import _run
 import nibabel as nib
 import numpy as np
 import torch
@@ -202,7 +202,7 @@ def loader_of(dataset: Dataset, batches: int) -> DataLoader:
     )  # fmt: skip
 
 
-def side(name: str, data: Path, folder: Path, pipe: Connection) -> None:
+def side(name: str, batches: int, data: Path, folder: Path, pipe: Connection) -> None:
     """One side in its own process: warm up, then a round or a look at memory when asked."""
     torch.set_num_threads(1)
     files = [
@@ -210,7 +210,6 @@ def side(name: str, data: Path, folder: Path, pipe: Connection) -> None:
         for case in sorted(data.iterdir())
         if case.is_dir()
     ]
-    batches = BATCHES[name]
     if name.startswith("ours"):
         dataset: Dataset = Store(slice_source(all_cases(folder / "store")))
     elif name == "decoding":
@@ -316,7 +315,7 @@ def prepare_rounds(data: Path, folder: Path, rounds: int) -> list[dict[str, floa
 
 
 def rounds_of(
-    data: Path, folder: Path, rounds: int
+    data: Path, folder: Path, batches: dict[str, int], rounds: int
 ) -> tuple[dict[str, list[float]], dict[str, dict[str, dict[str, float]]]]:
     """Return slices/s of every round, and the memory of every side."""
     os.environ["MALLOC_MMAP_THRESHOLD_"] = str(1 << 20)
@@ -325,7 +324,7 @@ def rounds_of(
     try:
         for name in BATCHES:
             pipes[name], theirs = context.Pipe()
-            process = context.Process(target=side, args=(name, data, folder, theirs))
+            process = context.Process(target=side, args=(name, batches[name], data, folder, theirs))
             process.start()
             theirs.close()
             processes.append(process)
@@ -349,24 +348,21 @@ def asked(pipe: Connection, question: str) -> Any:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--json", action="store_true", help="print one JSON document")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--cases", type=int, default=6, help="phantoms at 1 mm")
     parser.add_argument("--data", type=Path, help="a BRATS 2021 folder to use instead of phantoms")
-    options = parser.parse_args()
+    parser.set_defaults(spacing_mm=1.0, batches=BATCHES)
+    few = dict.fromkeys(BATCHES, 2)
+    options = _run.begin(parser, rounds=1, cases=5, spacing_mm=4.0, batches=few, data=None)
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         data = options.data or folder / "data"
         if options.data is None:
-            write_phantoms(data, cases=options.cases, spacing_mm=1.0, seed=0)
+            write_phantoms(data, cases=options.cases, spacing_mm=options.spacing_mm, seed=0)
         preparing = prepare_rounds(data, folder, min(3, options.rounds))
-        speeds, usage = rounds_of(data, folder, options.rounds)
-    document = report(preparing, speeds, usage)
-    if options.json:
-        print(json.dumps(document, indent=2))
-    else:
-        show(document)
+        speeds, usage = rounds_of(data, folder, options.batches, options.rounds)
+    _run.finish(options, report(preparing, speeds, usage), show)
 
 
 def report(

@@ -28,6 +28,7 @@ from time import perf_counter
 from typing import Any, Final
 from unittest.mock import patch
 
+import _run
 import optuna
 import psutil
 from driver_parts import (
@@ -275,7 +276,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--json", action="store_true", help="print one JSON document")
     parser.add_argument("--trials", type=int, default=5000)
     parser.add_argument("--lanes", type=int, default=4, help="how many trials at once")
     parser.add_argument("--known", type=int, nargs="*", default=[1000, 2500, 5000, 10000])
@@ -283,7 +283,8 @@ def main() -> None:
     parser.add_argument("--recorded", type=int, default=200, help="trials recorded by themselves")
     parser.add_argument("--cases", type=int, nargs="*", default=[1000, 10000])
     parser.add_argument("--nodes", type=int, nargs="*", default=[10, 1000])
-    options = parser.parse_args()
+    smoke = {"trials": 20, "known": [12], "times": 2, "recorded": 2, "cases": [10], "nodes": [2]}
+    options = _run.begin(parser, **smoke)
     if options.trials < 2 * TENTHS:
         parser.error(f"--trials: a first and a last tenth want at least {2 * TENTHS}.")
     optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -295,11 +296,7 @@ def main() -> None:
             alone = pool.submit(parts, folder, store, options).result()
         print(json.dumps(alone, indent=2), file=sys.stderr, flush=True)
         watch, files = simulate(folder, store, options.trials, options.lanes)
-    found = document(watch, files, alone)
-    if options.json:
-        print(json.dumps(found, indent=2))
-    else:
-        show(found)
+    _run.finish(options, document(watch, files, alone), show)
 
 
 if __name__ == "__main__":

@@ -9,21 +9,20 @@ how many there can be.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import platform
 from dataclasses import asdict, dataclass
 from time import perf_counter, sleep
-from typing import Final
+from typing import Any, Final
 
 # The session's settings must be in the environment before Ray is imported.
 from segan_ray.orchestration import session  # noqa: F401  # isort: skip
 
+import _run
 import psutil
 from ray.cluster_utils import Cluster
 
 MB: Final = 1e6
-SETTLE_S: Final = 10.0
 OBJECT_STORE_BYTES: Final = 100 * 2**20
 TARGET: Final = 1.0
 """At a hundred nodes the head's processes are to take no more than one core."""
@@ -40,7 +39,7 @@ class Load:
     node_mb: float
 
 
-def measure(counts: list[int], seconds: float) -> list[Load]:
+def measure(counts: list[int], seconds: float, settle_s: float) -> list[Load]:
     """Return the load at each of ``counts`` nodes, each looked at for so many seconds."""
     cluster = Cluster(
         initialize_head=True,
@@ -53,7 +52,7 @@ def measure(counts: list[int], seconds: float) -> list[Load]:
         for count in counts:
             while len(cluster.worker_nodes) < count:
                 cluster.add_node(num_cpus=1, object_store_memory=OBJECT_STORE_BYTES)
-            sleep(SETTLE_S)
+            sleep(settle_s)
             others = _processes(head)
             before, start = _cpu_s(head), perf_counter()
             sleep(seconds)
@@ -96,22 +95,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--json", action="store_true", help="print one JSON document")
     parser.add_argument("--nodes", type=int, nargs="+", default=[0, 4, 8, 16])
     parser.add_argument("--seconds", type=float, default=30.0)
-    options = parser.parse_args()
+    parser.add_argument("--settle", type=float, default=10.0, help="seconds before a look")
+    options = _run.begin(parser, nodes=[0, 1], seconds=1.0, settle=0.0)
     if len(set(options.nodes)) < 2:
         parser.error("--nodes: a line wants two points.")
-    loads = measure(sorted(options.nodes), options.seconds)
-    found = document(loads)
-    if options.json:
-        print(json.dumps(found, indent=2))
-        return
+    loads = measure(sorted(options.nodes), options.seconds, options.settle)
+    _run.finish(options, document(loads), show)
+
+
+def show(found: dict[str, Any]) -> None:
     print(f"Ray's head by the number of nodes: {found['device']}")
     print(f"{'nodes':>6}{'head MB':>10}{'head cores':>12}{'MB a node':>11}")
-    for load in loads:
+    for each in found["detail"]["loads"]:
+        load = Load(**each)
         print(f"{load.nodes:6}{load.head_mb:10.0f}{load.head_cpu:12.3f}{load.node_mb:11.0f}")
-    for name, ratio in found["ratios"].items():  # type: ignore[attr-defined]
+    for name, ratio in found["ratios"].items():
         print(f"{name}: {ratio['value']:.2f}, target {ratio['target']:g}")
 
 

@@ -21,14 +21,13 @@ whole slices and cropped ones differ in: label maps are compared, not required t
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import os
 import platform
 import shutil
 import tempfile
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -37,6 +36,7 @@ from statistics import median
 from time import perf_counter
 from typing import Any
 
+import _run
 import nibabel as nib
 import numpy as np
 import torch
@@ -217,7 +217,9 @@ def seconds(work: Callable[[], object]) -> float:
     return perf_counter() - started
 
 
-def best_ways(monai: Monai, folder: Path, half: bool) -> tuple[dict[str, Way], dict[str, float]]:
+def best_ways(
+    monai: Monai, folder: Path, batches: Sequence[int], half: bool
+) -> tuple[dict[str, Way], dict[str, float]]:
     """Return the fastest of MONAI's ways, whole and cropped, and the seconds of all tried."""
     image = monai.cropped(monai.files[0])["image"]
     image = image[..., :TRIED_SLICES]
@@ -225,7 +227,7 @@ def best_ways(monai: Monai, folder: Path, half: bool) -> tuple[dict[str, Way], d
     fastest: dict[Way, float] = {}
     for slicer in (False, True):
         for precision in {False, half}:
-            for batch in BATCHES:
+            for batch in batches:
                 way = Way(slicer, batch, precision)
                 monai.network(way, image[..., :8])
                 fastest[way] = min(seconds(partial(monai.network, way, image)) for _ in range(2))
@@ -253,12 +255,14 @@ def fresh(folder: Path) -> Path:
     return folder
 
 
-def compare(data: Path, folder: Path, device: torch.device, rounds: int) -> dict[str, Any]:
+def compare(
+    data: Path, folder: Path, device: torch.device, batches: Sequence[int], rounds: int
+) -> dict[str, Any]:
     """Return volumes/s of each side in each round, and how MONAI did it."""
     model = make_model(data, device)
     monai = Monai(model, data, device)
     numerics = choose_numerics(model.experiment.training, device)
-    ways, tried = best_ways(monai, folder, numerics.precision == torch.bfloat16)
+    ways, tried = best_ways(monai, folder, batches, numerics.precision == torch.bfloat16)
     sides = {
         "ours": lambda: ours(model, data, fresh(folder / "ours"), device),
         **{name: partial(in_fresh, monai, way, folder / name) for name, way in ways.items()},
@@ -344,11 +348,11 @@ def show(document: dict[str, Any]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--json", action="store_true", help="print one JSON document")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--cases", type=int, default=4, help="phantoms at 1 mm")
     parser.add_argument("--data", type=Path, help="a BRATS 2021 folder to use instead of phantoms")
-    options = parser.parse_args()
+    parser.set_defaults(spacing_mm=1.0, batches=BATCHES)
+    options = _run.begin(parser, rounds=1, cases=1, spacing_mm=3.0, batches=(8,), data=None)
     warnings.filterwarnings("ignore", module="monai")
     logging.getLogger("monai").setLevel(logging.ERROR)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -356,12 +360,9 @@ def main() -> None:
         folder = Path(temporary)
         data = options.data or folder / "data"
         if options.data is None:
-            write_phantoms(data, cases=options.cases, spacing_mm=1.0, seed=0)
-        document = report(compare(data, folder, device, options.rounds), device)
-    if options.json:
-        print(json.dumps(document, indent=2))
-    else:
-        show(document)
+            write_phantoms(data, cases=options.cases, spacing_mm=options.spacing_mm, seed=0)
+        found = compare(data, folder, device, options.batches, options.rounds)
+    _run.finish(options, report(found, device), show)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,6 @@ band, the other hemisphere.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import platform
 import warnings
@@ -21,6 +20,7 @@ from collections.abc import Callable
 from statistics import median
 from time import perf_counter
 
+import _run
 import numpy as np
 import torch
 from monai.metrics import compute_hausdorff_distance
@@ -33,23 +33,22 @@ from segan_ray.evaluation.metrics import hausdorff95, score_region
 
 TARGET = 3.0
 SPACING_MM = (1.0, 1.0, 1.0)
-SHAPE = (240, 240, 155)
 SIDES = ("monai", "ours", "all scores", "lesion-wise")
 Pair = tuple[np.ndarray, np.ndarray]
 
 
-def pairs() -> dict[str, Pair]:
+def pairs(spacing_mm: float) -> dict[str, Pair]:
     """Return predictions and truths by name."""
     rng = np.random.default_rng(0)
     small, large = (
-        CODE_2017_TO_2021.regions(synthesize_patient(index, seed=0, spacing_mm=1.0).label)
+        CODE_2017_TO_2021.regions(synthesize_patient(index, seed=0, spacing_mm=spacing_mm).label)
         for index in (0, 3)
     )
     whole, core, _ = small
     tumour = large[0]
     stray = deformed(tumour, rng)
-    stray[4, 230, 150] = True
-    giant = ellipsoid(rng)
+    stray[4, -10, -5] = True
+    giant = ellipsoid(whole.shape, rng)
     return {
         "whole, deformed": (deformed(whole, rng), whole),
         "core, deformed": (deformed(core, rng), core),
@@ -65,27 +64,27 @@ def pairs() -> dict[str, Pair]:
 
 def deformed(truth: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     soft = ndimage.gaussian_filter(truth.astype(np.float32), 3)
-    return soft + 0.25 * smooth(rng, sigma=4) * (soft > 0.02) > 0.5
+    return soft + 0.25 * smooth(truth.shape, rng, sigma=4) * (soft > 0.02) > 0.5
 
 
 def noisy(truth: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     soft = ndimage.gaussian_filter(truth.astype(np.float32), 5)
-    return soft + 0.3 * rng.standard_normal(SHAPE) * (soft > 0.02) > 0.5
+    return soft + 0.3 * rng.standard_normal(truth.shape) * (soft > 0.02) > 0.5
 
 
 def half(mask: np.ndarray) -> np.ndarray:
     middle = int(np.nonzero(mask)[0].mean())
-    return mask & (np.arange(SHAPE[0])[:, None, None] < middle)
+    return mask & (np.arange(len(mask))[:, None, None] < middle)
 
 
-def ellipsoid(rng: np.random.Generator) -> np.ndarray:
-    x, y, z = np.indices(SHAPE)
+def ellipsoid(shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
+    x, y, z = np.indices(shape) * (240 / shape[0])
     level = ((x - 110) / 60) ** 2 + ((y - 120) / 55) ** 2 + ((z - 75) / 45) ** 2
-    return level + 0.15 * smooth(rng, sigma=8) < 1
+    return level + 0.15 * smooth(shape, rng, sigma=8) < 1
 
 
-def smooth(rng: np.random.Generator, *, sigma: float) -> np.ndarray:
-    field = ndimage.gaussian_filter(rng.standard_normal(SHAPE).astype(np.float32), sigma)
+def smooth(shape: tuple[int, ...], rng: np.random.Generator, *, sigma: float) -> np.ndarray:
+    field = ndimage.gaussian_filter(rng.standard_normal(shape).astype(np.float32), sigma)
     return field / field.std()
 
 
@@ -115,8 +114,8 @@ def seconds(side: Callable[[], object]) -> float:
     return perf_counter() - started
 
 
-def report(rounds: int) -> dict:
-    detail = {name: compare(*pair, rounds) for name, pair in pairs().items()}
+def report(rounds: int, spacing_mm: float) -> dict:
+    detail = {name: compare(*pair, rounds) for name, pair in pairs(spacing_mm).items()}
     ratios = {
         name: {"value": row["ratio"], "target": TARGET, "ok": row["ratio"] >= TARGET}
         for name, row in detail.items()
@@ -142,15 +141,11 @@ def show(document: dict) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--json", action="store_true", help="print one JSON document")
     parser.add_argument("--rounds", type=int, default=9)
-    options = parser.parse_args()
+    parser.set_defaults(spacing_mm=1.0)
+    options = _run.begin(parser, rounds=1, spacing_mm=4.0)
     warnings.simplefilter("ignore", FutureWarning)  # of MONAI about itself
-    document = report(options.rounds)
-    if options.json:
-        print(json.dumps(document, indent=2))
-    else:
-        show(document)
+    _run.finish(options, report(options.rounds, options.spacing_mm), show)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import platform
+import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -117,23 +118,36 @@ def cpu_name() -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("folder", type=Path, help="where phantoms and store go, or are")
+    parser.add_argument("folder", type=Path, nargs="?", help="where phantoms and store go, or are")
+    parser.add_argument("--smoke", action="store_true", help="only see that it runs: no curves")
     options = parser.parse_args()
-    torch.set_num_threads(1)
-    store = open_store(options.folder)
-    cases, space = open_for_tuning(store), load_space(SPACE)
-    write_text(HEADER, json.dumps(header(store, space), indent=2) + "\n")
-    rows = read_rows(CURVES)
-    recorded = {(row.setting, row.seed) for row in rows}
     # All points of one seed before the next: what is there early already spans the grid.
     runs = [(setting, seed) for seed in GRID.seeds for setting in GRID.settings()]
+    if options.smoke:
+        with tempfile.TemporaryDirectory() as folder:
+            record(Path(folder), runs[:1], Path(folder) / CURVES.name, Path(folder) / HEADER.name)
+        print("smoke: ran, no figures")
+    elif options.folder is None:
+        parser.error("WORK_FOLDER is missing.")
+    else:
+        record(options.folder, runs, CURVES, HEADER)
+
+
+def record(folder: Path, runs: list[tuple[Setting, int]], curves: Path, about: Path) -> None:
+    """Train each run that is not among ``curves`` yet, and add it."""
+    torch.set_num_threads(1)
+    store = open_store(folder)
+    cases, space = open_for_tuning(store), load_space(SPACE)
+    write_text(about, json.dumps(header(store, space), indent=2) + "\n")
+    rows = read_rows(curves)
+    recorded = {(row.setting, row.seed) for row in rows}
     for number, (setting, seed) in enumerate(runs, start=1):
         if (setting, seed) in recorded:
             continue
         started = perf_counter()
         experiment = space.experiment({**setting.params(), "seed": seed})
         rows += rows_of(setting, seed, train(cases, experiment))
-        write_rows(CURVES, rows)
+        write_rows(curves, rows)
         best = max(row.dice[0] for row in rows[-GRID.epochs :])
         print(
             f"{number}/{len(runs)} seed {seed} {tuple(setting)}: best {best:.3f}, "

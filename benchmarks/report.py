@@ -8,7 +8,6 @@ reads its programs from disk.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import platform
 import random
@@ -18,7 +17,9 @@ import tempfile
 from pathlib import Path
 from statistics import median
 from time import perf_counter
+from typing import Any
 
+import _run
 from phantom_store import make_store
 
 from segan_ray.config import load_experiment
@@ -57,10 +58,9 @@ def record(home: Home, store: Path, trials: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--json", action="store_true", help="print one JSON document")
     parser.add_argument("--trials", type=int, default=500)
     parser.add_argument("--rounds", type=int, default=5)
-    options = parser.parse_args()
+    options = _run.begin(parser, trials=3, rounds=1)
     seconds = []
     with tempfile.TemporaryDirectory() as folder:
         store = make_store(Path(folder), cases=8, spacing_mm=4.0)
@@ -78,11 +78,14 @@ def main() -> None:
         for name, (value, target) in values.items()
     }
     device = f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores"
-    if options.json:
-        detail = {"seconds": seconds, "bytes": size, "trials": options.trials}
-        print(json.dumps({"device": device, "ratios": ratios, "detail": detail}, indent=2))
-        return
-    print(f"segan-ray report of {options.trials} trials: {device}")
+    detail = {"seconds": seconds, "bytes": size, "trials": options.trials}
+    _run.finish(options, {"device": device, "ratios": ratios, "detail": detail}, show)
+
+
+def show(document: dict[str, Any]) -> None:
+    detail = document["detail"]
+    seconds, size = detail["seconds"], detail["bytes"]
+    print(f"segan-ray report of {detail['trials']} trials: {document['device']}")
     print(f"median {median(seconds):.1f} s [{min(seconds):.1f}, {max(seconds):.1f}], "
           f"{size / 1e6:.1f} MB; target {TARGET_S:g} s, {TARGET_BYTES / 1e6:g} MB")  # fmt: skip
 

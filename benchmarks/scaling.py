@@ -8,7 +8,6 @@ alternate, and each round's ratio is taken within the round.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import platform
 import tempfile
@@ -17,6 +16,7 @@ from statistics import median
 from time import perf_counter
 from typing import Any
 
+import _run
 from phantom_store import make_store
 
 from segan_ray.orchestration.session import ray_session
@@ -37,20 +37,21 @@ from segan_ray.training.state import new_state
 CORES = len(os.sched_getaffinity(0))
 CPU = torch.device("cpu")
 CROP = 96
-STEPS = 150
 TARGET = 0.95
 
 
-def slices_per_s(experiment: Experiment, store: Path, threads: int, place: Place) -> float:
+def slices_per_s(
+    experiment: Experiment, store: Path, threads: int, place: Place, steps: int
+) -> float:
     """Return how fast an epoch goes, after one that warms up."""
     torch.set_num_threads(threads)
     source = slice_source(open_for_tuning(store).train)
     state, step = new_state(experiment, CPU), make_step(experiment)
     taken = 0.0
-    for epoch, steps in ((1, 5), (2, STEPS)):
+    for epoch, count in ((1, 5), (2, steps)):
         batches = epoch_batches(
             source,
-            steps=steps,
+            steps=count,
             batch_size=experiment.training.batch_size,
             crop=CROP,
             tumour_fraction=0.8,
@@ -63,19 +64,23 @@ def slices_per_s(experiment: Experiment, store: Path, threads: int, place: Place
         started = perf_counter()
         train_epoch(state, experiment, batches, place, step)
         taken = perf_counter() - started
-    return STEPS * experiment.training.batch_size / taken
+    return steps * experiment.training.batch_size / taken
 
 
 def worker(config: dict[str, Any]) -> None:
     context = ray.train.get_context()
     place = Place(CPU, context.get_world_rank(), context.get_world_size(), average)
     experiment = build(config["experiment"], "benchmark")
-    speed = slices_per_s(experiment, Path(config["store"]), config["threads"], place)
+    speed = slices_per_s(
+        experiment, Path(config["store"]), config["threads"], place, config["steps"]
+    )
     if place.rank == 0:
         Path(config["answer"]).write_text(str(speed), encoding="utf-8")
 
 
-def with_ray_train(experiment: Experiment, store: Path, workers: int, folder: Path) -> float:
+def with_ray_train(
+    experiment: Experiment, store: Path, workers: int, folder: Path, steps: int
+) -> float:
     threads, answer = CORES // workers, folder / "slices_per_s"
     TorchTrainer(
         worker,
@@ -84,6 +89,7 @@ def with_ray_train(experiment: Experiment, store: Path, workers: int, folder: Pa
             "store": str(store),
             "threads": threads,
             "answer": str(answer),
+            "steps": steps,
         },
         scaling_config=ScalingConfig(
             num_workers=workers, resources_per_worker={"CPU": threads}, use_gpu=False
@@ -95,10 +101,11 @@ def with_ray_train(experiment: Experiment, store: Path, workers: int, folder: Pa
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--json", action="store_true", help="print one JSON document")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--width", type=int, default=16)
-    options = parser.parse_args()
+    parser.add_argument("--steps", type=int, default=150)
+    parser.set_defaults(spacing_mm=2.0)
+    options = _run.begin(parser, rounds=1, width=4, steps=2, spacing_mm=4.0)
     if CORES < 2:
         raise SystemExit("Two workers need two cores; this machine lends one.")
     experiment = load_experiment(
@@ -106,12 +113,13 @@ def main() -> None:
     )
     with tempfile.TemporaryDirectory() as temporary, ray_session():
         folder = Path(temporary)
-        store = make_store(folder, cases=8, spacing_mm=2.0)
+        store = make_store(folder, cases=8, spacing_mm=options.spacing_mm)
+        steps = options.steps
         rounds = [
             {
-                "single process": slices_per_s(experiment, store, CORES, Place(CPU)),
-                "1 worker": with_ray_train(experiment, store, 1, folder),
-                "2 workers": with_ray_train(experiment, store, 2, folder),
+                "single process": slices_per_s(experiment, store, CORES, Place(CPU), steps),
+                "1 worker": with_ray_train(experiment, store, 1, folder, steps),
+                "2 workers": with_ray_train(experiment, store, 2, folder, steps),
             }
             for _ in range(options.rounds)
         ]
@@ -119,13 +127,17 @@ def main() -> None:
     for name in ("1 worker", "2 workers"):
         value = median(each[name] / each["single process"] for each in rounds)
         ratios[name] = {"value": value, "target": TARGET, "ok": value >= TARGET}
-    if options.json:
-        device = f"CPU {platform.machine()}, {CORES} cores"
-        print(json.dumps({"device": device, "ratios": ratios, "detail": {"rounds": rounds}}))
-        return
+    device = f"CPU {platform.machine()}, {CORES} cores"
+    detail = {"rounds": rounds, "width": options.width, "batch": experiment.training.batch_size}
+    _run.finish(options, {"device": device, "ratios": ratios, "detail": detail}, show)
+
+
+def show(document: dict[str, Any]) -> None:
+    ratios, detail = document["ratios"], document["detail"]
+    rounds = detail["rounds"]
     print(
-        f"Slices/s, width {options.width}, crop {CROP}, batch "
-        f"{experiment.training.batch_size}, {CORES} cores; medians of {options.rounds} rounds"
+        f"Slices/s, width {detail['width']}, crop {CROP}, batch {detail['batch']}, {CORES} cores; "
+        f"medians of {len(rounds)} rounds"
     )
     for name in ("single process", *ratios):
         speed = median(each[name] for each in rounds)

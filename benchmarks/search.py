@@ -27,6 +27,7 @@ from random import Random
 from statistics import mean, quantiles
 from typing import Any, Final
 
+import _run
 import optuna
 from recorded import CURVES, HEADER, SPACE, Curves, Setting, read_curves
 from replay import GridSearch, Measure, Replay, Search, measure, replay
@@ -79,11 +80,14 @@ def play(kind: str, space: SearchSpace, curves: Curves, epochs: int, seed: int) 
     return replay(curves, begin(kind, space, curves.grid.settings(), seed), epochs, seed)
 
 
-def play_all(space: SearchSpace, curves: Curves, goal: Measure, seeds: range) -> dict[str, Result]:
+def play_all(
+    space: SearchSpace, curves: Curves, goal: Measure, seeds: range, epochs: int | None = None
+) -> dict[str, Result]:
     """Replay every kind of search once a seed, on all cores."""
+    epochs = epochs or goal.grid_epochs
     with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
         waiting = {
-            kind: [pool.submit(play, kind, space, curves, goal.grid_epochs, s) for s in seeds]
+            kind: [pool.submit(play, kind, space, curves, epochs, s) for s in seeds]
             for kind in KINDS
         }
         return {
@@ -176,12 +180,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--json", action="store_true", help="print one JSON document")
     parser.add_argument("--space", type=Path, default=SPACE, help="another search over the grid")
     parser.add_argument("--live", type=Path, metavar="WORK_FOLDER", help="search for real")
     parser.add_argument("--seeds", type=int, default=SEEDS)
     parser.add_argument("--first-seed", type=int, default=FIRST_SEED)
-    options = parser.parse_args()
+    parser.add_argument("--epochs", type=int, help="to spend on each search; else the grid's")
+    options = _run.begin(parser, seeds=2, epochs=40, live=None)
     curves, space = read_curves(CURVES, HEADER), load_space(options.space)
     goal = measure(curves)
     if options.live:
@@ -192,12 +196,8 @@ def main() -> None:
         print(json.dumps(found, indent=2)) if options.json else show_live(found)
         return
     seeds = range(options.first_seed, options.first_seed + options.seeds)
-    results = play_all(space, curves, goal, seeds)
-    found = document(results, goal, curves)
-    if options.json:
-        print(json.dumps(found, indent=2))
-    else:
-        show(found)
+    results = play_all(space, curves, goal, seeds, options.epochs)
+    _run.finish(options, document(results, goal, curves), show)
 
 
 if __name__ == "__main__":

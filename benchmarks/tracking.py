@@ -10,7 +10,6 @@ machine does beside; a ratio of 1 within the quartiles of the side without track
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import platform
 import signal
@@ -29,6 +28,7 @@ from time import perf_counter, sleep
 from typing import Any
 from unittest.mock import patch
 
+import _run
 from phantom_store import make_store
 
 from segan_ray.config import load_experiment
@@ -137,10 +137,9 @@ def measure(folder: Path, epochs: int, rounds: int) -> dict[str, list[float]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--json", action="store_true", help="print one JSON document")
     parser.add_argument("--epochs", type=int, default=30)
     parser.add_argument("--rounds", type=int, default=3)
-    options = parser.parse_args()
+    options = _run.begin(parser, epochs=4, rounds=1)
     with tempfile.TemporaryDirectory() as folder:
         os.environ["SEGAN_RAY_CACHE"] = f"{folder}/cache"
         seconds = measure(Path(folder), options.epochs, options.rounds)
@@ -152,10 +151,13 @@ def main() -> None:
         for side in SIDES[1:]
     }
     device = f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores"
-    if options.json:
-        print(json.dumps({"device": device, "ratios": ratios, "detail": rows}, indent=2))
-        return
-    print(f"An epoch of 20 small steps, seconds from report to report: {device}")
+    _run.finish(options, {"device": device, "ratios": ratios, "detail": rows}, show)
+
+
+def show(document: dict[str, Any]) -> None:
+    rows = document["detail"]
+    base = rows["without"][0]
+    print(f"An epoch of 20 small steps, seconds from report to report: {document['device']}")
     print(f"{'tracking':10}{'median':>9}{'quartiles':>18}{'ratio':>8}")
     for side, (middle, lower, upper) in rows.items():
         print(f"{side:10}{middle:9.3f}{f'{lower:.3f} to {upper:.3f}':>18}{middle / base:8.2f}")

@@ -15,13 +15,13 @@ from __future__ import annotations
 
 import argparse
 import copy
-import json
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import median
 from time import perf_counter
 
+import _run
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -197,30 +197,31 @@ def compare(device: torch.device, width: int, crop: int, rounds: int) -> dict[st
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--json", action="store_true", help="print one JSON document")
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--crop", type=int, default=160)
-    options = parser.parse_args()
+    parser.add_argument("--widths", type=int, nargs="+", default=WIDTHS)
+    options = _run.begin(parser, rounds=1, crop=32, widths=[4])
     devices = [torch.device("cpu")]
     if torch.cuda.is_available():
         devices.append(torch.device("cuda"))
-    reports = [report(device, options.crop, options.rounds) for device in devices]
+    reports = [report(device, options.crop, options.widths, options.rounds) for device in devices]
     ratios = {name: entry for each in reports for name, entry in each["ratios"].items()}
-    if options.json:
-        detail = {each["device"]: each["detail"] for each in reports}
-        names = ", ".join(each["device"] for each in reports)
-        print(json.dumps({"device": names, "ratios": ratios, "detail": detail}, indent=2))
-        return
-    for each in reports:
-        show(each, options.crop)
+    detail = {each["device"]: each["detail"] for each in reports}
+    names = ", ".join(each["device"] for each in reports)
+
+    def show_all(_: dict) -> None:
+        for each in reports:
+            show(each, options.crop)
+
+    _run.finish(options, {"device": names, "ratios": ratios, "detail": detail}, show_all)
 
 
-def report(device: torch.device, crop: int, rounds: int) -> dict:
+def report(device: torch.device, crop: int, widths: Sequence[int], rounds: int) -> dict:
     numerics = choose_numerics(settings(16, crop, "auto").training, device)
     peaks = {kind: matmul_peak(device, kind) for kind in {torch.float32, numerics.precision}}
     detail: dict[str, dict[str, float]] = {}
     ratios = {}
-    for width in WIDTHS:
+    for width in widths:
         row = compare(device, width, crop, rounds if width < 64 else max(5, rounds // 2))
         for name in ("textbook", "ours_float32", "ours"):
             peak = peaks[numerics.precision if name == "ours" else torch.float32]

@@ -10,7 +10,6 @@ study is asked for it; ``torchrun`` is called) to the moment its first step begi
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import platform
 import subprocess
@@ -25,6 +24,7 @@ from pathlib import Path
 from statistics import median, quantiles
 from typing import Any
 
+import _run
 from phantom_store import make_store
 
 from segan_ray.orchestration.session import ray_session
@@ -40,7 +40,6 @@ from segan_ray.search.study import Point, SweepStudy
 from segan_ray.tracking.card import StoreCard
 
 CORES = len(os.sched_getaffinity(0))
-TRIALS = 8
 TARGET = 1.0
 
 
@@ -118,8 +117,8 @@ def stamped_worker(config: dict[str, str]) -> None:
     worker.train_worker(config)
 
 
-def our_sweep(store: Path, folder: Path, at_once: int) -> Side:
-    """Run a sweep of eight empty trials, start and end of Ray included."""
+def our_sweep(store: Path, folder: Path, trials: int, at_once: int) -> Side:
+    """Run a sweep of empty trials, start and end of Ray included."""
     manifest = read_manifest(store)
     patients: dict[str, int] = {name: len(each) for name, each in manifest.splits.items()}
     space = SearchSpace.model_validate(
@@ -131,7 +130,7 @@ def our_sweep(store: Path, folder: Path, at_once: int) -> Side:
             },
             "sampler": {"type": "tpe", "seed": 0, "startup_trials": 2},
             "scheduler": {"type": "none"},
-            "budget": {"trials": TRIALS, "max_concurrent": at_once},
+            "budget": {"trials": trials, "max_concurrent": at_once},
         }
     )
     asked = sweep.Sweep(
@@ -155,9 +154,9 @@ def our_sweep(store: Path, folder: Path, at_once: int) -> Side:
         sweep.run_sweep(asked, lambda _: None, lambda _: None)
     finally:
         SweepStudy.ask, tuning.Lane = ask, lane.Lane  # type: ignore[method-assign,misc]
-    wall_s, stepped = time.time() - began, stamped(stamps, TRIALS)
+    wall_s, stepped = time.time() - began, stamped(stamps, trials)
     return Side(
-        [decided[number] for number in range(TRIALS)],
+        [decided[number] for number in range(trials)],
         stepped,
         wall_s,
         apart(stepped),
@@ -210,11 +209,11 @@ def naive(store: Path, folder: Path, count: int) -> Side:
     return Side(decided, stepped, wall_s, apart(stepped), decided[0] - began)
 
 
-def compare(store: Path, folder: Path, at_once: int) -> dict[str, Side]:
-    """Run our sweep between two halves of ``torchrun``'s eight."""
-    halves = [torchrun(store, folder / "before", TRIALS // 2, at_once)]
-    ours = our_sweep(store, folder / "ours", at_once)
-    halves.append(torchrun(store, folder / "after", TRIALS // 2, at_once))
+def compare(store: Path, folder: Path, trials: int, at_once: int) -> dict[str, Side]:
+    """Run our sweep between two halves of ``torchrun``'s trials."""
+    halves = [torchrun(store, folder / "before", trials // 2, at_once)]
+    ours = our_sweep(store, folder / "ours", trials, at_once)
+    halves.append(torchrun(store, folder / "after", trials // 2, at_once))
     theirs = Side(
         [each for half in halves for each in half.decided],
         [each for half in halves for each in half.stepped],
@@ -227,10 +226,10 @@ def compare(store: Path, folder: Path, at_once: int) -> dict[str, Side]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--json", action="store_true", help="print one JSON document")
     parser.add_argument("--pairs", action="store_true", help="also two trials side by side")
     parser.add_argument("--naive", type=int, default=3, help="trials of the naive way; 0 for none")
-    options = parser.parse_args()
+    parser.add_argument("--trials", type=int, default=8)
+    options = _run.begin(parser, trials=4, naive=2, pairs=False)
     os.environ["CUDA_VISIBLE_DEVICES"] = ""
     rows: dict[str, dict[str, Any]] = {}
     ratios: dict[str, dict[str, Any]] = {}
@@ -240,7 +239,7 @@ def main() -> None:
         store = make_store(folder, cases=8, spacing_mm=4.0)
         for at_once in (1, 2) if options.pairs and CORES > 1 else (1,):
             beside = "" if at_once == 1 else ", two side by side"
-            sides = compare(store, folder / str(at_once), at_once)
+            sides = compare(store, folder / str(at_once), options.trials, at_once)
             row = {name: describe(side) for name, side in sides.items()}
             rows |= {name + beside: each for name, each in row.items()}
             ratios |= against_torchrun(row, beside)
@@ -249,17 +248,13 @@ def main() -> None:
             with redirect_stdout(sys.stderr):
                 rows["naive"] = describe(naive(store, folder / "naive", options.naive))
     device = f"CPU {platform.machine()}, {CORES} cores"
-    detail = {"load": os.getloadavg(), "rows": rows}
-    if options.json:
-        print(json.dumps({"device": device, "ratios": ratios, "detail": detail}, indent=2))
-    else:
-        show(device, rows, ratios)
+    _run.finish(options, {"device": device, "ratios": ratios, "detail": {"rows": rows}}, show)
 
 
 def describe(side: Side) -> dict[str, Any]:
     """Return what is told of a side; steady is every trial but the first."""
     steady = side.starts_s[1:]
-    low, _, high = quantiles(steady, n=4)
+    low, _, high = quantiles(steady, n=4) if len(steady) > 1 else 3 * steady
     return {
         "session_s": side.session_s,
         "first_start_s": side.starts_s[0],
@@ -275,7 +270,7 @@ def against_torchrun(row: dict[str, dict[str, Any]], beside: str) -> dict[str, d
     ours, theirs = row["ours"], row["torchrun"]
     return {
         "steady_state_start" + beside: entry(ours["start_s"] / median(theirs["starts_s"])),
-        "sweep_of_eight" + beside: entry(ours["wall_s"] / theirs["wall_s"]),
+        "whole_sweep" + beside: entry(ours["wall_s"] / theirs["wall_s"]),
     }
 
 
@@ -283,10 +278,10 @@ def entry(value: float) -> dict[str, float | bool]:
     return {"value": value, "target": TARGET, "ok": value <= TARGET}
 
 
-def show(device: str, rows: dict[str, Any], ratios: dict[str, Any]) -> None:
-    print(f"Starting an empty trial, in seconds; {device}, load {os.getloadavg()[0]:.1f}")
+def show(document: dict[str, Any]) -> None:
+    print(f"Starting an empty trial, in seconds; {document['device']}")
     print(f"{'':28}{'session':>9}{'first':>8}{'later':>8}{'[quartiles]':>16}{'apart':>8}{'all':>8}")
-    for name, row in rows.items():
+    for name, row in document["detail"]["rows"].items():
         low, high = row["start_quartiles_s"]
         print(
             f"{name:28}{row['session_s']:9.2f}{row['first_start_s']:8.2f}{row['start_s']:8.2f}"
@@ -294,7 +289,7 @@ def show(device: str, rows: dict[str, Any], ratios: dict[str, Any]) -> None:
         )
     print("session: until the first trial is decided on; first, later: from the decision to the")
     print("first step; apart: from one first step to the next; all: all trials and the session.")
-    for name, ratio in ratios.items():
+    for name, ratio in document["ratios"].items():
         verdict = "met" if ratio["ok"] else "missed"
         print(f"{name}: {ratio['value']:.2f}, target {ratio['target']:.2f}, {verdict}")
 

@@ -13,14 +13,18 @@ hour on two cores.
 from __future__ import annotations
 
 import argparse
-import json
 import multiprocessing
+import tempfile
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from itertools import product
 from pathlib import Path
 from statistics import mean
+from typing import Any
 
+import _run
 import torch
+from phantom_store import make_store
 
 from segan_ray.brats import REGIONS
 from segan_ray.config import load_experiment
@@ -50,10 +54,10 @@ SEEDS = (0, 1, 2)
 CPU = torch.device("cpu")
 
 
-def run(store: Path, method: str, seed: int) -> dict[str, float]:
+def run(store: Path, method: str, seed: int, more: Sequence[str] = ()) -> dict[str, float]:
     """Train one method with one seed; return its test scores, and slices/s."""
     torch.set_num_threads(1)
-    experiment = load_experiment(None, [*COMMON, *METHODS[method], f"seed={seed}"])
+    experiment = load_experiment(None, [*COMMON, *METHODS[method], *more, f"seed={seed}"])
     cases, depth = open_for_tuning(store), halvings(experiment)
     state = new_state(experiment, CPU)
     best: dict[str, torch.Tensor] = {}
@@ -88,30 +92,47 @@ def run(store: Path, method: str, seed: int) -> dict[str, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("store", type=Path)
-    parser.add_argument("--json", action="store_true", help="print one JSON document")
+    parser.add_argument("store", type=Path, nargs="?")
     parser.add_argument("--processes", type=int, default=2)
-    options = parser.parse_args()
+    parser.set_defaults(seeds=SEEDS, more=())
+    smallest = (
+        "segmentor.base_width=4", "critic.base_width=4", "training.epochs=1",
+        "training.steps_per_epoch=1",
+    )  # fmt: skip
+    options = _run.begin(parser, store=None, seeds=(0,), more=smallest)
+    if options.store is None and not options.smoke:
+        parser.error("STORE is missing; the head of this file says how to make it.")
+    with tempfile.TemporaryDirectory() as folder:
+        store = options.store or make_store(Path(folder), cases=8, spacing_mm=4.0)
+        rows = compare(store, options.seeds, options.more, options.processes)
+        patients = len(open_test(store))
+    ratios = {
+        f"{method}, Dice over U-Net's": ratio(rows[method], rows["U-Net"])
+        for method in METHODS
+        if method != "U-Net"
+    }
+    device = f"CPU, one thread a run, {patients} test patients"
+    _run.finish(options, {"device": device, "ratios": ratios, "detail": rows}, show)
+
+
+def compare(
+    store: Path, seeds: Sequence[int], more: Sequence[str], processes: int
+) -> dict[str, list[dict[str, float]]]:
+    """Return the scores of every method, once a seed."""
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(options.processes, mp_context=context) as pool:
+    with ProcessPoolExecutor(processes, mp_context=context) as pool:
         futures = {
-            (method, seed): pool.submit(run, options.store, method, seed)
-            for seed, method in product(SEEDS, METHODS)
+            (method, seed): pool.submit(run, store, method, seed, more)
+            for seed, method in product(seeds, METHODS)
         }
         found = {key: future.result() for key, future in futures.items()}
-    rows = {method: [found[method, seed] for seed in SEEDS] for method in METHODS}
-    if options.json:
-        ratios = {
-            f"{method}, Dice over U-Net's": ratio(rows[method], rows["U-Net"])
-            for method in METHODS
-            if method != "U-Net"
-        }
-        print(json.dumps({"device": "CPU, one thread a run", "ratios": ratios, "detail": rows}))
-        return
-    patients = len(open_test(options.store))
-    print(f"Mean over {patients} test patients: mean of three seeds [lowest, highest].")
+    return {method: [found[method, seed] for seed in seeds] for method in METHODS}
+
+
+def show(document: dict[str, Any]) -> None:
+    print(f"{document['device']}: mean of the seeds [lowest, highest].")
     print(f"{'':34}{'Dice whole':>20}{'core':>20}{'enhancing':>20}  HD95 in mm")
-    for method, seeds in rows.items():
+    for method, seeds in document["detail"].items():
         dice = "".join(f"{spread([row[f'dice {r}'] for row in seeds]):>20}" for r in REGIONS)
         hd95 = "  ".join(f"{mean(row[f'hd95 {r}'] for row in seeds):5.1f}" for r in REGIONS)
         print(f"{method:34}{dice}  {hd95}")

@@ -330,7 +330,7 @@ def test_hd95_is_the_same_either_way(
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(surface_distances, "_VOXELS_PER_ELEMENT", 0 if always == "tree" else math.inf)
-        patch.setattr(surface_distances, "_NEAR", (1, 2, 40))
+        patch.setattr(surface_distances, "_NEAR", (1, 2, 8))
         check_hd95(masks, spacing_mm, published_areas)
 
 
