@@ -66,8 +66,14 @@ def ours(prediction: Path, truth: Path) -> list[list[float]]:
         index = REGIONS.index(region)
         lesions = score_lesions(found[index], true[index], spacing_mm)
         rows.append(
-            [scores.dice, scores.hd95, scores.sensitivity, scores.specificity]
-            + [lesions.dice, lesions.hd95]
+            [
+                scores.dice,
+                scores.hd95,
+                scores.sensitivity,
+                scores.specificity,
+                lesions.dice,
+                lesions.hd95,
+            ]
         )
     return rows
 

@@ -10,6 +10,7 @@ study is asked for it; ``torchrun`` is called) to the moment its first step begi
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import platform
 import subprocess
@@ -229,7 +230,7 @@ def main() -> None:
     parser.add_argument("--pairs", action="store_true", help="also two trials side by side")
     parser.add_argument("--naive", type=int, default=3, help="trials of the naive way; 0 for none")
     parser.add_argument("--trials", type=int, default=8)
-    options = _run.begin(parser, trials=4, naive=2, pairs=False)
+    options = _run.begin(parser, trials=2, naive=2, pairs=False)
     os.environ["CUDA_VISIBLE_DEVICES"] = ""
     rows: dict[str, dict[str, Any]] = {}
     ratios: dict[str, dict[str, Any]] = {}
@@ -260,7 +261,7 @@ def describe(side: Side) -> dict[str, Any]:
         "first_start_s": side.starts_s[0],
         "start_s": median(steady),
         "start_quartiles_s": [low, high],
-        "apart_s": median(side.apart_s),
+        "apart_s": median(side.apart_s or [math.nan]),
         "wall_s": side.wall_s,
         "starts_s": side.starts_s,
     }
