@@ -1,13 +1,12 @@
 """All scores of a case by BraTS 2023's own code against ours, in turns, from the same files.
 
     git clone https://github.com/rachitsaluja/BraTS-2023-Metrics official
-    python3.11 -m venv official/venv
-    official/venv/bin/pip install numpy==1.24.3 scipy==1.11.1 pandas==1.5.3 nibabel==5.1.0 \
-        connected-components-3d==3.12.1
+    python3.10 -m venv official/venv
+    official/venv/bin/pip install -r official/requirements.txt
     python benchmarks/official.py official --python official/venv/bin/python
 
-The versions are those that the official code names, but for pandas, whose 1.3.4 has no build for
-Python 3.11. The official code runs in a process of its own that stays up; times are taken within
+The official code wants its own versions: with pandas 1.5, the oldest for Python 3.11, it fails.
+It runs in a process of its own that stays up; times are taken within
 the processes, so that starting them does not count. Both read two label maps and return Dice,
 HD95, sensitivity and specificity and the lesion-wise Dice and HD95 of three regions.
 
