@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +13,11 @@ from typing import Final
 
 from segan_ray.data.layouts import Case, Grade, Layout
 from segan_ray.data.msd_layout import MSD_LAYOUT
+from segan_ray.data.name_mapping import with_grades
 from segan_ray.data.nifti_layout import NIFTI_LAYOUTS
+from segan_ray.data.no_case import archives
 from segan_ray.data.vsd_layout import VSD_LAYOUTS
+from segan_ray.data.walk import Walk
 from segan_ray.errors import DataError, NoCasesError, nearest
 
 __all__ = [
@@ -29,8 +32,6 @@ __all__ = [
 ]
 
 LAYOUTS: Final[tuple[Layout, ...]] = (*VSD_LAYOUTS, *NIFTI_LAYOUTS, MSD_LAYOUT)
-
-_DEEPEST: Final = 4  # BRATS-2/Image_Data/HG/0001
 
 
 def layout_named(name: str) -> Layout:
@@ -48,11 +49,15 @@ def layout_named(name: str) -> Layout:
 
 @dataclass(frozen=True)
 class Discovery:
-    """What a folder holds: one layout and its cases, sorted by name."""
+    """What a folder holds: one layout and its cases, sorted by name.
+
+    ``notes`` say what else lies there and was not read, and what was guessed.
+    """
 
     folder: Path
     layout: Layout
     cases: tuple[Case, ...]
+    notes: tuple[str, ...] = ()
 
 
 def discover(folder: Path, layout: str | None = None) -> Discovery:
@@ -64,19 +69,17 @@ def discover(folder: Path, layout: str | None = None) -> Discovery:
     """
     candidates = [layout_named(layout)] if layout else [x for x in LAYOUTS if x.name != "brats2024"]
     if not folder.is_dir():
-        found = "a file" if folder.exists() else "nothing"
-        raise NoCasesError(f"{folder}: expected a folder of BRATS cases, found {found}.")
-    found_by_layout: dict[str, list[tuple[Case, Path]]] = {}
+        raise NoCasesError(f"{folder}: expected a folder of BRATS cases, found {_found(folder)}.")
     named = folder.resolve() if folder.name in {"", ".."} else folder
-    for candidate, place in _places(named, candidates):
+    walk = Walk(candidates, LAYOUTS).through(named)
+    found_by_layout: dict[str, list[tuple[Case, Path]]] = {}
+    notes = list(walk.notes)
+    for candidate, place in walk.places:
         for case in candidate.read(place):
             found_by_layout.setdefault(candidate.name, []).append((case, place))
+        notes += candidate.notes(place)
     if not found_by_layout:
-        names = ", ".join(candidate.name for candidate in candidates)
-        raise NoCasesError(
-            f"{folder}: no BRATS case found (looked for case folders of {names}).\n"
-            "Point at the folder that holds the case folders, e.g. the one with BraTS2021_00000."
-        )
+        raise NoCasesError(_no_cases(folder, candidates, notes))
     if len(found_by_layout) > 1:
         raise DataError(
             f"{folder}: holds cases of several layouts ({', '.join(found_by_layout)}). "
@@ -85,7 +88,9 @@ def discover(folder: Path, layout: str | None = None) -> Discovery:
     ((name, cases),) = found_by_layout.items()
     cases.sort(key=lambda found: found[0].case)
     _refuse_doubles(folder, cases)
-    return Discovery(folder, layout_named(name), tuple(case for case, _ in cases))
+    graded, unread = with_grades((case for case, _ in cases), walk.tables)
+    notes += [*unread, *_mixed(graded)]
+    return Discovery(folder, layout_named(name), graded, tuple(dict.fromkeys(notes)))
 
 
 def discover_input(path: Path, layout: str | None = None) -> Discovery:
@@ -97,7 +102,10 @@ def discover_input(path: Path, layout: str | None = None) -> Discovery:
     """
     if not path.is_file():
         return discover(path, layout)
-    around = discover(path.absolute().parent, layout)
+    above = path.absolute().parents
+    # A scan may have a folder of its own within that of its case.
+    case_folder = next((up for up in above[:3] if any(x.holds(up) for x in LAYOUTS)), above[0])
+    around = discover(case_folder, layout)
     asked = path.resolve()
     cases = tuple(
         case
@@ -109,23 +117,31 @@ def discover_input(path: Path, layout: str | None = None) -> Discovery:
     return Discovery(path, around.layout, cases)
 
 
-def _places(
-    folder: Path, candidates: Sequence[Layout], depth: int = _DEEPEST
-) -> Iterator[tuple[Layout, Path]]:
-    """Yield each folder that holds cases, with the layout whose names it follows."""
-    holding = [layout for layout in candidates if layout.holds(folder)]
-    if holding:
-        yield from ((layout, folder) for layout in holding)
-        return
-    # A store beside its data, finished or not, holds folders named after cases too.
-    if not depth or folder.name.endswith(".preparing") or (folder / "manifest.json").exists():
-        return
-    with os.scandir(folder) as entries:
-        folders = sorted(
-            entry.path for entry in entries if entry.is_dir() and not entry.name.startswith(".")
-        )
-    for path in map(Path, folders):
-        yield from _places(path, candidates, depth - 1)
+def _found(path: Path) -> str:
+    if path.exists():
+        return "a file"
+    return "a link to what is not here" if path.is_symlink() else "nothing"
+
+
+def _no_cases(folder: Path, candidates: Sequence[Layout], notes: Sequence[str]) -> str:
+    """Return the two lines of an error that says what is there instead of cases."""
+    names = ", ".join(candidate.name for candidate in candidates)
+    there = list(notes) or [archives(folder)]
+    more = f" (and {len(there) - 1} more such)" if len(there) > 1 else ""
+    instead = (
+        f"{there[0]}{more}"
+        if there[0]
+        else ("Point at the folder that holds the case folders, e.g. the one with BraTS2021_00000.")
+    )
+    return f"{folder}: no BRATS case found (looked for case folders of {names}).\n{instead}"
+
+
+def _mixed(cases: Sequence[Case]) -> Iterator[str]:
+    """Yield a note where cases of several challenges of one year are read together."""
+    tasks = Counter(case.case.split("-")[1] for case in cases if case.case.startswith("BraTS-"))
+    if len(tasks) > 1:
+        found = ", ".join(f"{count} BraTS-{task}" for task, count in sorted(tasks.items()))
+        yield f"{found}: read together, for their labels mean the same."
 
 
 def _refuse_doubles(folder: Path, cases: Sequence[tuple[Case, Path]]) -> None:

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final, Literal
 
 from segan_ray.brats import LabelCode, Modality
+from segan_ray.data.entries import reason
 
 Grade = Literal["HGG", "LGG"]
 
@@ -26,7 +27,8 @@ class Case:
     ``channels`` is empty when each modality has a file of its own; in layouts that keep all
     of them in one 4-D file, ``images`` names that file four times and ``channels`` says where
     on its last axis each modality lies. ``problems`` holds what file names alone show to be
-    wrong; a case with problems may lack entries in ``images``.
+    wrong with the scans, ``label_problems`` with the truth; a case with problems may lack
+    entries in ``images``. ``warnings`` names what lies there and is not read.
     """
 
     case: str
@@ -36,6 +38,12 @@ class Case:
     label: Path | None
     problems: tuple[str, ...] = field(default=())
     channels: Mapping[Modality, int] = field(default_factory=dict)
+    label_problems: tuple[str, ...] = field(default=())
+    warnings: tuple[str, ...] = field(default=())
+
+    def without_truth(self) -> Case:
+        """Return the case as who needs no truth sees it: problems of the truth go with it."""
+        return replace(self, label=None, label_problems=())
 
 
 @dataclass(frozen=True)
@@ -57,6 +65,10 @@ class Layout(ABC):
             DataError: what describes the folder contradicts this layout.
         """
 
+    def notes(self, folder: Path) -> tuple[str, ...]:  # noqa: ARG002
+        """Return what a user should know of such a folder beside its cases."""
+        return ()
+
     def upload_name(self, case: Case) -> str:
         """Return what the challenge wants the label map of ``case`` to be called.
 
@@ -66,23 +78,17 @@ class Layout(ABC):
         return f"{case.case}.nii.gz"
 
 
+def grade_named(text: str) -> Grade | None:
+    """Return the grade that ``text`` says, in any capitals."""
+    return _GRADES.get(text.strip().upper())
+
+
 def grade_of(folder: Path) -> Grade | None:
     """Return the grade that the folder around a case's folder is named after."""
-    return _GRADES.get(folder.absolute().parent.name)
+    return grade_named(folder.absolute().parent.name)
 
 
-def visible_files(folder: Path) -> list[Path]:
-    """Return the files in ``folder`` by name, without hidden ones (macOS adds ``._`` twins)."""
-    if not folder.is_dir():
-        return []
-    return sorted(
-        path for path in folder.iterdir() if path.is_file() and not path.name.startswith(".")
-    )
-
-
-def only_one(paths: list[Path], problems: list[str], *, below: Path) -> Path | None:
-    """Return the first of ``paths``; a second one is a problem."""
-    if len(paths) > 1:
-        first, second = (path.relative_to(below) for path in paths[:2])
-        problems.append(f"{first} and {second} both exist; keep one of them.")
-    return paths[0] if paths else None
+def unreadable(folder: Path, case: str, patient: str, error: OSError) -> Case:
+    """Return the case of a folder that cannot be read."""
+    problem = f"{folder}: cannot be read ({reason(error)}). Mend its permissions or exclude it."
+    return Case(case, patient, grade_of(folder), {}, None, problems=(problem,))

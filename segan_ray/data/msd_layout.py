@@ -6,15 +6,16 @@ has none. ``dataset.json`` beside them says in which order the modalities are st
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from segan_ray.brats import CODE_MSD, MODALITIES, Modality
-from segan_ray.data.layouts import Case, Layout, only_one, visible_files
+from segan_ray.data.dataset_file import read_dataset_file
+from segan_ray.data.entries import Entry, called, images_in, only_one, reason
+from segan_ray.data.layouts import Case, Layout
 from segan_ray.errors import DataError
 
 DATASET_FILE: Final = "dataset.json"
@@ -26,7 +27,8 @@ MSD_CHANNELS: Final[Mapping[str, Modality]] = {
     "T2w": "t2",
 }
 
-_IMAGE: Final = re.compile(r"(?P<case>BRATS_\d+)\.nii(?:\.gz)?")
+_CASE: Final = re.compile(r"(?P<case>BRATS_\d+)(?:\.nii(?:\.gz)?)?", re.IGNORECASE)
+_SINGLE_CHANNEL: Final = re.compile(r".*_\d{4}\.nii(?:\.gz)?", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -41,93 +43,117 @@ class MsdLayout(Layout):
         """Return the cases of a folder of images.
 
         Raises:
-            DataError: ``dataset.json`` names other modalities than these four.
+            DataError: ``dataset.json`` contradicts this layout, or a folder cannot be read.
         """
         root = folder.parent
-        images = _by_case(folder)
-        labels = _by_case(root / "labelsTr") if folder.name == "imagesTr" else {}
+        images, _ = _by_case(folder)
+        labels = _by_case(root / "labelsTr")[0] if folder.name == "imagesTr" else {}
         names = sorted({*images, *labels})
         if not names:  # another task of the Decathlon
             return ()
-        channels = read_channels(root / DATASET_FILE)
+        dataset = read_dataset_file(root / DATASET_FILE)
+        listed = _listed(dataset.labels) if folder.name == "imagesTr" else set()
+        channels = dataset.channels or dict(zip(MSD_CHANNELS.values(), range(4), strict=True))
         return tuple(
-            _case(name, folder, images.get(name, []), labels.get(name, []), channels)
+            _case(
+                name,
+                folder,
+                images.get(name, []),
+                labels.get(name, []),
+                channels,
+                listed=name in listed,
+            )
             for name in names
         )
+
+    def notes(self, folder: Path) -> tuple[str, ...]:
+        """Return what is guessed of the channels, and which images are not read."""
+        root = folder.parent
+        found: list[str] = []
+        images, others = _by_case(folder)
+        beside = _by_case(root / "labelsTr")[1] if folder.name == "imagesTr" else []
+        if images:
+            dataset = read_dataset_file(root / DATASET_FILE)
+            listed = _listed(dataset.images if folder.name == "imagesTr" else dataset.tests)
+            if absent := sorted(listed - set(images)):
+                found.append(
+                    f"{root / DATASET_FILE}: lists {len(absent)} images that are not in {folder}, "
+                    f"first {absent[0]}."
+                )
+            if not dataset.channels:
+                what = "names no channels" if dataset.exists else "is missing"
+                found.append(
+                    f"{root / DATASET_FILE}: {what}; the channels are taken in the Decathlon's "
+                    f"order, {', '.join(MSD_CHANNELS)}."
+                )
+        single = [entry for entry in others if _SINGLE_CHANNEL.fullmatch(entry.name)]
+        if single:
+            found.append(
+                f"{folder}: not read: {len(single)} single-channel files of nnU-Net (first "
+                f"{single[0].name}); expected 4-D files BRATS_ddd.nii.gz of four channels. Give "
+                "the folder they were converted from, or stack the channels of each case."
+            )
+        for entries, place in ((others, folder), (beside, root / "labelsTr")):
+            rest = [entry for entry in entries if entry not in single]
+            if rest and (images or not single):
+                found.append(
+                    f"{place}: not read: {len(rest)} images called unlike BRATS_ddd.nii.gz, "
+                    f"first {rest[0].name}."
+                )
+        return tuple(found)
 
 
 MSD_LAYOUT: Final = MsdLayout("msd", CODE_MSD)
 
 
-def read_channels(file: Path) -> Mapping[Modality, int]:
-    """Return the channel of each modality: as ``dataset.json`` says, else as published.
-
-    Raises:
-        DataError: the file is not JSON, or does not name each of the four modalities once.
-    """
+def _by_case(folder: Path) -> tuple[dict[str, list[Entry]], list[Entry]]:
+    """Return the images by case, and those that are called like none."""
+    found: dict[str, list[Entry]] = {}
+    others: list[Entry] = []
+    if not folder.is_dir():
+        return found, others
     try:
-        document = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        document = {}
-    except (OSError, ValueError) as error:
-        raise DataError(f"{file}: is not JSON ({error}). Copy it again from the source.") from None
-    if not isinstance(document, dict):
-        raise DataError(f"{file}: holds no JSON object. Copy it again from the source.")
-    if "modality" not in document:
-        return {modality: index for index, modality in enumerate(MSD_CHANNELS.values())}
-    return _parse_channels(file, document["modality"])
+        entries = images_in(folder)
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be read ({reason(error)}).") from None
+    for entry in entries:
+        if match := _CASE.fullmatch(entry.name):
+            found.setdefault(match["case"].upper(), []).append(entry)
+        else:
+            others.append(entry)
+    return found, others
 
 
-def _parse_channels(file: Path, stacked: object) -> Mapping[Modality, int]:
-    if not isinstance(stacked, dict) or not all(str(key).isdecimal() for key in stacked):
-        raise DataError(
-            f'{file}: "modality" must map channels to names, such as "0": "FLAIR"; '
-            f"found {json.dumps(stacked)[:80]}."
-        )
-    known = {name.lower(): modality for name, modality in MSD_CHANNELS.items()}
-    expected = f"expected {', '.join(MSD_CHANNELS)}, each once, in channels 0 to 3"
-    channels: dict[Modality, int] = {}
-    for index, name in stacked.items():
-        modality = known.get(str(name).lower())
-        if modality is None:
-            raise DataError(f"{file}: the modality of channel {index} is {name!r}; {expected}.")
-        if modality in channels:
-            raise DataError(f"{file}: names {name} twice; {expected}.")
-        channels[modality] = int(index)
-    missing = [name for name, modality in MSD_CHANNELS.items() if modality not in channels]
-    if missing:
-        raise DataError(f"{file}: names no channel for {', '.join(missing)}; {expected}.")
-    if set(channels.values()) != set(range(len(MODALITIES))):
-        found = ", ".join(map(str, sorted(channels.values())))
-        raise DataError(f"{file}: names channels {found}; {expected}.")
-    return channels
-
-
-def _by_case(folder: Path) -> dict[str, list[Path]]:
-    found: dict[str, list[Path]] = {}
-    for path in visible_files(folder):
-        if match := _IMAGE.fullmatch(path.name):
-            found.setdefault(match["case"], []).append(path)
-    return found
+def _listed(names: Set[str]) -> set[str]:
+    return {match["case"].upper() for name in names if (match := _CASE.fullmatch(name))}
 
 
 def _case(
     name: str,
     folder: Path,
-    images: list[Path],
-    labels: list[Path],
+    images: list[Entry],
+    labels: list[Entry],
     channels: Mapping[Modality, int],
+    *,
+    listed: bool,
 ) -> Case:
     problems: list[str] = []
-    image = only_one(images, problems, below=folder.parent)
-    if image is None:
+    label_problems: list[str] = []
+    image = only_one(called(name, images), problems, below=folder.parent)
+    if not images:
         problems.append(f"the images are missing: expected {name}.nii.gz in {folder}.")
+    if listed and not labels:
+        label_problems.append(
+            f"the segmentation is missing: {DATASET_FILE} lists it; expected {name}.nii.gz in "
+            f"{folder.parent / 'labelsTr'}. Copy it from the source, or take it off the list."
+        )
     return Case(
         case=name,
         patient=name,
         grade=None,
         images={} if image is None else dict.fromkeys(MODALITIES, image),
-        label=only_one(labels, problems, below=folder.parent),
+        label=only_one(called(name, labels), label_problems, below=folder.parent),
         problems=tuple(problems),
         channels=channels,
+        label_problems=tuple(label_problems),
     )

@@ -58,7 +58,7 @@ class Volume:
 
 def check_headers(case: Case) -> tuple[str, ...]:
     """Return every problem that file names, headers and file lengths show."""
-    problems = list(case.problems)
+    problems = [*case.problems, *case.label_problems]
     geometry = []
     for name, path, channels in _files(case):
         try:

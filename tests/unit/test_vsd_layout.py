@@ -134,7 +134,8 @@ def test_a_modality_twice_is_a_problem(tmp_path: Path) -> None:
 def test_an_empty_truth_folder_is_no_case_without_truth(tmp_path: Path) -> None:
     place = make(tmp_path / "HGG" / "brats_2013_pat0001_1", YEAR_2015)
     (place / YEAR_2015[4]).unlink()
-    (problem,) = only(tmp_path).problems
+    assert only(tmp_path).problems == ()
+    (problem,) = only(tmp_path).label_problems
     assert problem.startswith("VSD.Brain_3more.XX.O.OT.54517 holds no .mha file")
 
 
