@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -103,6 +103,7 @@ def _show_report(title: str, report: FolderReport) -> None:
     show.table(title, COLUMNS, (case.row() for case in report.cases))
     for case, problem in report.problems():
         print(f"{case}: {problem}")
+    show.notes([*report.warnings(), *report.notes], print)
     print(report.verdict())
 
 
@@ -139,6 +140,7 @@ def prepare(
     and STORE at the same paths.
     """
     from segan_ray.data.cases import discover
+    from segan_ray.data.folder_report import region_notes
     from segan_ray.data.prepare import prepare as make_store
     from segan_ray.data.split_file import read_split_file
     from segan_ray.data.splits import split_settings
@@ -150,6 +152,7 @@ def prepare(
     own_split = read_split_file(split_file) if split_file else None
     # Tasks of a cluster run in folders of their own.
     discovery = discover(data.resolve() if os.environ.get("RAY_ADDRESS") else data, layout)
+    show.notes([*discovery.notes, *discovery.warnings, *discovery.untold])
     with (
         _where_cases_are_prepared() as outcomes,
         show.progress("Preparing cases", len(discovery.cases)) as done,
@@ -165,7 +168,10 @@ def prepare(
             outcomes=outcomes,
             on_case=done,
         )
-    _show_store(store, manifest, as_json=as_json)
+    odd = region_notes([case.region_voxels for case in manifest.cases if case.has_truth])
+    show.notes(odd)
+    notes = [*discovery.notes, *discovery.warnings, *discovery.untold, *odd]
+    _show_store(store, manifest, notes, as_json=as_json)
 
 
 @contextmanager
@@ -187,7 +193,7 @@ def _refuse_shares(context: typer.Context) -> None:
             raise SplitError(f"--{name} and --split-file: the file says who is where. Give one.")
 
 
-def _show_store(store: Path, manifest: Manifest, *, as_json: bool) -> None:
+def _show_store(store: Path, manifest: Manifest, notes: Sequence[str], *, as_json: bool) -> None:
     if as_json:
         show.document(
             {
@@ -197,6 +203,7 @@ def _show_store(store: Path, manifest: Manifest, *, as_json: bool) -> None:
                 "skipped": [case.case for case in manifest.skipped],
                 "splits": manifest.splits,
                 "folds": len(manifest.folds),
+                "notes": list(notes),
             }
         )
         return

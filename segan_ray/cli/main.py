@@ -14,6 +14,7 @@ import typer
 
 from segan_ray import __version__
 from segan_ray.cli import data, doctor, jobs, models, sweeps, training
+from segan_ray.cli.encoding import show_anything
 from segan_ray.errors import Interrupted, SeganRayError
 from segan_ray.masking import mask
 
@@ -50,6 +51,7 @@ def options(
 
 def main() -> None:
     """Run the command line; a user's error is a plain line and exit code 1."""
+    show_anything()
     arguments = sys.argv[1:]
     debug = "--debug" in arguments
     try:

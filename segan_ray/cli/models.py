@@ -186,6 +186,7 @@ def predict(
     from segan_ray.tracking.predict import predict as segment
 
     discovery = discover_input(source, layout)
+    show.notes(discovery.notes)
     with show.progress("Segmenting cases", len(discovery.cases)) as done:
         predictions = segment(
             Home.at(home), model, discovery, out, probabilities=probabilities, on_case=done

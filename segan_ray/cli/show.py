@@ -16,6 +16,7 @@ from rich.table import Table
 
 from segan_ray.masking import mask
 
+MOST_ALIKE: Final = 5
 WIDE: Final = 12
 """A column that is wider is the first to go where a table does not fit."""
 
@@ -28,6 +29,18 @@ def document(content: Mapping[str, Any]) -> None:
 def note(text: str) -> None:
     """Print a line for people on stderr."""
     print(mask(text), file=sys.stderr, flush=True)
+
+
+def notes(lines: Sequence[str], put: Callable[[str], None] = note, most: int = MOST_ALIKE) -> None:
+    """Print lines for people; of those that say the same of many things, the first and a count."""
+    kinds: dict[str, list[str]] = {}
+    for line in lines:
+        kinds.setdefault(re.sub(r"\S*[/\d]\S*", "", line)[:60], []).append(line)
+    for alike in kinds.values():
+        for line in alike[:most]:
+            put(line)
+        if len(alike) > most:
+            put(f"... and {len(alike) - most} more like this; inspect --json lists them all.")
 
 
 def table(

@@ -40,6 +40,7 @@ def bind(
     Raises:
         SplitError: if they cannot be split as asked.
     """
+    _refuse_no_truth([record.has_truth for record in records])
     if placement is None:
         splits = split_cases(records, split_settings)
     else:
@@ -65,9 +66,13 @@ def refuse_impossible_split(
     """Find before any voxel is read what makes the split impossible, if names alone show it.
 
     Raises:
-        SplitError: if there are too few patients for the shares or the folds.
+        SplitError: if no case has a segmentation, or too few patients have one for the shares
+            or the folds.
     """
-    grades: dict[str, Grade | None] = {case.patient: case.grade for case in cases}
+    _refuse_no_truth([case.label is not None for case in cases])
+    grades: dict[str, Grade | None] = {
+        case.patient: case.grade for case in cases if case.label is not None
+    }
     if placement is None:
         sides = split_patients(grades, split_settings)
         foldable = [*sides["train"], *sides["val"]]
@@ -75,6 +80,14 @@ def refuse_impossible_split(
         foldable = [p for p in grades if placement.sides[p] in ("train", "val")]
     if split_settings.folds:
         split_folds({p: grades[p] for p in foldable}, split_settings.folds, split_settings.seed)
+
+
+def _refuse_no_truth(have: Sequence[bool]) -> None:
+    if not any(have):
+        raise SplitError(
+            f"None of the {len(have)} cases has a segmentation, so there is nothing to train on. "
+            "segan-ray inspect names files that may be one and are not read."
+        )
 
 
 def split_cases(records: Sequence[CaseRecord], split_settings: SplitSettings) -> Splits:

@@ -59,6 +59,17 @@ class Discovery:
     cases: tuple[Case, ...]
     notes: tuple[str, ...] = ()
 
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What lies in the folders of cases and is not read, each with the name of its case."""
+        return tuple(f"{case.case}: {text}" for case in self.cases for text in case.warnings)
+
+    @property
+    def untold(self) -> tuple[str, ...]:
+        """How many cases have no segmentation, if there are such; unusable ones are others."""
+        lacking = sum(case.label is None and not case.label_problems for case in self.cases)
+        return (f"{lacking} of {len(self.cases)} cases have no segmentation.",) if lacking else ()
+
 
 def discover(folder: Path, layout: str | None = None) -> Discovery:
     """Find every case under ``folder``, telling the layout by names unless it is given.

@@ -74,6 +74,11 @@ def is_there(path: Path) -> bool:
     return os.path.exists(path)  # noqa: PTH110
 
 
+def is_link(path: Path) -> bool:
+    """Tell whether ``path`` is a link, wherever it leads."""
+    return os.path.islink(path)  # noqa: PTH114
+
+
 def visible(folder: Path) -> list[Path]:
     """Return what lies in ``folder``, by name, without the hidden (macOS adds ``._`` twins).
 
@@ -158,7 +163,7 @@ def _image(path: Path, endings: Sequence[str], depth: int) -> Entry | None:
         return None
     if is_file(path):
         return Entry(path.name, path)
-    if path.is_symlink():
+    if is_link(path):
         return Entry(path.name, path, NOT_HERE)
     return Entry(path.name, path, "is no regular file, or may not be looked at.")
 

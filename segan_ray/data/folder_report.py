@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -12,6 +12,8 @@ from segan_ray.brats import REGIONS, Modality, Region
 from segan_ray.data.cases import Grade
 from segan_ray.data.sketches import Sketch
 
+MOSTLY_CORE: Final = 0.75
+FEWEST_TO_COMPARE: Final = 3
 COLUMNS: Final = ("case", "patient", "grade", "shape", "mm", *REGIONS, "intensity")
 
 
@@ -20,9 +22,10 @@ class CaseReport:
     """What reading one case showed, as far as it could be read.
 
     ``refused`` says that ``prepare`` will not take it; other problems are for the user to
-    judge. ``shape`` counts voxels; ``intensities`` are the lowest and highest finite value of
-    each modality; ``regions`` counts voxels and is None without truth or if the case is
-    refused; ``hashes`` are those of the voxels of each sound volume.
+    judge, and ``warnings`` make no case bad. ``shape`` counts voxels; ``intensities`` are the
+    lowest and highest finite value of each modality; ``regions`` counts voxels and is None
+    without truth or if the case is refused; ``hashes`` are those of the voxels of each sound
+    volume.
     """
 
     case: str
@@ -36,6 +39,7 @@ class CaseReport:
     regions: Mapping[Region, int] | None = None
     hashes: Mapping[Modality, str] = field(default_factory=dict)
     sketch: Sketch | None = None
+    warnings: tuple[str, ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -49,6 +53,7 @@ class CaseReport:
             "ok": self.ok,
             "refused": self.refused,
             "problems": list(self.problems),
+            "warnings": list(self.warnings),
         }
         if self.regions is not None:
             entry["regions"] = dict(self.regions)
@@ -78,10 +83,11 @@ class CaseReport:
 
 @dataclass(frozen=True)
 class FolderReport:
-    """What a whole folder holds."""
+    """What a whole folder holds; ``notes`` say what was not read, and what is odd of it all."""
 
     layout: str
     cases: tuple[CaseReport, ...] = field(default=())
+    notes: tuple[str, ...] = field(default=())
 
     @property
     def ok(self) -> int:
@@ -102,6 +108,7 @@ class FolderReport:
             "cases": [case.document() for case in self.cases],
             "ok": self.ok,
             "bad": self.bad,
+            "notes": list(self.notes),
         }
 
     def problems(self) -> Iterator[tuple[str, str]]:
@@ -109,6 +116,12 @@ class FolderReport:
         for case in self.cases:
             for problem in case.problems:
                 yield case.case, problem
+
+    def warnings(self) -> Iterator[str]:
+        """Yield what each case warns of, with the case's name before it."""
+        for case in self.cases:
+            for warning in case.warnings:
+                yield f"{case.case}: {warning}"
 
     def verdict(self) -> str:
         """Return one line: how many cases are good, and what ``prepare`` makes of the others."""
@@ -118,6 +131,31 @@ class FolderReport:
             f"{self.ok} good, {self.bad} bad; prepare refuses {self.refused} of these "
             f"and takes {self.bad - self.refused} as they are"
         )
+
+
+def region_notes(regions: Sequence[Mapping[Region, int]]) -> tuple[str, ...]:
+    """Return what the regions of a folder's cases, counted in voxels, show only together.
+
+    Core is seldom more than ``MOSTLY_CORE`` of the whole tumour; where it is in most cases,
+    edema was taken for core. Small folders say nothing.
+    """
+    tumours = [counts for counts in regions if counts["whole"]]
+    if len(tumours) < FEWEST_TO_COMPARE:
+        return ()
+    full = sum(counts["core"] >= MOSTLY_CORE * counts["whole"] for counts in tumours)
+    notes = []
+    if 2 * full > len(tumours):
+        notes.append(
+            f"In {full} of {len(tumours)} cases the tumour core is {MOSTLY_CORE:.0%} or more of "
+            "the whole tumour. Labels 1 and 2 may be swapped: in the code of nnU-Net and the "
+            "Decathlon 1 is edema and 2 core, in that of BRATS 1 is core and 2 edema."
+        )
+    if not any(counts["enhancing"] for counts in tumours):
+        notes.append(
+            f"No voxel of {len(tumours)} cases enhances. Look up which label is enhancing tumour "
+            "in these segmentations; this layout may have another."
+        )
+    return tuple(notes)
 
 
 def _short(value: float) -> str:

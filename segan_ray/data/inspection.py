@@ -28,7 +28,7 @@ from segan_ray.data.checks import (
     truth_problems,
 )
 from segan_ray.data.duplicates import duplicate_problems
-from segan_ray.data.folder_report import CaseReport, FolderReport
+from segan_ray.data.folder_report import CaseReport, FolderReport, region_notes
 from segan_ray.data.geometry import spacing_of
 from segan_ray.data.prepare import OnCase, ignore_case
 from segan_ray.data.sketches import Sketch, sketch
@@ -66,12 +66,18 @@ def inspect_cases(
     hashes = {name: report.hashes for name, report in reports.items()}
     doubled = duplicate_problems(discovery.cases, hashes)
     ordered = [reports[case.case] for case in discovery.cases]
+    counts = [report.regions for report in ordered if report.regions is not None]
     return FolderReport(
         discovery.layout.name,
         tuple(
-            replace(report, problems=(*report.problems, *doubled.get(report.case, ())))
-            for report in ordered
+            replace(
+                report,
+                problems=(*report.problems, *doubled.get(report.case, ())),
+                warnings=case.warnings,
+            )
+            for case, report in zip(discovery.cases, ordered, strict=True)
         ),
+        (*discovery.notes, *discovery.untold, *region_notes(counts)),
     )
 
 

@@ -92,8 +92,9 @@ def split_patients(
     wanted = {name: _count(share, len(grades)) for name, share in shares.items()}
     if sum(wanted.values()) >= len(grades):
         raise SplitError(
-            f"{len(grades)} patients are too few to split: {sum(wanted.values())} would be held "
-            "out for val, gate and test and none would be left to train on. Add cases."
+            f"{len(grades)} patients with a segmentation are too few to split: "
+            f"{sum(wanted.values())} would be held out for val, gate and test and none would be "
+            "left to train on. Add cases."
         )
     shuffled = _shuffled(grades, np.random.default_rng(settings.seed))
     counts = _proportional(

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from segan_ray.data.entries import is_folder, is_image_name, is_there, reason, visible
+from segan_ray.data.entries import is_folder, is_image_name, is_link, is_there, reason, visible
 from segan_ray.data.layouts import Layout
 from segan_ray.data.name_mapping import is_name_mapping
 from segan_ray.data.no_case import why_no_case
@@ -95,5 +95,5 @@ def _folders(inside: Iterable[Path], images: Sequence[Path], notes: list[str]) -
                 yield path
             elif not os.access(path, os.R_OK | os.X_OK):
                 notes.append(f"{path}: cannot be read (Permission denied).")
-        elif path.is_symlink() and not is_there(path) and not path.suffix:
+        elif is_link(path) and not is_there(path) and not path.suffix:
             notes.append(f"{path}: not read: is a link to a folder or file that is not here.")

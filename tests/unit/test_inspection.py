@@ -48,7 +48,7 @@ def test_a_good_case_says_what_is_in_it(tmp_path: Path) -> None:
     assert report.intensities["t1"] == (0, 999)
     document = report.document()
     assert list(document) == [
-        "case", "patient", "ok", "refused", "problems", "regions", "grade", "shape",
+        "case", "patient", "ok", "refused", "problems", "warnings", "regions", "grade", "shape",
         "spacing_mm", "intensities",
     ]  # fmt: skip
     assert document["intensities"].keys() == {"t1", "t1ce", "t2", "flair"}
@@ -226,5 +226,5 @@ def test_any_damage_is_refused_by_inspect_as_by_reading(
 
 def test_an_empty_report_is_a_document() -> None:
     assert FolderReport("brats2021").document() == {
-        "layout": "brats2021", "cases": [], "ok": 0, "bad": 0,
+        "layout": "brats2021", "cases": [], "ok": 0, "bad": 0, "notes": [],
     }  # fmt: skip
