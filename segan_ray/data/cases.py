@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from segan_ray.data.entries import is_file, is_folder, is_link, is_there
 from segan_ray.data.layouts import Case, Grade, Layout
 from segan_ray.data.msd_layout import MSD_LAYOUT
 from segan_ray.data.name_mapping import with_grades
@@ -79,7 +80,7 @@ def discover(folder: Path, layout: str | None = None) -> Discovery:
         DataError: for an unknown layout name, or cases of two layouts in one folder.
     """
     candidates = [layout_named(layout)] if layout else [x for x in LAYOUTS if x.name != "brats2024"]
-    if not folder.is_dir():
+    if not is_folder(folder):
         raise NoCasesError(f"{folder}: expected a folder of BRATS cases, found {_found(folder)}.")
     named = folder.resolve() if folder.name in {"", ".."} else folder
     walk = Walk(candidates, LAYOUTS).through(named)
@@ -111,7 +112,7 @@ def discover_input(path: Path, layout: str | None = None) -> Discovery:
         NoCasesError: if there is no such file, or it is part of no case.
         DataError: as ``discover``.
     """
-    if not path.is_file():
+    if not is_file(path):
         return discover(path, layout)
     above = path.absolute().parents
     # A scan may have a folder of its own within that of its case.
@@ -129,9 +130,11 @@ def discover_input(path: Path, layout: str | None = None) -> Discovery:
 
 
 def _found(path: Path) -> str:
-    if path.exists():
+    if is_there(path):
         return "a file"
-    return "a link to what is not here" if path.is_symlink() else "nothing"
+    if is_link(path):
+        return "a link to what is not here"
+    return "nothing"
 
 
 def _no_cases(folder: Path, candidates: Sequence[Layout], notes: Sequence[str]) -> str:

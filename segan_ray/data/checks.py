@@ -13,10 +13,11 @@ from typing import Final
 import numpy as np
 from jaxtyping import Bool, Float32, UInt8
 
-from segan_ray.brats import CODE_2017_TO_2021, CODE_2023, LabelCode, Modality
+from segan_ray.brats import CODE_2017_TO_2021, CODE_2023, CODE_MSD, LabelCode, Modality
 
 STRIPPING_RATIO: Final = 1.3
 STRIPPING_OUTSIDE: Final = 0.1
+OUTER_RATIO: Final = 2
 _LABEL_TOLERANCE: Final = 0.02
 _LABEL_ROUNDING: Final = 1e-3
 _LISTED: Final = 5
@@ -73,7 +74,7 @@ def label_problems(voxels: Float32[np.ndarray, "x y z"], code: LabelCode) -> tup
     unknown = found[~np.isin(found, [0, *code.names])]
     if unknown.size:
         expected = ", ".join(f"{value} {name}" for value, name in code.names.items())
-        mend = _mend(code, {int(value) for value in found})
+        mend = _mend(code, voxels, {int(value) for value in found})
         problems.append(f"holds label {_listed(unknown)}; this layout knows 0, {expected}.{mend}")
     return tuple(problems)
 
@@ -103,8 +104,8 @@ def _is_moved(fractions: Float32[np.ndarray, "value"], voxels: Float32[np.ndarra
     return True
 
 
-def _mend(code: LabelCode, found: set[int]) -> str:
-    """Say which other year's code explains the labels ``found``, and what to do then."""
+def _mend(code: LabelCode, voxels: Float32[np.ndarray, "..."], found: set[int]) -> str:
+    """Say which other code explains the labels ``found``, and what to do then."""
     if code == CODE_2023 and 4 in found:
         if 3 in found:
             return " 4 beside 3 is the resection cavity of 2024: say --layout brats2024."
@@ -116,10 +117,38 @@ def _mend(code: LabelCode, found: set[int]) -> str:
         if 4 in found:
             return " 3 beside 4 is non-enhancing tumour until 2015: write 1 in its place."
         return (
-            " 3 without any 4 is the enhancing tumour of the code since 2023 (then write 4 in its "
-            "place) or the non-enhancing tumour until 2015 (then write 1 in its place)."
+            " 3 without any 4 may be the enhancing tumour of nnU-Net and the Decathlon, where 1 is "
+            "edema and 2 core (then write 2 for 1, 1 for 2, 4 for 3), the enhancing tumour since "
+            "2023, where 1 is core and 2 edema (then write 4 for 3), or the non-enhancing tumour "
+            f"until 2015 (then write 1 for 3). Edema surrounds the core.{_outer(voxels)}"
+        )
+    if code == CODE_MSD and 4 in found:
+        beside, year, rest = (
+            ("beside", "until 2015", "2 for 3 and 3 for 4")
+            if 3 in found
+            else ("without any", "of 2017 to 2021", "3 for 4")
+        )
+        return (
+            f" 4 {beside} 3 may be the enhancing tumour of BRATS {year}, where 1 is core and 2 "
+            f"edema (then write 2 for 1, 1 for 2, {rest})."
         )
     return " Look up what it means where the segmentation comes from, or exclude the case."
+
+
+def _outer(voxels: Float32[np.ndarray, "..."]) -> str:
+    """Say which of labels 1 and 2 lies around the other, if one clearly does."""
+    touching = {1: 0, 2: 0}  # faces that the label shares with background
+    for axis in range(voxels.ndim):
+        low = np.take(voxels, range(voxels.shape[axis] - 1), axis=axis)
+        high = np.take(voxels, range(1, voxels.shape[axis]), axis=axis)
+        for label in touching:
+            touching[label] += np.count_nonzero((low == label) & (high == 0))
+            touching[label] += np.count_nonzero((low == 0) & (high == label))
+    inner, outer = sorted(touching, key=lambda label: touching[label])
+    if touching[outer] < OUTER_RATIO * max(touching[inner], 1):
+        return " Here neither 1 nor 2 clearly surrounds the other: look at the images."
+    explained = "nnU-Net and the Decathlon have" if outer == 1 else "BRATS itself has"
+    return f" Here {outer} lies outside, as {explained} it."
 
 
 def truth_problems(label: UInt8[np.ndarray, "x y z"], code: LabelCode) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ from typing import Final
 
 from segan_ray.brats import CODE_2017_TO_2021, CODE_2023, CODE_2024, MODALITIES, Modality
 from segan_ray.data.entries import (
+    NIFTI_ENDINGS,
     Entry,
     called,
     count_dicom,
@@ -22,7 +23,7 @@ from segan_ray.data.entries import (
 )
 from segan_ray.data.layouts import Case, Layout, grade_of, unreadable
 
-# Words that a file of the truth may be called by, in whatever language of underscores.
+# Words that a file of the truth may be called by.
 _TRUTH: Final = re.compile(
     r"(?i)(?<![a-z])(segm?|segmentation|labels?|mask|gt|truth|groundtruth|annotation|ot)(?![a-z])"
 )
@@ -52,15 +53,17 @@ class NiftiLayout(Layout):
         patient = self.patient(folder.name)
         try:
             entries = images_in(folder)
-            others = [path for path in visible(folder) if not is_image_name(path.name)]
+            files = visible(folder)
         except OSError as error:
             return (unreadable(folder, folder.name, patient, error),)
+        others = [path for path in files if not is_image_name(path.name, NIFTI_ENDINGS)]
         scans = {modality: called(self._stem(folder, modality), entries) for modality in MODALITIES}
         labels = self._labels(folder, entries)
         taken = {entry.path for group in (*scans.values(), labels) for entry in group}
         spare = [entry for entry in entries if entry.path not in taken]
         problems: list[str] = []
         label_problems: list[str] = []
+        complete = all(scans.values())
         images: dict[Modality, Path] = {}
         for modality, candidates in scans.items():
             if path := only_one(candidates, problems, below=folder):
@@ -75,7 +78,7 @@ class NiftiLayout(Layout):
             label=only_one(labels, label_problems, below=folder),
             problems=tuple(problems),
             label_problems=tuple(label_problems),
-            warnings=tuple(self._unread(folder, labels, spare, others)),
+            warnings=tuple(self._unread(folder, labels, spare, others)) if complete else (),
         )
         return (case,)
 
@@ -135,12 +138,12 @@ class NiftiLayout(Layout):
                 path.name
                 for path in others
                 if not is_folder(path)
-                and (_TRUTH.search(path.name.replace("_", " ")) or plain(stem) in plain(path.name))
+                and (_TRUTH.search(path.name) or plain(stem) in plain(path.name))
             ]
             if spare_names:
                 yield (
                     f"{folder}: no {stem}.nii.gz, but {_listed(spare_names)}, which is not read. "
-                    f"If it is the segmentation, make it a NIfTI file of that name."
+                    "If it is the segmentation, make it a NIfTI file of that name."
                 )
             spare = [entry for entry in spare if entry.problem]
         for entry in spare:

@@ -232,7 +232,20 @@ MALFORMED: dict[str, Malformed] = {
     ),
     "3 for 4": Malformed(
         label(lambda voxels: np.where(voxels == 4, 3, voxels)),
-        ("holds label 3;", "3 without any 4", "since 2023 (then write 4 in its place)"),
+        (
+            "holds label 3;",
+            "3 without any 4",
+            "where 1 is core and 2 edema (then write 4 for 3)",
+            "Here 2 lies outside, as BRATS itself has it.",
+        ),
+    ),
+    "nnU-Net's code": Malformed(
+        label(lambda voxels: np.choose(voxels.astype(int), [0, 2, 1, 0, 3])),
+        (
+            "holds label 3;",
+            "where 1 is edema and 2 core (then write 2 for 1, 1 for 2, 4 for 3)",
+            "Here 1 lies outside, as nnU-Net and the Decathlon have it.",
+        ),
     ),
     "3 beside 4": Malformed(
         label(lambda voxels: np.where(voxels == 1, 3, voxels)),
