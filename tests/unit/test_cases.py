@@ -1,10 +1,16 @@
 from __future__ import annotations
 
+import errno
+import os
+import re
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from segan_ray.data.cases import discover
+from segan_ray.data.cases import Case, discover, discover_input
+from segan_ray.data.volumes import check_headers
 from segan_ray.errors import DataError, NoCasesError
 
 CLASSIC = ("t1", "t1ce", "t2", "flair", "seg")
@@ -145,3 +151,401 @@ def test_the_same_case_twice(tmp_path: Path) -> None:
         make(tmp_path, f"{grade}/Brats18_2013_0_1", CLASSIC, "_", ".nii.gz")
     with pytest.raises(DataError, match=r"two folders are called Brats18_2013_0_1: .*HGG.*LGG"):
         discover(tmp_path)
+
+
+# ------------------------------------------------------- names that differ, and folders around
+
+
+def case_of(root: Path, names: tuple[str, ...] = CLASSIC, case: str = "BraTS2021_00000") -> Path:
+    make(root, case, names, "_", ".nii.gz")
+    return root / case
+
+
+def only(root: Path) -> Case:
+    (case,) = discover(root).cases
+    return case
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "BraTS2021_00000_Seg.nii.gz",
+        "BraTS2021_00000_SEG.NII.GZ",
+        "BraTS2021_00000-seg.nii",
+        "brats2021_00000_seg.nii.gz",
+        "BraTS2021_00000_seg .nii.gz",
+        "BraTS2021_00000_seg.nii/00000057_final_seg.nii",
+        "BraTS2021_00000_seg.nii.gz/BraTS2021_00000_seg.nii.gz/a.nii.gz",
+        "BraTS2021_00000_Seg/truth.nii.gz",
+        "seg/BraTS2021_00000_seg.nii.gz",
+    ],
+)
+def test_a_truth_is_read_whatever_its_spelling_and_in_a_folder_of_its_own(
+    tmp_path: Path, name: str
+) -> None:
+    path = case_of(tmp_path, CLASSIC[:4]) / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"x")
+    found = only(tmp_path)
+    assert found.label == path
+    assert found.problems == found.label_problems == found.warnings == ()
+
+
+def test_a_truth_of_2023_with_the_separator_of_2021(tmp_path: Path) -> None:
+    make(tmp_path, "BraTS-GLI-00005-000", MODERN, "_", ".nii.gz")
+    assert only(tmp_path).label is not None
+    assert only(tmp_path).problems == ()
+
+
+@pytest.mark.parametrize("ending", ["", ".nii", ".nii.gz"])
+def test_every_volume_in_a_folder_of_its_own(tmp_path: Path, ending: str) -> None:
+    for name in CLASSIC:
+        folder = tmp_path / "BraTS20_Training_001" / f"BraTS20_Training_001_{name}{ending}"
+        folder.mkdir(parents=True)
+        (folder / f"00000057_brain_{name}.nii").write_bytes(b"x")
+        (folder / "._twin.nii").write_bytes(b"x")
+    found = only(tmp_path)
+    assert found.problems == ()
+    assert {path.name for path in (*found.images.values(), found.label)} == {
+        f"00000057_brain_{name}.nii" for name in CLASSIC
+    }
+
+
+def _empty_folder(path: Path) -> None:
+    path.mkdir()
+
+
+def _two_images(path: Path) -> None:
+    path.mkdir()
+    for name in ("a.nii", "b.nii"):
+        (path / name).write_bytes(b"x")
+
+
+def _dangling(path: Path) -> None:
+    path.symlink_to("../.git/annex/objects/not-here")
+
+
+def _loop(path: Path) -> None:
+    path.symlink_to(path.name)
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (_empty_folder, "is a folder without an image"),
+        (_two_images, "is a folder of 2 images; expected one"),
+        (_dangling, "is a link to a file that is not here. Fetch it"),
+        (_loop, "is a link to a file that is not here"),
+        (os.mkfifo, "is no regular file"),
+    ],
+)
+def test_what_has_the_name_of_an_image_and_is_none(
+    tmp_path: Path, damage: Callable[[Path], None], words: str
+) -> None:
+    folder = case_of(tmp_path, ("t1ce", "t2", "flair"))
+    for name in ("t1", "seg"):
+        damage(folder / f"BraTS2021_00000_{name}.nii.gz")
+    found = only(tmp_path)
+    assert found.label is None
+    assert "t1" not in found.images
+    (problem,), (label_problem,) = found.problems, found.label_problems
+    assert problem.startswith(f"{folder / 'BraTS2021_00000_t1.nii.gz'}: {words}")
+    assert label_problem.startswith(f"{folder / 'BraTS2021_00000_seg.nii.gz'}: {words}")
+    assert check_headers(found)[:2] == (problem, label_problem)
+    assert discover(tmp_path).untold == ()
+
+
+def test_a_dangling_link_beside_the_file_itself(tmp_path: Path) -> None:
+    folder = case_of(tmp_path)
+    _dangling(folder / "BraTS2021_00000_seg.nii")
+    found = only(tmp_path)
+    assert found.label == folder / "BraTS2021_00000_seg.nii.gz"
+    assert found.label_problems == ()
+    assert "BraTS2021_00000_seg.nii: not read: is a link" in found.warnings[0]
+
+
+def test_two_spellings_of_one_truth_are_not_chosen_between(tmp_path: Path) -> None:
+    folder = case_of(tmp_path)
+    (folder / "BraTS2021_00000_SEG.nii.gz").write_bytes(b"x")
+    (problem,) = only(tmp_path).label_problems
+    assert "BraTS2021_00000_SEG.nii.gz and BraTS2021_00000_seg.nii.gz both exist" in problem
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "BraTS2021_00000_label.nii.gz", "mask.nii", "brain.nii.gz", "truth.mha",
+        "BraTS2021_00000_seg.nrrd", "BraTS2021_00000_seg.nii.gz.part", "GT.mgz",
+    ],
+)  # fmt: skip
+def test_a_truth_of_another_name_is_named_and_not_read(tmp_path: Path, name: str) -> None:
+    folder = case_of(tmp_path, CLASSIC[:4])
+    (folder / name).write_bytes(b"x")
+    found = discover(tmp_path)
+    (case,) = found.cases
+    assert case.label is None
+    assert case.problems == case.label_problems == ()
+    (warning,) = case.warnings
+    assert f"no BraTS2021_00000_seg.nii.gz, but {name}, which is not read" in warning
+    assert found.untold == ("1 of 1 cases have no segmentation.",)
+    (folder / "BraTS2021_00000_seg.nii.gz").write_bytes(b"x")
+    assert only(tmp_path).warnings == ()
+
+
+def test_notes_that_lie_there_are_no_truth(tmp_path: Path) -> None:
+    folder = case_of(tmp_path, CLASSIC[:4])
+    for name in ("README.txt", "segments_of_the_road.txt", ".BraTS2021_00000_seg.nii.gz"):
+        (folder / name).write_bytes(b"x")
+    assert only(tmp_path).warnings == ()
+
+
+def test_a_case_unpacked_into_its_own_name(tmp_path: Path) -> None:
+    for around in ("BraTS2021_00000/BraTS2021_00000", "BraTS20_Training/BraTS20_Training_001"):
+        root = tmp_path / around.split("/")[0]
+        make(tmp_path, around, CLASSIC, "_", ".nii.gz")
+        assert only(root).case == around.split("/")[1]
+        assert only(root).problems == ()
+
+
+def test_files_of_another_case_are_named(tmp_path: Path) -> None:
+    folder = case_of(tmp_path)
+    folder.rename(tmp_path / "BraTS2021_00007")
+    problem = only(tmp_path).problems[0]
+    assert "expected BraTS2021_00007_t1.nii.gz" in problem
+    assert "Found instead: BraTS2021_00000_flair.nii.gz" in problem
+
+
+def dicom(folder: Path, *names: str) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        (folder / name).write_bytes(b"\0" * 128 + b"DICM")
+
+
+def test_dicom_in_the_folder_of_a_case(tmp_path: Path) -> None:
+    dicom(tmp_path / "BraTS2021_00000", "IM1", "IM2", "3.dcm")
+    assert "Found instead: 3 DICOM files (convert" in only(tmp_path).problems[0]
+
+
+# ------------------------------------------------------------------- folders that are no case
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("brats2021_00001", "other capitals than brats2021 has, such as BraTS2021_00000"),
+        ("BRATS2021_00001", "other capitals"),
+        ("BraTS2021_1", "other digits or separators than brats2021 has"),
+        ("BraTS2021_000011", "other digits"),
+        ("BraTS2021-00001", "other digits or separators"),
+        ("BraTS2021_00000 - Copy", "goes on after BraTS2021_00000 (' - Copy')"),
+        ("BraTS2021_00000_copy", "goes on after BraTS2021_00000"),
+        ("BraTS2021_00000(1)", "goes on after BraTS2021_00000"),
+        ("BraTS2021_00001 ", "begins or ends with a space. Rename it BraTS2021_00001"),
+        (" BraTS2021_00001", "begins or ends with a space"),
+        ("BraTS-PED-00001-000", "is of pediatric tumours (BraTS-PED)"),
+        ("brats-ped-00001-000", "is of pediatric tumours (BraTS-PED)"),
+        ("BraTS-MEN-RT-0001-1", "(BraTS-MEN-RT), which has T1c alone"),
+        ("BraTS-XYZ-00001-000", "is of BraTS-XYZ, whose label code is unknown"),
+        ("BraTS-GLI-00001", "other digits or separators than brats2023 has"),
+        ("patient", "its name is not that of a case of any BraTS year"),
+        ("BRATS_HG0001", "its name is not that of a case"),
+    ],
+)
+def test_a_folder_with_images_that_is_no_case_is_named(
+    tmp_path: Path, name: str, words: str
+) -> None:
+    case_of(tmp_path)
+    make(tmp_path, name, CLASSIC, "_", ".nii.gz")
+    found = discover(tmp_path)
+    assert [case.case for case in found.cases] == ["BraTS2021_00000"]
+    (note,) = found.notes
+    assert name in note
+    assert "not read: holds 5 images, but" in note
+    assert words in note
+    (tmp_path / "BraTS2021_00000").rename(tmp_path.parent / f"{tmp_path.name}-elsewhere")
+    with pytest.raises(NoCasesError, match=re.escape(words)):
+        discover(tmp_path)
+
+
+def test_files_of_a_case_in_a_folder_of_another_name(tmp_path: Path) -> None:
+    case_of(tmp_path)
+    (tmp_path / "BraTS2021_00000").rename(tmp_path / "first patient")
+    with pytest.raises(NoCasesError, match=r"files are those of case BraTS2021_00000\. Call"):
+        discover(tmp_path)
+
+
+def test_challenges_whose_labels_mean_the_same_are_read_with_2023(tmp_path: Path) -> None:
+    cases = [f"BraTS-{task}-00001-000" for task in ("GLI", "MEN", "MET", "SSA")]
+    for case in (*cases, "BraTS-GoAT-00001"):
+        make(tmp_path, case, MODERN, "-", ".nii.gz")
+    found = discover(tmp_path)
+    assert found.layout.name == "brats2023"
+    assert {case.case: case.patient for case in found.cases} == {
+        **{case: case.removesuffix("-000") for case in cases},
+        "BraTS-GoAT-00001": "BraTS-GoAT-00001",
+    }
+    (note,) = found.notes
+    assert note.startswith("1 BraTS-GLI, 1 BraTS-GoAT, 1 BraTS-MEN, 1 BraTS-MET, 1 BraTS-SSA: ")
+
+
+def test_cases_of_the_years_not_asked_for_are_named(tmp_path: Path) -> None:
+    case_of(tmp_path)
+    make(tmp_path, "BraTS20_Training_001", CLASSIC, "_", ".nii.gz")
+    (note,) = discover(tmp_path, "brats2021").notes
+    assert "is called like a case of brats2020, and --layout says brats2021" in note
+
+
+@pytest.mark.parametrize("junk", ["__MACOSX", "__macosx", "lost+found", "$RECYCLE.BIN"])
+def test_what_systems_leave_is_passed_over(tmp_path: Path, junk: str) -> None:
+    case_of(tmp_path)
+    make(tmp_path, f"{junk}/BraTS2021_00000", CLASSIC, "_", ".nii.gz")
+    found = discover(tmp_path)
+    assert len(found.cases) == 1
+    assert found.notes == ()
+
+
+def forbid(monkeypatch: pytest.MonkeyPatch, *folders: Path) -> None:
+    """Make ``folders`` unreadable even to root."""
+    scan = os.scandir
+
+    def scandir(path: str | Path) -> Any:
+        if Path(path) in folders:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+
+
+def test_a_folder_that_cannot_be_read_stops_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in (0, 1):
+        case_of(tmp_path, case=f"BraTS2021_0000{number}")
+    (tmp_path / "private").mkdir()
+    forbid(monkeypatch, tmp_path / "private", tmp_path / "BraTS2021_00001")
+    found = discover(tmp_path)
+    assert found.notes == (f"{tmp_path / 'private'}: cannot be read (Permission denied).",)
+    good, bad = found.cases
+    assert good.problems == ()
+    assert bad.problems[0].startswith(
+        f"{tmp_path / 'BraTS2021_00001'}: cannot be read (Permission denied)."
+    )
+    with pytest.raises(NoCasesError, match=r"private: cannot be read \(Permission denied\)"):
+        discover(tmp_path / "private")
+
+
+def test_links_to_nowhere_and_in_circles(tmp_path: Path) -> None:
+    case_of(tmp_path)
+    (tmp_path / "BraTS2021_00001").symlink_to("/not/here")
+    (tmp_path / "around").symlink_to(tmp_path)
+    found = discover(tmp_path)
+    assert len(found.cases) == 1
+    (note,) = found.notes
+    assert note.startswith(f"{tmp_path / 'BraTS2021_00001'}: not read: is a link to")
+    with pytest.raises(NoCasesError, match="found a link to what is not here"):
+        discover(tmp_path / "BraTS2021_00001")
+
+
+def test_an_error_says_what_is_there_instead(tmp_path: Path) -> None:
+    deep = tmp_path / "deep"
+    make(deep, "a/b/c/d/e/BraTS2021_00000", CLASSIC, "_", ".nii.gz")
+    flat = tmp_path / "flat"
+    for number in range(3):
+        case = case_of(flat, case=f"BraTS2021_0000{number}")
+        for path in case.iterdir():
+            path.rename(flat / path.name)
+        case.rmdir()
+    dicom(tmp_path / "dicom" / "series", "IM1", "IM2")
+    (tmp_path / "zip").mkdir()
+    (tmp_path / "zip" / "BraTS2021.tar.gz").write_bytes(b"x")
+    for folder, words in {
+        deep: f"6 folders below the one given, more than 4. Point at {deep / 'a/b/c/d/e'}",
+        flat: "holds 15 images, but they are of 3 cases side by side, first BraTS2021_00000",
+        tmp_path / "dicom": f"{tmp_path / 'dicom/series'}: not read: holds 2 DICOM files. Convert",
+        tmp_path / "zip": "holds 1 archive, first BraTS2021.tar.gz. Unpack",
+    }.items():
+        with pytest.raises(NoCasesError, match="no BRATS case found") as caught:
+            discover(folder)
+        assert words in str(caught.value)
+        assert str(caught.value).count("\n") == 1
+
+
+def test_a_store_beside_the_data_is_no_folder_of_images(tmp_path: Path) -> None:
+    case_of(tmp_path)
+    make(tmp_path, "store/cases/BraTS2021_00000", CLASSIC, "_", ".nii.gz")
+    (tmp_path / "store" / "manifest.json").write_text("{}")
+    assert len(discover(tmp_path).cases) == 1
+    assert discover(tmp_path).notes == ()
+
+
+def test_one_scan_in_a_folder_of_its_own_may_be_given(tmp_path: Path) -> None:
+    for number in (0, 1):
+        case = tmp_path / f"BraTS2021_0000{number}"
+        for name in CLASSIC[:4]:
+            (case / f"{case.name}_{name}.nii").mkdir(parents=True)
+            (case / f"{case.name}_{name}.nii" / "image.nii").write_bytes(b"x")
+    found = discover_input(tmp_path / "BraTS2021_00001/BraTS2021_00001_t1.nii/image.nii")
+    assert [case.case for case in found.cases] == ["BraTS2021_00001"]
+
+
+# --------------------------------------------------------------------------------------- grades
+
+
+@pytest.mark.parametrize(
+    ("folder", "grade"), [("hgg", "HGG"), ("Lgg", "LGG"), ("HG", "HGG"), ("data", None)]
+)
+def test_grades_come_from_folders_in_any_capitals(
+    tmp_path: Path, folder: str, grade: str | None
+) -> None:
+    make(tmp_path, f"{folder}/Brats18_2013_0_1", CLASSIC, "_", ".nii.gz")
+    assert only(tmp_path).grade == grade
+
+
+HEADER = "Grade,BraTS_2017_subject_ID,BraTS_2018_subject_ID,BraTS_2020_subject_ID"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"{HEADER}\nHGG,NA,NA,BraTS20_Training_001\nLGG,NA,NA,BraTS20_Training_002\n",
+        f"\ufeff{HEADER}\r\nhgg,,,brats20_training_001\r\n\r\nLGG,,,BraTS20_Training_002\r\n",
+        f"{HEADER}\nHGG,NA,NA,BraTS20_Training_001\nLGG,NA,NA,BraTS20_Training_002".replace(
+            ",", ";"
+        ),
+    ],
+)
+def test_grades_come_from_the_table_beside_the_cases(tmp_path: Path, text: str) -> None:
+    for number in (1, 2, 3):
+        case_of(tmp_path, case=f"BraTS20_Training_00{number}")
+    (tmp_path / "name_mapping.csv").write_bytes(text.encode())
+    found = discover(tmp_path)
+    assert [case.grade for case in found.cases] == ["HGG", "LGG", None]
+    assert found.notes == ()
+    assert only(tmp_path / "BraTS20_Training_002").grade == "LGG"
+
+
+def test_the_folder_s_grade_stands_before_the_table_s(tmp_path: Path) -> None:
+    make(tmp_path, "LGG/Brats18_2013_0_1", CLASSIC, "_", ".nii.gz")
+    (tmp_path / "name_mapping.csv").write_text(f"{HEADER}\nHGG,NA,Brats18_2013_0_1,NA\n")
+    assert only(tmp_path).grade == "LGG"
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"\x00\xff\xfe", "is no text in UTF-8"),
+        (b"", "found nothing"),
+        (b"a,b\n1,2\n", "expected columns Grade and BraTS_20dd_subject_ID, found a, b"),
+        (f"{HEADER}\nII,NA,NA,BraTS20_Training_001\n".encode(), "1 rows say neither HGG nor LGG"),
+        (
+            f"{HEADER}\nLGG,,,BraTS20_Training_002\nHGG,,,BraTS20_Training_002\n".encode(),
+            "1 rows say neither HGG nor LGG, or both",
+        ),
+    ],
+)
+def test_a_table_that_gives_no_grade_is_a_note(tmp_path: Path, content: bytes, words: str) -> None:
+    case_of(tmp_path, case="BraTS20_Training_001")
+    (tmp_path / "name_mapping.csv").write_bytes(content)
+    (note,) = discover(tmp_path).notes
+    assert words in note
+    assert only(tmp_path).grade is None

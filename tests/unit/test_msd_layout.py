@@ -15,7 +15,7 @@ from segan_ray.data.cases import Case, discover
 from segan_ray.data.inspection import inspect_case
 from segan_ray.data.prepare_case import signature
 from segan_ray.data.volumes import check_headers, read_volume
-from segan_ray.errors import CaseError, DataError
+from segan_ray.errors import CaseError, DataError, NoCasesError
 
 PUBLISHED = {"0": "FLAIR", "1": "T1w", "2": "t1gd", "3": "T2w"}
 SHAPE = (5, 6, 7)
@@ -201,3 +201,152 @@ def test_the_signature_tells_image_truth_and_order_apart(task: Path) -> None:
     describe(task, {"modality": {"0": "T1w", "1": "FLAIR", "2": "t1gd", "3": "T2w"}})
     changed = signature(first(task))
     assert {key for key in signed if signed[key] != changed[key]} == {"channels"}
+
+
+NNU_NET = {"0": "T1", "1": "T1ce", "2": "T2", "3": "Flair"}
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_channels_come_by_the_name_that_nnu_net_has_for_them_too(task: Path, encoding: str) -> None:
+    document = json.dumps({"channel_names": NNU_NET, "description": "\u00e9"}, ensure_ascii=False)
+    (task / "dataset.json").write_bytes(document.encode(encoding))
+    volume = read_volume(first(task), CODE_MSD)
+    hundreds = {"t1": 0, "t1ce": 1, "t2": 2, "flair": 3}
+    for name, voxels in zip(MODALITIES, volume.image, strict=True):
+        assert set((voxels // 100).flat) == {hundreds[name]}
+    assert discover(task).notes == ()
+
+
+@pytest.mark.parametrize(
+    ("name", "modality"),
+    [
+        ("T1Gd", "t1ce"), ("T1c", "t1ce"), ("t1-ce", "t1ce"), ("T1 Gd", "t1ce"), ("flair", "flair"),
+        ("T2-FLAIR", "flair"), ("T1n", "t1"), ("T2W", "t2"),
+    ],
+)  # fmt: skip
+def test_a_modality_goes_by_several_names(task: Path, name: str, modality: str) -> None:
+    others = {"flair": "FLAIR", "t1": "T1w", "t1ce": "t1gd", "t2": "T2w"}
+    names = [name, *(other for key, other in others.items() if key != modality)]
+    describe(task, {"channel_names": dict(zip("0123", names, strict=True))})
+    assert first(task).channels[modality] == 0
+
+
+def test_two_orders_of_channels_are_refused_unless_they_agree(task: Path) -> None:
+    describe(task, {"modality": PUBLISHED, "channel_names": PUBLISHED})
+    assert first(task).channels["flair"] == 0
+    describe(task, {"modality": PUBLISHED, "channel_names": NNU_NET})
+    with pytest.raises(DataError, match="order the channels differently"):
+        discover(task)
+
+
+def test_an_order_that_is_guessed_is_said(task: Path) -> None:
+    describe(task, {"name": "BRATS"})
+    (note,) = discover(task).notes
+    assert "names no channels; the channels are taken in the Decathlon's order, FLAIR" in note
+    (task / "dataset.json").unlink()
+    (note,) = discover(task).notes
+    assert "dataset.json: is missing; the channels" in note
+
+
+@pytest.mark.parametrize("content", [b"[" * 100_000, '{"name": "\u00e9"}'.encode("latin-1")])
+def test_a_dataset_file_that_no_reader_takes(task: Path, content: bytes) -> None:
+    (task / "dataset.json").write_bytes(content)
+    with pytest.raises(DataError, match="is not JSON"):
+        discover(task)
+
+
+def test_a_dataset_file_that_is_a_link_to_nowhere(task: Path) -> None:
+    (task / "dataset.json").unlink()
+    (task / "dataset.json").symlink_to("not-here")
+    with pytest.raises(DataError, match="cannot be read"):
+        discover(task)
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        {"0": "background", "1": "edema", "2": "non-enhancing tumor", "3": "enhancing tumour"},
+        {"background": 0, "edema": 1, "non-enhancing": 2, "enhancing": 3},
+        {"background": 0, "whole tumor": [1, 2, 3], "tumor core": [2, 3], "enhancing tumor": [3]},
+        {"background": 0, "whole tumor": [1, 2, 3], "tumor core": [2, 3], "enhancing tumor": 3},
+        {"0": "0", "1": "1"},
+        ["edema"],
+    ],
+)
+def test_labels_that_mean_what_the_decathlon_says(task: Path, labels: object) -> None:
+    describe(task, {"modality": PUBLISHED, "labels": labels})
+    assert len(discover(task).cases) == 2
+
+
+@pytest.mark.parametrize(
+    ("labels", "words"),
+    [
+        ({"background": 0, "NCR": 1, "ED": 2, "ET": 3}, "label 1 is 'NCR'"),
+        ({"0": "background", "2": "peritumoral edema"}, "label 2 is 'peritumoral edema'"),
+        ({"2": "surrounding non-enhancing FLAIR hyperintensity"}, "so edema is another"),
+        ({"4": "enhancing tumor"}, "label 4 is 'enhancing tumor'"),
+        ({"tumor core": [1, 3]}, "label 1, 3 is 'tumor core'"),
+    ],
+)
+def test_labels_in_another_code_are_refused(task: Path, labels: object, words: str) -> None:
+    describe(task, {"modality": PUBLISHED, "labels": labels})
+    with pytest.raises(DataError, match=words) as caught:
+        discover(task)
+    assert "1 edema, 2 non-enhancing, 3 enhancing" in str(caught.value)
+
+
+def listing(*numbers: int) -> list[dict[str, str]]:
+    names = [f"BRATS_{number:03d}.nii.gz" for number in numbers]
+    return [{"image": f"./imagesTr/{name}", "label": f"./labelsTr/{name}"} for name in names]
+
+
+def test_a_label_that_is_listed_and_absent_makes_its_case_bad(task: Path) -> None:
+    describe(task, {"modality": PUBLISHED, "training": listing(1, 2)})
+    (task / "labelsTr/BRATS_001.nii.gz").unlink()
+    found = discover(task)
+    case = found.cases[0]
+    (problem,) = check_headers(case)
+    assert problem.startswith(
+        "the segmentation is missing: dataset.json lists it; expected BRATS_001"
+    )
+    assert case.without_truth().label_problems == ()
+    (note,) = found.notes
+    assert "lists 1 images that are not in" in note
+    assert note.endswith("first BRATS_002.")
+
+
+def test_a_label_that_is_a_link_to_nowhere_makes_its_case_bad(task: Path) -> None:
+    (task / "labelsTr/BRATS_001.nii.gz").unlink()
+    (task / "labelsTr/BRATS_001.nii.gz").symlink_to("not-here")
+    (problem,) = first(task).label_problems
+    assert "labelsTr/BRATS_001.nii.gz: is a link to a file that is not here" in problem
+
+
+def test_spellings_and_folders_of_single_images(task: Path) -> None:
+    image, label = task / "imagesTr/BRATS_001.nii.gz", task / "labelsTr/BRATS_001.nii.gz"
+    image.rename(task / "imagesTr/BRATS_001.NII.GZ")
+    label.rename(task / "labelsTr/x")
+    label.mkdir()
+    (task / "labelsTr/x").rename(label / "brats_001.nii.gz")
+    case = first(task)
+    assert (case.case, case.problems, case.label_problems) == ("BRATS_001", (), ())
+    assert case.label == label / "brats_001.nii.gz"
+    assert read_volume(case, CODE_MSD).label is not None
+
+
+def test_files_that_are_called_like_no_case_are_named(task: Path) -> None:
+    (task / "labelsTr/BRATS_001.nii.gz").rename(task / "labelsTr/BRATS_001_gt.nii.gz")
+    found = discover(task)
+    assert found.untold == ("2 of 2 cases have no segmentation.",)
+    (note,) = found.notes
+    assert "labelsTr: not read: 1 images called unlike BRATS_ddd.nii.gz, first BRATS_001_gt" in note
+
+
+def test_single_channel_files_of_nnu_net_are_refused_by_name(task: Path) -> None:
+    for path in task.glob("images*/*"):
+        path.unlink()
+    (task / "labelsTr/BRATS_001.nii.gz").rename(task / "labelsTr/BraTS2021_00000.nii.gz")
+    for channel in range(4):
+        (task / f"imagesTr/BraTS2021_00000_000{channel}.nii.gz").write_bytes(b"x")
+    with pytest.raises(NoCasesError, match="4 single-channel files of nnU-Net"):
+        discover(task)

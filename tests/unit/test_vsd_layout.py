@@ -159,3 +159,67 @@ def test_two_years_in_one_folder(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"several layouts \(brats2013, brats2015\)"):
         discover(tmp_path)
     assert len(discover(tmp_path, "brats2013").cases) == 1
+
+
+def truth_of(name: str) -> tuple[str, ...]:
+    return (*YEAR_2013[:4], f"{name}/{name}.6560.mha")
+
+
+@pytest.mark.parametrize(
+    ("folder", "name"),
+    [
+        ("HG/0001", "VSD.Brain_1more.XX.O.OT"),
+        ("hg/0001", "vsd.brain_1more.xx.o.ot"),
+        ("Synthetic_Data/HG/0001", "VSD.Brain_2more.XX.O.OT"),
+        ("HG/0001", "VSD.Gray_matter_of_neuraxis_5more.XX.O.OT"),
+    ],
+)
+def test_the_truth_of_synthetic_cases_is_named_and_not_read(
+    tmp_path: Path, folder: str, name: str
+) -> None:
+    place = make(tmp_path / folder, truth_of(name))
+    found = only(tmp_path)
+    assert (found.case, found.grade, found.label) == ("HG_0001", "HGG", None)
+    assert found.problems == found.label_problems == ()
+    (warning,) = found.warnings
+    assert warning.startswith(f"{place / name}: not read: a truth in a code of its own")
+    assert discover(tmp_path).untold == ("1 of 1 cases have no segmentation.",)
+
+
+@pytest.mark.parametrize("labels", ["1more", "2more", "3more"])
+def test_the_truth_of_real_cases_is_read_however_many_labels_it_has(
+    tmp_path: Path, labels: str
+) -> None:
+    make(tmp_path / "LG" / "0001", truth_of(f"VSD.Brain_{labels}.XX.XX.OT"))
+    assert only(tmp_path / "LG").label is not None
+    of_2015 = f"VSD.Brain_{labels}.XX.O.OT.54679"
+    make(tmp_path / "LGG" / "brats_2013_pat0001_1", (*YEAR_2015[:4], f"{of_2015}/{of_2015}.mha"))
+    assert only(tmp_path / "LGG").label is not None
+    assert only(tmp_path / "LGG").warnings == ()
+
+
+def test_volumes_without_folders_of_their_own(tmp_path: Path) -> None:
+    place = make(
+        tmp_path / "HGG" / "brats_2013_pat0001_1", tuple(file.split("/")[1] for file in YEAR_2015)
+    )
+    found = only(tmp_path)
+    assert found.problems == found.label_problems == ()
+    assert found.label == place / "VSD.Brain_3more.XX.O.OT.54517.mha"
+
+
+def test_a_link_to_nowhere_in_the_folder_of_a_volume(tmp_path: Path) -> None:
+    place = make(tmp_path / "HGG" / "brats_2013_pat0001_1", YEAR_2015)
+    for file in (YEAR_2015[0], YEAR_2015[4]):
+        (place / file).unlink()
+        (place / file).symlink_to("not-here")
+    found = only(tmp_path)
+    (problem,), (label_problem,) = found.problems, found.label_problems
+    assert problem.startswith(f"{place / YEAR_2015[0]}: is a link to a file that is not here")
+    assert label_problem.startswith(f"{place / YEAR_2015[4]}: is a link to a file that is not here")
+
+
+def test_a_case_without_a_time_point_is_named_once(tmp_path: Path) -> None:
+    make(tmp_path / "HGG" / "brats_tcia_pat101", YEAR_2015)
+    make(tmp_path / "HGG" / "brats_2013_pat0001_1", YEAR_2015)
+    (note,) = discover(tmp_path).notes
+    assert "brats_tcia_pat101: not read: holds 5 images, but its name is not that" in note
