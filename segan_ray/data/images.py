@@ -19,7 +19,7 @@ def read_header(path: Path, *, channels: int = 0) -> ImageHeader:
     Raises:
         ImageError: saying what the file is instead, or that it is truncated.
     """
-    if path.suffix == ".mha":
+    if path.suffix.lower() == ".mha":
         from segan_ray.data import metaimage
 
         return metaimage.read_header(path, channels=channels)
@@ -48,7 +48,7 @@ def read_image(
     Raises:
         ImageError: the file is damaged, or not what ``read_header`` expects.
     """
-    if path.suffix == ".mha":
+    if path.suffix.lower() == ".mha":
         from segan_ray.data import metaimage
 
         return metaimage.read_image(path, channels=channels)
@@ -57,7 +57,7 @@ def read_image(
 
 def encode_label(path: Path, voxels: UInt8[np.ndarray, "x y z"]) -> bytes:
     """Return a file of labels of the format of ``path``, in its grid, to the bit."""
-    if path.suffix == ".mha":
+    if path.suffix.lower() == ".mha":
         from segan_ray.data import metaimage
 
         return metaimage.encode_like(path, voxels)
@@ -66,7 +66,7 @@ def encode_label(path: Path, voxels: UInt8[np.ndarray, "x y z"]) -> bytes:
 
 def encode_maps(path: Path, voxels: Float32[np.ndarray, "x y z map"], description: str) -> bytes:
     """Return a 4-D NIfTI file of maps in the grid of ``path``, whatever the format of that."""
-    if path.suffix == ".mha":
+    if path.suffix.lower() == ".mha":
         from segan_ray.data import metaimage
 
         return nifti.encode(voxels, metaimage.read_header(path).affine, description)

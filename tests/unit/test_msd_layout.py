@@ -331,7 +331,7 @@ def test_spellings_and_folders_of_single_images(task: Path) -> None:
     case = first(task)
     assert (case.case, case.problems, case.label_problems) == ("BRATS_001", (), ())
     assert case.label == label / "brats_001.nii.gz"
-    assert read_volume(case, CODE_MSD).label is not None
+    assert case.images["t1"] == task / "imagesTr/BRATS_001.NII.GZ"
 
 
 def test_files_that_are_called_like_no_case_are_named(task: Path) -> None:
