@@ -20,7 +20,7 @@ NOT_HERE: Final = (
     "is a link to a file that is not here. Fetch it (datalad get, git annex get) or copy it."
 )
 
-_DEEPEST_WRAP: Final = 2
+_DEEPEST_WRAP: Final = 1
 _DICOM_ENDINGS: Final = (".dcm", ".ima")
 _DICOM_TRIES: Final = 3
 

@@ -175,7 +175,7 @@ def only(root: Path) -> Case:
         "brats2021_00000_seg.nii.gz",
         "BraTS2021_00000_seg .nii.gz",
         "BraTS2021_00000_seg.nii/00000057_final_seg.nii",
-        "BraTS2021_00000_seg.nii.gz/BraTS2021_00000_seg.nii.gz/a.nii.gz",
+        "BraTS2021_00000_SEG.NII.GZ/a.nii.gz",
         "BraTS2021_00000_Seg/truth.nii.gz",
         "seg/BraTS2021_00000_seg.nii.gz",
     ],

@@ -145,3 +145,33 @@ def test_no_skull_where_two_modalities_agree_and_hold_the_others(parts, order) -
     noise = np.random.default_rng(0).random(SHAPE)
     masks = [HEAD, HEAD, *(HEAD & (noise < part) for part in parts)]
     assert stripping_problems(images(**dict(zip(order, masks, strict=True)))) == {}
+
+
+@pytest.mark.parametrize(
+    ("found", "words"),
+    [
+        ([1, 2, 4], "4 without any 3 may be the enhancing tumour of BRATS of 2017 to 2021"),
+        ([1, 2, 3, 4], "until 2015, where 1 is core and 2 edema (then write 2 for 1, 1 for 2, 2"),
+    ],
+)
+def test_labels_of_brats_under_the_decathlon_s_names(found: list[int], words: str) -> None:
+    (problem,) = label_problems(np.array([[[0, *found]]], dtype=np.float32), CODE_MSD)
+    assert words in problem
+
+
+def shells(inner: int, outer: int) -> np.ndarray:
+    """Return label 3 inside ``inner`` inside ``outer``."""
+    distance = np.abs(np.indices((15, 15, 15)) - 7).max(axis=0)
+    return np.select([distance < 2, distance < 4, distance < 6], [3, inner, outer]).astype(
+        np.float32
+    )
+
+
+def test_which_label_lies_outside_is_looked_up_in_the_voxels() -> None:
+    (problem,) = label_problems(shells(inner=2, outer=1), CODE_2017_TO_2021)
+    assert "Here 1 lies outside, as nnU-Net and the Decathlon have it." in problem
+    (problem,) = label_problems(shells(inner=1, outer=2), CODE_2017_TO_2021)
+    assert "Here 2 lies outside, as BRATS itself has it." in problem
+    (problem,) = label_problems(shells(inner=3, outer=3), CODE_2017_TO_2021)
+    assert "Here neither 1 nor 2 clearly surrounds the other" in problem
+    assert problem.count("then write 4") == 1, "never as the only advice"

@@ -35,7 +35,7 @@ def segan(*arguments: object, cwd: Path, home: Path | None = None) -> subprocess
         environment["SEGAN_RAY_HOME"] = str(home)
     return subprocess.run(
         [sys.executable, "-c", "from segan_ray.cli.main import main; main()", *map(str, arguments)],
-        cwd=cwd, env=environment, capture_output=True, text=True, check=False,
+        cwd=cwd, env=environment, capture_output=True, text=True, errors="replace", check=False,
     )  # fmt: skip
 
 
@@ -75,8 +75,8 @@ def test_phantom_inspect_prepare_as_documents(tmp_path: Path) -> None:
     seen = json.loads(segan("inspect", "data", "--json", cwd=tmp_path).stdout)
     assert (seen["layout"], seen["ok"], seen["bad"]) == ("brats2021", 8, 0)
     assert set(seen["cases"][0]) == {
-        "case", "patient", "ok", "refused", "problems", "regions", "shape", "spacing_mm",
-        "intensities",
+        "case", "patient", "ok", "refused", "problems", "warnings", "regions", "shape",
+        "spacing_mm", "intensities",
     }  # fmt: skip
     stored = json.loads(segan("prepare", "data", "store", "--json", cwd=tmp_path).stdout)
     assert stored["cases"] == 8
@@ -125,6 +125,45 @@ def test_prepare_takes_what_inspect_alone_finds_wrong(folder: Path, tmp_path: Pa
     assert segan("inspect", folder, cwd=tmp_path).returncode == 1
     stored = json.loads(segan("prepare", folder, "store", "--json", cwd=tmp_path).stdout)
     assert (stored["cases"], stored["skipped"]) == (8, [])
+
+
+def test_what_is_not_read_is_said(folder: Path, tmp_path: Path) -> None:
+    first, second, third = sorted(folder.iterdir())[:3]
+    (first / f"{first.name}_seg.nii.gz").rename(first / f"{first.name}_label.nii.gz")
+    (second / f"{second.name}_seg.nii.gz").unlink()
+    third.rename(folder / f"{third.name} - Copy")
+    document = json.loads(segan("inspect", folder, "--json", cwd=tmp_path).stdout)
+    assert (document["ok"], document["bad"]) == (7, 0)
+    (warning,) = document["cases"][0]["warnings"]
+    assert f"{first.name}_label.nii.gz, which is not read" in warning
+    copy, lacking = document["notes"]
+    assert f"{third.name} - Copy: not read: holds 5 images" in copy
+    assert lacking == "2 of 7 cases have no segmentation."
+    for result in (
+        segan("inspect", folder, cwd=tmp_path).stdout,
+        segan("prepare", folder, "store", cwd=tmp_path).stderr,
+    ):
+        for words in (f"{first.name}: {warning}", copy, lacking):
+            assert f"{words}\n" in result
+    stored = json.loads(segan("prepare", folder, "store", "--json", cwd=tmp_path).stdout)
+    assert stored["notes"] == [copy, f"{first.name}: {warning}", lacking]
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "ascii", "cp1252", "utf-8"])
+def test_a_terminal_of_any_encoding_gets_a_table(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, encoding: str
+) -> None:
+    case, *others = sorted(folder.iterdir())
+    for other in others:
+        shutil.rmtree(other)
+    # A dash that latin-1 lacks, and a byte that is not UTF-8.
+    odd = folder.rename(tmp_path / os.fsdecode(b"caf\xe9 \xe2\x80\x93"))
+    monkeypatch.setenv("PYTHONIOENCODING", encoding)
+    result = segan("inspect", odd, "--workers", 1, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert case.name in result.stdout
+    assert "1 good, 0 bad" in result.stdout
+    assert json.loads(segan("inspect", odd, "--json", cwd=tmp_path).stdout)["ok"] == 1
 
 
 def _remove(path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +14,9 @@ from hypothesis import strategies as st
 
 from segan_ray.data import inspection
 from segan_ray.data.cases import Case, Discovery, discover
-from segan_ray.data.folder_report import COLUMNS, CaseReport, FolderReport
+from segan_ray.data.folder_report import COLUMNS, CaseReport, FolderReport, region_notes
 from segan_ray.data.inspection import inspect_case, inspect_cases
+from segan_ray.data.prepare_case import signature
 from segan_ray.data.volumes import check_headers, read_volume
 from segan_ray.errors import CaseError
 from tests.unit.malformed import MALFORMED, SHAPE, Files, label, scan, truth, write_case
@@ -228,3 +230,71 @@ def test_an_empty_report_is_a_document() -> None:
     assert FolderReport("brats2021").document() == {
         "layout": "brats2021", "cases": [], "ok": 0, "bad": 0, "notes": [],
     }  # fmt: skip
+
+
+def test_notes_of_the_whole_folder(tmp_path: Path) -> None:
+    for seed in range(3):
+        write_case(tmp_path, f"BraTS2021_{seed:05}", seed)
+    assert inspect_cases(discover(tmp_path), workers=1).notes == ()
+    Files(tmp_path / "BraTS2021_00000", "brats2021")["seg"].unlink()
+    write_case(tmp_path, "brats2021_00007", 7)
+    first, second = inspect_cases(discover(tmp_path), workers=1).document()["notes"]
+    assert "brats2021_00007: not read: holds 5 images" in first
+    assert second == "1 of 3 cases have no segmentation."
+
+
+def test_a_truth_that_cannot_be_used_makes_its_case_bad(tmp_path: Path) -> None:
+    files = write_case(tmp_path, "BraTS2021_00001", 1)
+    files["seg"].unlink()
+    files["seg"].symlink_to("not-here")
+    report = inspect_cases(discover(tmp_path), workers=1)
+    (problem,) = report.cases[0].problems
+    assert problem.startswith(f"{files['seg']}: is a link to a file that is not here")
+    assert report.cases[0].refused
+    assert report.notes == ()
+
+
+def test_wrapped_images_are_read(tmp_path: Path) -> None:
+    files = write_case(tmp_path, "BraTS2021_00001", 1)
+    before = inspected(files)
+    for path in list(files.folder.iterdir()):
+        moved = path.rename(files.folder / "moved")
+        path.mkdir()
+        moved.rename(path / "00000057_brain.nii.gz")
+    assert replace(inspected(files), sketch=None) == replace(before, sketch=None)
+    (case,) = discover(tmp_path).cases
+    assert len(signature(case)) == 5
+
+
+def swapped(voxels: np.ndarray) -> np.ndarray:
+    return np.choose(voxels.astype(int), [0, 2, 1, 0, 4])
+
+
+def test_swapped_labels_are_suspected_from_most_cases_of_a_folder(tmp_path: Path) -> None:
+    for seed in range(5):
+        files = write_case(tmp_path, f"BraTS2021_{seed:05}", seed)
+        if seed in {0, 1}:
+            label(swapped)(files)
+    assert inspect_cases(discover(tmp_path), workers=1).notes == ()
+    label(swapped)(files)
+    report = inspect_cases(discover(tmp_path), workers=1)
+    (note,) = report.notes
+    assert note.startswith("In 3 of 5 cases the tumour core is 75% or more of the whole tumour.")
+    assert "Labels 1 and 2 may be swapped" in note
+    assert report.bad == 0
+
+
+@given(
+    counts=st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9), st.integers(0, 9)), max_size=9)
+)
+def test_a_folder_is_suspected_by_a_majority_of_at_least_three(counts) -> None:
+    regions = [
+        {"whole": edema + core + rim, "core": core + rim, "enhancing": rim}
+        for edema, core, rim in counts
+    ]
+    tumours = [one for one in regions if one["whole"]]
+    full = [one for one in tumours if 4 * one["core"] >= 3 * one["whole"]]
+    suspected = any("may be swapped" in note for note in region_notes(regions))
+    assert suspected == (len(tumours) >= 3 and 2 * len(full) > len(tumours))
+    none = any(note.startswith("No voxel") for note in region_notes(regions))
+    assert none == (len(tumours) >= 3 and not any(one["enhancing"] for one in tumours))

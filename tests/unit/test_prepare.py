@@ -263,6 +263,22 @@ def test_patients_without_truth_train(folder: Path, tmp_path: Path) -> None:
     assert blind <= set(manifest.splits["train"])
 
 
+def test_the_split_says_that_no_case_has_a_segmentation(folder: Path, tmp_path: Path) -> None:
+    for case in folder.iterdir():
+        (case / f"{case.name}_seg.nii.gz").rename(case / f"{case.name}_truth.nii.gz")
+    with pytest.raises(SplitError, match="None of the 8 cases has a segmentation"):
+        make(folder, tmp_path / "store")
+    assert not list(tmp_path.glob("store*"))
+
+
+def test_patients_without_truth_do_not_make_a_split_possible(folder: Path, tmp_path: Path) -> None:
+    for case in sorted(folder.iterdir())[2:]:
+        (case / f"{case.name}_seg.nii.gz").unlink()
+    with pytest.raises(SplitError, match="2 patients with a segmentation are too few"):
+        make(folder, tmp_path / "store")
+    assert not list(tmp_path.glob("store*"))
+
+
 def test_a_killed_run_of_another_layout_or_setting_leaves_nothing_to_take(
     folder: Path, tmp_path: Path
 ) -> None:

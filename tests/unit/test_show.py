@@ -121,3 +121,14 @@ def test_a_narrow_terminal_is_told_what_it_lacks(
     assert left_out[0] == "scale_weights"
     assert max(map(len, lines)) <= 80
     assert len(lines) == 1 + 2 + 50
+
+
+def test_of_notes_that_are_alike_the_first_are_shown_and_the_rest_counted() -> None:
+    lines = [f"/data/case_{number}: not read: holds {number} images" for number in range(40)]
+    said: list[str] = []
+    show.notes([*lines, "40 of 41 cases have no segmentation."], said.append)
+    assert said == [
+        *lines[:5],
+        "... and 35 more like this; inspect --json lists them all.",
+        "40 of 41 cases have no segmentation.",
+    ]
