@@ -140,14 +140,13 @@ def _found(path: Path) -> str:
 def _no_cases(folder: Path, candidates: Sequence[Layout], notes: Sequence[str]) -> str:
     """Return the two lines of an error that says what is there instead of cases."""
     names = ", ".join(candidate.name for candidate in candidates)
-    there = list(notes) or [archives(folder)]
+    waiting = archives(folder)
+    there = list(notes) or ([waiting] if waiting else [])
+    if not there:
+        there = ["Point at the folder that holds the case folders, e.g. that of BraTS2021_00000."]
     more = f" (and {len(there) - 1} more such)" if len(there) > 1 else ""
-    instead = (
-        f"{there[0]}{more}"
-        if there[0]
-        else ("Point at the folder that holds the case folders, e.g. the one with BraTS2021_00000.")
-    )
-    return f"{folder}: no BRATS case found (looked for case folders of {names}).\n{instead}"
+    head = f"{folder}: no BRATS case found (looked for case folders of {names})."
+    return f"{head}\n{there[0]}{more}"
 
 
 def _mixed(cases: Sequence[Case]) -> Iterator[str]:

@@ -142,8 +142,8 @@ def _outer(voxels: Float32[np.ndarray, "..."]) -> str:
         low = np.take(voxels, range(voxels.shape[axis] - 1), axis=axis)
         high = np.take(voxels, range(1, voxels.shape[axis]), axis=axis)
         for label in touching:
-            touching[label] += np.count_nonzero((low == label) & (high == 0))
-            touching[label] += np.count_nonzero((low == 0) & (high == label))
+            faces = ((low == label) & (high == 0)) | ((low == 0) & (high == label))
+            touching[label] += int(np.count_nonzero(faces))
     inner, outer = sorted(touching, key=lambda label: touching[label])
     if touching[outer] < OUTER_RATIO * max(touching[inner], 1):
         return " Here neither 1 nor 2 clearly surrounds the other: look at the images."
