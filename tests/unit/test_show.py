@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import random
 import re
+import sys
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from segan_ray.cli import show
+from segan_ray.cli.encoding import show_anything
 
 PATHS = [
     "segmentor.lr", "critic.lr", "critic.depth", "loss.scale_weights", "loss.dice_weight",
@@ -132,3 +135,25 @@ def test_of_notes_that_are_alike_the_first_are_shown_and_the_rest_counted() -> N
         "... and 35 more like this; inspect --json lists them all.",
         "40 of 41 cases have no segmentation.",
     ]
+
+
+@pytest.mark.parametrize(
+    ("encoding", "shown"),
+    [
+        ("latin-1", "240\u00d7240 - 0...9 <= \\udce9"),
+        ("ascii", "240x240 - 0...9 <= \\udce9"),
+        ("cp1252", "240\u00d7240 \u2013 0\u20269 <= \\udce9"),
+        ("utf-8", "240\u00d7240 \u2013 0\u20269 \u2264 \\udce9"),
+    ],
+)
+def test_characters_that_a_terminal_lacks_become_plain_ones(
+    monkeypatch: pytest.MonkeyPatch, encoding: str, shown: str
+) -> None:
+    written = io.BytesIO()
+    stream = io.TextIOWrapper(written, encoding=encoding, errors="strict")
+    monkeypatch.setattr(sys, "stdout", stream)
+    show_anything()
+    show.table("t", ["240\u00d7240 \u2013 0\u20269 \u2264 \udce9"], [[None]])
+    stream.flush()
+    assert shown in written.getvalue().decode(encoding)
+    stream.detach()
