@@ -28,7 +28,7 @@ def read_header(path: Path, *, channels: int = 0) -> ImageHeader:
 
 def read_geometry(path: Path, *, channels: int = 0) -> ImageHeader:
     """Read the header of ``path`` as ``read_header`` does, whatever the file's length."""
-    if path.suffix == ".mha":
+    if path.suffix.lower() == ".mha":
         from segan_ray.data import metaimage
 
         return metaimage.read_geometry(path, channels=channels)
@@ -37,7 +37,7 @@ def read_geometry(path: Path, *, channels: int = 0) -> ImageHeader:
 
 def carried_checksum(path: Path) -> str | None:
     """Return the checksum of all that ``path`` holds, if the file itself says it at its end."""
-    return None if path.suffix == ".mha" else nifti.carried_checksum(path)
+    return None if path.suffix.lower() == ".mha" else nifti.carried_checksum(path)
 
 
 def read_image(
