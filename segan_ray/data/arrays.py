@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import hashlib
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-from jaxtyping import Bool, Float16, Float32, Shaped, UInt8
+from jaxtyping import Bool, Float16, Float32, Int32, Shaped, UInt8
 
-from segan_ray.brats import REGIONS
+from segan_ray.brats import MODALITIES, REGIONS, LabelCode
+from segan_ray.data.background import (
+    Box,
+    bounding_box,
+    brain_of,
+    find_background,
+    misplaced_truth,
+)
 from segan_ray.data.manifest import PrepareSettings
 from segan_ray.data.volumes import Volume
 from segan_ray.errors import DataError
-
-Box = tuple[slice, slice, slice]
 
 BRAIN_BIT: Final = 1 << len(REGIONS)
 N4_SPACING_MM: Final = 4.0
@@ -23,35 +29,87 @@ N4_SPACING_MM: Final = 4.0
 
 @dataclass(frozen=True, eq=False)
 class Boxed:
-    """What the store keeps of a volume, and which ``box`` of its grid ``shape`` that is."""
+    """What the store keeps of a volume, and which ``box`` of its grid ``shape`` that is.
+
+    ``voxels_sha256`` knows a scan again: the same brain has the same, whatever lies around it,
+    whichever type of number held it, and whatever the settings.
+    """
 
     image: Float16[np.ndarray, "slice modality height width"]
     mask: UInt8[np.ndarray, "slice height width"]
     box: Box
     shape: tuple[int, int, int]
+    voxels_sha256: str
 
 
-def boxed_arrays(
-    volume: Volume,
-    settings: PrepareSettings,
-    regions: Bool[np.ndarray, "region x y z"] | None = None,
-) -> Boxed:
-    """Prepare the box of ``volume`` that holds its brain, and its true ``regions`` if given.
+def boxed_arrays(volume: Volume, settings: PrepareSettings, code: LabelCode | None = None) -> Boxed:
+    """Prepare the box of ``volume`` that holds its brain, and its truth where ``code`` is given.
 
-    The label of ``volume`` is not looked at.
+    Without ``code`` the label of ``volume`` is not looked at.
 
     Raises:
-        DataError: if every voxel is zero.
+        DataError: if the scans show no brain, or the truth does not lie in it.
     """
-    brain = (volume.image != 0).any(axis=0)
-    if not brain.any():
-        raise DataError("every voxel of every modality is zero. Exclude the case.")
-    box = bounding_box(brain if regions is None else brain | regions[0])
-    whole = correct_bias(volume, brain) if settings.n4 else volume.image
-    image = normalise(whole[(slice(None), *box)], brain[box], settings)
-    mask = pack_mask(() if regions is None else regions[(slice(None), *box)], brain[box])
-    x, y, z = brain.shape
-    return Boxed(_slices_first(image), _slices_first(mask), box, (x, y, z))
+    brain = brain_of(dict(zip(MODALITIES, volume.image, strict=True)), volume.spacing_mm)
+    box = own = bounding_box(brain)
+    truth = None if code is None or volume.label is None else _truth(volume.label, code)
+    if truth is not None:
+        if problem := misplaced_truth(truth.regions[0], brain[truth.box], np.count_nonzero(brain)):
+            raise DataError(problem)
+        box = _joined(own, truth.box)
+    # All that follows is cut to the box first: it is a fifth of the grid, and copied often.
+    inside = _inside(volume.image[(slice(None), *box)], brain[box])
+    digest = _digest(brain[own], inside)
+    if settings.n4:
+        inside = _inside(correct_bias(volume, brain)[(slice(None), *box)], brain[box])
+    image = _z_scores(inside, brain[box], settings)
+    mask = pack_mask((), _slices_first(brain[box]))
+    if truth is not None:
+        x, y, z = _relative(truth.box, box)
+        regions = map(_slices_first, truth.regions)
+        mask[z, x, y] = pack_mask(regions, _slices_first(brain[truth.box]))
+    x_size, y_size, z_size = brain.shape
+    return Boxed(image, mask, box, (x_size, y_size, z_size), digest)
+
+
+@dataclass(frozen=True, eq=False)
+class _Truth:
+    """The regions of a label map, cut to the ``box`` that holds the whole tumour."""
+
+    regions: Bool[np.ndarray, "region x y z"]
+    box: Box
+
+
+def _truth(label: UInt8[np.ndarray, "x y z"], code: LabelCode) -> _Truth | None:
+    """Return the truth in ``label``, None where no voxel is of any region."""
+    labelled = label != 0
+    if not labelled.any():
+        return None
+    around = bounding_box(labelled)
+    regions = code.regions(label[around])
+    if not regions[0].any():
+        return None
+    inner = bounding_box(regions[0])
+    x, y, z = (
+        slice(outer.start + side.start, outer.start + side.stop)
+        for outer, side in zip(around, inner, strict=True)
+    )
+    return _Truth(regions[(slice(None), *inner)], (x, y, z))
+
+
+def _relative(inner: Box, outer: Box) -> Box:
+    """Return where ``inner`` lies in what is cut to ``outer``."""
+    x, y, z = (
+        slice(a.start - b.start, a.stop - b.start) for a, b in zip(inner, outer, strict=True)
+    )
+    return x, y, z
+
+
+def _joined(one: Box, other: Box) -> Box:
+    x, y, z = (
+        slice(min(a.start, b.start), max(a.stop, b.stop)) for a, b in zip(one, other, strict=True)
+    )
+    return x, y, z
 
 
 def put_back(
@@ -67,30 +125,58 @@ def _slices_first(voxels: Shaped[np.ndarray, "*axes"]) -> Shaped[np.ndarray, "*a
     return np.ascontiguousarray(np.moveaxis(voxels, -1, 0))
 
 
-def bounding_box(voxels: Bool[np.ndarray, "x y z"]) -> Box:
-    """Return the smallest box that holds every set voxel."""
-    x, y, z = (
-        slice(int(hit[0]), int(hit[-1]) + 1)
-        for axis in range(3)
-        for hit in [np.flatnonzero(voxels.any(axis=tuple({0, 1, 2} - {axis})))]
-    )
-    return x, y, z
-
-
 def normalise(
     image: Float32[np.ndarray, "modality x y z"],
     brain: Bool[np.ndarray, "x y z"],
     settings: PrepareSettings,
 ) -> Float16[np.ndarray, "modality x y z"]:
     """Clip each modality at two percentiles of its brain and z-score it; 0 outside."""
-    scored = np.zeros(image.shape, dtype=np.float16)
-    for index, voxels in enumerate(image):
-        inside = voxels[brain]
-        low, high = np.percentile(inside, (settings.clip_low, settings.clip_high))
-        inside = inside.clip(low, high)
-        deviation = inside.std()
-        scored[index][brain] = (inside - inside.mean()) / (deviation if deviation > 0 else 1)
+    return np.moveaxis(_z_scores(_inside(image, brain), brain, settings), 0, -1)
+
+
+def _inside(
+    image: Float32[np.ndarray, "modality x y z"], brain: Bool[np.ndarray, "x y z"]
+) -> list[Float32[np.ndarray, "voxel"]]:
+    """Return the brain's voxels of each modality, slice by slice."""
+    slices = _slices_first(brain)
+    return [_slices_first(voxels)[slices] for voxels in image]
+
+
+def _z_scores(
+    inside: Sequence[Float32[np.ndarray, "voxel"]],
+    brain: Bool[np.ndarray, "x y z"],
+    settings: PrepareSettings,
+) -> Float16[np.ndarray, "slice modality x y"]:
+    slices = _slices_first(brain)
+    scored = np.zeros((len(slices), len(inside), *slices.shape[1:]), dtype=np.float16)
+    along_x = _ranks(slices)
+    for index, voxels in enumerate(inside):
+        low, high = np.percentile(voxels, (settings.clip_low, settings.clip_high))
+        clipped = voxels.clip(low, high)
+        # Sums of floats depend on their order: that of the axes x, y, z, as it always was.
+        ordered = clipped[along_x]
+        mean = ordered.mean(keepdims=True)
+        deviation = ordered.std(mean=mean)
+        scored[:, index][slices] = (clipped - mean) / (deviation if deviation > 0 else 1)
     return scored
+
+
+def _ranks(slices: Bool[np.ndarray, "slice x y"]) -> Int32[np.ndarray, "voxel"]:
+    """Return at which place of the set voxels, slice by slice, each comes along x, y, z."""
+    places = np.empty(slices.shape, dtype=np.int32)
+    places[slices] = np.arange(np.count_nonzero(slices), dtype=np.int32)
+    return np.moveaxis(places, 0, -1)[np.moveaxis(slices, 0, -1)]
+
+
+def _digest(
+    brain: Bool[np.ndarray, "x y z"], inside: Sequence[Float32[np.ndarray, "voxel"]]
+) -> str:
+    """Return the SHA-256 of a brain's form, cut to its own box, and of its voxels."""
+    digest = hashlib.sha256(repr(brain.shape).encode())
+    digest.update(np.packbits(_slices_first(brain)).data)
+    for voxels in inside:
+        digest.update(voxels.data)
+    return digest.hexdigest()
 
 
 def pack_mask(
@@ -125,10 +211,12 @@ def correct_bias(
     mask = Sitk.Shrink(as_image(brain.astype(np.uint8)), shrink)
     corrected = np.empty_like(volume.image)
     for index, voxels in enumerate(volume.image):
-        image = as_image(voxels)
+        floor = np.float32(find_background(voxels).values[0])
+        raised = voxels - floor  # the logarithm knows nothing below 0
+        image = as_image(raised)
         fit = Sitk.N4BiasFieldCorrectionImageFilter()
         fit.SetNumberOfThreads(1)
         fit.Execute(Sitk.Shrink(image, shrink), mask)
         log_bias = Sitk.GetArrayFromImage(fit.GetLogBiasFieldAsImage(image)).transpose(2, 1, 0)
-        corrected[index] = np.where(brain, voxels / np.exp(log_bias), voxels)
+        corrected[index] = np.where(brain, floor + raised / np.exp(log_bias), voxels)
     return corrected

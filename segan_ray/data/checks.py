@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Bool, Float32, UInt8
 
 from segan_ray.brats import CODE_2017_TO_2021, CODE_2023, CODE_MSD, LabelCode, Modality
+from segan_ray.data.background import foreground
 
 STRIPPING_RATIO: Final = 1.3
 STRIPPING_OUTSIDE: Final = 0.1
@@ -163,15 +164,15 @@ def stripping_problems(
 ) -> dict[Modality, str]:
     """Return the modalities that still show the skull while the others do not.
 
-    The rule: a modality has more than ``STRIPPING_RATIO`` times the median number of non-zero
-    voxels of the others, and voxels that are zero in all others make up more than
+    The rule: a modality shows more than ``STRIPPING_RATIO`` times the median number of voxels
+    of the others, and voxels that are background in all others make up more than
     ``STRIPPING_OUTSIDE`` of that median. The second half spares a modality whose neighbours
-    were scanned in part. Where the skull shows in two modalities or more, nothing is found.
+    were scanned in part. Skulls in more modalities are for ``background`` to find.
     All arrays share one shape; fewer than three say too little.
     """
     if len(images) < 3:
         return {}
-    shown = {modality: _not_zero(voxels) for modality, voxels in images.items()}
+    shown = {modality: foreground(voxels) for modality, voxels in images.items()}
     counts = {modality: int(np.count_nonzero(mask)) for modality, mask in shown.items()}
     problems: dict[Modality, str] = {}
     for modality, mask in shown.items():
@@ -189,11 +190,6 @@ def stripping_problems(
                 "Strip the skull as in the others or exclude the case."
             )
     return problems
-
-
-def _not_zero(voxels: Float32[np.ndarray, "x y z"]) -> Bool[np.ndarray, "x y z"]:
-    shown: Bool[np.ndarray, "x y z"] = (voxels != 0) & np.isfinite(voxels)
-    return shown
 
 
 def _share(wrong: Bool[np.ndarray, "..."]) -> str:

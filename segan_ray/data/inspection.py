@@ -1,14 +1,14 @@
 """Looking through a BRATS folder: every case read once, every problem put in words.
 
 ``inspect`` looks for more than ``prepare`` refuses: an empty truth, a skull left in one
-modality and doubled scans are problems here, and no obstacle there. ``CaseReport.refused``
-tells the two apart.
+modality or in all, and doubled scans are problems here, and no obstacle there.
+``CaseReport.refused`` tells the two apart.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field, replace
@@ -19,7 +19,8 @@ from typing import TypeVar
 import numpy as np
 from jaxtyping import Bool, Float, Float32
 
-from segan_ray.brats import REGIONS, LabelCode, Modality, Region
+from segan_ray.brats import MODALITIES, REGIONS, LabelCode, Modality, Region
+from segan_ray.data.background import brain_of, head_problem, misplaced_truth
 from segan_ray.data.cases import Case, Discovery, layout_named
 from segan_ray.data.checks import (
     as_labels,
@@ -40,7 +41,7 @@ from segan_ray.data.volumes import (
     truth_refusals,
 )
 from segan_ray.data.workers import each_done
-from segan_ray.errors import CaseError
+from segan_ray.errors import CaseError, DataError
 
 Read = TypeVar("Read")
 
@@ -145,6 +146,8 @@ def _inspect(case: Case, code: LabelCode, sketch_side: int | None) -> CaseReport
         sound = {name: voxels for name, voxels in found.images.items() if name in found.sound}
         skulls = stripping_problems(sound)
         found.others += [f"{source(case, name)}: {problem}" for name, problem in skulls.items()]
+        if len(sound) == len(MODALITIES):
+            _judge_brain(case, sound, found)
     return CaseReport(
         case.case,
         case.patient,
@@ -188,6 +191,22 @@ def _read_truth(case: Case, path: Path, code: LabelCode, found: _Findings) -> No
         found.others += [f"{path}: {problem}" for problem in truth_problems(label, code)]
 
 
+def _judge_brain(
+    case: Case, scans: Mapping[Modality, Float32[np.ndarray, "x y z"]], found: _Findings
+) -> None:
+    """Look for a brain in sound scans, and for the truth in it."""
+    try:
+        brain = brain_of(scans, found.spacing_mm)
+    except DataError as error:
+        found.refusals.append(f"{_folder(case)}: {error}")
+        return
+    if head := head_problem(brain, found.spacing_mm):
+        found.others.append(f"{_folder(case)}: {head}")
+    if found.regions is not None and found.regions.shape[1:] == brain.shape:
+        truth = misplaced_truth(found.regions[0], brain, np.count_nonzero(brain))
+        found.refusals += [f"{case.label}: {truth}"] if truth else []
+
+
 def _read(
     case: Case, path: Path, refusals: list[str], reader: Callable[[Case, Path], Read]
 ) -> Read | None:
@@ -215,4 +234,4 @@ def _counts(regions: Bool[np.ndarray, "region x y z"] | None) -> dict[Region, in
 
 
 def _hash(voxels: Float32[np.ndarray, "x y z"]) -> str:
-    return hashlib.sha256(voxels.data).hexdigest()
+    return hashlib.sha256(np.ascontiguousarray(voxels).data).hexdigest()

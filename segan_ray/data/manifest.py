@@ -18,7 +18,7 @@ from segan_ray.data.cases import Grade
 from segan_ray.data.splits import SPLITS, Fold, SplitName, SplitSettings
 from segan_ray.errors import StoreError
 
-STORE_VERSION: Final = 2
+STORE_VERSION: Final = 3
 MANIFEST: Final = "manifest.json"
 ARRAYS: Final = ("image.npy", "mask.npy")
 
@@ -135,13 +135,17 @@ def fingerprint(
     splits: dict[SplitName, tuple[str, ...]],
     folds: tuple[Fold, ...] = (),
 ) -> str:
-    """Return 16 hex digits that depend on content and settings, not on paths or time."""
+    """Return 16 hex digits that depend on content and settings, not on paths or time.
+
+    All that a reader of a case relies on is in them, its geometry and whether it has a truth too.
+    Which files it was made of is not: the same voxels in another format are the same store.
+    """
     content: dict[str, Any] = {
         "version": STORE_VERSION,
         "layout": layout,
         "settings": settings.model_dump(),
         "cases": [
-            [record.case, record.patient, record.grade, record.origin, record.checksums]
+            record.model_dump(exclude={"sources"})
             for record in sorted(cases, key=lambda record: record.case)
         ],
         "splits": splits,
@@ -188,8 +192,8 @@ def parse_manifest(text: bytes, where: str) -> Manifest:
     version = content.get("version") if isinstance(content, dict) else None
     if version != STORE_VERSION:
         raise StoreError(
-            f"{where}: store version {version}; this segan-ray reads {STORE_VERSION}. "
-            "Prepare the store again."
+            f"{where}: store version {version}; this segan-ray reads {STORE_VERSION}. Delete the "
+            f"store and make it again with: segan-ray prepare DATA {where.rpartition('/')[0]}"
         )
     try:
         return Manifest.model_validate(content)

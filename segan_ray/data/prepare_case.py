@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import shutil
@@ -11,11 +12,10 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-from jaxtyping import Bool
 from pydantic import ValidationError
 
 from segan_ray.brats import REGIONS
-from segan_ray.data.arrays import Box, boxed_arrays
+from segan_ray.data.arrays import Boxed, boxed_arrays
 from segan_ray.data.cases import Case, layout_named
 from segan_ray.data.images import carried_checksum
 from segan_ray.data.manifest import ARRAYS, STORE_VERSION, CaseRecord, PrepareSettings
@@ -40,37 +40,25 @@ def prepare_case(case: Case, layout: str, work: Path, settings: PrepareSettings)
         return done
     code = layout_named(layout).code
     volume = read_volume(case, code)
-    regions = (
-        code.regions(volume.label)
-        if volume.label is not None
-        else np.zeros((len(REGIONS), *volume.image.shape[1:]), dtype=bool)
-    )
     try:
-        boxed = boxed_arrays(volume, settings, regions)
+        boxed = boxed_arrays(volume, settings, code)
     except DataError as error:
         raise CaseError(case.case, str(error)) from None
-    arrays = dict(zip(ARRAYS, (boxed.image, boxed.mask), strict=True))
-    return _write(case, volume, regions, boxed.box, arrays, final, stamp)
+    return _write(case, volume, boxed, final, stamp)
 
 
 def _write(
-    case: Case,
-    volume: Volume,
-    regions: Bool[np.ndarray, "region x y z"],
-    box: Box,
-    arrays: dict[str, np.ndarray],
-    final: Path,
-    stamp: dict[str, Any],
+    case: Case, volume: Volume, boxed: Boxed, final: Path, stamp: dict[str, Any]
 ) -> CaseRecord:
     """Write everything beside ``final`` and give it that name once it is on the disk."""
     partial = final.with_name(f".{case.case}.{os.getpid()}")
+    arrays = dict(zip(ARRAYS, (boxed.image, boxed.mask), strict=True))
     try:
         with writing(final, RESUME):
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir(parents=True)
-            for name, array in arrays.items():
-                _write_array(partial / name, array)
-            record = _record(case, volume, regions, box, partial)
+            checksums = {name: _write_array(partial / name, arrays[name]) for name in ARRAYS}
+            record = _record(case, volume, boxed, checksums)
             stamped = {**stamp, "record": record.model_dump()}
             _write_synced(partial / "record.json", json.dumps(stamped).encode())
             sync_folder(partial)
@@ -82,14 +70,21 @@ def _write(
     return record
 
 
-def _write_array(path: Path, array: np.ndarray) -> None:
-    """Write what ``numpy.save`` would, which hides the reason when a disk is full."""
+def _write_array(path: Path, array: np.ndarray) -> str:
+    """Write what ``numpy.save`` would, which hides the reason when a disk is full.
+
+    Return the SHA-256 of the file.
+    """
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, np.lib.format.header_data_from_array_1_0(array))
+    digest = hashlib.sha256(header.getbuffer())
+    digest.update(array.data)
     with path.open("wb") as stream:
-        header = np.lib.format.header_data_from_array_1_0(array)
-        np.lib.format.write_array_header_1_0(stream, header)
+        stream.write(header.getbuffer())
         stream.write(array.data)
         stream.flush()
         os.fsync(stream.fileno())
+    return digest.hexdigest()
 
 
 def _write_synced(path: Path, content: bytes) -> None:
@@ -99,30 +94,26 @@ def _write_synced(path: Path, content: bytes) -> None:
         os.fsync(stream.fileno())
 
 
-def _record(
-    case: Case,
-    volume: Volume,
-    regions: Bool[np.ndarray, "region x y z"],
-    box: Box,
-    folder: Path,
-) -> CaseRecord:
-    x, y, z = box
+def _record(case: Case, volume: Volume, boxed: Boxed, checksums: dict[str, str]) -> CaseRecord:
+    x, y, z = boxed.box
+    whole, *_ = regions = [boxed.mask & (1 << bit) != 0 for bit in range(len(REGIONS))]
     return CaseRecord(
         case=case.case,
         patient=case.patient,
         grade=case.grade,
-        shape=regions.shape[1:],
+        shape=boxed.shape,
         origin=(x.start, y.start, z.start),
         size=(x.stop - x.start, y.stop - y.start, z.stop - z.start),
         affine=tuple(tuple(map(float, row)) for row in volume.affine),
         spacing_mm=volume.spacing_mm,
         has_truth=volume.label is not None,
-        tumour_voxels=tuple(map(int, regions[0][:, :, z].sum(axis=(0, 1)))),
+        tumour_voxels=tuple(map(int, whole.sum(axis=(1, 2)))),
         region_voxels={
-            name: int(region.sum()) for name, region in zip(REGIONS, regions, strict=True)
+            name: int(np.count_nonzero(region))
+            for name, region in zip(REGIONS, regions, strict=True)
         },
-        checksums={name: sha256(folder / name) for name in ARRAYS},
-        voxels_sha256=hashlib.sha256(np.ascontiguousarray(volume.image).data).hexdigest(),
+        checksums=checksums,
+        voxels_sha256=boxed.voxels_sha256,
         sources=signature(case),
     )
 

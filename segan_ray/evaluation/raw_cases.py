@@ -31,9 +31,9 @@ def predict_arrays(
     """Return what ``model`` sees in raw cases: label maps in its layout's code, or probabilities.
 
     ``cases`` holds intensities as files do, modalities in the order t1, t1ce, t2, flair, axes to
-    the left, back and head, 0 outside the brain. It is an array of cases, or one case without
-    the axis of cases, or an array of dtype object with a case in each place, for cases whose
-    grids differ. ``spacing_mm`` is the voxels' size along x, y and z.
+    the left, back and head, a constant outside the brain. It is an array of cases, or one case
+    without the axis of cases, or an array of dtype object with a case in each place, for cases
+    whose grids differ. ``spacing_mm`` is the voxels' size along x, y and z.
 
     Labels come as uint8 ``(case, x, y, z)``, probabilities as float32 ``(case, region, x, y,
     z)``, regions in the order whole, core, enhancing: without the axis of cases where there was
@@ -45,9 +45,13 @@ def predict_arrays(
     if output not in OUTPUTS:
         raise DataError(f"output is '{output}'; expected {' or '.join(OUTPUTS)}.")
     affine = _affine(spacing_mm)
-    images = _images(cases)
     predict = _labels if output == "labels" else probabilities_of_volume
-    found = [predict(model, Volume(image, None, affine)) for image in images]
+    found = []
+    for who, image in _images(cases).items():
+        try:
+            found.append(predict(model, Volume(image, None, affine)))
+        except DataError as error:
+            raise DataError(f"{who}: {error}") from None
     if cases.dtype == object:
         ragged = np.empty(len(found), dtype=object)
         ragged[:] = found
@@ -72,14 +76,16 @@ def _affine(spacing_mm: Sequence[float]) -> Float[np.ndarray, "4 4"]:
 
 def _images(
     cases: Num[np.ndarray, "*case modality x y z"],
-) -> list[Float32[np.ndarray, "modality x y z"]]:
+) -> dict[str, Float32[np.ndarray, "modality x y z"]]:
+    """Return the image of each case, by what messages call it."""
     one = cases.dtype != object and cases.ndim == 4
     images = [cases] if one else list(cases) if cases.ndim else []
     if not images:
         raise DataError(
             f"An array of shape {cases.shape} holds no case; expected (case, modality, x, y, z)."
         )
-    return [_image(image, "The case" if one else f"Case {n}") for n, image in enumerate(images)]
+    named = {"The case" if one else f"Case {n}": image for n, image in enumerate(images)}
+    return {who: _image(image, who) for who, image in named.items()}
 
 
 def _image(image: np.ndarray, who: str) -> Float32[np.ndarray, "modality x y z"]:

@@ -53,7 +53,7 @@ def segment_volume(
     """Return the regions over the grid of ``volume``, which is prepared as the store was.
 
     Raises:
-        DataError: if every voxel is zero.
+        DataError: if the scans show no brain on a constant background.
     """
     boxed = boxed_arrays(volume, model.origin.preparation)
     regions = segment_boxed(model, boxed, volume.spacing_mm, device)
@@ -76,7 +76,7 @@ def probabilities_of_volume(
     """Return the probability of each region over the grid of ``volume``, before thresholds.
 
     Raises:
-        DataError: if every voxel is zero.
+        DataError: if the scans show no brain on a constant background.
     """
     boxed = boxed_arrays(volume, model.origin.preparation)
     found = probabilities_of_box(model, boxed.image, boxed.mask, device)

@@ -219,7 +219,7 @@ def test_an_impossible_split_is_refused_before_work(folder: Path, tmp_path: Path
         (lambda store: (store / "manifest.json").unlink(), "has no manifest.json"),
         (lambda store: (store / "manifest.json").write_text("{"), "cannot be read"),
         (lambda store: (store / "manifest.json").write_text('{"version": 99}'), "version 99"),
-        (lambda store: (store / "manifest.json").write_text('{"version": 2}'), "is damaged at"),
+        (lambda store: (store / "manifest.json").write_text('{"version": 3}'), "is damaged at"),
     ],
 )
 def test_what_is_no_store_is_not_taken_for_one(store: Path, tmp_path: Path, damage, words) -> None:

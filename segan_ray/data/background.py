@@ -1,0 +1,280 @@
+"""What surrounds the brain in a scan, and whether what is left can be a brain.
+
+BRATS scans are 0 outside the skull-stripped brain. Other makers' files have another constant
+there (z-scored with the background, -1024), or small numbers about one (noise, the ringing of
+B-splines). The background is told for each modality by itself, from the faces of its grid:
+
+- Constants: the commonest value of the faces, if it holds ``COMMON`` of them, and every other
+  that holds ``ALSO``. Where there is none, 0, as BRATS has it.
+- Where ``NEAR_SHARE`` of the voxels that differ lie within ``NEAR`` of the scan's range of a
+  constant, of 0 or of the faces' median, so does the background: a brain has next to nothing there.
+
+The brain is what differs from the background in any modality. A brain fills 20% of a BRATS grid
+and about half of the smallest box around it, so what fills ``FULL`` of the grid is none, nor is
+what fills ``BOX_FULL`` of its box and measures more than ``BRAIN_LITRES``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from jaxtyping import Bool, Float32, Int
+
+from segan_ray.brats import Modality
+from segan_ray.errors import DataError
+
+Box = tuple[slice, slice, slice]
+Spacing = tuple[float, float, float]
+Scans = Mapping[Modality, Float32[np.ndarray, "x y z"]]
+Masks = Mapping[Modality, Bool[np.ndarray, "x y z"]]
+
+COMMON: Final = 0.4
+ALSO: Final = 0.2
+NEAR: Final = 0.01
+NEAR_SHARE: Final = 0.2
+CLEAN: Final = 0.9
+"""How much of the faces a background that is no constant must hold."""
+FULL: Final = 0.95
+BOX_FULL: Final = 0.8
+BRAIN_LITRES: Final = 2.5
+"""Adult brains with their fluid measure 1 to 2 litres, a head with its skull 3 and more."""
+SKULL_RATIO: Final = 1.3
+SKULL_VOXELS: Final = 2
+SKULL_SIDES: Final = 4
+TRUTH_OUTSIDE: Final = 0.25
+TRUTH_SHARE: Final = 0.6
+"""The largest tumours of BRATS, with their edema, take up about a third of the brain."""
+_SAMPLE: Final = 100_000
+_MEND: Final = "Strip the skull and set all else to 0, or exclude the case."
+
+
+@dataclass(frozen=True)
+class Background:
+    """The values that surround the brain in one scan; what is within ``tolerance`` is the same.
+
+    ``border`` says how much of the grid's faces they hold.
+    """
+
+    values: tuple[float, ...]
+    tolerance: float
+    border: float
+
+
+def find_background(voxels: Float32[np.ndarray, "x y z"]) -> Background:
+    """Return the background of one scan of finite voxels."""
+    border = _border(voxels)
+    constants = _constants(border)
+    guesses = [constants] if constants else [(0.0,), (float(np.median(border)),)]
+    sample = _sample(voxels)
+    near = [
+        _background(border, values, tolerance)
+        for values in guesses
+        if (tolerance := _tolerance(sample, values))
+    ]
+    clean = [background for background in near if background.border >= CLEAN]
+    noisy = [background for background in near if background.values == guesses[0]]
+    return next(iter(clean + noisy), _background(border, guesses[0], 0.0))
+
+
+def foreground(
+    voxels: Float32[np.ndarray, "x y z"], background: Background | None = None
+) -> Bool[np.ndarray, "x y z"]:
+    """Return where one scan of finite voxels differs from its background.
+
+    Where that is nowhere, because the scan is a constant, it is where the scan is not 0.
+    """
+    background = background or find_background(voxels)
+    shown = _differs(voxels, background.values, background.tolerance)
+    return shown if shown.any() else voxels != 0
+
+
+def brain_of(scans: Scans, spacing_mm: Spacing) -> Bool[np.ndarray, "x y z"]:
+    """Return where the brain is: where any of ``scans``, which share one grid, shows something.
+
+    Raises:
+        DataError: if they show nothing, fill what no brain fills, or disagree on what the brain is.
+    """
+    backgrounds = {modality: find_background(voxels) for modality, voxels in scans.items()}
+    masks = {name: foreground(voxels, backgrounds[name]) for name, voxels in scans.items()}
+    first, *others = masks.values()
+    brain = first.copy(order="K")
+    for mask in others:
+        brain |= mask
+    if not brain.any():
+        raise DataError("every voxel of every modality is zero. Exclude the case.")
+    problem = (
+        _noise(backgrounds) or _filling(scans, masks, brain, spacing_mm) or _several_skulls(masks)
+    )
+    if problem:
+        raise DataError(problem)
+    return brain
+
+
+def head_problem(brain: Bool[np.ndarray, "x y z"], spacing_mm: Spacing) -> str | None:
+    """Say that ``brain`` is too large for one, as a head is whose skull all modalities show."""
+    litres = _litres(np.count_nonzero(brain), spacing_mm)
+    if litres <= BRAIN_LITRES:
+        return None
+    return (
+        f"the scans show {litres:.1f} litres of head; expected a skull-stripped brain of 1 to 2. "
+        "Strip the skull, or mend the voxel size in the headers."
+    )
+
+
+def misplaced_truth(
+    whole: Bool[np.ndarray, "x y z"], brain: Bool[np.ndarray, "x y z"], brain_voxels: int
+) -> str | None:
+    """Say that the ``whole`` tumour lies outside the ``brain`` or covers nearly all of it.
+
+    Both may be cut to a box that holds the tumour; ``brain_voxels`` counts the brain of the grid.
+    """
+    tumour = np.count_nonzero(whole)
+    outside = tumour - np.count_nonzero(whole & brain)
+    if outside > TRUTH_OUTSIDE * tumour:
+        return (
+            f"{outside / tumour:.0%} of the segmentation ({outside:,} of {tumour:,} voxels) lies "
+            "where every modality is background; expected a tumour inside the brain. "
+            "Put it on the grid of the scans or exclude the case."
+        )
+    share = tumour / max(brain_voxels, 1)
+    if share > TRUTH_SHARE:
+        return (
+            f"the segmentation covers {share:.0%} of the brain ({tumour:,} voxels); expected a "
+            "tumour. Export the segmentation again or exclude the case."
+        )
+    return None
+
+
+def bounding_box(voxels: Bool[np.ndarray, "x y z"]) -> Box:
+    """Return the smallest box that holds every set voxel."""
+    x, y, z = (
+        slice(int(hit[0]), int(hit[-1]) + 1)
+        for axis in range(3)
+        for hit in [np.flatnonzero(voxels.any(axis=tuple({0, 1, 2} - {axis})))]
+    )
+    return x, y, z
+
+
+def _border(voxels: Float32[np.ndarray, "x y z"]) -> Float32[np.ndarray, "voxel"]:
+    """Return the voxels of the grid's six faces, those of its edges more than once."""
+    faces = [np.moveaxis(voxels, axis, 0)[end] for axis in range(3) for end in (0, -1)]
+    return np.concatenate([face.ravel() for face in faces])
+
+
+def _constants(border: Float32[np.ndarray, "voxel"]) -> tuple[float, ...]:
+    if not border.any():
+        return (0.0,)
+    values, counts = np.unique(border, return_counts=True)
+    if counts.max() < COMMON * border.size:
+        return ()
+    return tuple(map(float, values[counts >= ALSO * border.size]))
+
+
+def _sample(voxels: Float32[np.ndarray, "x y z"]) -> Float32[np.ndarray, "voxel"]:
+    # An odd step walks through all columns of a grid whose sides are even.
+    return voxels.ravel(order="K")[:: max(1, voxels.size // _SAMPLE) | 1]
+
+
+def _tolerance(sample: Float32[np.ndarray, "voxel"], values: tuple[float, ...]) -> float:
+    """Return how far from ``values`` is background still; 0 if what differs, differs clearly."""
+    apart = np.min([np.abs(sample - np.float32(value)) for value in values], axis=0)
+    apart = apart[apart > 0]
+    if not apart.size:
+        return 0.0
+    near = NEAR * float(np.percentile(apart, 99))
+    return near if np.count_nonzero(apart <= near) >= NEAR_SHARE * apart.size else 0.0
+
+
+def _background(
+    border: Float32[np.ndarray, "voxel"], values: tuple[float, ...], tolerance: float
+) -> Background:
+    differing = np.count_nonzero(_differs(border, values, tolerance))
+    return Background(values, tolerance, 1 - differing / border.size)
+
+
+def _differs(
+    voxels: Float32[np.ndarray, "*axes"], values: tuple[float, ...], tolerance: float
+) -> Bool[np.ndarray, "*axes"]:
+    differs = None
+    for value in map(np.float32, values):
+        apart = np.abs(voxels - value) > tolerance if tolerance else voxels != value
+        differs = apart if differs is None else differs & apart
+    assert differs is not None, "a background has a value"
+    return differs
+
+
+def _litres(voxels: int, spacing_mm: Spacing) -> float:
+    return float(voxels * np.prod(spacing_mm) / 1e6)
+
+
+def _noise(backgrounds: Mapping[Modality, Background]) -> str | None:
+    for modality, background in backgrounds.items():
+        if background.tolerance and background.border < CLEAN:
+            return (
+                f"{modality}: the background is noise ({1 - background.border:.0%} of the border "
+                f"is further than {background.tolerance:.3g} from {background.values[0]:.6g}); "
+                f"expected a skull-stripped brain on a constant. {_MEND}"
+            )
+    return None
+
+
+def _filling(
+    scans: Scans, masks: Masks, brain: Bool[np.ndarray, "x y z"], spacing_mm: Spacing
+) -> str | None:
+    """Say what fills the grid, or a box as large as a head."""
+    filled = np.count_nonzero(brain)
+    box = brain[bounding_box(brain)].size
+    share, boxed = filled / brain.size, filled / box
+    if share < FULL and (boxed < BOX_FULL or _litres(filled, spacing_mm) <= BRAIN_LITRES):
+        return None
+    modality = max(masks, key=lambda name: np.count_nonzero(masks[name]))
+    border = _border(scans[modality])
+    values, counts = np.unique(border, return_counts=True)
+    where = f"{share:.0%} of the grid"
+    if share < FULL:
+        where = f"{boxed:.0%} of a box of {_litres(box, spacing_mm):.1f} litres"
+    return (
+        f"the scans fill {where}, {modality} most; expected a skull-stripped brain on a constant "
+        f"background. The commonest value of its border is {values[counts.argmax()]:.6g}, in "
+        f"{counts.max() / border.size:.0%} of the border's voxels. {_MEND}"
+    )
+
+
+def _several_skulls(masks: Masks) -> str | None:
+    """Say which modalities, two or more, show a head around the brain of another.
+
+    They show ``SKULL_RATIO`` times its voxels and stand out on ``SKULL_SIDES`` of its six sides;
+    a modality that was scanned in part ends before the others on two at most.
+    """
+    counts = {name: np.count_nonzero(mask) for name, mask in masks.items()}
+    least = min(counts, key=lambda name: counts[name])
+    large = [name for name in counts if counts[name] > SKULL_RATIO * counts[least]]
+    if len(large) < 2 or counts[least] < ALSO * max(counts.values()):
+        return None
+    inner = _extent(masks[least])
+    skulls = [name for name in large if _surrounds(_extent(masks[name]), inner)]
+    if len(skulls) < 2:
+        return None
+    ratio = max(counts[name] for name in skulls) / counts[least]
+    return (
+        f"{' and '.join(skulls)} show up to {ratio:.1f} times the voxels of {least}, on all sides "
+        "of it, as where the skull is left; expected one skull-stripped brain in all four. "
+        "Strip the skull as in the others or exclude the case."
+    )
+
+
+def _extent(mask: Bool[np.ndarray, "x y z"]) -> Int[np.ndarray, "axis end"]:
+    """Return where the mask begins and ends along each axis, but for half a percent of it."""
+    ends = []
+    for axis in range(3):
+        below = np.cumsum(mask.sum(axis=tuple({0, 1, 2} - {axis}))) / np.count_nonzero(mask)
+        ends.append(np.searchsorted(below, (0.005, 0.995)))
+    return np.array(ends)
+
+
+def _surrounds(outer: Int[np.ndarray, "axis end"], inner: Int[np.ndarray, "axis end"]) -> bool:
+    further = (outer - inner) * [-1, 1] >= SKULL_VOXELS
+    return int(further.sum()) >= SKULL_SIDES
