@@ -176,7 +176,7 @@ def _digest(
     digest.update(np.packbits(_slices_first(brain)).data)
     for voxels in inside:
         digest.update(voxels.data)
-    return digest.hexdigest()
+    return f"brain:{digest.hexdigest()}"
 
 
 def pack_mask(

@@ -34,7 +34,7 @@ Masks = Mapping[Modality, Bool[np.ndarray, "x y z"]]
 COMMON: Final = 0.4
 ALSO: Final = 0.2
 NEAR: Final = 0.01
-NEAR_SHARE: Final = 0.2
+NEAR_SHARE: Final = 0.1
 CLEAN: Final = 0.9
 """How much of the faces a background that is no constant must hold."""
 FULL: Final = 0.95
@@ -47,6 +47,8 @@ SKULL_SIDES: Final = 4
 TRUTH_OUTSIDE: Final = 0.25
 TRUTH_SHARE: Final = 0.6
 """The largest tumours of BRATS, with their edema, take up about a third of the brain."""
+LEAST_VOXELS: Final = 1000
+"""No head has room about it on a grid of fewer: whether a brain fills one says nothing."""
 _SAMPLE: Final = 100_000
 _MEND: Final = "Strip the skull and set all else to 0, or exclude the case."
 
@@ -61,6 +63,11 @@ class Background:
     values: tuple[float, ...]
     tolerance: float
     border: float
+
+    @property
+    def is_noise(self) -> bool:
+        """Tell whether too much of the faces lies beyond the tolerance for it to be of use."""
+        return self.tolerance > 0 and self.border < CLEAN
 
 
 def find_background(voxels: Float32[np.ndarray, "x y z"]) -> Background:
@@ -87,7 +94,12 @@ def foreground(
     Where that is nowhere, because the scan is a constant, it is where the scan is not 0.
     """
     background = background or find_background(voxels)
-    shown = _differs(voxels, background.values, background.tolerance)
+    tolerance = 0.0 if background.is_noise else background.tolerance
+    shown = _differs(voxels, background.values, tolerance)
+    if tolerance:
+        from scipy.ndimage import binary_opening, binary_propagation
+
+        shown = binary_propagation(binary_opening(shown), mask=shown)  # noise leaves specks
     return shown if shown.any() else voxels != 0
 
 
@@ -106,7 +118,7 @@ def brain_of(scans: Scans, spacing_mm: Spacing) -> Bool[np.ndarray, "x y z"]:
     if not brain.any():
         raise DataError("every voxel of every modality is zero. Exclude the case.")
     problem = (
-        _noise(backgrounds) or _filling(scans, masks, brain, spacing_mm) or _several_skulls(masks)
+        _filling(scans, masks, brain, spacing_mm) or _noise(backgrounds) or _several_skulls(masks)
     )
     if problem:
         raise DataError(problem)
@@ -140,7 +152,7 @@ def misplaced_truth(
             "Put it on the grid of the scans or exclude the case."
         )
     share = tumour / max(brain_voxels, 1)
-    if share > TRUTH_SHARE:
+    if share > TRUTH_SHARE and brain_voxels >= LEAST_VOXELS:
         return (
             f"the segmentation covers {share:.0%} of the brain ({tumour:,} voxels); expected a "
             "tumour. Export the segmentation again or exclude the case."
@@ -170,7 +182,7 @@ def _constants(border: Float32[np.ndarray, "voxel"]) -> tuple[float, ...]:
     values, counts = np.unique(border, return_counts=True)
     if counts.max() < COMMON * border.size:
         return ()
-    return tuple(map(float, values[counts >= ALSO * border.size]))
+    return tuple(float(value) + 0.0 for value in values[counts >= ALSO * border.size])
 
 
 def _sample(voxels: Float32[np.ndarray, "x y z"]) -> Float32[np.ndarray, "voxel"]:
@@ -192,7 +204,7 @@ def _background(
     border: Float32[np.ndarray, "voxel"], values: tuple[float, ...], tolerance: float
 ) -> Background:
     differing = np.count_nonzero(_differs(border, values, tolerance))
-    return Background(values, tolerance, 1 - differing / border.size)
+    return Background(values, tolerance, float(1 - differing / border.size))
 
 
 def _differs(
@@ -212,7 +224,7 @@ def _litres(voxels: int, spacing_mm: Spacing) -> float:
 
 def _noise(backgrounds: Mapping[Modality, Background]) -> str | None:
     for modality, background in backgrounds.items():
-        if background.tolerance and background.border < CLEAN:
+        if background.is_noise:
             return (
                 f"{modality}: the background is noise ({1 - background.border:.0%} of the border "
                 f"is further than {background.tolerance:.3g} from {background.values[0]:.6g}); "
@@ -225,20 +237,22 @@ def _filling(
     scans: Scans, masks: Masks, brain: Bool[np.ndarray, "x y z"], spacing_mm: Spacing
 ) -> str | None:
     """Say what fills the grid, or a box as large as a head."""
-    filled = np.count_nonzero(brain)
-    box = brain[bounding_box(brain)].size
-    share, boxed = filled / brain.size, filled / box
+    box, filled = bounding_box(brain), np.count_nonzero(brain)
+    room = brain[box].size
+    share, boxed = filled / brain.size, filled / room
+    if brain.size < LEAST_VOXELS:
+        return None
     if share < FULL and (boxed < BOX_FULL or _litres(filled, spacing_mm) <= BRAIN_LITRES):
         return None
     modality = max(masks, key=lambda name: np.count_nonzero(masks[name]))
-    border = _border(scans[modality])
+    border = _border(scans[modality][box])
     values, counts = np.unique(border, return_counts=True)
     where = f"{share:.0%} of the grid"
     if share < FULL:
-        where = f"{boxed:.0%} of a box of {_litres(box, spacing_mm):.1f} litres"
+        where = f"{boxed:.0%} of a box of {_litres(room, spacing_mm):.1f} litres"
     return (
         f"the scans fill {where}, {modality} most; expected a skull-stripped brain on a constant "
-        f"background. The commonest value of its border is {values[counts.argmax()]:.6g}, in "
+        f"background. The commonest border value is {values[counts.argmax()] + 0.0:.6g}, in "
         f"{counts.max() / border.size:.0%} of the border's voxels. {_MEND}"
     )
 
@@ -260,7 +274,7 @@ def _several_skulls(masks: Masks) -> str | None:
         return None
     ratio = max(counts[name] for name in skulls) / counts[least]
     return (
-        f"{' and '.join(skulls)} show up to {ratio:.1f} times the voxels of {least}, on all sides "
+        f"{', '.join(skulls)} show up to {ratio:.1f} times the voxels of {least}, on all sides "
         "of it, as where the skull is left; expected one skull-stripped brain in all four. "
         "Strip the skull as in the others or exclude the case."
     )

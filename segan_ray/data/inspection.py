@@ -144,10 +144,7 @@ def _inspect(case: Case, code: LabelCode, sketch_side: int | None) -> CaseReport
         _read_truth(case, case.label, code, found)
     if len({voxels.shape for voxels in found.images.values()}) == 1:
         sound = {name: voxels for name, voxels in found.images.items() if name in found.sound}
-        skulls = stripping_problems(sound)
-        found.others += [f"{source(case, name)}: {problem}" for name, problem in skulls.items()]
-        if len(sound) == len(MODALITIES):
-            _judge_brain(case, sound, found)
+        _judge_brain(case, sound, found)
     return CaseReport(
         case.case,
         case.patient,
@@ -194,13 +191,18 @@ def _read_truth(case: Case, path: Path, code: LabelCode, found: _Findings) -> No
 def _judge_brain(
     case: Case, scans: Mapping[Modality, Float32[np.ndarray, "x y z"]], found: _Findings
 ) -> None:
-    """Look for a brain in sound scans, and for the truth in it."""
+    """Look for one brain in sound scans, and for the truth in it."""
+    skulls = stripping_problems(scans)
+    found.others += [f"{source(case, name)}: {problem}" for name, problem in skulls.items()]
+    if len(scans) < len(MODALITIES):
+        return
     try:
         brain = brain_of(scans, found.spacing_mm)
     except DataError as error:
         found.refusals.append(f"{_folder(case)}: {error}")
         return
-    if head := head_problem(brain, found.spacing_mm):
+    head = head_problem(brain, found.spacing_mm)
+    if head and not skulls:
         found.others.append(f"{_folder(case)}: {head}")
     if found.regions is not None and found.regions.shape[1:] == brain.shape:
         truth = misplaced_truth(found.regions[0], brain, np.count_nonzero(brain))

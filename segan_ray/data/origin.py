@@ -6,6 +6,7 @@ is written in a year's code, and nobody may be tested whom the network has seen.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Final
 
@@ -15,6 +16,7 @@ from segan_ray.data.manifest import CaseRecord, Manifest, PrepareSettings
 from segan_ray.errors import CheckpointError
 
 ORIGIN: Final = "origin.json"
+_WHOLE_GRID: Final = re.compile("[0-9a-f]{64}")
 
 
 class Origin(BaseModel):
@@ -34,6 +36,14 @@ class Origin(BaseModel):
     def knows(self, record: CaseRecord) -> bool:
         """Tell whether the network was trained or chosen with the scan of a case."""
         return any(record.voxels_sha256 in scans for scans in self.seen.values())
+
+    @property
+    def of_whole_grids(self) -> bool:
+        """Tell whether scans are known by all voxels of their grid, as up to store version 2.
+
+        The checksums of a store since then are of the brain alone: none equals these.
+        """
+        return any(_WHOLE_GRID.fullmatch(scan) for scans in self.seen.values() for scan in scans)
 
 
 def origin_of(manifest: Manifest) -> Origin:

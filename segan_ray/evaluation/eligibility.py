@@ -15,8 +15,14 @@ def refuse_seen(model: str, origin: Origin, records: Sequence[CaseRecord]) -> No
     ``records`` are all cases of those patients: one known scan stands for the patient.
 
     Raises:
-        SplitError: naming every patient it has seen.
+        SplitError: naming every patient it has seen, or if that cannot be told.
     """
+    if origin.of_whole_grids:
+        raise SplitError(
+            f"{model} was trained by an older segan-ray, which knew scans by other checksums: "
+            "whether it has seen these test patients cannot be told. Prepare its data and train "
+            "it again."
+        )
     tested = {record.patient for record in records}
     seen = sorted({record.patient for record in records if origin.knows(record)})
     if seen:

@@ -218,6 +218,14 @@ def test_one_known_scan_stands_for_the_patient(store: Path) -> None:
         refuse_seen("m", origin, [tested, visit])
 
 
+def test_a_model_that_knows_scans_by_older_checksums_is_not_tested(store: Path) -> None:
+    manifest = read_manifest(store)
+    tested = [case for case in manifest.cases if case.patient in manifest.splits["test"]]
+    origin = origin_of(manifest).model_copy(update={"seen": {"somebody": ("0a" * 32,)}})
+    with pytest.raises(SplitError, match="older segan-ray"):
+        refuse_seen("m", origin, tested)
+
+
 def test_namesakes_are_scored_with_a_word(
     home: Home, strangers: Path, models: tuple[str, str], tmp_path: Path
 ) -> None:

@@ -106,6 +106,38 @@ def test_another_split_of_the_same_cases_is_another_store(store: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    "change",
+    [
+        {"shape": (99, 99, 99)},
+        {"origin": (1, 2, 3)},
+        {"affine": ((6.0, 0.0, 0.0, 0.0),) * 4},
+        {"spacing_mm": (6.0, 6.0, 6.0)},
+        {"has_truth": False},
+        {"tumour_voxels": (1,)},
+        {"voxels_sha256": "another"},
+    ],
+)
+def test_the_fingerprint_depends_on_all_that_is_said_of_a_case(store: Path, change: dict) -> None:
+    manifest = read_manifest(store)
+    first, *others = manifest.cases
+    changed = (first.model_copy(update=change), *others)
+    found = fingerprint(manifest.layout, manifest.settings, changed, manifest.splits)
+    assert found != manifest.fingerprint
+
+
+def test_a_store_of_an_older_version_says_how_to_make_it_again(
+    folder: Path, tmp_path: Path
+) -> None:
+    store = tmp_path / "store"
+    make(folder, store)
+    path = store / "manifest.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"version": 2}))
+    for read in (lambda: read_manifest(store), lambda: make(folder, store)):
+        with pytest.raises(StoreError, match=f"version 2; .* segan-ray prepare DATA {store}$"):
+            read()
+
+
+@pytest.mark.parametrize(
     ("options", "words"),
     [
         ({"settings": PrepareSettings(clip_low=1)}, "clip_low is 0.5, asked for 1"),

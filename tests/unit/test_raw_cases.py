@@ -118,3 +118,16 @@ def test_a_spacing_is_three_sizes(spacing_mm: tuple[float, ...]) -> None:
 def test_an_unknown_output_is_refused() -> None:
     with pytest.raises(DataError, match="'masks'; expected labels or probabilities"):
         predict_arrays(make(), cases(), output="masks")
+
+
+def test_a_background_that_is_no_0_is_never_labelled() -> None:
+    model, images = make(), np.zeros((2, 4, 16, 16, 16), np.float32)
+    images[:, :, 4:-4, 4:-4, 4:-4] = np.random.default_rng(0).integers(100, 900, (2, 4, 8, 8, 8))
+    brain = (images != 0).any(axis=1)
+    about = predict_arrays(model, images)
+    np.testing.assert_array_equal(predict_arrays(model, images - 1024), about)
+    assert not about[~brain].any()
+    noise = images + np.abs(np.random.default_rng(1).normal(50, 20, images.shape))
+    noise[0] = images[0]
+    with pytest.raises(DataError, match="Case 1: the scans fill 100% of the grid"):
+        predict_arrays(model, noise)
