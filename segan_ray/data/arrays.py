@@ -54,7 +54,9 @@ def boxed_arrays(volume: Volume, settings: PrepareSettings, code: LabelCode | No
     box = own = bounding_box(brain)
     truth = None if code is None or volume.label is None else _truth(volume.label, code)
     if truth is not None:
-        if problem := misplaced_truth(truth.regions[0], brain[truth.box], np.count_nonzero(brain)):
+        if problem := misplaced_truth(
+            truth.regions[0], brain[truth.box], int(np.count_nonzero(brain))
+        ):
             raise DataError(problem)
         box = _joined(own, truth.box)
     # All that follows is cut to the box first: it is a fifth of the grid, and copied often.
@@ -165,7 +167,8 @@ def _ranks(slices: Bool[np.ndarray, "slice x y"]) -> Int32[np.ndarray, "voxel"]:
     """Return at which place of the set voxels, slice by slice, each comes along x, y, z."""
     places = np.empty(slices.shape, dtype=np.int32)
     places[slices] = np.arange(np.count_nonzero(slices), dtype=np.int32)
-    return np.moveaxis(places, 0, -1)[np.moveaxis(slices, 0, -1)]
+    ranks: Int32[np.ndarray, "voxel"] = np.moveaxis(places, 0, -1)[np.moveaxis(slices, 0, -1)]
+    return ranks
 
 
 def _digest(

@@ -127,7 +127,7 @@ def brain_of(scans: Scans, spacing_mm: Spacing) -> Bool[np.ndarray, "x y z"]:
 
 def head_problem(brain: Bool[np.ndarray, "x y z"], spacing_mm: Spacing) -> str | None:
     """Say that ``brain`` is too large for one, as a head is whose skull all modalities show."""
-    litres = _litres(np.count_nonzero(brain), spacing_mm)
+    litres = _litres(int(np.count_nonzero(brain)), spacing_mm)
     if litres <= BRAIN_LITRES:
         return None
     return (
@@ -237,7 +237,7 @@ def _filling(
     scans: Scans, masks: Masks, brain: Bool[np.ndarray, "x y z"], spacing_mm: Spacing
 ) -> str | None:
     """Say what fills the grid, or a box as large as a head."""
-    box, filled = bounding_box(brain), np.count_nonzero(brain)
+    box, filled = bounding_box(brain), int(np.count_nonzero(brain))
     room = brain[box].size
     share, boxed = filled / brain.size, filled / room
     if brain.size < LEAST_VOXELS:

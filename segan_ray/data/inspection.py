@@ -205,7 +205,7 @@ def _judge_brain(
     if head and not skulls:
         found.others.append(f"{_folder(case)}: {head}")
     if found.regions is not None and found.regions.shape[1:] == brain.shape:
-        truth = misplaced_truth(found.regions[0], brain, np.count_nonzero(brain))
+        truth = misplaced_truth(found.regions[0], brain, int(np.count_nonzero(brain)))
         found.refusals += [f"{case.label}: {truth}"] if truth else []
 
 
