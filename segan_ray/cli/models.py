@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,7 +12,7 @@ from segan_ray.cli import show
 from segan_ray.cli.options import HomeFolder, Json, Layout, Store, SweepName
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Sequence
 
     from segan_ray.evaluation.prediction import Prediction
 
@@ -48,14 +48,19 @@ def promote(
         bool,
         typer.Option("--flips", help="Average over mirrored slices, in twice the time."),
     ] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Judge, but change nothing.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Judge, but promote nothing; it counts as a try.")
+    ] = False,
     force: Annotated[
         bool, typer.Option("--force", help="Promote whatever the gate says; it is recorded.")
     ] = False,
     home: HomeFolder = None,
     as_json: Json = False,
 ) -> None:
-    """Put the best checkpoint of a sweep through the gate and into the model registry."""
+    """Put the best checkpoint of a sweep through the gate and into the model registry.
+
+    Each try on the same gate patients has to be surer than the one before.
+    """
     from segan_ray.home import Home
     from segan_ray.tracking.promote import promote as run_gate
 
@@ -127,9 +132,11 @@ def evaluate(
 ) -> None:
     """Score a model on the test patients, over whole volumes in the original grid.
 
-    Patients whose scans a model was trained or chosen with are refused, whatever their names.
+    Means are over patients, and shown over cases too where that differs. Patients whose scans a
+    model was trained or chosen with are refused, whatever their names.
     With --against, models are compared patient by patient.
     """
+    from segan_ray.cli.scores import show_scores
     from segan_ray.evaluation.case_files import check_table, write_table
     from segan_ray.files import check_folder, write_text
     from segan_ray.home import Home
@@ -145,7 +152,7 @@ def evaluate(
             model,
             store,
             against=against or [],
-            references=dict(_named(item) for item in reference or []),
+            references=_references(reference or []),
             split_file=split_file,
             lesion_wise=lesion_wise,
             on_case=done,
@@ -158,7 +165,7 @@ def evaluate(
     if as_json:
         show.document(found.document)
     else:
-        _show_scores(found.document)
+        show_scores(found.document)
 
 
 def predict(
@@ -225,53 +232,16 @@ def export(
     print("prepare them, and what the maps become.")
 
 
-def _named(reference: str) -> tuple[str, str]:
-    name, equals, model = reference.partition("=")
-    return (name, model) if equals else (reference, reference)
+def _references(given: Sequence[str]) -> dict[str, str]:
+    """Return ``{row's name: model}`` of what ``--reference`` says."""
+    from segan_ray.errors import RegistryError
 
-
-def _show_scores(document: Mapping[str, Any]) -> None:
-    rows = {document["model"]: document["summary"]}
-    rows |= {one["model"]: one["summary"] for one in document["against"]}
-    rows |= document["references"]
-    patients = len({case["patient"] for case in document["cases"]})
-    regions = tuple(document["summary"])
-    show.table(
-        f"Test scores, {patients} patients: Dice with 95% interval, and HD95 in mm",
-        ("", *regions, *(f"HD95 {region}" for region in regions)),
-        ((name, *_cells(summary, "dice", "hd95")) for name, summary in rows.items()),
-    )
-    if "lesion_dice" in document["summary"][regions[0]]:
-        show.table(
-            "Lesion by lesion: Dice with 95% interval, and HD95 in mm",
-            ("", *regions, *(f"HD95 {region}" for region in regions)),
-            (
-                (name, *_cells(summary, "lesion_dice", "lesion_hd95"))
-                for name, summary in rows.items()
-            ),
-        )
-    if document["comparisons"]:
-        show.table(
-            "Difference in Dice, patient by patient, with 95% interval",
-            ("", *document["comparisons"][0]["difference"]),
-            (
-                (f"{one['model']} - {one['against']}", *map(_change, one["difference"].values()))
-                for one in document["comparisons"]
-            ),
-        )
-
-
-def _cells(summary: Mapping[str, Any], dice: str, hd95: str) -> Iterator[str]:
-    for scores in summary.values():
-        low, high = scores[dice]["ci95"]
-        yield f"{scores[dice]['mean']:.3f} [{low:.3f}, {high:.3f}]"
-    for scores in summary.values():
-        yield f"{scores[hd95]['mean']:.1f}"
-
-
-def _change(difference: Mapping[str, Any]) -> str:
-    low, high = difference["ci95"]
-    return f"{difference['mean']:+.3f} [{low:+.3f}, {high:+.3f}]"
+    rows: dict[str, str] = {}
+    for item in given:
+        name, equals, model = item.partition("=")
+        if rows.setdefault(name, model if equals else name) != (model if equals else name):
+            raise RegistryError(f"--reference names the row '{name}' twice, for two models.")
+    return rows
 
 
 def _show_predictions(predictions: Sequence[Prediction], out: Path) -> None:

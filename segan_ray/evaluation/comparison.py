@@ -27,7 +27,10 @@ class Comparison:
     difference: Mapping[Column, PairedDifference]
 
     def document(self) -> dict[str, Any]:
-        """Return the entry of the ``comparisons`` of the ``evaluate`` document."""
+        """Return the entry of the ``comparisons`` of the ``evaluate`` document.
+
+        The ``ci95`` of its differences is None where the patients are too few for an interval.
+        """
         return {
             "model": self.model,
             "against": self.against,

@@ -20,12 +20,18 @@ from segan_ray.data.manifest import CaseRecord, Manifest
 from segan_ray.data.prepare import OnCase, ignore_case
 from segan_ray.data.split_file import Placement, place_tested, read_split_file
 from segan_ray.data.store import PreparedCase, open_for_tuning, open_test, read_manifest
-from segan_ray.errors import StoreError, TrackingError
+from segan_ray.errors import RegistryError, StoreError, TrackingError
 from segan_ray.evaluation.comparison import compare
 from segan_ray.evaluation.eligibility import cautions, refuse_seen
 from segan_ray.evaluation.model import Model, load_model
 from segan_ray.evaluation.overlays import draw_overlay
-from segan_ray.evaluation.scores import CaseScores, case_table, evaluation_document, summarise
+from segan_ray.evaluation.scores import (
+    CaseScores,
+    case_table,
+    evaluation_document,
+    means_over_cases,
+    summarise,
+)
 from segan_ray.evaluation.scoring import Predict, checkpoint_predictor, model_predictor, score_cases
 from segan_ray.evaluation.threshold import tuned_threshold
 from segan_ray.home import Home
@@ -44,7 +50,10 @@ DOCUMENT: Final = "evaluation.json"
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The ``evaluate`` document, and the scores of every case and model as a table."""
+    """The ``evaluate`` document, and the scores of every case and row as a table.
+
+    The column ``model`` has the names of the rows: models, and references by what they are called.
+    """
 
     document: dict[str, Any]
     cases: pd.DataFrame
@@ -90,16 +99,21 @@ def evaluate(
     ``split_file`` says who the test patients are. Every model but references gets a run of its
     own in MLflow. ``on_note`` hears what somebody who reads the scores should know.
 
+    Where patients have unequally many cases the document has ``means_over_cases``, the mean of
+    every score of each row over cases, as leaderboards have it: ``{row: {region: {metric}}}``.
+
     Raises:
         StoreError, RegistryError, CheckpointError: for what cannot be found or read.
+        RegistryError: for a reference's row that is called like another model's.
         SplitError: for a split file that cannot be right, or patients that a model has seen.
     """
     references = references or {}
+    compared = tuple(dict.fromkeys(name for name in against if name != model))
+    _check_rows((model, *compared), references)
     test = _open(str(store), split_file)
     client = connect(home)  # before hours of scoring whose records would go nowhere
     score = partial(score_cases, cases=test.cases, on_case=on_case, lesion_wise=lesion_wise)
     device = fastest_device()
-    compared = tuple(dict.fromkeys(name for name in against if name != model))
     others = tuple(name for name in references.values() if name != THRESHOLD)
     with contextlib.ExitStack() as stack:
         found = {
@@ -116,6 +130,8 @@ def evaluate(
         scores = {name: score(predict) for name, predict in predictors.items()}
         documents = {name: _document(name, scores[name], test) for name in (*compared, model)}
         rows = {**{name: name for name in compared}, **references}
+        table = {model: scores[model], **{name: scores[of] for name, of in rows.items()}}
+        documents[model] |= _over_cases(table)
         documents[model] |= {
             "references": {name: summarise(scores[of]) for name, of in references.items()},
             "against": [documents[name] for name in compared],
@@ -128,7 +144,17 @@ def evaluate(
         for name, document in documents.items():
             subject = _subject(found[name], models[name], test)
             _record(client, home, subject, document, scores[name], test.cases)
-    return Evaluation(documents[model], _table({name: scores[name] for name in (model, *compared)}))
+    return Evaluation(documents[model], _table(table))
+
+
+def _check_rows(models: Sequence[str], references: Mapping[str, str]) -> None:
+    """Make sure that a reference's row is not called like that of another model."""
+    for name, of in references.items():
+        if name in models and name != of:
+            raise RegistryError(
+                f"Two rows would be called '{name}': the model {name} and the reference {of}. "
+                f"Call the reference something else: --reference NAME={of}"
+            )
 
 
 def _open(store: str, split_file: Path | None) -> _Test:
@@ -170,7 +196,13 @@ def _document(model: str, scores: list[CaseScores], test: _Test) -> dict[str, An
     document["store"] = test.manifest.fingerprint
     if test.placement is not None:
         document["split_file"] = test.placement.digest
-    return document | {"references": {}, "comparisons": []}
+    return document | _over_cases({model: scores}) | {"references": {}, "comparisons": []}
+
+
+def _over_cases(rows: Mapping[str, Sequence[CaseScores]]) -> dict[str, Any]:
+    """Return the means of each row over cases for a document, or nothing if they are no others."""
+    means = {name: means_over_cases(scores) for name, scores in rows.items()}
+    return {"means_over_cases": means} if all(means.values()) else {}
 
 
 def _subject(found: FetchedModel, model: Model, test: _Test) -> Subject:

@@ -15,6 +15,7 @@ from segan_ray.data.prepare import OnCase
 from segan_ray.data.store import PreparedCase, open_for_tuning
 from segan_ray.errors import CheckpointError, RegistryError
 from segan_ray.evaluation.gate import Verdict, first_champion, judge
+from segan_ray.evaluation.intervals import MINIMUM_PATIENTS
 from segan_ray.evaluation.model import Model
 from segan_ray.evaluation.scores import CaseScores
 from segan_ray.evaluation.scoring import Predict, checkpoint_predictor, model_predictor, score_cases
@@ -22,6 +23,7 @@ from segan_ray.home import Home
 from segan_ray.search.ranking import SweepRecord, TrialRecord
 from segan_ray.tracking import client as names
 from segan_ray.tracking.registry import MODEL, fetched
+from segan_ray.tracking.tries import count_try
 
 FLIPS: Final = "segan.flips"
 """The tag of a version that says whether it averages over mirrored slices."""
@@ -61,7 +63,20 @@ class Bench:
                 f"The champion cannot be used: {error} Nothing was compared; --force promotes all "
                 "the same.",
             )
-        return judge(ours, theirs, margin=self.margin)
+        # Counted before anything is told: a process killed in between has not looked for free.
+        return judge(ours, theirs, margin=self.margin, tries=self._count(champion))
+
+    def _count(self, champion: ModelVersion) -> int:
+        """Return which try on these patients it is; too few promote nothing, so none is counted."""
+        cases = self._cases()
+        if len({case.record.patient for case in cases}) < MINIMUM_PATIENTS:
+            return 1
+        question = {
+            "candidate": self.candidate.mlflow_run,
+            "flips": self.model.postprocessing.flips,
+            "champion": str(champion.version),
+        }
+        return count_try(self.home, self.client, cases, question)
 
     def same_use(self, version: ModelVersion) -> bool:
         """Whether ``version``, of the candidate's run, turns maps into regions as it does."""
@@ -98,11 +113,13 @@ class Bench:
 
     def _score(self, name: str, predict: Predict) -> list[CaseScores]:
         if name not in self.scored:
-            cases = self.gate or self._validation()
-            self.scored[name] = score_cases(predict, cases, self.on_case)
+            self.scored[name] = score_cases(predict, self._cases(), self.on_case)
         return self.scored[name]
 
-    def _validation(self) -> tuple[PreparedCase, ...]:
+    def _cases(self) -> tuple[PreparedCase, ...]:
+        """Return those of the gate, or of validation where the store has no gate."""
+        if self.gate:
+            return self.gate
         fold = fold_of(self.client, self.candidate.mlflow_run)
         return open_for_tuning(self.store, fold).val
 

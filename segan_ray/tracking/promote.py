@@ -50,18 +50,28 @@ class Promotion:
     margin: float | None = None
 
     def document(self) -> dict[str, Any]:
-        """Return the ``promote`` document."""
+        """Return the ``promote`` document.
+
+        Where the patients are too few the ``ci95`` of ``difference`` is None. ``tries`` is which
+        try on these patients it was, and ``interval``, at ``level``, what decided;
+        ``failed_regions`` counts those with Dice below 0.1. None where nothing was compared.
+        """
+        verdict = self.verdict
         return {
             "candidate": self.candidate.document(),
             "champion": self.champion,
-            "difference": _difference(self.verdict),
-            "verdict": self.verdict.verdict,
-            "reason": self.verdict.reason,
+            "difference": _difference(verdict),
+            "verdict": verdict.verdict,
+            "reason": verdict.reason,
             "optimistic": self.optimistic,
             "forced": self.forced,
             "dry_run": self.dry_run,
             "version": self.version,
             "margin": self.margin,
+            "tries": verdict.tries,
+            "level": verdict.level,
+            "interval": None if verdict.interval is None else list(verdict.interval),
+            "failed_regions": _failed(verdict),
         }
 
 
@@ -80,7 +90,8 @@ def promote(
 
     With ``non_inferior``, a margin in Dice, it is enough not to be worse by more than that. With
     ``flips`` the model averages over mirrored slices, at the gate and wherever it is used. The
-    gate's word is written to the trial's run, and to the version of what is promoted.
+    gate's word is written to the trial's run, and to the version of what is promoted. A
+    ``dry_run`` writes nothing but that these patients were asked.
 
     Raises:
         SweepError: if the sweep is unknown or has no scored trial.
@@ -148,11 +159,11 @@ def _best_ended(record: SweepRecord) -> TrialRecord:
 
 
 def _decide(bench: Bench, held: ModelVersion | None, *, force: bool, dry_run: bool) -> Promotion:
-    """Return what is to be done with ``held`` having the alias; nothing is written."""
+    """Return what is to be done with ``held`` having the alias; only the try is written."""
     verdict = bench.judge(held)
     forced = force and verdict.verdict == "kept"
     if forced:
-        verdict = Verdict("promoted", f"Forced. {verdict.reason}", verdict.difference)
+        verdict = replace(verdict, verdict="promoted", reason=f"Forced. {verdict.reason}")
     champion = None if held is None else _champion_facts(held)
     return Promotion(
         bench.candidate, champion, verdict, not bench.gate, forced, dry_run, None, bench.margin
@@ -208,6 +219,12 @@ def _champion_facts(held: ModelVersion) -> dict[str, str]:
 
 def _difference(verdict: Verdict) -> dict[str, Any] | None:
     return None if verdict.difference is None else verdict.difference.as_document()
+
+
+def _failed(verdict: Verdict) -> dict[str, int] | None:
+    if verdict.failed is None:
+        return None
+    return dict(zip(("candidate", "champion"), verdict.failed, strict=True))
 
 
 def _gate_tags(decided: Promotion, alias: str) -> dict[str, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import mlflow
@@ -14,6 +15,7 @@ import pandas as pd
 import pytest
 import yaml
 
+from segan_ray.cli.scores import show_scores
 from segan_ray.data.cases import discover
 from segan_ray.data.manifest import PrepareSettings, read_manifest
 from segan_ray.data.origin import origin_of
@@ -26,7 +28,12 @@ from segan_ray.evaluation.case_files import check_table, write_table
 from segan_ray.evaluation.comparison import compare
 from segan_ray.evaluation.eligibility import refuse_seen
 from segan_ray.evaluation.metrics import METRICS, RegionScores
-from segan_ray.evaluation.scores import LESION_METRICS, CaseScores
+from segan_ray.evaluation.scores import (
+    LESION_METRICS,
+    CaseScores,
+    evaluation_document,
+    means_over_cases,
+)
 from segan_ray.home import Home
 from segan_ray.tracking import client as names
 from segan_ray.tracking.card import StoreCard
@@ -147,7 +154,16 @@ def test_one_model_keeps_its_document(home: Home, store: Path, models: tuple[str
     parquet = pd.read_parquet(artifact(home, run, "cases.parquet"))
     assert list(csv.columns) == ["case", "patient", "region", *METRICS]
     pd.testing.assert_frame_equal(csv, parquet)
-    pd.testing.assert_frame_equal(parquet, found.cases.drop(columns="model"))
+    own = found.cases[found.cases["model"] == models[0]]
+    pd.testing.assert_frame_equal(parquet, own.drop(columns="model"))
+    # The reference has rows as well, by the name of its row.
+    theirs = found.cases[found.cases["model"] == "flair"]
+    assert list(theirs["case"]) == list(own["case"])
+    whole = theirs[theirs["region"] == "whole"]["dice"].mean()
+    assert whole == pytest.approx(document["references"]["flair"]["whole"]["dice"]["mean"])
+    # Two patients: no interval, and each has one case.
+    assert document["summary"]["core"]["hd95"]["ci95"] is None
+    assert "means_over_cases" not in document
 
 
 def test_the_written_files_have_the_scores_of_the_document(
@@ -176,9 +192,7 @@ def test_models_side_by_side(home: Home, store: Path, models: tuple[str, str]) -
     (compared,) = document["comparisons"]
     assert (compared["model"], compared["against"]) == (first, second)
     assert list(compared["difference"]) == ["whole", "core", "enhancing", "mean"]
-    for difference in compared["difference"].values():
-        low, high = difference["ci95"]
-        assert low <= difference["mean"] <= high
+    assert [one["ci95"] for one in compared["difference"].values()] == [None] * 4
     own = {run.info.run_name: run for run in runs_of(home)}
     assert set(own) == {f"evaluation-{first}", f"evaluation-{second}"}
     theirs = json.loads(artifact(home, own[f"evaluation-{second}"], "evaluation.json").read_text())
@@ -329,10 +343,10 @@ def test_lesion_by_lesion(home: Home, store: Path, models: tuple[str, str]) -> N
 
 def test_a_comparison_is_paired() -> None:
     hard, easy = 0.1, 0.9
-    ours = [scored("a", hard + 0.05), scored("b", easy + 0.05)]
-    theirs = [scored("a", hard), scored("b", easy)]
+    theirs = [scored(name, hard if name < "d" else easy) for name in "abcdef"]
+    ours = [scored(name, (hard if name < "d" else easy) + 0.05) for name in "abcdef"]
     document = compare("ours", "theirs", ours, theirs).document()
-    assert document["patients"] == 2
+    assert document["patients"] == 6
     for difference in document["difference"].values():
         assert difference["mean"] == pytest.approx(0.05)
         assert difference["ci95"] == pytest.approx([0.05, 0.05])
@@ -419,18 +433,70 @@ def test_evaluate_as_a_command(
     first, second = models
     result = segan(
         "evaluate", first, store, "--against", second, "--cases", "cases.parquet",
-        "--output", "scores.json", "--json", cwd=tmp_path, home=home.folder,
+        "--reference", "flair=threshold", "--output", "scores.json", "--json",
+        cwd=tmp_path, home=home.folder,
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
     document = json.loads(result.stdout)
     assert json.loads((tmp_path / "scores.json").read_text()) == document
     table = pd.read_parquet(tmp_path / "cases.parquet")
     assert list(table.columns) == ["model", "case", "patient", "region", *METRICS]
-    assert set(table["model"]) == {first, second}
+    assert set(table["model"]) == {first, second, "flair"}
     shown = segan("evaluate", first, store, "--against", second, cwd=tmp_path, home=home.folder)
-    assert "Difference in Dice, patient by patient, with 95% interval" in shown.stdout
+    assert "Difference in Dice, patient by patient\n" in shown.stdout.replace(" \n", "\n")
     assert f"{first} - {second}" in shown.stdout
+    assert shown.stdout.count("No intervals: 2 patients are too few for one, 6 are needed.") == 1
+    assert "[" not in shown.stdout
     seen = segan("evaluate", first, other_split, cwd=tmp_path, home=home.folder)
     refused(seen, "was trained or chosen with scans of")
     no = segan("evaluate", first, store, "--cases", "a.txt", cwd=tmp_path, home=home.folder)
     refused(no, "ends in .csv or .parquet")
+
+
+@pytest.mark.parametrize(
+    ("references", "words"),
+    [
+        (["b=threshold", "b=a"], "names the row 'b' twice"),
+        (["a=threshold"], "Two rows would be called 'a'"),
+    ],
+)
+def test_rows_called_alike_are_refused(
+    home: Home, store: Path, tmp_path: Path, references: list[str], words: str
+) -> None:
+    given = [part for one in references for part in ("--reference", one)]
+    result = segan("evaluate", "a", store, *given, cwd=tmp_path, home=home.folder)
+    refused(result, words)
+
+
+def document_of(patients: int, *visits: str) -> dict:
+    """Return the document of so many patients, the first of them seen again in ``visits``."""
+    ours = [scored(f"p{i}", i / 10) for i in range(patients)]
+    again = [replace(ours[0], case=f"again-{visit}") for visit in visits]
+    document = evaluation_document("m", "test", [*ours, *again])
+    means = means_over_cases([*ours, *again])
+    over_cases = {} if means is None else {"means_over_cases": {"m": means}}
+    return document | over_cases | {"against": [], "references": {}, "comparisons": []}
+
+
+def test_tables_of_many_and_of_few_patients(capsys: pytest.CaptureFixture[str]) -> None:
+    show_scores(document_of(6))
+    shown = capsys.readouterr().out
+    assert "Test scores, 6 patients: Dice with 95% interval, and HD95 in mm" in shown
+    assert "0.250 [0." in shown
+    assert "No intervals" not in shown
+    assert "Means over" not in shown
+    show_scores(document_of(1))
+    shown = capsys.readouterr().out
+    assert "Test scores, 1 patient: Dice, and HD95 in mm" in shown
+    assert "No intervals: 1 patient is too few for one, 6 are needed." in shown
+
+
+def test_the_mean_over_cases_is_shown_where_it_is_another(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    show_scores(document_of(6, "a", "b"))
+    shown = capsys.readouterr().out
+    assert "Means over 8 cases, as leaderboards have them: Dice, and HD95 in mm" in shown
+    of_patients, of_cases = (line for line in shown.splitlines() if line.startswith("m "))
+    assert "0.250 [" in of_patients
+    assert of_cases.split()[1] == "0.188"

@@ -14,7 +14,7 @@ import pytest
 from scipy.stats import binom
 
 from segan_ray.evaluation.gate import passes
-from segan_ray.evaluation.scores import paired_interval
+from segan_ray.evaluation.intervals import expanded_interval as paired_interval
 
 EXPERIMENTS = 2000
 MODELS = 50

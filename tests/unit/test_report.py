@@ -452,6 +452,43 @@ def test_the_difference_to_unet_is_told():
     assert "There is no U-Net to compare with" in page
 
 
+def test_few_patients_have_no_intervals_and_the_page_says_why():
+    few = without_intervals(evaluation())
+    page = markup(render_report(report(*usual(), evaluation=few)))
+    Outline(page)
+    assert page.count("No intervals: 3 patients are too few for one, 6 are needed.") == 1
+    assert "95% interval" not in page
+    assert all("error_x" not in one for one in charts(page)["models"]["data"])
+    assert "whole tumour <strong class=number>+0.013</strong>" in page
+    given = {"mean": 0.05, "ci95": None}
+    promoted = (Promoted("3", ("champion",), "0002", "Forced.", given, forced=True),)
+    rows = Outline(markup(render_report(report(*usual(), promoted=promoted)))).rows
+    newest = next(row for row in rows if row[:3] == ["3", "champion", "0002"])
+    assert newest[3] == "+0.050 too few patients for an interval"
+
+
+def without_intervals(document):
+    """Return a document as it is where patients are too few: every ``ci95`` is None."""
+    if isinstance(document, dict):
+        return {
+            name: None if name == "ci95" else without_intervals(value)
+            for name, value in document.items()
+        }
+    return [without_intervals(one) for one in document] if isinstance(document, list) else document
+
+
+def test_means_over_cases_are_told_where_they_are_others():
+    means = {region: {"dice": 0.75, "hd95": 12.0} for region in REGIONS}
+    of_rows = {"models:/segan@champion": means, "threshold": means, "unet": means}
+    given = evaluation() | {"means_over_cases": of_rows}
+    page = markup(render_report(report(*usual(), evaluation=given)))
+    assert "Means over 4 cases" in page
+    assert ["U-Net", *["0.750", "12.0"] * 3] in Outline(page).rows
+    assert "Means over cases" not in markup(
+        render_report(report(*usual(), evaluation=evaluation()))
+    )
+
+
 def test_pictures_are_in_the_page_once_and_told_together_where_they_are_the_same():
     one, other = picture(8), picture(16)
     showcase = {"best": one, "median": one, "worst": other}

@@ -13,11 +13,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from segan_ray.brats import REGIONS
+from segan_ray.evaluation.intervals import (
+    MINIMUM_PATIENTS,
+    bootstrap_interval,
+    expanded_interval,
+    no_interval,
+)
 from segan_ray.evaluation.metrics import METRICS, RegionScores
 from segan_ray.evaluation.scores import (
     CaseScores,
     case_table,
     evaluation_document,
+    means_over_cases,
     paired_difference,
     patient_scores,
     patient_table,
@@ -43,13 +50,14 @@ def scored(case: str, patient: str, dice: float, *, core: float | None = None) -
     )
 
 
-# P1 was seen twice, P2 and P3 once.
+# P1 was seen twice, all others once.
 COHORT = (
     scored("P2-0", "P2", 0.9),
     scored("P1-0", "P1", 0.2),
     scored("P3-0", "P3", 0.4),
     scored("P1-1", "P1", 0.4),
 )
+SIX = (*COHORT, *(scored(f"P{i}-0", f"P{i}", 0.6) for i in (4, 5, 6)))
 
 
 def test_case_table_has_a_row_per_case_and_region() -> None:
@@ -85,17 +93,35 @@ def test_summary_weighs_patients_not_cases() -> None:
     dice = summarise(COHORT)["whole"]["dice"]
     assert dice["mean"] == pytest.approx((0.3 + 0.9 + 0.4) / 3)
     assert dice["median"] == pytest.approx(0.4)
-    # All three draws are P1, or all P2, in 1 of 27 samples each: more than 2.5%.
-    assert dice["ci95"] == pytest.approx([0.3, 0.9])
+    dice = summarise(SIX)["whole"]["dice"]
+    assert dice["mean"] == pytest.approx((0.3 + 0.9 + 0.4 + 3 * 0.6) / 6)
+    # Its mean is that of the patients, as if P1 had been seen once.
+    once = [one for one in SIX if one.patient != "P1"] + [scored("P1-2", "P1", 0.3)]
+    assert dice["ci95"] == pytest.approx(summarise(once)["whole"]["dice"]["ci95"])
+
+
+def test_means_over_cases_weigh_cases() -> None:
+    means = means_over_cases(COHORT)
+    assert means is not None
+    assert tuple(means) == REGIONS
+    assert tuple(means["core"]) == METRICS
+    assert means["whole"]["dice"] == pytest.approx((0.9 + 0.2 + 0.4 + 0.4) / 4)
+    assert means["enhancing"]["hd95"] == 300.0
+
+
+def test_where_patients_have_as_many_cases_there_are_no_other_means() -> None:
+    assert means_over_cases(COHORT[:3]) is None
+    twice = [replace(one, case=f"{one.case}-{visit}") for one in COHORT[:3] for visit in "ab"]
+    assert means_over_cases(twice) is None
 
 
 def test_summary_holds_every_score_in_its_place() -> None:
-    summary = summarise(COHORT)
+    summary = summarise(SIX)
     assert tuple(summary) == REGIONS
     assert all(tuple(summary[region]) == METRICS for region in REGIONS)
     assert [summary[region]["hd95"]["mean"] for region in REGIONS] == pytest.approx([1, 20, 300])
     assert summary["core"]["sensitivity"]["ci95"] == [0.25, 0.25]
-    assert summary["enhancing"]["dice"]["median"] == pytest.approx(0.2)
+    assert summary["enhancing"]["dice"]["median"] == pytest.approx(0.3)
 
 
 def test_summary_is_reproducible_and_ignores_order() -> None:
@@ -121,9 +147,36 @@ def test_interval_is_near_that_of_a_normal_mean() -> None:
     assert [low, high] == pytest.approx([dice.mean() - half, dice.mean() + half], abs=half * 0.1)
 
 
-def test_a_single_patient_has_an_interval_without_width() -> None:
-    dice = summarise([scored("a", "A", 0.7)])["whole"]["dice"]
-    assert dice == {"mean": 0.7, "median": 0.7, "ci95": [0.7, 0.7]}
+@pytest.mark.parametrize("patients", range(1, MINIMUM_PATIENTS + 1))
+def test_few_patients_have_no_interval(patients: int) -> None:
+    # Three visits of one patient are no three patients.
+    cases = [scored(f"c{i}{visit}", f"p{i}", 0.7) for i in range(patients) for visit in "abc"]
+    dice = summarise(cases)["whole"]["dice"]
+    few = patients < MINIMUM_PATIENTS
+    assert dice["ci95"] == (None if few else pytest.approx([0.7, 0.7]))
+    assert (dice["mean"], dice["median"]) == pytest.approx((0.7, 0.7))
+    values = {f"p{i}": 0.5 for i in range(patients)}
+    difference = paired_difference(values, values)
+    assert difference.ci95 == (None if few else (0, 0))
+    json.dumps(difference.as_document(), allow_nan=False)
+    if few:
+        with pytest.raises(ValueError, match="too few"):
+            difference.at_level(0.99)
+
+
+def test_why_there_is_no_interval() -> None:
+    assert no_interval(1) == "No intervals: 1 patient is too few for one, 6 are needed."
+    assert no_interval(5) == "No intervals: 5 patients are too few for one, 6 are needed."
+
+
+def test_a_summary_has_the_expanded_interval() -> None:
+    dice = np.array([0.1, 0.5, 0.6, 0.7, 0.8, 0.9])
+    cases = [scored(f"c{i}", f"p{i}", float(x)) for i, x in enumerate(dice)]
+    low, high = summarise(cases)["whole"]["dice"]["ci95"]
+    (plain,) = bootstrap_interval(dice[:, None], seed=0)
+    assert low < plain[0]
+    assert plain[1] < high
+    assert (low, high) == pytest.approx(tuple(expanded_interval(dice[:, None])[0]))
 
 
 def test_document_is_json_with_the_promised_keys() -> None:
@@ -157,14 +210,32 @@ def test_nothing_to_summarise_is_refused() -> None:
 
 
 def test_paired_difference_of_shared_patients() -> None:
-    candidate = {"A": 0.9, "B": 0.5, "C": 0.7, "only candidate": 0.0}
-    champion = {"C": 0.6, "B": 0.5, "A": 0.6, "only champion": 1.0}
+    same = dict.fromkeys("DEF", 0.5)
+    candidate = {"A": 0.9, "B": 0.5, "C": 0.7, "only candidate": 0.0, **same}
+    champion = {"C": 0.6, "B": 0.5, "A": 0.6, "only champion": 1.0, **same}
     difference = paired_difference(candidate, champion)
-    assert difference.patients == ("A", "B", "C")
-    assert difference.mean == pytest.approx((0.3 + 0.0 + 0.1) / 3)
-    assert difference.ci95 == pytest.approx((0.0, 0.3))
+    assert difference.patients == ("A", "B", "C", "D", "E", "F")
+    assert difference.mean == pytest.approx((0.3 + 0.0 + 0.1) / 6)
+    assert difference.ci95 is not None
+    assert difference.ci95[0] == 0.0
     document = json.loads(json.dumps(difference.as_document()))
     assert document == {"mean": difference.mean, "ci95": list(difference.ci95)}
+
+
+@given(st.lists(st.floats(-1, 1), min_size=6, max_size=9), st.floats(0.95, 0.9999))
+@settings(max_examples=25, deadline=None)
+def test_a_higher_level_has_a_wider_interval(values: list[float], level: float) -> None:
+    ours = {f"p{i}": value for i, value in enumerate(values)}
+    difference = paired_difference(ours, dict.fromkeys(ours, 0.0), resamples=200)
+    assert difference.at_level(0.95) == difference.ci95
+    low, high = difference.at_level(level)
+    assert difference.ci95 is not None
+    rounding = 1e-12
+    assert low <= difference.ci95[0] + rounding
+    assert difference.ci95[1] - rounding <= high
+    # An interval that is without width stays so: the same in all patients is certain.
+    constant = paired_difference(ours, {name: value - 0.25 for name, value in ours.items()})
+    assert constant.at_level(level) == pytest.approx((0.25, 0.25))
 
 
 def test_a_constant_gain_is_certain_however_patients_vary() -> None:
@@ -191,12 +262,13 @@ def test_no_shared_patient_is_refused() -> None:
         paired_difference({"A": 0.5}, {"B": 0.5})
 
 
-@given(st.dictionaries(st.text(max_size=3), st.tuples(unit_floats, unit_floats), min_size=1))
+@given(st.dictionaries(st.text(max_size=3), st.tuples(unit_floats, unit_floats), min_size=6))
 @settings(max_examples=25, deadline=None)
 def test_interval_lies_within_the_differences(pairs: dict[str, tuple[float, float]]) -> None:
     candidate, champion = ({name: pair[i] for name, pair in pairs.items()} for i in range(2))
     difference = paired_difference(candidate, champion, resamples=100)
     differences = [a - b for a, b in pairs.values()]
+    assert difference.ci95 is not None
     low, high = difference.ci95
     rounding = 1e-12
     assert min(differences) - rounding <= low <= high <= max(differences) + rounding

@@ -14,7 +14,7 @@ class Promoted:
     """A registered model of the sweep, and what the gate said of it.
 
     ``difference`` is ``{"mean", "ci95": [lo, hi]}`` of mean Dice against the champion it met, or
-    None where there was none to compare with.
+    None where there was none to compare with; ``ci95`` is None where the patients were too few.
     """
 
     version: str

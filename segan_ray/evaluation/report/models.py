@@ -9,6 +9,7 @@ from typing import Any, Final
 import plotly.graph_objects as go
 
 from segan_ray.brats import REGIONS
+from segan_ray.evaluation.intervals import no_interval
 from segan_ray.evaluation.report.content import SweepReport
 from segan_ray.evaluation.report.drawing import BEST, blank_figure
 from segan_ray.evaluation.report.page import Section, chart, esc, label, missing, table
@@ -46,8 +47,12 @@ UNET: Final = (
 
 @dataclass(frozen=True)
 class Model:
-    """A row: its name, what stands below it, and ``{region: {metric: summary}}``."""
+    """A row: what the document calls it, its name on the page and what stands below that.
 
+    ``summary`` is ``{region: {metric: summary}}``.
+    """
+
+    key: str
     name: str
     note: str
     summary: Mapping[str, Mapping[str, Mapping[str, Any]]]
@@ -62,22 +67,60 @@ def models(report: SweepReport) -> Section:
     references = document.get("references") or {}
     model = str(document["model"])
     name = "Champion" if model.removeprefix("models:/segan@") == CHAMPION else "Evaluated model"
-    rows = [Model(name, model, document["summary"])]
-    rows += [Model(NAMES.get(name, name), "reference", of) for name, of in references.items()]
+    rows = [Model(model, name, model, document["summary"])]
+    rows += [Model(name, NAMES.get(name, name), "reference", of) for name, of in references.items()]
     body = (
         f"<p>Means over {scored_patients(document)} ({many(len(document['cases']), 'case')}), "
-        "scored on whole volumes in their original grid. Below each mean its 95% bootstrap "
-        "interval; bold is the best of a column. HD95, the distance between surfaces, is better "
-        "the smaller it is.</p>"
+        f"scored on whole volumes in their original grid. {_about_intervals(document)} Bold is the "
+        "best of a column. HD95, the distance between surfaces, is better the smaller it is.</p>"
         + _against_unet(document)
-        + _drawn(rows)
+        + _drawn(rows, intervals=_has_intervals(document))
         + _table(rows, ("dice", "hd95"), "Dice and HD95 of each model")
         + "<details><summary>Precision and sensitivity</summary>"
         + _table(rows, ("precision", "sensitivity"), "Precision and sensitivity")
         + "</details>"
+        + _over_cases(document, {row.key: row.name for row in rows})
     )
     title = f"{esc(document['split']).capitalize()} patients"
     return Section("evaluation", title, body)
+
+
+def _has_intervals(document: Mapping[str, Any]) -> bool:
+    return document["summary"][REGIONS[0]]["dice"]["ci95"] is not None
+
+
+def _about_intervals(document: Mapping[str, Any]) -> str:
+    if _has_intervals(document):
+        return "Below each mean its 95% bootstrap interval."
+    return no_interval(len({case["patient"] for case in document["cases"]}))
+
+
+def _over_cases(document: Mapping[str, Any], rows: Mapping[str, str]) -> str:
+    """Return Dice and HD95 as leaderboards average them, where that is another mean."""
+    means = document.get("means_over_cases")
+    if not means:
+        return ""
+    at = [(region, metric) for region in REGIONS for metric in ("dice", "hd95")]
+    head = "".join(
+        f'<th scope="col">{METRIC_NAMES[metric]}, {REGION_NAMES[region]}</th>'
+        for region, metric in at
+    )
+    lines = [
+        f'<tr><th scope="row">{esc(name)}</th>'
+        + "".join(
+            f"<td>{means[key][region][metric]:.{1 if metric == 'hd95' else 3}f}</td>"
+            for region, metric in at
+        )
+        + "</tr>"
+        for key, name in rows.items()
+        if key in means
+    ]
+    caption = f"Means over {many(len(document['cases']), 'case')}"
+    return (
+        "<details><summary>Means over cases, as leaderboards have them</summary>"
+        + table(f'<tr><th scope="col">Model</th>{head}</tr>', lines, kind="tests", caption=caption)
+        + "</details>"
+    )
 
 
 def _against_unet(document: Mapping[str, Any]) -> str:
@@ -89,29 +132,35 @@ def _against_unet(document: Mapping[str, Any]) -> str:
     said = ", ".join(
         f"{REGION_NAMES[region]} {_change(compared['difference'][region])}" for region in REGIONS
     )
+    holds = ""
+    if compared["difference"][REGIONS[0]]["ci95"] is not None:
+        holds = " Where the 95% interval in brackets holds 0, neither is shown to be better."
     return (
         f"<p>Dice minus U-Net's, patient by patient ({many(compared['patients'], 'patient')}): "
-        f"{said}. Where the 95% interval in brackets holds 0, neither is shown to be better.</p>"
+        f"{said}.{holds}</p>"
     )
 
 
 def _change(difference: Mapping[str, Any]) -> str:
+    mean = f"<strong class=number>{signed(difference['mean'])}</strong>"
+    if difference["ci95"] is None:
+        return mean
     low, high = difference["ci95"]
-    return (
-        f"<strong class=number>{signed(difference['mean'])}</strong> "
-        f'<span class="interval">[{signed(low)}, {signed(high)}]</span>'
-    )
+    return f'{mean} <span class="interval">[{signed(low)}, {signed(high)}]</span>'
 
 
-def _drawn(rows: Sequence[Model]) -> str:
+def _drawn(rows: Sequence[Model], *, intervals: bool) -> str:
     if len(rows) < 2:
         return ""
+    having = " with its 95% interval" if intervals else ""
+    overlap = (
+        " Where intervals overlap, the patients are too few to tell the models apart this way."
+    )
     return chart(
         "models",
         models_chart(rows),
-        spoken="Mean Dice of each model with its 95% interval, a group for each region",
-        caption="Mean Dice with its 95% interval. Where intervals overlap, the patients are too "
-        "few to tell the models apart this way.",
+        spoken=f"Mean Dice of each model{having}, a group for each region",
+        caption=f"Mean Dice{having}.{overlap if intervals else ''}",
     )
 
 
@@ -129,15 +178,7 @@ def models_chart(rows: Sequence[Model]) -> go.Figure:
             mode="markers",
             name=label(row.name),
             marker={"symbol": symbol, "color": colour, "size": 10},
-            error_x={
-                "type": "data",
-                "symmetric": False,
-                "array": [round(one["ci95"][1] - one["mean"], 4) for one in dice],
-                "arrayminus": [round(one["mean"] - one["ci95"][0], 4) for one in dice],
-                "color": colour,
-                "thickness": 1.6,
-                "width": 4,
-            },
+            error_x=_whiskers(dice, colour),
             hovertemplate=f"{label(row.name)}: %{{x:.3f}}<extra></extra>",
         )
     names = [REGION_NAMES[region].replace(" ", "<br>") for region in REGIONS]
@@ -148,6 +189,21 @@ def models_chart(rows: Sequence[Model]) -> go.Figure:
         showgrid=False, automargin=False,
     )  # fmt: skip
     return figure
+
+
+def _whiskers(dice: Sequence[Mapping[str, Any]], colour: str) -> dict[str, Any] | None:
+    """Return the intervals as Plotly draws them, or None where there are none."""
+    if any(one["ci95"] is None for one in dice):
+        return None
+    return {
+        "type": "data",
+        "symmetric": False,
+        "array": [round(one["ci95"][1] - one["mean"], 4) for one in dice],
+        "arrayminus": [round(one["mean"] - one["ci95"][0], 4) for one in dice],
+        "color": colour,
+        "thickness": 1.6,
+        "width": 4,
+    }
 
 
 def _table(rows: Sequence[Model], metrics: Sequence[str], caption: str) -> str:

@@ -38,8 +38,8 @@ def _row(one: Promoted) -> str:
 def _difference(one: Promoted) -> str:
     if one.difference is None:
         return "nobody to compare with"
+    mean = f"<strong>{signed(one.difference['mean'])}</strong>"
+    if one.difference["ci95"] is None:
+        return f'{mean} <span class="interval">too few patients for an interval</span>'
     low, high = (signed(limit) for limit in one.difference["ci95"])
-    return (
-        f"<strong>{signed(one.difference['mean'])}</strong> "
-        f'<span class="interval">{low} to {high}</span>'
-    )
+    return f'{mean} <span class="interval">{low} to {high}</span>'

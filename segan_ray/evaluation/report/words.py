@@ -53,7 +53,9 @@ def chip(region: Region) -> str:
 
 
 def interval(summary: Mapping[str, Any], digits: int) -> str:
-    """Return the 95% interval of a summary."""
+    """Return the 95% interval of a summary, or nothing where the patients are too few for one."""
+    if summary["ci95"] is None:
+        return ""
     low, high = summary["ci95"]
     return f"{low:.{digits}f}–{high:.{digits}f}"
 
