@@ -152,7 +152,7 @@ def evaluate(
             model,
             store,
             against=against or [],
-            references=_references(reference or []),
+            references=named_rows(reference or []),
             split_file=split_file,
             lesion_wise=lesion_wise,
             on_case=done,
@@ -232,7 +232,7 @@ def export(
     print("prepare them, and what the maps become.")
 
 
-def _references(given: Sequence[str]) -> dict[str, str]:
+def named_rows(given: Sequence[str]) -> dict[str, str]:
     """Return ``{row's name: model}`` of what ``--reference`` says."""
     from segan_ray.errors import RegistryError
 

@@ -79,11 +79,17 @@ def _evaluation_sentence(evaluation: Mapping[str, Any] | None) -> str:
     if evaluation is None:
         return ""
     dice = evaluation["summary"]["whole"]["dice"]
+    limits = _limits(dice)
     return (
         f"On {scored_patients(evaluation)} the evaluated model reaches a whole-tumour Dice of "
-        f"<strong>{dice['mean']:.3f}</strong> (95% interval "
-        f"<span class=number>{interval(dice, 3)}</span>)."
+        f"<strong>{dice['mean']:.3f}</strong>{f' ({limits})' if limits else ''}."
     )
+
+
+def _limits(dice: Mapping[str, Any]) -> str:
+    """Return the interval in words, or nothing where the patients are too few for one."""
+    limits = interval(dice, 3)
+    return f"95% interval <span class=number>{limits}</span>" if limits else ""
 
 
 def _counts(sweep: SweepRecord) -> str:
@@ -110,7 +116,7 @@ def _tiles(report: SweepReport) -> list[str]:
         for region in REGIONS:
             dice = report.evaluation["summary"][region]["dice"]
             label = f"{chip(region)}{split} Dice, {REGION_NAMES[region]}"
-            note = f"95% interval <span class=number>{interval(dice, 3)}</span>"
+            note = _limits(dice)
             tiles.append(_tile(label, f"{dice['mean']:.3f}", note))
     else:
         tiles.append(_tile("Trials", str(len(sweep.trials)), _statuses(sweep)))

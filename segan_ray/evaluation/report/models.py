@@ -251,4 +251,5 @@ def _cell(summary: Mapping[str, Any], metric: str, best: float | None) -> str:
     digits = 1 if metric == "hd95" else 3
     mean = f"{summary['mean']:.{digits}f}"
     shown = f"<strong>{mean}</strong>" if summary["mean"] == best else mean
-    return f'{shown} <span class="interval">{interval(summary, digits)}</span>'
+    limits = interval(summary, digits)
+    return f'{shown} <span class="interval">{limits}</span>' if limits else shown
