@@ -16,13 +16,17 @@ from mlflow.entities.model_registry import ModelVersion
 
 from segan_ray.errors import RegistryError
 from segan_ray.evaluation.model import load_model
+from segan_ray.evaluation.report import render_report
 from segan_ray.home import Home
+from segan_ray.tracking import judging
 from segan_ray.tracking import promote as module
 from segan_ray.tracking.aliases import rollback
 from segan_ray.tracking.client import connect
 from segan_ray.tracking.promote import Promotion, promote
 from segan_ray.tracking.registry import MODEL, SHA256, fetched, find_alias
+from segan_ray.tracking.report import collect_report
 from segan_ray.tracking.sweeps import read_sweep
+from segan_ray.tracking.tries import TRIES
 from tests.unit.promotable import (
     ENHANCING_TOO,
     NOTHING,
@@ -116,11 +120,15 @@ def run_tags(home: Home, sweep: str) -> dict[str, str]:
     return dict(client_of(home).get_run(best.mlflow_run).data.tags)
 
 
+def _but_tries(tags: dict[str, str]) -> dict[str, str]:
+    return {name: value for name, value in tags.items() if not name.startswith(TRIES)}
+
+
 def everything(home: Home) -> object:
-    """All that the registry holds, and all the runs' tags."""
+    """All that the registry holds but the tries on gate patients, and all the runs' tags."""
     client = client_of(home)
     registered = [
-        (model.name, model.description, model.aliases, model.tags)
+        (model.name, model.description, model.aliases, _but_tries(model.tags))
         for model in client.search_registered_models()
     ]
     tags = {sweep: run_tags(home, sweep) for sweep in SWEEPS}
@@ -181,16 +189,126 @@ def test_what_is_no_margin_is_refused(home: Home, margin: float) -> None:
         run(home, "good", non_inferior=margin)
 
 
-def test_a_rehearsal_changes_nothing(home: Home) -> None:
+def tries(home: Home) -> dict[str, dict[str, Any]]:
+    """Return what the registry has noted of tries on gate patients, by tag."""
+    tags = client_of(home).get_registered_model(MODEL).tags
+    return {name: json.loads(tags[name]) for name in tags if name.startswith(TRIES)}
+
+
+def test_a_rehearsal_changes_nothing_but_the_count_of_tries(home: Home) -> None:
     before = everything(home)
     assert run(home, "good", dry_run=True).verdict.verdict == "promoted"
     assert everything(home) == before
     run(home, "good")
     before = everything(home)
+    assert tries(home) == {}
     for sweep, options in (("better", {}), ("poor", {}), ("poor", {"force": True})):
         rehearsed = run(home, sweep, dry_run=True, **options)
         assert (rehearsed.dry_run, rehearsed.version) == (True, None)
         assert everything(home) == before
+    assert [one["try"] for one in tries(home).values()] == [1, 2]
+
+
+def test_tries_on_the_same_patients_are_counted(home: Home, tmp_path: Path) -> None:
+    run(home, "poor")
+    assert run(home, "poor").verdict.tries is None  # the champion itself: nothing was asked
+    assert tries(home) == {}
+    asked = [
+        run(home, "lopsided", dry_run=True),
+        run(home, "lopsided"),
+        run(home, "lopsided", non_inferior=0.02),
+        run(home, "lopsided", flips=True),
+        run(home, "good"),
+    ]
+    assert [one.verdict.tries for one in asked] == [1, 1, 1, 2, 3]
+    assert asked[0].verdict == asked[1].verdict
+    document = asked[-1].document()
+    assert (document["tries"], document["verdict"]) == (3, "promoted")
+    assert document["level"] == pytest.approx(1 - 0.05 / 9)
+    assert "99.44% interval" in document["reason"]
+    assert "try 3 on them" in document["reason"]
+    low, high = document["interval"]
+    assert low < document["difference"]["ci95"][0]
+    assert document["difference"]["ci95"][1] < high
+    # The champion is another now, and so is the question.
+    assert run(home, "lopsided").verdict.tries == 4
+    best = read_sweep(home, "lopsided").best
+    assert best is not None
+    found = sorted(tries(home).values(), key=lambda one: one["try"])
+    assert [one["try"] for one in found] == [1, 2, 3, 4]
+    assert found[0] == {
+        "try": 1, "candidate": best.mlflow_run, "flips": False, "champion": "1",
+    }  # fmt: skip
+
+
+def test_what_was_killed_before_its_answer_has_been_counted(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(home, "poor")
+
+    def die(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(judging, "judge", die)
+        with pytest.raises(KeyboardInterrupt):
+            run(home, "lopsided")
+    assert len(tries(home)) == 1
+    assert run(home, "good").verdict.tries == 2
+    # Asked again, it is the try that it was.
+    client = client_of(home)
+    client.set_registered_model_alias(MODEL, "champion", "1")
+    assert run(home, "lopsided").verdict.tries == 1
+
+
+def test_stores_with_the_same_gate_patients_share_their_count(home: Home, tmp_path: Path) -> None:
+    run(home, "poor")
+    run(home, "lopsided")
+    # The first eight patients are on the same side, and so are the gate's; the rest is left out.
+    sides = {"train": 2, "val": 6, "gate": 8, "test": 1}
+    write_store(tmp_path / "smaller", sides)
+    for name, models in (("other-poor", NOTHING), ("other-good", WHOLE)):
+        record_sweep(home, name, tmp_path / "smaller", models)
+    run(home, "other-poor", alias="other")
+    assert run(home, "other-good", alias="other").verdict.tries == 2
+    # Other patients start anew.
+    write_store(tmp_path / "elsewhere", {"train": 3, "val": 6, "gate": 8, "test": 1})
+    for name, models in (("third-poor", NOTHING), ("third-good", WHOLE)):
+        record_sweep(home, name, tmp_path / "elsewhere", models)
+    run(home, "third-poor", alias="third")
+    assert run(home, "third-good", alias="third").verdict.tries == 1
+
+
+def test_a_gate_of_few_patients_promotes_nothing_and_counts_no_try(
+    home: Home, tmp_path: Path
+) -> None:
+    write_store(tmp_path / "few", {"train": 2, "val": 6, "gate": 5, "test": 2})
+    for name, models in (("few-poor", NOTHING), ("few-good", WHOLE)):
+        record_sweep(home, name, tmp_path / "few", models)
+    run(home, "few-poor")
+    kept = run(home, "few-good").document()
+    assert kept["reason"].startswith("5 patients are too few to tell; 6 are needed.")
+    assert kept["difference"]["mean"] > 0
+    assert (kept["difference"]["ci95"], kept["tries"], kept["interval"]) == (None, None, None)
+    assert tries(home) == {}
+    assert run(home, "few-good", force=True).forced
+    assert json.loads(versions(home)[1].tags["segan.difference"])["ci95"] is None
+    page = render_report(collect_report(home, "few-good"))
+    assert "too few patients for an interval" in page
+
+
+def test_more_failures_are_kept_and_a_forced_promotion_says_so(home: Home) -> None:
+    run(home, "good")
+    kept = run(home, "poor").document()
+    assert kept["failed_regions"] == {"candidate": 16, "champion": 8}
+    assert (
+        "It fails in 16 regions (Dice below 0.1), the champion in 8; it alone in"
+        in (kept["reason"])
+    )
+    run(home, "poor", force=True)
+    said = versions(home)[1].tags["segan.verdict"]
+    assert said.startswith("Forced. Dice differs")
+    assert "It fails in 16 regions" in said
 
 
 def test_force_is_recorded_only_where_the_gate_objected(home: Home) -> None:
