@@ -1,8 +1,8 @@
 """The promotion gate: is a candidate better than the champion, and not by luck?
 
 Both are scored on the same patients, and compared patient by patient. Equal models pass in less
-than 5% of cases, also the best of fifty, for the gate's patients chose none of them, and also where
-the same patients are asked again and again, since each try has a wider interval than the one before
+than 5% of cases, also the best of fifty, for the gate's patients chose none of them, and in about
+5% at any of ten tries on the same patients, since each has a wider interval than the one before
 (tests/unit/test_gate_rate.py). What no patient of the gate shows, nothing can know of: how often a
 model passes that pays for a small gain with a failure in every twentieth patient is simulated by
 ``benchmarks/gate.py``. Failures that do show are counted, and may not be more than the champion's.
@@ -86,9 +86,8 @@ def level_of(tries: int) -> float:
     """Return the level of a try's interval: 95% of the first, then 98.75%, 99.44% and so on.
 
     What each try risks falls with its square, and so adds up to 1.64 times the risk of the first,
-    however many there are. Candidates that are no better pass in about 3% of first tries on six
-    patients, so that fewer than 5% ever do; halving from try to try would leave no chance to the
-    tenth.
+    however many there are: of candidates that are no better, 3% pass at the first of six patients'
+    tries and about 5% at any. Halved from try to try, hardly a chance would be left to the tenth.
     """
     return 1 - (1 - CONFIDENCE) / tries**2
 
