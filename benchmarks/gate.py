@@ -28,7 +28,7 @@ TRIES: Final = 10
 SHOWN: Final = (1, 3, 10)
 GAIN: Final = 0.03
 RARE: Final = 0.05
-"""In which share of patients a failing model fails: one in twenty."""
+"""In which share of patients a model fails that fails rarely: one in twenty."""
 
 Dice = np.ndarray
 """Dice of (experiment, patient, region), from 0 to 1."""
@@ -158,7 +158,7 @@ def tried(
 
 @dataclass(frozen=True)
 class Failing:
-    """A model that fails in ``regions`` of one patient in twenty and gains ``gain`` in the others.
+    """A model that misses ``regions`` of some patients, a share ``rate``, and gains in the others.
 
     ``worth`` is what it gains on average over what it loses: at 1 it is no better.
     """
@@ -166,6 +166,7 @@ class Failing:
     name: str
     regions: int
     worth: float
+    rate: float = RARE
 
     def scores(
         self, rng: np.random.Generator, experiments: int, patients: int
@@ -173,17 +174,20 @@ class Failing:
         """Return its scores, and those of a champion that never fails."""
         shape = (experiments, patients, 3)
         champion = rng.beta(90, 10, shape)
-        lost = RARE * (0.9 - 1 / 16) * self.regions / 3
+        lost = self.rate * (0.9 - 1 / 41) * self.regions / 3
         noise = 0.01 * rng.standard_normal(shape)
-        candidate = champion + self.worth * lost / (1 - RARE * self.regions / 3) + noise
-        fails = (rng.random((experiments, patients, 1)) < RARE) & (np.arange(3) >= 3 - self.regions)
-        return np.where(fails, rng.beta(1, 15, shape), candidate), champion
+        candidate = champion + self.worth * lost / (1 - self.rate * self.regions / 3) + noise
+        patient_fails = rng.random((experiments, patients, 1)) < self.rate
+        fails = patient_fails & (np.arange(3) >= 3 - self.regions)
+        return np.where(fails, rng.beta(1, 40, shape), candidate), champion
 
 
 FAILING: Final = (
-    Failing("all regions missed, no better on average", 3, 1.0),
-    Failing("one region missed, no better on average", 1, 1.0),
-    Failing("one region missed, gains twice what it loses", 1, 2.0),
+    Failing("all regions missed in 1 of 10, no better on average", 3, 1.0, 0.1),
+    Failing("all regions missed in 1 of 20, no better on average", 3, 1.0),
+    Failing("all regions missed in 1 of 50, no better on average", 3, 1.0, 0.02),
+    Failing("one region missed in 1 of 20, no better on average", 1, 1.0),
+    Failing("one region missed in 1 of 20, gains twice what it loses", 1, 2.0),
 )
 
 
