@@ -111,14 +111,19 @@ def best_of_many(rng: np.random.Generator, draw: Draw, experiments: int) -> np.n
 
 
 def promoted(
-    candidate: Dice, champion: Dice, *, tries: int = 1, count_failures: bool = True
+    candidate: Dice,
+    champion: Dice,
+    *,
+    tries: int = 1,
+    count_failures: bool = True,
+    resamples: int = RESAMPLES,
 ) -> np.ndarray:
     """Tell of each experiment whether the gate promotes the candidate, as ``gate.judge`` would."""
     experiments, patients, _ = candidate.shape
     differences = candidate - champion
     columns = np.concatenate([differences.mean(2, keepdims=True), differences], axis=2)
     flat = columns.swapaxes(0, 1).reshape(patients, -1)
-    intervals = expanded_interval(flat, resamples=RESAMPLES).reshape(experiments, 4, 2)
+    intervals = expanded_interval(flat, resamples=resamples).reshape(experiments, 4, 2)
     overall, *regions = intervals.swapaxes(0, 1)
     means = columns[:, :, 0].mean(axis=1)
     better = passes(widened(overall, means, patients, level_of(tries)), np.stack(regions))

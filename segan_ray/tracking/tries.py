@@ -8,6 +8,7 @@ scans: stores of whose gates they are the same share the count, whatever their o
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Mapping, Sequence
 from hashlib import sha256
@@ -16,6 +17,7 @@ from typing import Any, Final
 from mlflow import MlflowClient
 
 from segan_ray.data.store import PreparedCase
+from segan_ray.errors import RegistryError
 from segan_ray.home import Home
 from segan_ray.tracking.aliases import registry_lock
 from segan_ray.tracking.registry import MODEL
@@ -37,7 +39,8 @@ def count_try(
     number, but neither can undo the other's note. The registered model must exist.
 
     Raises:
-        RegistryError: if another process has been writing to the registry for minutes.
+        RegistryError: if another process has been writing to the registry for minutes, or somebody
+            has changed the note.
         TrackingError: if the registry does not answer.
     """
     of_patients = f"{TRIES}.{_digest(sorted(case.record.voxels_sha256 for case in cases))}."
@@ -45,11 +48,21 @@ def count_try(
     with registry_lock(home), said_in_words(client):
         tags = client.get_registered_model(MODEL).tags
         if name in tags:
-            noted: int = json.loads(tags[name])["try"]
-            return noted
-        number = 1 + sum(tag.startswith(of_patients) for tag in tags)
+            return _noted(name, tags[name])
+        number: int = 1 + sum(tag.startswith(of_patients) for tag in tags)
         client.set_registered_model_tag(MODEL, name, json.dumps({"try": number, **question}))
     return number
+
+
+def _noted(name: str, note: str) -> int:
+    with contextlib.suppress(ValueError, TypeError, KeyError):
+        number = json.loads(note)["try"]
+        if isinstance(number, int) and number > 0:
+            return number
+    raise RegistryError(
+        f"The tag {name} of the registered model {MODEL} does not say which try it notes: {note!r}. "
+        'It should be like {"try": 3, ...}; remove it to count this try as a new one.'
+    )
 
 
 def _digest(content: object) -> str:

@@ -33,6 +33,7 @@ from gate import (
 )
 
 from segan_ray.evaluation.gate import judge
+from segan_ray.evaluation.intervals import RESAMPLES
 from tests.unit.test_gate import scores
 
 EXPERIMENTS = 2000
@@ -135,7 +136,7 @@ def test_the_simulation_decides_as_the_gate_does(tries: int) -> None:
     rng = np.random.default_rng(5)
     candidate = rarely_failing(rng, np.zeros(30), 8) + 0.05 * rng.random((30, 1, 1))
     champion = rarely_failing(rng, np.zeros(30), 8)
-    simulated = promoted(candidate, champion, tries=tries)
+    simulated = promoted(candidate, champion, tries=tries, resamples=RESAMPLES)
     judged = [
         judge(scores(ours), scores(theirs), tries=tries).verdict == "promoted"
         for ours, theirs in zip(candidate, champion, strict=True)
