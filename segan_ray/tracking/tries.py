@@ -60,8 +60,8 @@ def _noted(name: str, note: str) -> int:
         if isinstance(number, int) and number > 0:
             return number
     raise RegistryError(
-        f"The tag {name} of the registered model {MODEL} does not say which try it notes: {note!r}. "
-        'It should be like {"try": 3, ...}; remove it to count this try as a new one.'
+        f"The tag {name} of the registered model {MODEL} does not say which try it notes; found "
+        f"{note!r}, expected one like {json.dumps({'try': 3})}. Remove it to count the try anew."
     )
 
 

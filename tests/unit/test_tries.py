@@ -56,5 +56,5 @@ def test_a_note_that_was_changed_is_told(tmp_path: Path, note: str) -> None:
     count_try(*ask)
     (name,) = registry.tags
     registry.tags[name] = note
-    with pytest.raises(RegistryError, match=f"The tag {name} .* does not say which try"):
+    with pytest.raises(RegistryError, match=f"The tag {name} .* does not say which try it notes"):
         count_try(*ask)
