@@ -230,7 +230,7 @@ def main() -> None:
     parser.add_argument("--pairs", action="store_true", help="also two trials side by side")
     parser.add_argument("--naive", type=int, default=3, help="trials of the naive way; 0 for none")
     parser.add_argument("--trials", type=int, default=8)
-    options = _run.begin(parser, trials=2, naive=2, pairs=False)
+    options = _run.begin(parser, trials=2, naive=1, pairs=False)
     os.environ["CUDA_VISIBLE_DEVICES"] = ""
     rows: dict[str, dict[str, Any]] = {}
     ratios: dict[str, dict[str, Any]] = {}

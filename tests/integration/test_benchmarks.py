@@ -27,7 +27,7 @@ def test_a_benchmark_runs_at_its_smallest(name: str, tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, FOLDER / f"{name}.py", "--smoke"],
         cwd=tmp_path,
-        env={**os.environ, "TMPDIR": str(tmp_path), "SEGAN_RAY_HOME": str(tmp_path / "home")},
+        env={**os.environ, "SEGAN_RAY_HOME": str(tmp_path / "home")},
         capture_output=True,
         text=True,
         timeout=300,
