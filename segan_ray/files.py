@@ -91,6 +91,7 @@ def prepare_sqlite(path: Path) -> None:
     own = path.with_name(f".{path.name}.{os.getpid()}")
     own.unlink(missing_ok=True)
     try:
+        own.touch()  # SQLite would keep a umask's group from writing
         with contextlib.closing(sqlite3.connect(own)) as database:
             database.execute("PRAGMA journal_mode = WAL")
         # It is there by now, or this disk has no links: then whoever opens it makes it.

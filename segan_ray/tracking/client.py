@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Iterator
 from importlib.metadata import version
 from typing import Final
+from urllib.parse import quote
 
 from segan_ray.data import locks
 from segan_ray.errors import TrackingError
@@ -50,6 +51,7 @@ METRIC: Final = "segan.metric"
 MODE: Final = "segan.mode"
 
 
+LOCK: Final = ".mlflow.lock"
 MAKING_S: Final = 120.0
 """How long to wait for another process that makes the database."""
 
@@ -60,9 +62,7 @@ def connect(home: Home) -> MlflowClient:
     Raises:
         TrackingError: if the store cannot be reached.
     """
-    for name in ("mlflow", "alembic"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    warnings.filterwarnings("ignore", category=FutureWarning, module="mlflow")
+    _be_quiet()
     try:
         home.folder.mkdir(parents=True, exist_ok=True)
         with _alone(home) if home.tracks_itself else contextlib.nullcontext():
@@ -82,6 +82,45 @@ def connect(home: Home) -> MlflowClient:
             "Is --home a folder, or MLFLOW_TRACKING_URI right?"
         ) from None
     return client
+
+
+def connect_to_read(home: Home) -> MlflowClient:
+    """Return a client as ``connect`` does, of a home that cannot be written to one that reads.
+
+    Raises:
+        TrackingError: if the store cannot be reached.
+    """
+    database = home.tracking_database
+    if not home.tracks_itself or not database.is_file() or _is_writable(home):
+        return connect(home)
+    _be_quiet()
+    # Without a log of what was written last, SQLite need not share memory with its writer,
+    # which takes a file beside the database. With one, that file is there too.
+    log = database.with_name(f"{database.name}-wal")
+    way = "mode=ro" if log.is_file() and log.stat().st_size else "mode=ro&immutable=1"
+    uri = f"sqlite:///file:{quote(str(database))}?{way}&uri=true"
+    try:
+        client = MlflowClient(uri, registry_uri=uri)
+        client.get_experiment_by_name(EXPERIMENT)
+    except (MlflowException, OSError, sqlite3.Error, SQLAlchemyError) as error:
+        reason = mask(str(error).splitlines()[0])
+        raise TrackingError(
+            f"{database}: cannot be read where it cannot be written ({reason}). Use a copy of "
+            "the home, or the folder of a checkpoint in place of a name."
+        ) from None
+    return client
+
+
+def _is_writable(home: Home) -> bool:
+    """Tell whether this process may write all that connecting to the home's database writes."""
+    needed = (home.folder, home.tracking_database, home.folder / LOCK)
+    return all(os.access(path, os.W_OK) for path in needed if os.path.lexists(path))
+
+
+def _be_quiet() -> None:
+    for name in ("mlflow", "alembic"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", category=FutureWarning, module="mlflow")
 
 
 @contextlib.contextmanager
@@ -104,7 +143,7 @@ def pointing_at(uri: str) -> Iterator[None]:
 @contextlib.contextmanager
 def _alone(home: Home) -> Iterator[None]:
     """Keep other processes from the home's database while its tables may be made."""
-    path = home.folder / ".mlflow.lock"
+    path = home.folder / LOCK
     handle = locks.acquire(path, wait_s=MAKING_S)
     if handle is None:
         raise TrackingError(

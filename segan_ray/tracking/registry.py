@@ -21,7 +21,7 @@ from segan_ray.errors import CheckpointError, RegistryError, TrackingError
 from segan_ray.evaluation.model import model_folder
 from segan_ray.evaluation.seal import check_seal, digest, is_sealed
 from segan_ray.home import NAME, Home
-from segan_ray.tracking.client import KIND, SWEEP, connect, pointing_at, search
+from segan_ray.tracking.client import KIND, SWEEP, connect_to_read, pointing_at, search
 from segan_ray.tracking.notes import version_note
 from segan_ray.tracking.package import Package
 from segan_ray.training.checkpoint import read_state
@@ -137,13 +137,13 @@ def fetched(home: Home, model: str) -> Iterator[FetchedModel]:
     if Path(model).is_dir():
         yield FetchedModel(model, _whole(Path(model)))
         return
-    client = connect(home)
+    client = connect_to_read(home)
     version = _version(client, model)
     source = _run_uri(client, model) if version is None else _version_uri(client, version)
     with tempfile.TemporaryDirectory() as into:
         try:
             # What is logged as a model of a run is looked up there as well.
-            with pointing_at(home.tracking_uri):
+            with pointing_at(client.tracking_uri):
                 local = mlflow.artifacts.download_artifacts(source, dst_path=into)
         except (MlflowException, OSError) as error:
             raise RegistryError(f"The files of '{model}' cannot be fetched: {error}") from None

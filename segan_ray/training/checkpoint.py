@@ -13,6 +13,7 @@ Loading never unpickles. The folder is whole when ``state.json`` is in it: it is
 from __future__ import annotations
 
 import json
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -182,7 +183,12 @@ def _lay_out_as_parameters(optimizer: Optimizer) -> None:
 
 
 def _save(path: Path, tensors: dict[str, Tensor]) -> None:
+    # safetensors makes files that their owner alone may read: give them the mode of any other.
+    path.unlink(missing_ok=True)
+    path.touch()
+    mode = stat.S_IMODE(path.stat().st_mode)
     save_file({name: tensor.contiguous().cpu() for name, tensor in tensors.items()}, path)
+    path.chmod(mode)
 
 
 def _load(path: Path) -> dict[str, Tensor]:

@@ -1,0 +1,84 @@
+"""A home of somebody else's: read where nothing may be written, with files that others may read."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from segan_ray.errors import RegistryError
+from segan_ray.home import TRACKING_URI, Home
+from segan_ray.tracking.promote import promote
+from segan_ray.tracking.registry import fetched
+from tests.unit.promotable import WHOLE, record_sweep, write_store
+
+
+@pytest.fixture(params=[0o022, 0o002, 0o077], ids=oct)
+def umask(request: pytest.FixtureRequest) -> Iterator[int]:
+    before = os.umask(request.param)
+    yield request.param
+    os.umask(before)
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
+    """A home with one promoted model."""
+    monkeypatch.delenv(TRACKING_URI, raising=False)
+    made = Home(tmp_path / "home")
+    (tmp_path / "store").mkdir()
+    write_store(tmp_path / "store")
+    record_sweep(made, "one", tmp_path / "store", WHOLE)
+    promote(made, "one", alias="champion", force=True)
+    return made
+
+
+def test_files_have_the_modes_that_the_umask_gives(umask: int, home: Home) -> None:
+    # The code in a package is a copy of this one, with the modes it was installed with.
+    paths = [
+        path for path in home.folder.rglob("*") if path.suffix != ".py" and "code" not in path.parts
+    ]
+    assert sum(path.name == "segmentor.safetensors" for path in paths) >= 2
+    modes = {path: stat.S_IMODE(path.stat().st_mode) for path in paths if path.is_file()}
+    wrong = {str(path): oct(mode) for path, mode in modes.items() if mode != 0o666 & ~umask}
+    assert wrong == {}
+    folders = {stat.S_IMODE(path.stat().st_mode) for path in paths if path.is_dir()}
+    assert folders == {0o777 & ~umask}
+
+
+@pytest.mark.parametrize("live", [False, True], ids=["at rest", "being written"])
+def test_a_model_is_fetched_from_a_home_that_cannot_be_written_to(
+    home: Home, live: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is made or changed there, not even the files by which SQLite shares a database."""
+    (home.folder / ".mlflow.lock").unlink()
+    with contextlib.closing(sqlite3.connect(home.tracking_database)) as writer:
+        if live:
+            with writer:
+                writer.execute("CREATE TABLE more (x INTEGER)")
+            assert home.tracking_database.with_name("mlflow.db-wal").stat().st_size
+        else:
+            writer.close()
+        before = {path: path.stat().st_mtime_ns for path in home.folder.rglob("*")}
+        access = os.access
+        monkeypatch.setattr(
+            os,
+            "access",
+            lambda path, mode: not Path(path).is_relative_to(home.folder) and access(path, mode),
+        )
+        with fetched(home, "champion") as found:
+            assert (found.version, found.sweep) == ("1", "one")
+        with (
+            pytest.raises(RegistryError, match="'nobody' is no checkpoint folder"),
+            fetched(home, "nobody"),
+        ):
+            pass
+        after = {path: path.stat().st_mtime_ns for path in home.folder.rglob("*")}
+        assert {path for path in after if after[path] != before.get(path)} <= {
+            home.tracking_database.with_name("mlflow.db-shm")
+        }
+        assert after.keys() == before.keys()
