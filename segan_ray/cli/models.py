@@ -179,6 +179,9 @@ def predict(
     probabilities: Annotated[
         bool, typer.Option("--probabilities", help="Also write each region's probabilities.")
     ] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Write over files that are there; else refuse.")
+    ] = False,
     layout: Layout = None,
     home: HomeFolder = None,
     as_json: Json = False,
@@ -196,7 +199,13 @@ def predict(
     show.notes(discovery.notes)
     with show.progress("Segmenting cases", len(discovery.cases)) as done:
         predictions = segment(
-            Home.at(home), model, discovery, out, probabilities=probabilities, on_case=done
+            Home.at(home),
+            model,
+            discovery,
+            out,
+            probabilities=probabilities,
+            overwrite=overwrite,
+            on_case=done,
         )
     if as_json:
         show.document({"cases": [one.document() for one in predictions]})
@@ -248,6 +257,13 @@ def _show_predictions(predictions: Sequence[Prediction], out: Path) -> None:
     for one in predictions:
         for problem in one.problems:
             show.note(f"{one.case}: {problem}")
+    warned: dict[str, list[str]] = {}
+    for one in predictions:
+        for warning in one.warnings:
+            warned.setdefault(warning, []).append(one.case)
+    for warning, cases in warned.items():
+        more = f" and {len(cases) - 1} more" if cases[1:] else ""
+        show.note(f"Note: {cases[0]}{more}: {warning}")
     written = sum(one.ok for one in predictions)
     failed = f"; {len(predictions) - written} failed" if written < len(predictions) else ""
     print(f"{written} label maps in {out}{failed}")

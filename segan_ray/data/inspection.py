@@ -35,6 +35,7 @@ from segan_ray.data.prepare import OnCase, ignore_case
 from segan_ray.data.sketches import Sketch, sketch
 from segan_ray.data.volumes import (
     check_headers,
+    geometry_warnings,
     read_array,
     read_modalities,
     source,
@@ -74,7 +75,7 @@ def inspect_cases(
             replace(
                 report,
                 problems=(*report.problems, *doubled.get(report.case, ())),
-                warnings=case.warnings,
+                warnings=(*case.warnings, *report.warnings),
             )
             for case, report in zip(discovery.cases, ordered, strict=True)
         ),
@@ -157,6 +158,7 @@ def _inspect(case: Case, code: LabelCode, sketch_side: int | None) -> CaseReport
         regions=None if found.refusals else _counts(found.regions),
         hashes={name: _hash(found.images[name]) for name in found.images if name in found.sound},
         sketch=found.sketch(sketch_side) if sketch_side else None,
+        warnings=geometry_warnings(case),
     )
 
 

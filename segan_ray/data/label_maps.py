@@ -34,6 +34,10 @@ class Output:
     label: Path
     probabilities: Path
 
+    def files(self, *, probabilities: bool) -> tuple[Path, ...]:
+        """Return the files that are written, with those of ``probabilities`` or without."""
+        return (self.label, self.probabilities) if probabilities else (self.label,)
+
 
 def outputs(discovery: Discovery, out: Path) -> tuple[Output, ...]:
     """Return where the files of each case go: into the folder ``out``.
@@ -57,6 +61,42 @@ def outputs(discovery: Discovery, out: Path) -> tuple[Output, ...]:
         )
         for case in discovery.cases
     )
+
+
+def refuse_collisions(
+    targets: Sequence[Output], *, probabilities: bool, overwrite: bool = False
+) -> None:
+    """Make sure that no file would be written over, one of ``targets`` itself included.
+
+    Raises:
+        DataError: if two would be one file, a folder is where a file goes, or, unless
+            ``overwrite`` is set, one exists.
+    """
+    files = [file for each in targets for file in each.files(probabilities=probabilities)]
+    _refuse_same(files)
+    for file in files:
+        if os.path.isdir(file):  # noqa: PTH112  # never raises
+            raise DataError(f"{file}: is a folder; expected a file to write.")
+    there = [] if overwrite else [file for file in files if os.path.lexists(file)]
+    if there:
+        more = f", as do {len(there) - 1} others of {len(files)} files" if there[1:] else ""
+        raise DataError(
+            f"{there[0]}: exists{more}. Give another folder, or write over what is there "
+            "with --overwrite."
+        )
+
+
+def _refuse_same(files: Sequence[Path]) -> None:
+    """Refuse names that are one file, on a disk that does not tell A from a too."""
+    known: dict[str, Path] = {}
+    for file in files:
+        same = known.setdefault(str(file).casefold(), file)
+        if same is not file:
+            which = f"{file} twice" if same == file else f"{same} and {file}"
+            raise DataError(
+                f"{which} would be written, one over the other. Give OUT another name, or write "
+                "the cases to two folders."
+            )
 
 
 def make_folder(folder: Path) -> None:

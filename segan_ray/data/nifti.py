@@ -103,8 +103,9 @@ def encode_like(
     """Return a ``.nii.gz`` file of ``voxels``, which lie exactly where those of ``path`` do.
 
     Its header is that of ``path``: qform and sform with their codes, voxel sizes and units stay
-    to the bit. What speaks of intensities goes, and so do extensions, which tell of the scan,
-    some of them whose it is. Equal in, equal bytes.
+    to the bit. What speaks of intensities and of the scan's timing goes, and so do extensions, which
+    tell of the scan, some of them whose it is. A fourth axis counts maps, in steps of 1 of no unit.
+    Equal in, equal bytes.
     """
     with _opened(path) as file:
         header = file.raw.copy()
@@ -112,6 +113,13 @@ def encode_like(
     header.set_intent("none")
     header["cal_min"] = header["cal_max"] = 0
     header["aux_file"] = b""
+    for timing in ("toffset", "slice_start", "slice_end", "slice_duration", "slice_code"):
+        header[timing] = 0
+    beyond = header["pixdim"][4:]
+    beyond[~(np.isfinite(beyond) & (beyond > 0))] = 1
+    if voxels.ndim == 4:
+        header["pixdim"][4] = 1
+        header["xyzt_units"] = int(header["xyzt_units"]) & 0x07  # those of space
     kind: Any = nib.Nifti2Image if isinstance(header, nib.Nifti2Header) else nib.Nifti1Image
     return _packed(kind(voxels, header.get_best_affine(), header), description)
 

@@ -71,24 +71,34 @@ def check_headers(case: Case) -> tuple[str, ...]:
 
 def geometry_warnings(case: Case) -> tuple[str, ...]:
     """Return what reading takes for granted of where the voxels of ``case`` lie."""
-    headers = []
-    for _, path, channels in _files(case):
+    headers: dict[str, ImageHeader] = {}
+    for name, path, channels in _files(case):
         with suppress(ImageError):  # check_headers says what is wrong with it
-            headers.append((path, read_geometry(path, channels=channels)))
+            headers[name] = read_geometry(path, channels=channels)
+    if not headers:
+        return ()
+    first, reference = next(iter(headers.items()))
     warnings = []
-    for path, header in headers:
-        first_path, reference = headers[0]
-        best = (replace(one, forms=one.forms[:1]) for one in (header, reference))
-        if not header.forms:
-            axes = ", ".join(aff2axcodes(header.affine))
-            taken = f"its axes for {axes}" if path == first_path else f"it to lie as {first_path}"
-            warnings.append(f"{path}: says nothing of where its voxels lie; takes {taken}.")
-        elif placed(header, reference) is not None and placed(*best) is None:
-            warnings.append(
-                f"{path}: lies as {first_path.name} by one of its qform and sform alone; takes "
-                "it to lie there."
-            )
+    if silent := [name for name, header in headers.items() if not header.forms]:
+        axes = "".join(map(str, aff2axcodes(reference.affine)))
+        taken = f"voxels are taken to lie as those of {first}"
+        if not reference.forms:
+            taken = f"axes are taken to run to {axes}"
+        warnings.append(
+            f"{', '.join(silent)}: the header says nothing of where voxels lie (in NIfTI "
+            f"qform_code and sform_code are both 0); {taken}. If that is wrong, set it."
+        )
+    if half := [name for name, header in headers.items() if _agree_by_half(header, reference)]:
+        warnings.append(f"{', '.join(half)}: lies as {first} by one of qform and sform alone.")
     return tuple(warnings)
+
+
+def _agree_by_half(header: ImageHeader, reference: ImageHeader) -> bool:
+    """Tell whether two headers are one grid, but not by the forms that come first in each."""
+    if not (header.forms and reference.forms):
+        return False
+    best = (replace(one, forms=one.forms[:1]) for one in (header, reference))
+    return placed(header, reference) is not None and placed(*best) is None
 
 
 def read_volume(case: Case, code: LabelCode) -> Volume:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from segan_ray.data.manifest import CaseRecord, PrepareSettings
-from segan_ray.data.origin import Origin
+from segan_ray.data.origin import Origin, millimetres
 from segan_ray.errors import SplitError
 
 
@@ -52,6 +52,14 @@ def cautions(
         said.append(
             f"Note: {model} was trained on scans prepared with {_settings(origin.preparation)}; "
             f"this store was prepared with {_settings(settings)}."
+        )
+    unlike = [record for record in records if not origin.is_used_to(record.spacing_mm)]
+    if unlike:
+        first = unlike[0]
+        said.append(
+            f"Note: {model} was trained on voxels of {origin.spacing_words()}; {len(unlike)} of "
+            f"these {len(records)} cases have others ({first.case}: "
+            f"{millimetres(first.spacing_mm)})."
         )
     return tuple(said)
 

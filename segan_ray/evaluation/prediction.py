@@ -9,9 +9,18 @@ from typing import Any
 
 from segan_ray.brats import LabelCode
 from segan_ray.data.cases import Discovery
-from segan_ray.data.label_maps import Output, make_folder, write_label, write_probabilities
+from segan_ray.data.geometry import spacing_of
+from segan_ray.data.label_maps import (
+    Output,
+    make_folder,
+    refuse_collisions,
+    write_label,
+    write_probabilities,
+)
+from segan_ray.data.origin import millimetres
 from segan_ray.data.prepare import OnCase, ignore_case
-from segan_ray.errors import SeganRayError
+from segan_ray.data.volumes import geometry_warnings
+from segan_ray.errors import DataError, SeganRayError
 from segan_ray.evaluation.model import Model
 from segan_ray.evaluation.stream import Segmented, segment_stream
 from segan_ray.models.build import fastest_device
@@ -25,6 +34,7 @@ class Prediction:
     label: Path | None
     probabilities: Path | None = None
     problems: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -41,6 +51,8 @@ class Prediction:
         }
         if self.probabilities is not None:
             document["probabilities"] = str(self.probabilities)
+        if self.warnings:
+            document["warnings"] = list(self.warnings)
         return document
 
 
@@ -50,6 +62,7 @@ def predict_cases(
     targets: Sequence[Output],
     *,
     probabilities: bool = False,
+    overwrite: bool = False,
     on_case: OnCase = ignore_case,
 ) -> tuple[Prediction, ...]:
     """Write the label map of every case to its target, in the label code of its layout.
@@ -57,8 +70,10 @@ def predict_cases(
     ``probabilities`` writes those of each region too. Truth is not looked at.
 
     Raises:
-        DataError: if the folder of the targets cannot be made; of a case, it is in its result.
+        DataError: if a file would be written over and ``overwrite`` is not set, or the folder of
+            the targets cannot be made; of a case, it is in its result.
     """
+    refuse_collisions(targets, probabilities=probabilities, overwrite=overwrite)
     for folder in {target.label.parent for target in targets}:
         make_folder(folder)
     code = discovery.layout.code
@@ -66,25 +81,49 @@ def predict_cases(
         model, discovery.cases, code, device=fastest_device(), probabilities=probabilities
     )
     predictions = []
-    for target, found in zip(targets, stream, strict=True):
-        predictions.append(_outcome(found, code, target))
+    for target, segmented in zip(targets, stream, strict=True):
+        found = segmented if overwrite else _unless_there(segmented, target)
+        predictions.append(_outcome(model, found, code, target))
         on_case(found.case.case)
     return tuple(predictions)
 
 
-def _outcome(found: Segmented, code: LabelCode, target: Output) -> Prediction:
+def _unless_there(found: Segmented, target: Output) -> Segmented:
+    """Return ``found``, or the error of a case whose files came to be there in the meantime."""
+    try:
+        refuse_collisions([target], probabilities=found.probabilities is not None)
+    except DataError as error:
+        return Segmented(found.case, error=found.error or error)
+    return found
+
+
+def _outcome(model: Model, found: Segmented, code: LabelCode, target: Output) -> Prediction:
     """Write the files of one case; whatever goes wrong goes wrong for this case alone."""
     name = found.case.case
     try:
         if found.error is not None:
             raise found.error
+        warnings = _warnings(model, found)
         probabilities = _write(found, code, target)
     except SeganRayError as error:
         return Prediction(name, None, problems=(str(error).removeprefix(f"Case {name}: "),))
     except Exception as error:  # one odd case must not cost a night's predictions
         what = f"{type(error).__name__}: {error}".splitlines()[0]
         return Prediction(name, None, problems=(f"failed in a way nobody foresaw ({what}).",))
-    return Prediction(name, target.label, probabilities)
+    return Prediction(name, target.label, probabilities, warnings=warnings)
+
+
+def _warnings(model: Model, found: Segmented) -> tuple[str, ...]:
+    """Return what somebody who uses the files of one case should know."""
+    assert found.affine is not None, "there is an error or there is a grid"
+    said = []
+    spacing = spacing_of(found.affine)
+    if not model.origin.is_used_to(spacing):
+        said.append(
+            f"voxels of {millimetres(spacing)}; the model was trained on "
+            f"{model.origin.spacing_words()}, so expect worse label maps."
+        )
+    return (*said, *geometry_warnings(found.case.without_truth()))
 
 
 def _write(found: Segmented, code: LabelCode, target: Output) -> Path | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from segan_ray.data.cases import Discovery
-from segan_ray.data.label_maps import outputs
+from segan_ray.data.label_maps import outputs, refuse_collisions
 from segan_ray.data.prepare import OnCase, ignore_case
 from segan_ray.evaluation.model import load_model
 from segan_ray.evaluation.prediction import Prediction, predict_cases
@@ -20,6 +20,7 @@ def predict(
     out: Path,
     *,
     probabilities: bool = False,
+    overwrite: bool = False,
     on_case: OnCase = ignore_case,
 ) -> tuple[Prediction, ...]:
     """Write what ``model`` sees in each case of ``discovery`` below ``out``.
@@ -27,10 +28,19 @@ def predict(
     A case that cannot be read or written is in its result and does not stop the rest.
 
     Raises:
-        DataError: if ``out`` cannot be written to, or lies among the scans.
+        DataError: if ``out`` cannot be written to or lies among the scans, or a file exists and
+            ``overwrite`` is not set.
         RegistryError, CheckpointError: for a model that cannot be found or read.
     """
     targets = outputs(discovery, out)
+    refuse_collisions(targets, probabilities=probabilities, overwrite=overwrite)
     with fetched(home, model) as found:
         loaded = load_model(found.folder)
-    return predict_cases(loaded, discovery, targets, probabilities=probabilities, on_case=on_case)
+    return predict_cases(
+        loaded,
+        discovery,
+        targets,
+        probabilities=probabilities,
+        overwrite=overwrite,
+        on_case=on_case,
+    )

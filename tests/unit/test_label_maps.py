@@ -17,7 +17,13 @@ from nibabel.orientations import aff2axcodes, axcodes2ornt, inv_ornt_aff, ornt_t
 from segan_ray.brats import MODALITIES
 from segan_ray.data import metaimage
 from segan_ray.data.cases import Case, discover, discover_input, layout_named
-from segan_ray.data.label_maps import outputs, write_label, write_probabilities
+from segan_ray.data.label_maps import (
+    Output,
+    outputs,
+    refuse_collisions,
+    write_label,
+    write_probabilities,
+)
 from segan_ray.data.phantom import write_phantoms
 from segan_ray.data.phantom_layouts import PHANTOM_LAYOUTS
 from segan_ray.data.volumes import as_stored, read_array, read_volume
@@ -179,6 +185,54 @@ def test_probabilities_lie_there_too_and_name_their_regions(tmp_path: Path, axes
     assert bytes(written.header["descrip"].item()) == b"segan-ray: whole, core, enhancing"
     np.testing.assert_array_equal(written.affine, scan.affine)
     assert geometry(sitk.ReadImage(str(out))) == geometry(sitk.ReadImage(str(case.images["t1"])))
+
+
+@pytest.mark.parametrize("step", [0.0, np.nan, -2.0, np.inf, 1500.0])
+def test_the_axis_of_maps_has_steps_of_1_whatever_the_scan_says(
+    tmp_path: Path, step: float
+) -> None:
+    pixdim = np.array([1, 0.5, 1.25, 3, step, step, step, step], dtype=np.float32)
+    timing = {"toffset": 3.0, "slice_end": 3, "slice_duration": 0.1, "slice_code": 1}
+    case, _ = nifti_case(tmp_path, affine_of("RAS"), pixdim=pixdim, **timing)
+    common = read_array(case, case.images["t1"])[0]
+    write_probabilities(tmp_path / "maps.nii.gz", np.stack([common / 1000] * 3), case)
+    write_label(tmp_path / "label.nii.gz", label_of(case)[0], case)
+    for name in ("maps", "label"):
+        with gzip.open(tmp_path / f"{name}.nii.gz") as stream:
+            raw = nib.Nifti1Header.from_fileobj(stream, check=False)
+        assert nib.Nifti1Header.diagnose_binaryblock(raw.binaryblock) == ""
+        assert (np.isfinite(raw["pixdim"]) & (raw["pixdim"] > 0)).all()
+        assert all(raw[field] == 0 for field in timing)
+    maps = nib.load(tmp_path / "maps.nii.gz")
+    assert maps.header.get_zooms() == (0.5, 1.25, 3, 1)
+    assert maps.header.get_xyzt_units() == ("mm", "unknown")
+    assert sitk.ReadImage(str(tmp_path / "maps.nii.gz")).GetSpacing()[3] == 1
+
+
+def test_no_file_is_written_twice_or_over_another(tmp_path: Path) -> None:
+    def target(label: str, maps: str) -> Output:
+        return Output(tmp_path / label, tmp_path / maps)
+
+    one = target("a_probabilities.nii.gz", "a_probabilities.nii.gz")
+    refuse_collisions([one], probabilities=False)
+    with pytest.raises(DataError, match=r"a_probabilities.nii.gz twice would be written"):
+        refuse_collisions([one], probabilities=True, overwrite=True)
+    two = [target("a.nii.gz", "a_p.nii.gz"), target("A.nii.gz", "A_q.nii.gz")]
+    with pytest.raises(DataError, match=r"a.nii.gz and .*A.nii.gz would be written"):
+        refuse_collisions(two, probabilities=False, overwrite=True)
+
+
+def test_what_is_in_the_way_of_a_file(tmp_path: Path) -> None:
+    target = Output(tmp_path / "a.nii.gz", tmp_path / "a_probabilities.nii.gz")
+    refuse_collisions([target], probabilities=True)
+    target.probabilities.symlink_to("nowhere")
+    refuse_collisions([target], probabilities=False)
+    with pytest.raises(DataError, match=r"a_probabilities.nii.gz: exists\."):
+        refuse_collisions([target], probabilities=True)
+    refuse_collisions([target], probabilities=True, overwrite=True)
+    target.label.mkdir()
+    with pytest.raises(DataError, match="is a folder"):
+        refuse_collisions([target], probabilities=False, overwrite=True)
 
 
 @pytest.mark.parametrize("axes", ["LPS", "RAS", "PIR"])

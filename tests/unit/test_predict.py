@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
+from segan_ray.cli.models import _show_predictions
 from segan_ray.data.cases import Case, discover
 from segan_ray.data.label_maps import outputs
 from segan_ray.data.phantom import write_phantoms
@@ -145,14 +146,83 @@ def test_a_network_that_fails_on_one_case(
     assert "RuntimeError: out of memory" in predictions[0].problems[0]
 
 
-def test_own_results_are_written_over(model: Model, data: Path, tmp_path: Path) -> None:
-    found = discover(data / "BraTS2021_00000")
+def test_results_are_written_over_only_where_that_is_asked_for(
+    folder_of_model: Path, data: Path, tmp_path: Path
+) -> None:
+    found, home = discover(data / "BraTS2021_00000"), Home(tmp_path / "home")
+    model, out = str(folder_of_model), tmp_path / "out"
+    (one,) = predict(home, model, found, out)
+    assert one.label is not None
+    fresh = one.label.read_bytes()
+    one.label.write_bytes(b"mine")
+    # Before a model is looked for, so before any work.
+    with pytest.raises(DataError, match=r"BraTS2021_00000.nii.gz: exists\. .*--overwrite"):
+        predict(home, "nobody", found, out)
+    assert one.label.read_bytes() == b"mine"
+    (again,) = predict(home, model, found, out, overwrite=True)
+    assert again.ok
+    assert one.label.read_bytes() == fresh
+    # A folder of a checkpoint needs no home.
+    assert not home.folder.exists()
+
+
+def test_a_file_that_comes_to_be_there_meanwhile_is_kept(
+    model: Model, data: Path, tmp_path: Path
+) -> None:
+    found = discover(data)
     targets = outputs(found, tmp_path / "out")
-    predict_cases(model, found, targets)
-    fresh = targets[0].label.read_bytes()
-    targets[0].label.write_bytes(b"half")
-    predict_cases(model, found, targets)
-    assert targets[0].label.read_bytes() == fresh
+
+    def write_next(case: str) -> None:
+        if case == "BraTS2021_00000":
+            targets[1].label.write_bytes(b"mine")
+
+    predictions = predict_cases(model, found, targets, on_case=write_next)
+    assert [one.ok for one in predictions] == [True, False, True]
+    assert targets[1].label.read_bytes() == b"mine"
+
+
+def test_voxels_unlike_those_of_training_are_said(
+    model: Model, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert model.origin.spacing_mm == ((4.0, 4.0, 4.0), (4.0, 4.0, 4.0))
+    for spacing_mm, warned in ((4.0, False), (4.3, False), (8.0, True)):
+        data = tmp_path / f"data-{spacing_mm}"
+        write_phantoms(data, cases=2, spacing_mm=spacing_mm)
+        found = discover(data)
+        predictions = predict_cases(model, found, outputs(found, data / "out"))
+        assert ["warnings" in one.document() for one in predictions] == [warned, warned]
+    assert (
+        predictions[0]
+        .warnings[0]
+        .startswith("voxels of 8×8×8 mm; the model was trained on 4×4×4 mm")
+    )
+    _show_predictions(predictions, data / "out")
+    said = capsys.readouterr().err
+    assert said.count("Note: BraTS2021_00000 and 1 more: voxels of 8×8×8 mm") == 1
+
+
+def test_a_guessed_orientation_is_said(model: Model, data: Path, tmp_path: Path) -> None:
+    for path in (data / "BraTS2021_00001").iterdir():
+        image = nib.load(path)
+        # nibabel's guess: axes to the left, front and head, the origin in the middle.
+        affine = nib.Nifti1Header.get_best_affine(without_codes(image.header))
+        bare = nib.Nifti1Image(np.asarray(image.dataobj), affine)
+        bare.set_sform(None, code=0)
+        bare.set_qform(None, code=0)
+        nib.save(bare, path)
+    found = discover(data)
+    first, second, _ = predict_cases(model, found, outputs(found, tmp_path / "out"))
+    assert not any("qform" in warning for warning in first.warnings)
+    (said,) = (warning for warning in second.warnings if "qform" in warning)
+    assert "are taken to run to LAS" in said
+    written = nib.load(second.label)
+    assert (written.header["qform_code"], written.header["sform_code"]) == (0, 0)
+
+
+def without_codes(header: nib.Nifti1Header) -> nib.Nifti1Header:
+    bare = header.copy()
+    bare["qform_code"] = bare["sform_code"] = 0
+    return bare
 
 
 def test_nothing_is_made_for_a_model_that_is_not_there(
@@ -174,8 +244,10 @@ def test_predict_as_a_command(folder_of_model: Path, data: Path, tmp_path: Path)
     assert [entry["case"] for entry in entries] == [f"BraTS2021_0000{i}" for i in range(3)]
     assert entries[0]["output"] == "out/BraTS2021_00000.nii.gz"
     assert (tmp_path / entries[0]["probabilities"]).is_file()
+    again = segan("predict", folder_of_model, data, "out", "--probabilities", cwd=tmp_path)
+    refused(again, "BraTS2021_00000.nii.gz: exists, as do 5 others of 6 files.")
     (data / "BraTS2021_00002" / "BraTS2021_00002_t1.nii.gz").unlink()
-    some = segan("predict", folder_of_model, data, "out", cwd=tmp_path)
+    some = segan("predict", folder_of_model, data, "out", "--overwrite", cwd=tmp_path)
     assert some.returncode == 1
     assert "BraTS2021_00002: the t1 volume is missing" in some.stderr
     assert some.stdout == "2 label maps in out; 1 failed\n"
