@@ -79,7 +79,7 @@ def refuse_collisions(
             raise DataError(f"{file}: is a folder; expected a file to write.")
     there = [] if overwrite else [file for file in files if os.path.lexists(file)]
     if there:
-        more = f", as do {len(there) - 1} others of {len(files)} files" if there[1:] else ""
+        more = f" ({len(there)} of {len(files)} files to write do)" if files[1:] else ""
         raise DataError(
             f"{there[0]}: exists{more}. Give another folder, or write over what is there "
             "with --overwrite."

@@ -227,7 +227,7 @@ def test_what_is_in_the_way_of_a_file(tmp_path: Path) -> None:
     refuse_collisions([target], probabilities=True)
     target.probabilities.symlink_to("nowhere")
     refuse_collisions([target], probabilities=False)
-    with pytest.raises(DataError, match=r"a_probabilities.nii.gz: exists\."):
+    with pytest.raises(DataError, match=r"exists \(1 of 2 files to write do\)\."):
         refuse_collisions([target], probabilities=True)
     refuse_collisions([target], probabilities=True, overwrite=True)
     target.label.mkdir()

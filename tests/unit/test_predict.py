@@ -245,7 +245,7 @@ def test_predict_as_a_command(folder_of_model: Path, data: Path, tmp_path: Path)
     assert entries[0]["output"] == "out/BraTS2021_00000.nii.gz"
     assert (tmp_path / entries[0]["probabilities"]).is_file()
     again = segan("predict", folder_of_model, data, "out", "--probabilities", cwd=tmp_path)
-    refused(again, "BraTS2021_00000.nii.gz: exists, as do 5 others of 6 files.")
+    refused(again, "BraTS2021_00000.nii.gz: exists (6 of 6 files to write do).")
     (data / "BraTS2021_00002" / "BraTS2021_00002_t1.nii.gz").unlink()
     some = segan("predict", folder_of_model, data, "out", "--overwrite", cwd=tmp_path)
     assert some.returncode == 1
