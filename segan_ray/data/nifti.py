@@ -103,9 +103,9 @@ def encode_like(
     """Return a ``.nii.gz`` file of ``voxels``, which lie exactly where those of ``path`` do.
 
     Its header is that of ``path``: qform and sform with their codes, voxel sizes and units stay
-    to the bit. What speaks of intensities and of the scan's timing goes, and so do extensions, which
-    tell of the scan, some of them whose it is. A fourth axis counts maps, in steps of 1 of no unit.
-    Equal in, equal bytes.
+    to the bit. What speaks of intensities and of the scan's timing goes, and so do extensions,
+    which tell of the scan, some of them whose it is. A fourth axis counts maps, in steps of 1 of no
+    unit. Equal in, equal bytes.
     """
     with _opened(path) as file:
         header = file.raw.copy()

@@ -89,7 +89,7 @@ def geometry_warnings(case: Case) -> tuple[str, ...]:
             f"qform_code and sform_code are both 0); {taken}. If that is wrong, set it."
         )
     if half := [name for name, header in headers.items() if _agree_by_half(header, reference)]:
-        warnings.append(f"{', '.join(half)}: lies as {first} by one of qform and sform alone.")
+        warnings.append(f"{', '.join(half)}: lies as {first} by one of its qform and sform alone.")
     return tuple(warnings)
 
 

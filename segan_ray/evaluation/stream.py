@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import islice
 from typing import Final
 
@@ -90,7 +90,7 @@ def segment_stream(
 
 
 def _read(case: Case, code: LabelCode, settings: PrepareSettings) -> _Read:
-    volume = read_volume(replace(case, label=None), code)
+    volume = read_volume(case.without_truth(), code)
     try:
         return _Read(boxed_arrays(volume, settings), volume.affine)
     except DataError as error:

@@ -17,7 +17,7 @@ from segan_ray.data.cases import Case, discover
 from segan_ray.data.label_maps import outputs
 from segan_ray.data.phantom import write_phantoms
 from segan_ray.data.store import TuningCases
-from segan_ray.data.volumes import read_volume
+from segan_ray.data.volumes import check_headers, read_volume
 from segan_ray.errors import DataError, RegistryError
 from segan_ray.evaluation import prediction
 from segan_ray.evaluation.model import Model, load_model
@@ -108,6 +108,44 @@ def test_a_bad_case_does_not_stop_the_rest(model: Model, data: Path, tmp_path: P
         ],
     }
     assert len(list((tmp_path / "out").iterdir())) == 2
+
+
+def doubled(truth: Path) -> None:
+    if truth.suffix == ".mha":
+        shutil.copytree(truth.parent, truth.parent.with_suffix(".9"))
+    else:
+        truth.with_name(truth.name.removesuffix(".gz")).write_bytes(b"x")
+
+
+def of_another_grid(truth: Path) -> None:
+    image = sitk.GetImageFromArray(np.ones((3, 4, 5), dtype=np.uint8))
+    sitk.WriteImage(image, str(truth))
+
+
+BAD_TRUTHS = {
+    "doubled": doubled,
+    "damaged": lambda truth: truth.write_bytes(b"x"),
+    "gone": lambda truth: truth.unlink(),
+    "dangling": lambda truth: (truth.unlink(), truth.symlink_to("nowhere")),
+    "a folder": lambda truth: (truth.unlink(), truth.mkdir()),
+    "another grid": of_another_grid,
+}
+
+
+@pytest.mark.parametrize("layout", ["brats2015", "brats2021", "msd"])
+@pytest.mark.parametrize("kind", BAD_TRUTHS)
+def test_a_bad_truth_stops_no_prediction(
+    model: Model, tmp_path: Path, layout: str, kind: str
+) -> None:
+    write_phantoms(tmp_path / "data", cases=1, layout=layout, spacing_mm=8.0)
+    truth = discover(tmp_path / "data", layout).cases[0].label
+    assert truth is not None
+    BAD_TRUTHS[kind](truth)
+    found = discover(tmp_path / "data", layout)
+    (one,) = predict_cases(model, found, outputs(found, tmp_path / "out"))
+    assert one.ok, one.problems
+    if kind in {"doubled", "damaged", "another grid"}:
+        assert check_headers(found.cases[0])
 
 
 @pytest.mark.parametrize("error", [DataError("no room"), RuntimeError("odd")], ids=["ours", "odd"])
