@@ -5,10 +5,10 @@
     official/venv/bin/pip install -r official/requirements.txt
     python benchmarks/official.py official --python official/venv/bin/python
 
-The official code wants its own versions: with pandas 1.5, the oldest for Python 3.11, it fails.
-It runs in a process of its own that stays up; times are taken within
-the processes, so that starting them does not count. Both read two label maps and return Dice,
-HD95, sensitivity and specificity and the lesion-wise Dice and HD95 of three regions.
+The official code wants versions of its own, which there are for Python 3.10 and no later. It runs
+in a process of its own that stays up; times are taken within the processes, so that starting them
+does not count. Both read two label maps and return Dice, HD95, sensitivity and specificity and the
+lesion-wise Dice and HD95 of three regions.
 
 A smoke run sets our code against itself: there is no official code to be had everywhere.
 """

@@ -156,7 +156,7 @@ def test_the_expanded_interval_covers_better_where_failures_are_not_rare() -> No
 def test_the_benchmark_prints_its_tables(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sys, "argv", ["gate.py", "--smoke"])
+    monkeypatch.setattr(sys, "argv", ["gate.py", "--experiments", "5"])
     main()
     shown = capsys.readouterr().out
     assert "| normal | 6 |" in shown
