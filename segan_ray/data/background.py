@@ -161,12 +161,14 @@ def misplaced_truth(
 
 
 def bounding_box(voxels: Bool[np.ndarray, "x y z"]) -> Box:
-    """Return the smallest box that holds every set voxel."""
-    x, y, z = (
-        slice(int(hit[0]), int(hit[-1]) + 1)
-        for axis in range(3)
-        for hit in [np.flatnonzero(voxels.any(axis=tuple({0, 1, 2} - {axis})))]
-    )
+    """Return the smallest box that holds every set voxel; at least one is set."""
+    box: list[slice] = []
+    for axis in range(3):
+        # Within the box along the axes before; the first leaves little for the others.
+        inside = voxels[tuple(box)]
+        filled = np.flatnonzero(inside.any(axis=tuple({0, 1, 2} - {axis})))
+        box.append(slice(int(filled[0]), int(filled[-1]) + 1))
+    x, y, z = box
     return x, y, z
 
 

@@ -23,6 +23,7 @@ import numpy as np
 from scipy import ndimage  # type: ignore[import-untyped, unused-ignore]
 
 from segan_ray.brats import REGIONS
+from segan_ray.data.background import bounding_box
 from segan_ray.evaluation.metrics import (
     HD95_ONE_EMPTY_MM,
     check_grid,
@@ -30,7 +31,6 @@ from segan_ray.evaluation.metrics import (
     hausdorff95,
     overlap,
 )
-from segan_ray.evaluation.surfaces import bounding_box
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from segan_ray.data.background import bounding_box
+
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float64, Int64, UInt8
 
@@ -55,18 +57,6 @@ def surface_of(mask: Bool[np.ndarray, "x y z"], spacing_mm: tuple[float, float, 
         areas_mm2=surface_areas(spacing_mm)[codes.ravel()[elements]],
         spacing_mm=spacing_mm,
     )
-
-
-def bounding_box(mask: Bool[np.ndarray, "x y z"]) -> tuple[slice, slice, slice]:
-    """Return the smallest box that holds all of a mask that is not empty."""
-    box: list[slice] = []
-    for axis in range(3):
-        # Within the box along the axes before; the first leaves little for the others.
-        inside = mask[tuple(box)]
-        filled = np.flatnonzero(inside.any(axis=tuple({0, 1, 2} - {axis})))
-        box.append(slice(int(filled[0]), int(filled[-1]) + 1))
-    x, y, z = box
-    return x, y, z
 
 
 @lru_cache(maxsize=64)

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from segan_ray.brats import CODE_2017_TO_2021
 from segan_ray.data import arrays
 from segan_ray.data import prepare_case as module
-from segan_ray.data.arrays import bounding_box, correct_bias, normalise
+from segan_ray.data.arrays import correct_bias, normalise
+from segan_ray.data.background import bounding_box
 from segan_ray.data.cases import discover
 from segan_ray.data.manifest import fingerprint
 from segan_ray.data.prepare import prepare
