@@ -253,8 +253,8 @@ def main() -> None:
 
 
 def describe(side: Side) -> dict[str, Any]:
-    """Return what is told of a side; steady is every trial but the first."""
-    steady = side.starts_s[1:]
+    """Return what is told of a side; steady is every trial but the first, if there are more."""
+    steady = side.starts_s[1:] or side.starts_s
     low, _, high = quantiles(steady, n=4) if len(steady) > 1 else 3 * steady
     return {
         "session_s": side.session_s,
