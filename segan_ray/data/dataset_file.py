@@ -147,8 +147,8 @@ def _named_values(labels: object) -> Iterator[tuple[str, frozenset[int]]]:
             yield str(value), frozenset({int(key)})
         else:
             values = value if isinstance(value, list) else [value]
-            if all(isinstance(one, int) for one in values):
-                yield str(key), frozenset(values)
+            if all(str(one).isdecimal() for one in values):  # some writers quote them
+                yield str(key), frozenset(int(one) for one in values)
 
 
 def _names(listed: object, key: str) -> Iterator[str]:

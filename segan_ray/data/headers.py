@@ -49,9 +49,12 @@ def checked_header(
     while len(grid) > 3 and grid[-1] == 1 and not channels:
         grid = grid[:-1]
     if channels and (len(grid) != 4 or grid[-1] != channels):
-        raise ImageError(f"has {times(shape)} voxels; expected a 4-D file of {channels} channels.")
+        raise ImageError(
+            f"has {times(shape)} voxels; expected a 4-D file of {channels} "
+            "channels, which are its last axis. Re-export it so."
+        )
     if (not channels and len(grid) != 3) or min(grid) < 1:
-        raise ImageError(f"has {times(shape)} voxels; expected a 3-D volume.")
+        raise ImageError(f"has {times(shape)} voxels; expected a 3-D volume. Re-export it as one.")
     if not is_regular(affine):
         rows = "; ".join(" ".join(f"{value:g}" for value in row) for row in affine[:3])
         raise ImageError(

@@ -203,7 +203,10 @@ class _File:
     def header(self, channels: int) -> ImageHeader:
         """Return what the header says, in mm, if it speaks of numbers that are in this file."""
         if self.dtype.fields is not None or self.dtype.kind not in "iuf":
-            raise ImageError(f"holds voxels of type {self.dtype}; expected numbers.")
+            kind = "colours" if self.dtype.fields is not None else f"{self.dtype} voxels"
+            raise ImageError(
+                f"holds {kind}; expected one real number a voxel. Re-export the volume as such."
+            )
         forms = self._forms()
         affine = forms[0] if forms else self.raw.get_base_affine()
         mm = self._mm_per_unit(affine)

@@ -158,6 +158,7 @@ def test_a_file_of_other_channels_is_a_problem(task: Path, channels: int) -> Non
     write(task / "imagesTr/BRATS_001.nii.gz", np.ones(shape, dtype=np.float32))
     (problem,) = check_headers(first(task))
     assert f"has {'×'.join(map(str, shape))} voxels; expected a 4-D file of 4 channels" in problem
+    assert problem.endswith("channels, which are its last axis. Re-export it so.")
 
 
 def test_a_constant_channel_is_named(task: Path) -> None:
@@ -269,6 +270,7 @@ def test_a_dataset_file_that_is_a_link_to_nowhere(task: Path) -> None:
         {"background": 0, "edema": 1, "non-enhancing": 2, "enhancing": 3},
         {"background": 0, "whole tumor": [1, 2, 3], "tumor core": [2, 3], "enhancing tumor": [3]},
         {"background": 0, "whole tumor": [1, 2, 3], "tumor core": [2, 3], "enhancing tumor": 3},
+        {"background": "0", "edema": "1", "non-enhancing": "2", "enhancing": "3"},
         {"0": "0", "1": "1"},
         ["edema"],
     ],
@@ -282,6 +284,8 @@ def test_labels_that_mean_what_the_decathlon_says(task: Path, labels: object) ->
     ("labels", "words"),
     [
         ({"background": 0, "NCR": 1, "ED": 2, "ET": 3}, "label 1 is 'NCR'"),
+        ({"background": "0", "NCR": "1", "ED": "2", "ET": "3"}, "label 1 is 'NCR'"),
+        ({"background": 0, "core": ["1", "3"]}, "label 1, 3 is 'core'"),
         ({"0": "background", "2": "peritumoral edema"}, "label 2 is 'peritumoral edema'"),
         ({"2": "surrounding non-enhancing FLAIR hyperintensity"}, "so edema is another"),
         ({"4": "enhancing tumor"}, "label 4 is 'enhancing tumor'"),

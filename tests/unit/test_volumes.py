@@ -185,4 +185,4 @@ def test_colours_are_no_intensities(folder: Path) -> None:
     image = nib.load(case.images["t1"])
     colour = np.zeros(image.shape, dtype=[("R", "u1"), ("G", "u1"), ("B", "u1")])
     nib.save(nib.Nifti1Image(colour, image.affine), case.images["t1"])
-    assert "expected numbers" in check_headers(case)[0]
+    assert "holds colours; expected one real number a voxel" in check_headers(case)[0]
