@@ -188,6 +188,12 @@ def _read_truth(case: Case, path: Path, code: LabelCode, found: _Findings) -> No
         label = as_labels(voxels)
         found.regions = code.regions(label)
         found.others += [f"{path}: {problem}" for problem in truth_problems(label, code)]
+        found.others += [
+            f"{source(case, modality)}: holds voxel for voxel the segmentation; expected a scan. "
+            "One was copied over the other: copy both again from the source."
+            for modality, scan in found.images.items()
+            if np.array_equal(scan, voxels) and label.any()
+        ]
 
 
 def _judge_brain(

@@ -161,6 +161,16 @@ def test_one_volume_copied_from_another_case(tmp_path: Path) -> None:
     assert "t2 volume of case BraTS2021_00001" in texts[1]
 
 
+def test_a_segmentation_copied_over_a_scan(tmp_path: Path) -> None:
+    files = write_case(tmp_path, "BraTS2021_00001", 1)
+    shutil.copyfile(files["seg"], files["t2"])
+    report = inspected(files)
+    assert any(
+        problem.startswith(f"{files['t2']}: holds voxel for voxel the segmentation; expected")
+        for problem in report.problems
+    )
+
+
 class _Fatal(os.PathLike):
     """Ends the process that unpickles it."""
 
