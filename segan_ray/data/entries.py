@@ -15,6 +15,7 @@ from typing import Final
 
 NIFTI_ENDINGS: Final = (".nii.gz", ".nii")
 ENDINGS: Final = (*NIFTI_ENDINGS, ".mha")
+ARCHIVES: Final = (".zip", ".tar", ".tar.gz", ".tgz", ".7z", ".rar")
 NO_IMAGE: Final = "is a folder without an image; expected a file. Copy it again from the source."
 NOT_HERE: Final = (
     "is a link to a file that is not here. Fetch it (datalad get, git annex get) or copy it."

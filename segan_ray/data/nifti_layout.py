@@ -10,6 +10,7 @@ from typing import Final
 
 from segan_ray.brats import CODE_2017_TO_2021, CODE_2023, CODE_2024, MODALITIES, Modality
 from segan_ray.data.entries import (
+    ARCHIVES,
     NIFTI_ENDINGS,
     Entry,
     called,
@@ -116,8 +117,15 @@ class NiftiLayout(Layout):
         found = [entry.name for entry in spare]
         if count := count_dicom(others):
             found.append(f"{count} DICOM files (convert them to NIfTI)")
-        there = f" Found instead: {_listed(found)}." if found else ""
         stem = self._stem(folder, modality)
+        # What a broken download, or one that was not unpacked, leaves.
+        like = re.compile(rf"{re.escape(plain(stem))}(?![a-z0-9])")
+        found += [
+            path.name
+            for path in others
+            if path.name.casefold().endswith(ARCHIVES) or like.search(plain(path.name))
+        ]
+        there = f" Found instead: {_listed(found)}." if found else ""
         return f"the {modality} volume is missing: expected {stem}.nii.gz in {folder}.{there}"
 
     def _unread(

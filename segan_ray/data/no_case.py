@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from segan_ray.data.entries import count_dicom, plain, visible
+from segan_ray.data.entries import ARCHIVES, count_dicom, is_file, is_folder, plain, visible
 from segan_ray.data.layouts import Layout
 from segan_ray.data.nifti_layout import NiftiLayout
 
@@ -20,7 +20,6 @@ _REFUSED: Final[Mapping[str, str]] = {
 }
 _CHALLENGE: Final = re.compile(r"BraTS-(?P<task>MEN-RT|[a-z]+)-\d.*", re.IGNORECASE)
 _OTHER_ENDINGS: Final = (".nrrd", ".mgz", ".mhd", ".hdr", ".npy", ".npz", ".h5")
-_ARCHIVES: Final = (".zip", ".tar", ".tar.gz", ".tgz", ".7z", ".rar")
 
 
 def why_no_case(
@@ -44,7 +43,9 @@ def why_no_case(
             f"{where}: not read: holds {_many(dicom, 'DICOM file')}. Convert them to NIfTI first, "
             "e.g. with dcm2niix, in the names of a BraTS year."
         )
-    said = _by_name(folder, candidates, layouts) or _by_files(images, layouts)
+    named = _by_name(folder, candidates, layouts)
+    around = any(is_folder(path) for path in inside if path not in images)
+    said = named or _by_files(images, layouts, around=around)
     return f"{where}: not read: holds {_many(len(images), 'image')}, but {said}"
 
 
@@ -85,10 +86,12 @@ def _resembles(name: str, layout: NiftiLayout) -> str | None:
     return None
 
 
-def _by_files(images: Sequence[Path], layouts: Sequence[Layout]) -> str:
+def _by_files(images: Sequence[Path], layouts: Sequence[Layout], *, around: bool) -> str:
+    """Return whose files ``images`` are; ``around`` says that other folders lie beside them."""
     names = {case for path in images if (case := _case_of(path.name, layouts))}
     if len(names) == 1:
-        return f"its files are those of case {min(names)}. Call the folder so."
+        mend = "Put them into a folder of that name" if around else "Call the folder so"
+        return f"its files are those of case {min(names)}. {mend}."
     if names:
         return (
             f"they are of {len(names)} cases side by side, first {min(names)}. Put the files of "
@@ -119,10 +122,35 @@ def _else_there(folder: Path, inside: Sequence[Path]) -> str | None:
     return f"{folder}: not read: holds {what} such as {found[0].name}. Convert them to NIfTI first."
 
 
+def called_like_cases(
+    folder: Path, inside: Sequence[Path], candidates: Sequence[Layout]
+) -> str | None:
+    """Return a note on files and archives called like cases that no folder here holds."""
+    patterns = [layout.case for layout in candidates if isinstance(layout, NiftiLayout)]
+    folders = {path.name for path in inside if is_folder(path)}
+    found = [
+        path.name
+        for path in inside
+        if is_file(path)
+        and (stem := _unpacked(path.name)) not in folders
+        and any(pattern.fullmatch(stem) for pattern in patterns)
+    ]
+    if not found:
+        return None
+    what = f"{_many(len(found), 'file')} called like a case, first {found[0]}"
+    return f"{folder}: not read: {what}. Unpack or copy again, a folder for each case."
+
+
+def _unpacked(name: str) -> str:
+    """Return ``name`` without the ending of an archive."""
+    ending = next((end for end in ARCHIVES if name.casefold().endswith(end)), "")
+    return name[: len(name) - len(ending)]
+
+
 def archives(folder: Path) -> str | None:
     """Return a note on archives in ``folder`` that wait to be unpacked."""
     try:
-        found = [path for path in visible(folder) if path.name.casefold().endswith(_ARCHIVES)]
+        found = [path for path in visible(folder) if path.name.casefold().endswith(ARCHIVES)]
     except OSError:
         return None
     if not found:

@@ -15,7 +15,7 @@ from typing import Final
 from segan_ray.data.entries import is_folder, is_image_name, is_link, is_there, reason, visible
 from segan_ray.data.layouts import Layout
 from segan_ray.data.name_mapping import is_name_mapping
-from segan_ray.data.no_case import why_no_case
+from segan_ray.data.no_case import called_like_cases, why_no_case
 
 _READ_DEPTH: Final = 4  # BRATS-2/Image_Data/HG/0001
 _LOOK_DEPTH: Final = 8  # further down, cases are named and not read
@@ -64,6 +64,8 @@ class Walk:
         self.tables += [path for path in inside if is_name_mapping(path.name)]
         images = [path for path in inside if _is_image(path)]
         if note := why_no_case(folder, images, inside, self.candidates, self.layouts):
+            self.notes.append(note)
+        if note := called_like_cases(folder, inside, self.candidates):
             self.notes.append(note)
         if depth < _LOOK_DEPTH:
             for path in _folders(inside, images, self.notes):

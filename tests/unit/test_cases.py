@@ -470,6 +470,44 @@ def test_an_error_says_what_is_there_instead(tmp_path: Path) -> None:
         assert str(caught.value).count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    "name", ["BraTS2021_00001.zip", "BraTS2021_00001.TAR.GZ", "BraTS2021_00001"]
+)
+def test_a_case_still_packed_beside_others_is_named(tmp_path: Path, name: str) -> None:
+    case_of(tmp_path)
+    (tmp_path / "BraTS2021_00000.zip").write_bytes(b"x")  # unpacked already
+    (tmp_path / "BraTS2021_Training_Data.tar").write_bytes(b"x")
+    assert discover(tmp_path).notes == ()
+    (tmp_path / name).write_bytes(b"x")
+    found = discover(tmp_path)
+    assert len(found.cases) == 1
+    assert found.notes == (
+        f"{tmp_path}: not read: 1 file called like a case, first {name}. Unpack or copy again, a "
+        "folder for each case.",
+    )
+
+
+def test_files_of_one_case_beside_folders_of_others(tmp_path: Path) -> None:
+    case_of(tmp_path)
+    case = case_of(tmp_path, case="BraTS2021_00001")
+    for path in case.iterdir():
+        path.rename(tmp_path / path.name)
+    case.rmdir()
+    (note,) = discover(tmp_path).notes
+    assert note.endswith("those of case BraTS2021_00001. Put them into a folder of that name.")
+
+
+@pytest.mark.parametrize("left", ["BraTS2021_00000_t2.nii.gz.part", "BraTS2021_00000.zip"])
+def test_what_a_download_left_in_place_of_a_scan(tmp_path: Path, left: str) -> None:
+    case_of(tmp_path)
+    folder = tmp_path / "BraTS2021_00000"
+    (folder / "BraTS2021_00000_t2.nii.gz").rename(folder / left)
+    (folder / "BraTS2021_00000_t1ce.json").write_bytes(b"{}")
+    (case,) = discover(tmp_path).cases
+    (problem,) = case.problems
+    assert problem.endswith(f"Found instead: {left}.")
+
+
 def test_a_store_beside_the_data_is_no_folder_of_images(tmp_path: Path) -> None:
     case_of(tmp_path)
     make(tmp_path, "store/cases/BraTS2021_00000", CLASSIC, "_", ".nii.gz")
