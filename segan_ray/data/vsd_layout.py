@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Final
 
 from segan_ray.brats import CODE_UNTIL_2015, MODALITIES, Modality
-from segan_ray.data.entries import NO_IMAGE, Entry, image_at, only_one, visible
+from segan_ray.data.entries import ENDINGS, NO_IMAGE, Entry, image_at, only_one, visible
 from segan_ray.data.layouts import Case, Layout, grade_of, unreadable
 
 VSD_KINDS: Final[Mapping[Modality, str]] = {
@@ -91,7 +91,7 @@ class VsdLayout(Layout):
             label=only_one(truth, label_problems, below=folder),
             problems=tuple(problems),
             label_problems=(*_empty_truths(paths, unread), *label_problems),
-            warnings=tuple(map(_why_unread, unread)),
+            warnings=(*map(_why_unread, unread), *(() if truth else _spare(folder, paths))),
         )
         return (case,)
 
@@ -140,6 +140,18 @@ def _empty_truths(paths: Sequence[Path], unread: Sequence[Path]) -> Iterator[str
             continue
         if image_at(path, _ENDINGS).problem == NO_IMAGE:
             yield f"{path.name} holds no .mha file. Copy it again from the source."
+
+
+def _spare(folder: Path, paths: Sequence[Path]) -> Iterator[str]:
+    """Yield what may be the truth of a case without one, under a name of its own."""
+    names = [path.name for path in paths if not _ANY_TRUTH.fullmatch(path.name)]
+    for name in names:
+        entry = image_at(folder / name, ENDINGS)
+        if _VOLUME.fullmatch(name) is None and entry.problem != NO_IMAGE:
+            yield (
+                f"{folder / name}: not read. If it is the segmentation, make it an .mha file in a "
+                "folder VSD.Brain_3more*.OT*."
+            )
 
 
 def _why_unread(path: Path) -> str:

@@ -139,6 +139,16 @@ def test_an_empty_truth_folder_is_no_case_without_truth(tmp_path: Path) -> None:
     assert problem.startswith("VSD.Brain_3more.XX.O.OT.54517 holds no .mha file")
 
 
+@pytest.mark.parametrize("name", ["truth/a.mha", "truth.nii.gz", "seg/a.nii.gz", "OT.mha"])
+def test_a_truth_of_another_name_is_named_and_not_read(tmp_path: Path, name: str) -> None:
+    place = make(tmp_path / "HGG" / "brats_2013_pat0001_1", (*YEAR_2015[:4], name, "notes/a.txt"))
+    (warning,) = only(tmp_path).warnings
+    assert warning.startswith(f"{place / name.split('/')[0]}: not read. If it is the segmentation")
+    assert only(tmp_path).label is None
+    make(place, YEAR_2015[4:])
+    assert only(tmp_path).warnings == ()
+
+
 def test_what_else_lies_there_is_passed_over(tmp_path: Path) -> None:
     """Licences, macOS twins, and 2013's truth of synthetic cases, which has other codes."""
     place = make(tmp_path / "HG" / "0001", YEAR_2013[:4])
