@@ -1,9 +1,9 @@
 """Surfaces of voxel masks, as BraTS 2023 measures them.
 
 They are those of DeepMind's ``surface-distance`` (Nikolov et al. 2018, arXiv:1809.04430). A surface
-lives on the corners between voxels: a corner whose eight voxels are
-neither all inside nor all outside is a surface element, weighted by the area that marching cubes
-gives to that arrangement of eight voxels (Lorensen and Cline 1987).
+lives on the corners between voxels: a corner whose eight voxels are neither all inside nor all
+outside is a surface element, weighted by the area that marching cubes gives to that arrangement of
+eight voxels (Lorensen and Cline 1987).
 """
 
 from __future__ import annotations
