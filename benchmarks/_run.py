@@ -44,8 +44,12 @@ def finish(
     """Print the document, for programs or by ``show`` for people, with the load it was taken under.
 
     After a smoke run there is nothing to print but that it ran: of so little no figure is true.
+
+    Raises:
+        ValueError: if a figure is not a number.
     """
     assert {"device", "ratios", "detail"} <= set(document)
+    json.dumps(document, allow_nan=False)
     if options.smoke:
         ran = {"device": document["device"], "smoke": True, "ratios": {}, "detail": {}}
         print(json.dumps(ran) if options.json else "smoke: ran, no figures")

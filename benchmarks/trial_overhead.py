@@ -261,7 +261,7 @@ def describe(side: Side) -> dict[str, Any]:
         "first_start_s": side.starts_s[0],
         "start_s": median(steady),
         "start_quartiles_s": [low, high],
-        "apart_s": median(side.apart_s or [math.nan]),
+        "apart_s": median(side.apart_s) if side.apart_s else None,
         "wall_s": side.wall_s,
         "starts_s": side.starts_s,
     }
@@ -284,9 +284,10 @@ def show(document: dict[str, Any]) -> None:
     print(f"{'':28}{'session':>9}{'first':>8}{'later':>8}{'[quartiles]':>16}{'apart':>8}{'all':>8}")
     for name, row in document["detail"]["rows"].items():
         low, high = row["start_quartiles_s"]
+        apart_s = math.nan if row["apart_s"] is None else row["apart_s"]
         print(
             f"{name:28}{row['session_s']:9.2f}{row['first_start_s']:8.2f}{row['start_s']:8.2f}"
-            f"{f'[{low:.2f}, {high:.2f}]':>16}{row['apart_s']:8.2f}{row['wall_s']:8.1f}"
+            f"{f'[{low:.2f}, {high:.2f}]':>16}{apart_s:8.2f}{row['wall_s']:8.1f}"
         )
     print("session: until the first trial is decided on; first, later: from the decision to the")
     print("first step; apart: from one first step to the next; all: all trials and the session.")
