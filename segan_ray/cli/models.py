@@ -266,4 +266,4 @@ def _show_predictions(predictions: Sequence[Prediction], out: Path) -> None:
         show.note(f"Note: {cases[0]}{more}: {warning}")
     written = sum(one.ok for one in predictions)
     failed = f"; {len(predictions) - written} failed" if written < len(predictions) else ""
-    print(f"{written} label maps in {out}{failed}")
+    print(f"{written} label {'map' if written == 1 else 'maps'} in {out}{failed}")

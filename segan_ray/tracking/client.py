@@ -98,7 +98,8 @@ def connect_to_read(home: Home) -> MlflowClient:
     # which takes a file beside the database. With one, that file is there too.
     log = database.with_name(f"{database.name}-wal")
     way = "mode=ro" if log.is_file() and log.stat().st_size else "mode=ro&immutable=1"
-    uri = f"sqlite:///file:{quote(str(database))}?{way}&uri=true"
+    # MLflow would make the folder "file:" of a URI that names no driver.
+    uri = f"sqlite+pysqlite:///file:{quote(str(database))}?{way}&uri=true"
     try:
         client = MlflowClient(uri, registry_uri=uri)
         client.get_experiment_by_name(EXPERIMENT)

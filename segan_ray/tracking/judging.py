@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -25,8 +24,8 @@ from segan_ray.tracking import client as names
 from segan_ray.tracking.registry import MODEL, fetched
 from segan_ray.tracking.tries import count_try
 
-FLIPS: Final = "segan.flips"
-"""The tag of a version that says whether it averages over mirrored slices."""
+POSTPROCESSING: Final = "segan.postprocessing"
+"""The tag of a version that says what it makes of maps: thresholds, least sizes, mirroring."""
 
 
 @dataclass(frozen=True)
@@ -73,14 +72,14 @@ class Bench:
             return 1
         question = {
             "candidate": self.candidate.mlflow_run,
-            "flips": self.model.postprocessing.flips,
+            "postprocessing": self.model.postprocessing.model_dump(),
             "champion": str(champion.version),
         }
         return count_try(self.home, self.client, cases, question)
 
     def same_use(self, version: ModelVersion) -> bool:
         """Whether ``version``, of the candidate's run, turns maps into regions as it does."""
-        return version.tags.get(FLIPS) == json.dumps(self.model.postprocessing.flips)
+        return version.tags.get(POSTPROCESSING) == self.model.postprocessing.model_dump_json()
 
     def _apart(self, champion: ModelVersion) -> str | None:
         """Return why ``champion`` cannot be compared with the candidate, or None."""

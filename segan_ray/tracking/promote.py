@@ -26,7 +26,7 @@ from segan_ray.tracking import client as names
 from segan_ray.tracking.aliases import check_movable, move_alias, registry_lock
 from segan_ray.tracking.candidate import candidate_model
 from segan_ray.tracking.client import connect
-from segan_ray.tracking.judging import FLIPS, Bench
+from segan_ray.tracking.judging import POSTPROCESSING, Bench
 from segan_ray.tracking.package import package_model
 from segan_ray.tracking.registry import SHA256, find_alias, register, retag, versions_of
 from segan_ray.tracking.runs import said_in_words
@@ -248,7 +248,8 @@ def _version_tags(bench: Bench, decided: Promotion, gate: Mapping[str, str]) -> 
         names.TRIAL: trial.trial,
         names.STORE: record.store,
         f"segan.{record.metric}": repr(trial.score),
-        FLIPS: json.dumps(bench.model.postprocessing.flips),
+        "segan.flips": json.dumps(bench.model.postprocessing.flips),
+        POSTPROCESSING: bench.model.postprocessing.model_dump_json(),
         "segan.verdict": gate["reason"],
         **{f"segan.{name}": gate[name] for name in gate if name not in ("verdict", "reason")},
     }

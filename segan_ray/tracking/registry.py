@@ -137,6 +137,11 @@ def fetched(home: Home, model: str) -> Iterator[FetchedModel]:
     if Path(model).is_dir():
         yield FetchedModel(model, _whole(Path(model)))
         return
+    if home.tracks_itself and not home.tracking_database.is_file():
+        raise RegistryError(
+            f"'{model}' is no checkpoint folder, and nothing has been recorded in {home.folder} "
+            "that could have that name. Give the folder of a checkpoint, or --home."
+        )
     client = connect_to_read(home)
     version = _version(client, model)
     source = _run_uri(client, model) if version is None else _version_uri(client, version)

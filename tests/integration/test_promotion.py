@@ -48,7 +48,7 @@ SWEEPS = {
 TAGS = {
     "segan.sweep", "segan.trial", "segan.store", "segan.val/dice_mean", "segan.verdict",
     "segan.difference", "segan.margin", "segan.forced", "segan.optimistic", "segan.alias",
-    "segan.champion", "segan.sha256", "segan.flips",
+    "segan.champion", "segan.sha256", "segan.flips", "segan.postprocessing",
 }  # fmt: skip
 PROMOTES_ON_A_WORD = """
 import sys, contextlib
@@ -330,6 +330,16 @@ def test_the_champion_itself_is_not_registered_again(home: Home) -> None:
     forced = run(home, "good", force=True)
     assert (forced.forced, forced.version) == (True, "1")
     assert held(home) == ("1", None)
+
+
+def test_a_version_whose_thresholds_were_fitted_otherwise_is_not_taken_for_the_candidate(
+    home: Home,
+) -> None:
+    run(home, "good")
+    connect(home).set_model_version_tag("segan", "1", "segan.postprocessing", "{}")
+    again = run(home, "good", force=True)
+    assert "champion already" not in again.verdict.reason
+    assert (again.version, held(home)) == ("2", ("2", "1"))
 
 
 def test_mirrored_slices_make_another_version_that_uses_them(home: Home) -> None:

@@ -310,3 +310,4 @@ def test_a_model_that_is_not_there_is_not_exported(tmp_path: Path) -> None:
     )
     refused(segan("export", "m", "out", "--home", "home", cwd=tmp_path), "'m' is no checkpoint")
     assert not (tmp_path / "out").exists()
+    assert not (tmp_path / "home").exists()

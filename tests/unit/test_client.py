@@ -52,7 +52,7 @@ def test_files_have_the_modes_that_the_umask_gives(umask: int, home: Home) -> No
 
 @pytest.mark.parametrize("live", [False, True], ids=["at rest", "being written"])
 def test_a_model_is_fetched_from_a_home_that_cannot_be_written_to(
-    home: Home, live: bool, monkeypatch: pytest.MonkeyPatch
+    home: Home, live: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nothing is made or changed there, not even the files by which SQLite shares a database."""
     (home.folder / ".mlflow.lock").unlink()
@@ -63,6 +63,9 @@ def test_a_model_is_fetched_from_a_home_that_cannot_be_written_to(
             assert home.tracking_database.with_name("mlflow.db-wal").stat().st_size
         else:
             writer.close()
+        elsewhere = tmp_path / "elsewhere"
+        elsewhere.mkdir()
+        monkeypatch.chdir(elsewhere)
         before = {path: path.stat().st_mtime_ns for path in home.folder.rglob("*")}
         access = os.access
         monkeypatch.setattr(
@@ -82,3 +85,4 @@ def test_a_model_is_fetched_from_a_home_that_cannot_be_written_to(
             home.tracking_database.with_name("mlflow.db-shm")
         }
         assert after.keys() == before.keys()
+        assert not list(elsewhere.iterdir())
