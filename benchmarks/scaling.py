@@ -104,8 +104,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--width", type=int, default=16)
     parser.add_argument("--steps", type=int, default=150)
-    parser.set_defaults(spacing_mm=2.0)
-    options = _run.begin(parser, rounds=1, width=4, steps=2, spacing_mm=4.0)
+    parser.set_defaults(spacing_mm=2.0, workers={"1 worker": 1, "2 workers": 2})
+    smallest = {"width": 4, "steps": 2, "spacing_mm": 4.0, "workers": {"2 workers": 2}}
+    options = _run.begin(parser, rounds=1, **smallest)
     if CORES < 2:
         raise SystemExit("Two workers need two cores; this machine lends one.")
     experiment = load_experiment(
@@ -118,13 +119,15 @@ def main() -> None:
         rounds = [
             {
                 "single process": slices_per_s(experiment, store, CORES, Place(CPU), steps),
-                "1 worker": with_ray_train(experiment, store, 1, folder, steps),
-                "2 workers": with_ray_train(experiment, store, 2, folder, steps),
+                **{
+                    name: with_ray_train(experiment, store, count, folder, steps)
+                    for name, count in options.workers.items()
+                },
             }
             for _ in range(options.rounds)
         ]
     ratios = {}
-    for name in ("1 worker", "2 workers"):
+    for name in options.workers:
         value = median(each[name] / each["single process"] for each in rounds)
         ratios[name] = {"value": value, "target": TARGET, "ok": value >= TARGET}
     device = f"CPU {platform.machine()}, {CORES} cores"

@@ -101,7 +101,7 @@ def epoch_seconds(run: single.Run, after_first: Callable[[], None]) -> list[floa
     return [later - earlier for earlier, later in pairwise(heard[1:])]
 
 
-def measure(folder: Path, epochs: int, rounds: int) -> dict[str, list[float]]:
+def measure(folder: Path, epochs: int, rounds: int, warm_up: bool) -> dict[str, list[float]]:
     store = make_store(folder, cases=8, spacing_mm=4.0)
     card = StoreCard(store, read_manifest(store).fingerprint, {})
     experiment = load_experiment(None, [*SETTINGS, f"training.epochs={epochs}"])
@@ -128,7 +128,8 @@ def measure(folder: Path, epochs: int, rounds: int) -> dict[str, list[float]]:
             finally:
                 back.join()
 
-        take("with", -1)  # all that starts once has started before a run counts
+        if warm_up:  # all that starts once has started before a run counts
+            take("with", -1)
         for number in range(rounds):
             for side in SIDES[number % 3 :] + SIDES[: number % 3]:
                 seconds[side] += take(side, number)
@@ -139,10 +140,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--epochs", type=int, default=30)
     parser.add_argument("--rounds", type=int, default=3)
-    options = _run.begin(parser, epochs=4, rounds=1)
+    parser.set_defaults(warm_up=True)
+    options = _run.begin(parser, epochs=4, rounds=1, warm_up=False)
     with tempfile.TemporaryDirectory() as folder:
         os.environ["SEGAN_RAY_CACHE"] = f"{folder}/cache"
-        seconds = measure(Path(folder), options.epochs, options.rounds)
+        seconds = measure(Path(folder), options.epochs, options.rounds, options.warm_up)
     rows = {side: (median(s), *quantiles(s, n=4)[::2]) for side, s in seconds.items()}
     base, _, high = rows["without"]
     target = high / base

@@ -34,14 +34,16 @@ LANE = ("ray::Lane", "ray::ResourceTrainable")
 MAILBOX = ("ray::Mailbox",)
 
 
-def space_of(trials: int = TRIALS, epochs: int = EPOCHS, concurrent: int = 1) -> dict:
+def space_of(
+    trials: int = TRIALS, epochs: int = EPOCHS, concurrent: int = 1, steps: int = 6
+) -> dict:
     """A space whose trials take seconds; one at a time, so that points can be foretold."""
     return {
         "name": "kills",
         "base": {
             "segmentor": {"base_width": 4, "depth": 2},
             "critic": {"base_width": 4, "depth": 1},
-            "training": {"epochs": epochs, "steps_per_epoch": 6, "batch_size": 4, "crop": 48},
+            "training": {"epochs": epochs, "steps_per_epoch": steps, "batch_size": 4, "crop": 48},
             "resources": {"retries": 5},
         },
         "parameters": {

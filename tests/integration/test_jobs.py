@@ -138,7 +138,8 @@ def test_a_job_whose_driver_is_killed_is_resumed_stopped_and_finished(
     servers: Servers, store: Path
 ) -> None:
     cluster = servers.cluster
-    space = write_space(cluster, trials=3)
+    # Long enough not to end before three more commands have been given.
+    space = write_space(cluster, trials=3, steps=200)
     command = ("--", "tune", store, "--space", space, "--name", "kills")
     begun = cluster.submit("--no-wait", "--json", *command)
     assert begun.returncode == 0, begun.stderr
