@@ -111,7 +111,6 @@ def evaluate(
     compared = tuple(dict.fromkeys(name for name in against if name != model))
     _check_rows((model, *compared), references)
     test = _open(str(store), split_file)
-    client = connect(home)  # before hours of scoring whose records would go nowhere
     score = partial(score_cases, cases=test.cases, on_case=on_case, lesion_wise=lesion_wise)
     device = fastest_device()
     others = tuple(name for name in references.values() if name != THRESHOLD)
@@ -122,6 +121,7 @@ def evaluate(
         }
         models = {name: load_model(one.folder) for name, one in found.items()}
         _admit(models, test, on_note)
+        client = connect(home)  # before hours of scoring whose records would go nowhere
         predictors: dict[str, Predict] = {
             name: model_predictor(loaded, device) for name, loaded in models.items()
         }

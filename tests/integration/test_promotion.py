@@ -15,7 +15,7 @@ from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 
 from segan_ray.errors import RegistryError
-from segan_ray.evaluation.model import load_model
+from segan_ray.evaluation.model import Postprocessing, load_model
 from segan_ray.evaluation.report import render_report
 from segan_ray.home import Home
 from segan_ray.tracking import judging
@@ -236,9 +236,13 @@ def test_tries_on_the_same_patients_are_counted(home: Home, tmp_path: Path) -> N
     assert best is not None
     found = sorted(tries(home).values(), key=lambda one: one["try"])
     assert [one["try"] for one in found] == [1, 2, 3, 4]
+    assert [one["postprocessing"]["flips"] for one in found] == [False, True, False, False]
     assert found[0] == {
-        "try": 1, "candidate": best.mlflow_run, "flips": False, "champion": "1",
-    }  # fmt: skip
+        "try": 1,
+        "candidate": best.mlflow_run,
+        "postprocessing": Postprocessing().model_dump(mode="json"),
+        "champion": "1",
+    }
 
 
 def test_what_was_killed_before_its_answer_has_been_counted(
