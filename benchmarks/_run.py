@@ -14,6 +14,7 @@ CORES: Final = len(os.sched_getaffinity(0))
 BUSY_SHARE: Final = 0.1
 """Share of the cores that others may take of a machine called quiet."""
 WATCH_S: Final = 2.0
+ENDING_LOOKS: Final = 5
 
 
 def begin(parser: argparse.ArgumentParser, **smoke: Any) -> argparse.Namespace:
@@ -54,7 +55,7 @@ def finish(
         ran = {"device": document["device"], "smoke": True, "ratios": {}, "detail": {}}
         print(json.dumps(ran) if options.json else "smoke: ran, no figures")
         return
-    loads = {"before": options.before, "after": load()}
+    loads = {"before": options.before, "after": load_of_others()}
     quiet = all(map(is_quiet, loads.values()))
     if options.json:
         print(json.dumps(document | {"quiet": quiet, "load": loads}, indent=2))
@@ -68,6 +69,16 @@ def load() -> dict[str, float]:
     """Return how many cores are busy while this process waits, and the system's load average."""
     busy = psutil.cpu_percent(interval=WATCH_S) / 100 * (psutil.cpu_count() or 1)
     return {"busy_cores": round(busy, 2), "load_average": round(os.getloadavg()[0], 2)}
+
+
+def load_of_others() -> dict[str, float]:
+    """Return the load once what this run started, such as a Ray session, has ended as well."""
+    seen = load()
+    for _ in range(ENDING_LOOKS):
+        if is_quiet(seen):
+            break
+        seen = load()
+    return seen
 
 
 def is_quiet(seen: dict[str, float]) -> bool:
