@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Final
 
 import numpy as np
-from jaxtyping import Bool, Float32, UInt8
+from jaxtyping import Bool, Float32, Real, UInt8
 
 from segan_ray.brats import CODE_2017_TO_2021, CODE_2023, CODE_MSD, LabelCode, Modality
 from segan_ray.data.background import foreground
@@ -28,15 +28,18 @@ def intensity_problems(voxels: Float32[np.ndarray, "x y z"]) -> tuple[str, ...]:
     """Return what makes a scan useless: voxels that are no numbers, or all the same."""
     if not voxels.size:
         return ("holds no voxel at all; expected a scan. Re-export it or exclude the case.",)
-    finite = np.isfinite(voxels)
-    problems = []
-    if not finite.all():
+    numbers, problems = voxels, []
+    low, high = voxels.min(), voxels.max()
+    if not np.isfinite([low, high]).all():
+        finite = np.isfinite(voxels)
         problems.append(
             f"holds NaN or infinite voxels ({_share(~finite)}); expected numbers alone. "
             "Re-export the volume or exclude the case."
         )
-    numbers = voxels[finite] if problems else voxels
-    if numbers.size and numbers.min() == numbers.max():
+        numbers = voxels[finite]
+        if numbers.size:
+            low, high = numbers.min(), numbers.max()
+    if numbers.size and low == high:
         problems.append(
             f"every voxel is {numbers.flat[0]:g}; expected a scan. "
             "Re-export it or exclude the case."
@@ -44,7 +47,7 @@ def intensity_problems(voxels: Float32[np.ndarray, "x y z"]) -> tuple[str, ...]:
     return tuple(problems)
 
 
-def label_problems(voxels: Float32[np.ndarray, "x y z"], code: LabelCode) -> tuple[str, ...]:
+def label_problems(voxels: Real[np.ndarray, "*axes"], code: LabelCode) -> tuple[str, ...]:
     """Return why ``voxels`` cannot be a segmentation in ``code``: no numbers, fractions, codes.
 
     Fractions come from interpolation, which also makes whole numbers of no meaning (3 between
@@ -80,7 +83,7 @@ def label_problems(voxels: Float32[np.ndarray, "x y z"], code: LabelCode) -> tup
     return tuple(problems)
 
 
-def as_labels(voxels: Float32[np.ndarray, "x y z"]) -> UInt8[np.ndarray, "x y z"]:
+def as_labels(voxels: Real[np.ndarray, "x y z"]) -> UInt8[np.ndarray, "x y z"]:
     """Return the labels that ``voxels`` stand for, if ``label_problems`` has nothing against them.
 
     Labels are often stored through a scale that does not give them back exactly: 0, 64, 127 and
@@ -88,11 +91,11 @@ def as_labels(voxels: Float32[np.ndarray, "x y z"]) -> UInt8[np.ndarray, "x y z"
     ``_LABEL_TOLERANCE`` of a whole number, and all values near one whole number are equal but
     for ``_LABEL_ROUNDING``. Interpolation makes values between, or several near one number.
     """
-    labels: UInt8[np.ndarray, "x y z"] = np.rint(voxels).astype(np.uint8)
-    return labels
+    whole = voxels if voxels.dtype.kind in "iu" else np.rint(voxels)
+    return whole.astype(np.uint8)
 
 
-def _is_moved(fractions: Float32[np.ndarray, "value"], voxels: Float32[np.ndarray, "..."]) -> bool:
+def _is_moved(fractions: Real[np.ndarray, "value"], voxels: Real[np.ndarray, "..."]) -> bool:
     """Tell whether ``fractions``, sorted, are whole numbers that a scale moved a little."""
     whole = np.rint(fractions)
     if (np.abs(fractions - whole) > _LABEL_TOLERANCE).any():
@@ -105,7 +108,7 @@ def _is_moved(fractions: Float32[np.ndarray, "value"], voxels: Float32[np.ndarra
     return True
 
 
-def _mend(code: LabelCode, voxels: Float32[np.ndarray, "..."], found: set[int]) -> str:
+def _mend(code: LabelCode, voxels: Real[np.ndarray, "..."], found: set[int]) -> str:
     """Say which other code explains the labels ``found``, and what to do then."""
     if code == CODE_2023 and 4 in found:
         if 3 in found:
@@ -136,7 +139,7 @@ def _mend(code: LabelCode, voxels: Float32[np.ndarray, "..."], found: set[int]) 
     return " Look up what it means where the segmentation comes from, or exclude the case."
 
 
-def _outer(voxels: Float32[np.ndarray, "..."]) -> str:
+def _outer(voxels: Real[np.ndarray, "..."]) -> str:
     """Say which of labels 1 and 2 lies around the other, if one clearly does."""
     touching = {1: 0, 2: 0}  # faces that the label shares with background
     for axis in range(voxels.ndim):
@@ -196,6 +199,6 @@ def _share(wrong: Bool[np.ndarray, "..."]) -> str:
     return f"{np.count_nonzero(wrong):,} of {wrong.size:,} voxels"
 
 
-def _listed(values: Float32[np.ndarray, "value"]) -> str:
+def _listed(values: Real[np.ndarray, "value"]) -> str:
     listed = ", ".join(f"{value:g}" for value in values[:_LISTED])
     return f"{listed}, …" if len(values) > _LISTED else listed

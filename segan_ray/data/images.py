@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float, Float32, UInt8
+from jaxtyping import Float, Float32, Real, UInt8
 
 from segan_ray.data import nifti
 from segan_ray.data.headers import ImageHeader
@@ -42,8 +42,8 @@ def carried_checksum(path: Path) -> str | None:
 
 def read_image(
     path: Path, *, channels: int = 0
-) -> tuple[Float32[np.ndarray, "x y z *channel"], Float[np.ndarray, "4 4"]]:
-    """Read the voxels of ``path`` as stored, and the affine from them to mm, as NIfTI has it.
+) -> tuple[Real[np.ndarray, "x y z *channel"], Float[np.ndarray, "4 4"]]:
+    """Read the voxels of ``path``, of its own type, and the affine from them to mm, as NIfTI has it.
 
     Raises:
         ImageError: the file is damaged, or not what ``read_header`` expects.

@@ -166,7 +166,8 @@ def _read_images(case: Case, path: Path, found: _Findings) -> None:
     read = _read(case, path, found.refusals, read_modalities)
     if read is None:
         return
-    images, affine = read
+    scans, affine = read
+    images = {name: voxels.astype(np.float32, copy=False) for name, voxels in scans.items()}
     found.images |= images
     if found.affine is None:
         found.affine = affine

@@ -78,8 +78,8 @@ def read_header(path: Path, *, channels: int = 0) -> ImageHeader:
 
 def read_image(
     path: Path, *, channels: int = 0
-) -> tuple[Float32[np.ndarray, "x y z *channel"], Float[np.ndarray, "4 4"]]:
-    """Read the voxels of ``path`` as stored, and their affine.
+) -> tuple[Real[np.ndarray, "x y z *channel"], Float[np.ndarray, "4 4"]]:
+    """Read the voxels of ``path`` as stored, of the file's own type, and their affine.
 
     Raises:
         ImageError: the file is damaged, or not what ``read_header`` expects.
@@ -93,8 +93,7 @@ def read_image(
         image = sitk.ReadImage(str(path), imageIO="MetaImageIO")
     except RuntimeError as error:
         raise _damaged(str(error).strip().splitlines()[-1]) from None
-    voxels = sitk.GetArrayFromImage(image).T.astype(np.float32)
-    return voxels.reshape(header.shape), header.affine
+    return sitk.GetArrayFromImage(image).T.reshape(header.shape), header.affine
 
 
 def write_image(

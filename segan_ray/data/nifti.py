@@ -17,7 +17,7 @@ from typing import Any, BinaryIO, Final
 
 import nibabel as nib
 import numpy as np
-from jaxtyping import Float, Float32, UInt8
+from jaxtyping import Float, Float32, Real, UInt8
 from nibabel.spatialimages import HeaderDataError
 from nibabel.volumeutils import apply_read_scaling
 
@@ -67,8 +67,10 @@ def read_header(path: Path, *, channels: int = 0) -> ImageHeader:
 
 def read_image(
     path: Path, *, channels: int = 0
-) -> tuple[Float32[np.ndarray, "x y z *channel"], Float[np.ndarray, "4 4"]]:
-    """Read the voxels of ``path`` as stored, and their affine.
+) -> tuple[Real[np.ndarray, "x y z *channel"], Float[np.ndarray, "4 4"]]:
+    """Read the voxels of ``path`` as stored, of the file's own type, and their affine.
+
+    Where the header scales what is stored, they are floats.
 
     Raises:
         ImageError: the file is damaged, or not what ``read_header`` expects.
@@ -78,7 +80,7 @@ def read_image(
         stored = np.frombuffer(file.content(), file.dtype, math.prod(file.shape), file.offset)
     slope, inter = header.scale
     voxels = apply_read_scaling(stored.reshape(file.shape, order="F"), slope, inter)
-    return voxels.astype(np.float32, copy=False).reshape(header.shape), header.affine
+    return voxels.reshape(header.shape), header.affine
 
 
 def carried_checksum(path: Path) -> str | None:

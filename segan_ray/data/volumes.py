@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float, Float32, Shaped, UInt8
+from jaxtyping import Float, Float32, Real, Shaped, UInt8
 from nibabel.orientations import (
     aff2axcodes,
     apply_orientation,
@@ -115,21 +115,22 @@ def read_volume(case: Case, code: LabelCode) -> Volume:
         scans, affine = read_modalities(case, path)
         affines.append(affine)
         for modality, voxels in scans.items():
-            _refuse(case, source(case, modality), intensity_problems(voxels))
             if image is None:
-                image = _empty_image(voxels)
-            image[MODALITIES.index(modality)] = voxels
+                image = _empty_image(voxels.shape)
+            scan = image[MODALITIES.index(modality)]
+            scan[...] = voxels  # made float32 on the way, in one pass
+            _refuse(case, source(case, modality), intensity_problems(scan))
     assert image is not None, "headers were checked, so no scan is missing"
     label = None
     if case.label is not None:
-        found = read_array(case, case.label)[0]
+        found, _ = _read_turned(case, case.label, 0)
         _refuse(case, str(case.label), _truth_problems(case.label, found, code))
         label = as_labels(found)
     return Volume(image, label, affines[0])
 
 
 def _truth_problems(
-    path: Path, voxels: Float32[np.ndarray, "x y z"], code: LabelCode
+    path: Path, voxels: Real[np.ndarray, "x y z"], code: LabelCode
 ) -> tuple[str, ...]:
     """Return what ``truth_refusals`` does, sooner where most voxels are 0 and all are sound."""
     marked = voxels[voxels != 0]
@@ -138,9 +139,9 @@ def _truth_problems(
     return truth_refusals(path, voxels, code)
 
 
-def _empty_image(voxels: Float32[np.ndarray, "x y z"]) -> Float32[np.ndarray, "modality x y z"]:
+def _empty_image(shape: tuple[int, ...]) -> Float32[np.ndarray, "modality x y z"]:
     """Return room for four scans whose axes lie in memory as those of files: x varies fastest."""
-    return np.empty((len(MODALITIES), *voxels.shape[::-1]), np.float32).transpose(0, 3, 2, 1)
+    return np.empty((len(MODALITIES), *shape[::-1]), np.float32).transpose(0, 3, 2, 1)
 
 
 def source(case: Case, modality: Modality) -> str:
@@ -186,7 +187,7 @@ def _disagreements(geometry: Sequence[tuple[str, Path, ImageHeader]]) -> list[st
 
 
 def truth_refusals(
-    path: Path, voxels: Float32[np.ndarray, "x y z"], code: LabelCode
+    path: Path, voxels: Real[np.ndarray, "x y z"], code: LabelCode
 ) -> tuple[str, ...]:
     """Return what ``label_problems`` says of the file ``path``, and its scale if it has one."""
     problems = label_problems(voxels, code)
@@ -202,13 +203,15 @@ def truth_refusals(
 
 def read_modalities(
     case: Case, path: Path
-) -> tuple[dict[Modality, Float32[np.ndarray, "x y z"]], Float[np.ndarray, "4 4"]]:
-    """Return the modalities that one file holds, as ``read_array`` turns them, and its affine.
+) -> tuple[dict[Modality, Real[np.ndarray, "x y z"]], Float[np.ndarray, "4 4"]]:
+    """Return the modalities that one file holds, along ``BRATS_AXES``, and their affine to mm.
+
+    Their voxels are of the file's own type.
 
     Raises:
         CaseError: naming the file and why it cannot be read.
     """
-    voxels, affine = read_array(case, path, channels=len(case.channels))
+    voxels, affine = _read_turned(case, path, len(case.channels))
     if case.channels:
         split = {name: voxels[..., channel] for name, channel in case.channels.items()}
         return split, affine
@@ -225,6 +228,13 @@ def read_array(
     Raises:
         CaseError: naming the file and why it cannot be read.
     """
+    voxels, affine = _read_turned(case, path, channels)
+    return voxels.astype(np.float32, copy=False), affine
+
+
+def _read_turned(
+    case: Case, path: Path, channels: int
+) -> tuple[Real[np.ndarray, "x y z *channel"], Float[np.ndarray, "4 4"]]:
     try:
         voxels, affine = read_image(path, channels=channels)
     except ImageError as error:
