@@ -20,9 +20,9 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 demo: $(VENV)/.installed ## Data, sweep, promotion, evaluation and report, in front of you
 	@PATH="$(CURDIR)/$(BIN):$$PATH" scripts/demo.sh
 
-# Unit tests share the cores out by file; the others start clusters, which want all of them.
+# Unit tests share the cores out by file, a thread each; the others start clusters, which want all.
 test: $(VENV)/.installed ## All tests but endurance
-	$(BIN)/pytest -m "not endurance" tests/unit --numprocesses logical --maxprocesses 4 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m "not endurance" tests/unit --numprocesses logical --maxprocesses 4 --dist loadfile
 	$(BIN)/pytest -m "not endurance" tests/end_to_end tests/integration
 
 test-endurance: $(VENV)/.installed ## Repeated kills and long soaks

@@ -43,7 +43,7 @@ def carried_checksum(path: Path) -> str | None:
 def read_image(
     path: Path, *, channels: int = 0
 ) -> tuple[Real[np.ndarray, "x y z *channel"], Float[np.ndarray, "4 4"]]:
-    """Read the voxels of ``path``, of its own type, and the affine from them to mm, as NIfTI has it.
+    """Read the voxels of ``path`` as stored, and the affine from them to mm, as NIfTI has it.
 
     Raises:
         ImageError: the file is damaged, or not what ``read_header`` expects.

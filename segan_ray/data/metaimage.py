@@ -16,7 +16,7 @@ from typing import BinaryIO, Final
 
 import numpy as np
 import SimpleITK as sitk  # noqa: N813
-from jaxtyping import Float, Float32, UInt8
+from jaxtyping import Float, Real, UInt8
 
 from segan_ray.data.contents import not_expected, open_file, unreadable
 from segan_ray.data.headers import (

@@ -48,8 +48,8 @@ def test_bad_cases_stop_no_other(model: Model, folder: Path) -> None:
     cut = folder / names[0] / f"{names[0]}_t1.nii.gz"
     cut.write_bytes(cut.read_bytes()[:5000])
     for path in (folder / names[2]).glob("*.nii.gz"):
-        voxels, affine = read_image(path)
-        voxels[:] = 0
+        scan, affine = read_image(path)
+        voxels = np.zeros(scan.shape, np.float32)
         voxels[0, 0, 0] = np.nan
         nib.save(nib.Nifti1Image(voxels, affine), path)
     cases = discover(folder).cases[:4]
