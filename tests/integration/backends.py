@@ -181,7 +181,7 @@ def mlflow_server(
             sys.executable, "-m", "mlflow", "server", "--host", LOOPBACK, "--port", str(port),
             "--backend-store-uri", backend, "--artifacts-destination", artifacts, "--workers", "1",
         ],
-        env={**os.environ, **environment},
+        env={**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", **environment},
         stdout=(folder / "mlflow.log").open("w"),
         stderr=subprocess.STDOUT,
         start_new_session=True,
