@@ -235,6 +235,7 @@ def read_array(
 def _read_turned(
     case: Case, path: Path, channels: int
 ) -> tuple[Real[np.ndarray, "x y z *channel"], Float[np.ndarray, "4 4"]]:
+    """Return what ``read_array`` does, of the file's own type: a copy as floats takes time."""
     try:
         voxels, affine = read_image(path, channels=channels)
     except ImageError as error:
