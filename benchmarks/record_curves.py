@@ -16,11 +16,11 @@ import argparse
 import json
 import platform
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from time import perf_counter
-from typing import Final
+from typing import Any, Final
 
 import torch
 from recorded import CURVES, HEADER, PROFILES, SPACE, Grid, Row, Setting, read_rows, write_rows
@@ -55,10 +55,10 @@ GRID: Final = Grid(
 )
 
 
-def open_store(folder: Path) -> Path:
+def open_store(folder: Path, phantom: Mapping[str, Any] = PHANTOM) -> Path:
     """Return the store below ``folder``, made if it is not there."""
     store = folder / "store"
-    write_phantoms(folder / "data", **PHANTOM)
+    write_phantoms(folder / "data", **phantom)
     prepare(discover(folder / "data"), store, settings=PrepareSettings(), split_settings=SPLIT)
     return store
 
@@ -124,19 +124,20 @@ def main() -> None:
     # All points of one seed before the next: what is there early already spans the grid.
     runs = [(setting, seed) for seed in GRID.seeds for setting in GRID.settings()]
     if options.smoke:
-        with tempfile.TemporaryDirectory() as folder:
-            record(Path(folder), runs[:1], Path(folder) / CURVES.name, Path(folder) / HEADER.name)
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            store = open_store(folder, {**PHANTOM, "cases": 8})
+            record(store, runs[:1], folder / CURVES.name, folder / HEADER.name)
         print("smoke: ran, no figures")
     elif options.folder is None:
         parser.error("WORK_FOLDER is missing.")
     else:
-        record(options.folder, runs, CURVES, HEADER)
+        record(open_store(options.folder), runs, CURVES, HEADER)
 
 
-def record(folder: Path, runs: list[tuple[Setting, int]], curves: Path, about: Path) -> None:
+def record(store: Path, runs: list[tuple[Setting, int]], curves: Path, about: Path) -> None:
     """Train each run that is not among ``curves`` yet, and add it."""
     torch.set_num_threads(1)
-    store = open_store(folder)
     cases, space = open_for_tuning(store), load_space(SPACE)
     write_text(about, json.dumps(header(store, space), indent=2) + "\n")
     rows = read_rows(curves)

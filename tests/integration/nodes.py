@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import secrets
@@ -28,6 +29,14 @@ os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
 main()
 """
 MEMORY_BYTES = 8 * 2**30
+# It connects once: one that did for each question would take the cores from what is tested.
+ANSWER = """
+import json, sys, ray
+from ray.util.state import list_actors
+ray.init(log_to_driver=False, logging_level="ERROR")
+for question in sys.stdin:
+    print("\\nanswer", json.dumps(eval(question)), flush=True)
+"""
 
 
 @dataclass
@@ -39,6 +48,7 @@ class Nodes:
     environment: Mapping[str, str]
     autoscaling: Path | None = None
     processes: list[subprocess.Popen] = field(default_factory=list)
+    _answering: subprocess.Popen[str] | None = None
 
     @property
     def address(self) -> str:
@@ -109,25 +119,43 @@ class Nodes:
 
     def ask(self, question: str, or_else=None):
         """Ask Ray in a process of its own, for this one may have another cluster."""
-        script = (
-            "import json, ray; from ray.util.state import list_actors\n"
-            "ray.init(log_to_driver=False, logging_level='ERROR')\n"
-            f"print('\\nanswer', json.dumps({question}), flush=True)"
-        )
-        done = subprocess.run(
-            [sys.executable, "-c", script],
-            check=False,
-            env={**os.environ, **self.environment},
-            capture_output=True,
-            text=True,
-            timeout=120,
-        )
-        if done.returncode and or_else is not None:
-            return or_else
-        assert done.returncode == 0, done.stderr[-2000:]
-        # Ray may tell of a node that died, before and after.
-        (answer,) = [line for line in done.stdout.splitlines() if line.startswith("answer ")]
-        return json.loads(answer.removeprefix("answer "))
+        if self._answering is None:
+            self._answering = self._answers()
+        process = self._answering
+        with contextlib.suppress(BrokenPipeError):
+            print(question, file=process.stdin, flush=True)
+        # Ray may tell of a node that died, in between.
+        for line in process.stdout:
+            if line.startswith("answer "):
+                return json.loads(line.removeprefix("answer "))
+        self._no_answers()
+        assert or_else is not None, (self.folder / "answers.log").read_text()[-2000:]
+        return or_else
+
+    def _answers(self) -> subprocess.Popen[str]:
+        with (self.folder / "answers.log").open("a") as log:
+            return subprocess.Popen(
+                [sys.executable, "-c", ANSWER],
+                env={**os.environ, **self.environment},
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+            )
+
+    def _no_answers(self) -> None:
+        if self._answering is not None:
+            self._answering.kill()
+            self._answering.communicate()
+            self._answering = None
+
+    def end(self) -> None:
+        """End every node."""
+        self._no_answers()
+        for process in reversed(self.processes):
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait(30)
 
 
 @contextmanager
@@ -158,7 +186,4 @@ def nodes(
         cluster.add(0, head=True)
         yield cluster
     finally:
-        for process in reversed(cluster.processes):
-            if process.poll() is None:
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait(30)
+        cluster.end()
