@@ -20,10 +20,11 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 demo: $(VENV)/.installed ## Data, sweep, promotion, evaluation and report, in front of you
 	@PATH="$(CURDIR)/$(BIN):$$PATH" scripts/demo.sh
 
-# Unit tests share the cores out by file, a thread each; the others start clusters, which want all.
+# Unit tests share the cores out by file, a thread each. Of the others, those that start Ray take
+# turns, for two clusters at once are slow; what needs none runs beside them.
 test: $(VENV)/.installed ## All tests but endurance
 	OMP_NUM_THREADS=1 $(BIN)/pytest -m "not endurance" tests/unit --numprocesses logical --maxprocesses 4 --dist loadfile
-	$(BIN)/pytest -m "not endurance" tests/end_to_end tests/integration
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m "not endurance" tests/end_to_end tests/integration --numprocesses 2 --dist loadgroup
 
 test-endurance: $(VENV)/.installed ## Repeated kills and long soaks
 	$(BIN)/pytest -m endurance

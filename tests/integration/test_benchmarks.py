@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import runpy
 import sys
 from pathlib import Path
@@ -17,6 +18,13 @@ BENCHMARKS = sorted(
     for path in FOLDER.glob("[!_]*.py")
     if '__name__ == "__main__"' in path.read_text(encoding="utf-8")
 )
+WITH_RAY = pytest.mark.xdist_group("ray")
+
+
+def marked(name: str) -> object:
+    """The benchmark, among those that take turns if it starts Ray."""
+    starts_ray = re.search(r"ray_session|run_sweep|(import|from) ray", (FOLDER / f"{name}.py").read_text())
+    return pytest.param(name, marks=WITH_RAY if starts_ray else ())
 
 
 def test_the_benchmarks_are_found() -> None:
@@ -24,7 +32,7 @@ def test_the_benchmarks_are_found() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", BENCHMARKS)
+@pytest.mark.parametrize("name", map(marked, BENCHMARKS))
 def test_a_benchmark_runs_at_its_smallest(
     name: str,
     tmp_path: Path,

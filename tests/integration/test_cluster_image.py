@@ -1,8 +1,10 @@
 """The Dockerfile's install steps in a clean virtual environment, and what an image is for.
 
 The Dockerfile itself is read, instruction by instruction. Of its ``RUN`` lines only ``pip`` is
-replayed, word for word: ``apt-get``, ``groupadd`` and ``useradd`` would change this machine. The
-Python that runs the tests stands for the one of the base image, and ``USER`` is not changed to.
+replayed, word for word: ``apt-get``, ``groupadd`` and ``useradd`` would change this machine. It
+finds the packages that the image wants copied from the environment of the tests, which comes from
+the same pins: what it still fetches and what it takes out is up to it. The Python that runs the
+tests stands for the one of the base image, and ``USER`` is not changed to.
 """
 
 from __future__ import annotations
@@ -15,12 +17,15 @@ import shutil
 import signal
 import subprocess
 import sys
+import sysconfig
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from importlib.metadata import Distribution, distribution
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 from segan_ray import __version__
 
@@ -173,6 +178,45 @@ def passes(path: Path, rules: list[tuple[re.Pattern[str], bool]]) -> bool:
     return [lets for names, lets in rules if names.fullmatch(name)][-1]
 
 
+def wanted(requirement: Requirement, known: set[str]) -> Iterator[Distribution]:
+    """The packages that a requirement brings here, each of them once, but for this one itself."""
+    there = distribution(requirement.name)
+    for extra in ("", *requirement.extras):
+        if (asked := f"{plain(requirement.name)}[{extra}]") in known:
+            continue
+        known.add(asked)
+        if plain(requirement.name) != "segan-ray" and not extra:
+            yield there
+        for line in there.requires or ():
+            inner = Requirement(line)
+            if inner.marker is None or inner.marker.evaluate({"extra": extra}):
+                yield from wanted(inner, known)
+
+
+def at_hand(venv: Path) -> None:
+    """Put what the image wants there, from the environment of the tests."""
+    site = sysconfig.get_path("purelib", vars={"base": str(venv), "platbase": str(venv)})
+    for package in wanted(Requirement("segan-ray[cluster]"), set()):
+        for file in package.files or ():
+            copy = Path(os.path.normpath(Path(site, file)))
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            if copy.parent.name == "bin":
+                script = package.locate_file(file).read_bytes()
+                copy.write_bytes(script.replace(sys.prefix.encode(), bytes(venv)))
+                copy.chmod(0o755)
+            elif package.locate_file(file).exists():
+                linked(package.locate_file(file), copy)
+
+
+def linked(file: Path, copy: Path) -> None:
+    """Link a file that nobody writes to, for they are gigabytes; copy it to another disk."""
+    copy.unlink(missing_ok=True)  # two packages may bring one file
+    try:
+        os.link(file, copy)
+    except OSError:
+        shutil.copy2(file, copy)
+
+
 @pytest.fixture(scope="module")
 def image() -> Iterator[Image]:
     # Gigabytes: gone whatever happens.
@@ -183,6 +227,7 @@ def image() -> Iterator[Image]:
             copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(file, copy)
         run([sys.executable, "-m", "venv", str(root / "venv")], ROOT, dict(os.environ))
+        at_hand(root / "venv")
         (root / "tmp").mkdir()
         built = Image(root, root)
         replay(context, built)

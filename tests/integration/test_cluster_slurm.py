@@ -19,6 +19,7 @@ from tests.integration.slurm import Slurm, missing, slurm
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.xdist_group("ray"),
     pytest.mark.skipif(bool(missing()), reason=f"no Slurm here: {missing()}"),
 ]
 
