@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 from segan_ray.data.cases import discover
 from segan_ray.data.phantom import write_phantoms
@@ -19,6 +20,25 @@ from segan_ray.home import TRACKING_URI
 
 CASES = 12
 SPLIT = SplitSettings(val=0.17, gate=0.17, test=0.17)
+WITHOUT_RAY = (
+    "test_backends.py", "test_cluster_compose.py", "test_cluster_image.py", "test_mlflow_ui.py",
+    "test_one_without_ray", "test_promotion.py", "test_report_in_a_browser.py",
+    "test_tracking_server.py",
+)  # fmt: skip
+"""What of the tests outside ``unit`` starts no Ray."""
+
+
+class TurnsOfRay(LoadScopeScheduling):
+    """Sends all that starts Ray to one process: two clusters at once would be slow."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        without = any(name in nodeid for name in WITHOUT_RAY)
+        return nodeid.partition("::")[0] if without else "ray"
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> TurnsOfRay | None:
+    """Take ``--dist loadgroup`` to mean the groups above."""
+    return TurnsOfRay(config, log) if config.getvalue("dist") == "loadgroup" else None
 
 
 @pytest.fixture(autouse=True)

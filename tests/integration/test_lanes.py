@@ -24,7 +24,7 @@ from replayed_lane import ReplayedLane
 from segan_ray.orchestration import sweep as sweeps
 from segan_ray.search.space import load_space
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("ray")]
+pytestmark = pytest.mark.slow
 
 LANES, TRIALS = 3, 60
 EPOCH_S = 0.25

@@ -22,7 +22,7 @@ from segan_ray.orchestration.single import Run, run_single
 from tests.integration.conftest import SPACE, card
 from tests.integration.killing import family
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("ray")]
+pytestmark = pytest.mark.slow
 
 PROGRAM = [sys.executable, "-c", "from segan_ray.cli.main import main; main()"]
 

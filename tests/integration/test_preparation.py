@@ -22,7 +22,7 @@ from segan_ray.orchestration.preparation import outcomes_on_ray
 import ray  # isort: skip
 from ray.util.state import list_tasks  # isort: skip
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("ray")]
+pytestmark = pytest.mark.slow
 
 SPLIT = SplitSettings(val=0.2, gate=0.2, test=0.2)
 

@@ -42,7 +42,7 @@ from tests.integration.killing import assert_same_search, eventually
 # After orchestration, which sets Ray up before importing it.
 import ray  # isort: skip
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("ray")]
+pytestmark = pytest.mark.slow
 
 TINY = [
     "segmentor.base_width=4", "segmentor.depth=2", "critic.base_width=4", "critic.depth=1",
