@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from segan_ray.errors import SweepError
+from segan_ray.masking import mask
 from segan_ray.places import absolute
 
 DEFAULT_HOME: Final = "segan-ray-home"
@@ -23,6 +24,10 @@ HOME: Final = "SEGAN_RAY_HOME"
 RESUME_WITH: Final = "SEGAN_RAY_RESUME_WITH"
 """The variable with the command that goes on with a sweep, where it is not the sweep's own."""
 NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
+"""What sweeps and spaces may be called: it becomes a folder, a study and a tag."""
+NAMES: Final = (
+    "Use letters, digits, '-', '_' and '.', beginning with a letter or digit, at most 100."
+)
 
 
 @dataclass(frozen=True)
@@ -39,7 +44,12 @@ class Home:
     @property
     def tracking_uri(self) -> str:
         """``MLFLOW_TRACKING_URI`` if set, else the home's own SQLite database."""
-        return os.environ.get(TRACKING_URI) or f"sqlite:///{self.tracking_database}"
+        return os.environ.get(TRACKING_URI) or sqlite_url(self.tracking_database)
+
+    @property
+    def records(self) -> str:
+        """Where runs are recorded, for people: ``MLFLOW_TRACKING_URI`` if set, else this folder."""
+        return str(self.folder) if self.tracks_itself else mask(self.tracking_uri)
 
     @property
     def tracks_itself(self) -> bool:
@@ -89,6 +99,16 @@ class Home:
         return f"{self.storage_of(sweep)}/checkpoints"
 
 
+def sqlite_url(path: Path) -> str:
+    """Return the URL of a SQLite file, for SQLAlchemy and for MLflow."""
+    if not set("%?#").intersection(str(path)):
+        return f"sqlite:///{path}"
+    from sqlalchemy import URL
+
+    # Of a URL without the driver's name MLflow would make a folder, escapes and all.
+    return URL.create("sqlite+pysqlite", database=str(path)).render_as_string()
+
+
 def resume_command(own: str) -> str:
     """Return how to go on with what this process runs: ``own``, unless it runs for another."""
     return os.environ.get(RESUME_WITH) or own
@@ -101,8 +121,5 @@ def check_name(name: str) -> str:
         SweepError: saying which characters are allowed.
     """
     if not NAME.fullmatch(name):
-        raise SweepError(
-            f"'{name}' cannot name a sweep. Use letters, digits, '-', '_' and '.', beginning "
-            "with a letter or digit, at most 100."
-        )
+        raise SweepError(f"'{name}' cannot name a sweep. {NAMES}")
     return name

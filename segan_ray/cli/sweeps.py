@@ -137,10 +137,13 @@ def delete(
                     "checkpoint_bytes": goes.checkpoint_bytes,
                 },
                 "kept": [asdict(run) for run in gone.kept],
+                "out_of_reach": list(goes.out_of_reach),
             }
         )
         return
     print(f"Deleted '{sweep}': {gone.runs} runs{' and its study' if goes.study else ''}.")
+    for left in goes.out_of_reach:
+        print(f"Not deleted: {left}.")
     for run in gone.kept:
         aliases = f" ({', '.join(run.aliases)})" if run.aliases else ""
         trial = f" of trial {run.trial}" if run.trial else ""

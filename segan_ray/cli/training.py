@@ -151,7 +151,7 @@ def _experiment(
     from segan_ray.config import load_experiment
 
     if resume and config is None and preset is None and not given:
-        from segan_ray.orchestration.single import recorded_experiment
+        from segan_ray.orchestration.run_file import recorded_experiment
 
         known = recorded_experiment(home, name)
         if known is not None:

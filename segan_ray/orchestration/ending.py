@@ -7,23 +7,26 @@ left running in the records is ended here. Nothing in this module starts Ray.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from segan_ray.errors import SweepError, nearest
-from segan_ray.home import Home, check_name
+from segan_ray.home import OPTUNA_STORAGE, TRACKING_URI, Home, check_name
 from segan_ray.orchestration.hold import held, is_held, request_stop
 from segan_ray.orchestration.logbook import STOPPED
+from segan_ray.orchestration.run_file import recorded_place
 from segan_ray.places import is_url
 from segan_ray.search.estimate import said_size
-from segan_ray.search.opening import delete_study, is_ours, study_exists
+from segan_ray.search.opening import delete_study, is_ours, records_of_study, study_exists
 from segan_ray.search.ranking import SweepStatus
-from segan_ray.search.storage import open_storage
+from segan_ray.search.storage import open_storage, studies_place
 from segan_ray.search.study import Ended, SweepStudy
+from segan_ray.search.whereabouts import check_records
 from segan_ray.tracking.deletion import Deleted, delete_sweep
 from segan_ray.tracking.ending import Recorded, close_dead_sweep, recorded, recorded_names
+from segan_ray.tracking.sweeps import name_is_taken
 from segan_ray.training.remote_folder import bytes_at
 
 WAIT_S: Final = 120.0
@@ -44,19 +47,21 @@ class Stopped:
 
 @dataclass(frozen=True)
 class Doomed:
-    """What deleting a sweep or run would delete; sizes in bytes."""
+    """What deleting a sweep or run would delete, and what of it not; sizes in bytes."""
 
     sweep: str
     trials: int
     checkpoint_bytes: int
     study: bool
+    out_of_reach: tuple[str, ...] = ()
 
     def sentence(self) -> str:
         """Say what goes, for people."""
         size = f"{said_size(self.checkpoint_bytes)} of checkpoints"
         runs = f"{self.trials} trial{'' if self.trials == 1 else 's'}"
         rest = "their MLflow runs and artifacts" + (", and its Optuna study" if self.study else "")
-        return f"'{self.sweep}' has {runs} and {size}; {rest}, go with it."
+        left = f" Out of reach: {'; '.join(self.out_of_reach)}." if self.out_of_reach else ""
+        return f"'{self.sweep}' has {runs} and {size}; {rest}, go with it.{left}"
 
 
 def stop(home: Home, name: str, say: Say, *, wait_s: float = WAIT_S) -> Stopped:
@@ -64,7 +69,7 @@ def stop(home: Home, name: str, say: Say, *, wait_s: float = WAIT_S) -> Stopped:
 
     Raises:
         SweepError: if nothing has that name, or its process does not end it in time, or it may
-            be running elsewhere.
+            be running elsewhere, or its records are.
         TrackingError: if MLflow cannot be reached.
     """
     folder = home.sweeps / check_name(name)
@@ -81,6 +86,8 @@ def stop(home: Home, name: str, say: Say, *, wait_s: float = WAIT_S) -> Stopped:
             f"'{name}' was started in another home, where it may be running: {folder} is not "
             "there. Stop it there, with that --home."
         )
+    before = _recorded_place(home, name)
+    check_records(name, before, home, lambda: name_is_taken(home, name))
     say(f"No process runs '{name}': ending what is left open in its records.")
     with held(folder, name):
         ends = _end_study(home, name) if found.kind == "sweep" else {}
@@ -103,7 +110,8 @@ def doomed(home: Home, name: str) -> Doomed:
     if found is None and not study and not folder.exists():
         raise _unknown(home, name)
     trials = 0 if found is None else found.trials
-    return Doomed(name, trials, size_of(home.checkpoints(name)), study)
+    left = tuple(_out_of_reach(home, name, found, study))
+    return Doomed(name, trials, size_of(home.checkpoints(name)), study, left)
 
 
 def delete(home: Home, name: str) -> Deleted:
@@ -175,6 +183,19 @@ def _has_study(home: Home, name: str, found: Recorded | None) -> bool:
     if found is None:
         return is_ours(name, storage)
     return found.kind == "sweep" and study_exists(name, storage)
+
+
+def _recorded_place(home: Home, name: str) -> str | None:
+    """Return where a sweep or run wrote down that it is recorded, or None."""
+    return records_of_study(name, open_storage(home)) or recorded_place(home, name)
+
+
+def _out_of_reach(home: Home, name: str, found: Recorded | None, study: bool) -> Iterator[str]:
+    before = _recorded_place(home, name)
+    if before not in (None, home.records) and not name_is_taken(home, name):
+        yield f"its runs, recorded at {before} ({TRACKING_URI} is not that)"
+    if found is not None and found.kind == "sweep" and not study:
+        yield f"its study, which is not in {studies_place(home)} ({OPTUNA_STORAGE} is another's)"
 
 
 def _wait(folder: Path, name: str, say: Say, wait_s: float) -> None:

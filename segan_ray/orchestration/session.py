@@ -23,6 +23,8 @@ SETTINGS: Final = {
     # How many lanes may be on their way at once; with one, which is what Tune has for searchers, a
     # lane that becomes free is given to the trial that waits for its own, and that one is ended.
     "TUNE_MAX_PENDING_TRIALS_PG": "1000",
+    # Ray would send the whole folder to its workers where the command was begun by "uv run".
+    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
     # How soon the controller sees a report or the end of training, in seconds.
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
 }
@@ -42,7 +44,7 @@ LOCAL_SETTINGS: Final = {
 OBJECT_STORE_BYTES: Final = 256 * 2**20
 """Nothing large goes through Ray's object store: slices are memory-mapped, checkpoints files."""
 
-_local = not os.environ.get("RAY_ADDRESS")
+_local = os.environ.get("RAY_ADDRESS", "") in ("", "local")
 for _name, _value in {**SETTINGS, **(LOCAL_SETTINGS if _local else {})}.items():
     os.environ.setdefault(_name, _value)
 os.environ.update(ON_LOOPBACK if _local else {})
@@ -51,6 +53,7 @@ import ray
 from ray.exceptions import AuthenticationError
 
 from segan_ray.errors import SweepError
+from segan_ray.orchestration.address import check_address, nobody_answers
 
 log = logging.getLogger(__name__)
 
@@ -114,16 +117,14 @@ def _start_own_cluster() -> None:
 
 
 def _join_cluster() -> None:
+    address = os.environ["RAY_ADDRESS"]
+    check_address(address)
     try:
         ray.init(log_to_driver=False, logging_level=logging.ERROR)
     except ConnectionError:
-        raise SweepError(
-            f"No Ray cluster answers at RAY_ADDRESS={os.environ['RAY_ADDRESS']}. Start it, "
-            "correct the address, or unset it to run on this machine. A cluster that asks for "
-            "another token than RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH has does not answer either."
-        ) from None
+        raise nobody_answers(address) from None
     except AuthenticationError:
         raise SweepError(
-            f"The Ray cluster at RAY_ADDRESS={os.environ['RAY_ADDRESS']} asks for a token. Set "
+            f"The Ray cluster at RAY_ADDRESS={address} asks for a token. Set "
             "RAY_AUTH_MODE=token and RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH to the cluster's."
         ) from None

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-from segan_ray.config import Experiment, build, flatten
+from segan_ray.config import Experiment, flatten
 from segan_ray.errors import SweepError
 from segan_ray.files import write_text
 from segan_ray.home import Home, resume_command
@@ -18,15 +19,16 @@ from segan_ray.orchestration.hold import held, interruptible
 from segan_ray.orchestration.logbook import Logbook, NobodyJudges
 from segan_ray.orchestration.progress import OnEvent
 from segan_ray.orchestration.room import check_room
+from segan_ray.orchestration.run_file import recorded_experiment, run_file
 from segan_ray.orchestration.session import ray_session
 from segan_ray.orchestration.shared_folder import make_shared
 from segan_ray.orchestration.sweep import check_nothing_there, make_task, parked_if_cut_off
 from segan_ray.orchestration.tuning import Tasks, run_tasks
 from segan_ray.places import absolute
-from segan_ray.search.checkpoint_place import check_place
 from segan_ray.search.ranking import SweepStatus
 from segan_ray.search.space import Objective
 from segan_ray.search.study import Outcome
+from segan_ray.search.whereabouts import check_place, check_records
 from segan_ray.tracking.card import StoreCard
 from segan_ray.tracking.recorder import Recorder
 from segan_ray.tracking.sweeps import name_is_taken
@@ -34,7 +36,6 @@ from segan_ray.training.scores import SCORE
 from segan_ray.training.trial_folder import epoch_name
 
 SINGLE: Final = "000"
-SETTINGS: Final = "run.json"
 
 
 @dataclass(frozen=True)
@@ -106,17 +107,9 @@ def _closed(status: Outcome | None) -> SweepStatus:
     return "finished" if status == "completed" else status or "failed"
 
 
-def recorded_experiment(home: Home, name: str) -> Experiment | None:
-    """Return the settings of an earlier run of that name, or None."""
-    file = home.sweeps / name / SETTINGS
-    if not file.exists():
-        return None
-    return build(json.loads(file.read_text(encoding="utf-8"))["experiment"], str(file))
-
-
 def _settle(run: Run) -> None:
     """Write down what the run is, or make sure that it is the one written down."""
-    file = run.folder / SETTINGS
+    file = run_file(run.home, run.name)
     known = recorded_experiment(run.home, run.name)
     if known is None:
         if name_is_taken(run.home, run.name):
@@ -124,6 +117,7 @@ def _settle(run: Run) -> None:
         check_nothing_there(run.home, run.name)
         content = {
             "storage": run.home.storage_setting,
+            "records": run.home.records,
             "experiment": run.experiment.model_dump(mode="json"),
             "store": run.card.fingerprint,
         }
@@ -144,6 +138,8 @@ def _settle(run: Run) -> None:
         )
     content = json.loads(file.read_text(encoding="utf-8"))
     check_place(run.name, content.get("storage"), run.home.storage_setting)
+    recorded_here = partial(name_is_taken, run.home, run.name)
+    check_records(run.name, content.get("records"), run.home, recorded_here)
     store = content["store"]
     if store != run.card.fingerprint:
         raise SweepError(

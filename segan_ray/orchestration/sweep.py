@@ -17,7 +17,7 @@ from typing import Any
 
 from segan_ray.config import Experiment
 from segan_ray.errors import Interrupted, SeganRayError, SweepError
-from segan_ray.home import Home, resume_command
+from segan_ray.home import OPTUNA_STORAGE, Home, resume_command
 from segan_ray.orchestration.doctor import refuse_if_unfit
 from segan_ray.orchestration.engine_storage import forget_engine
 from segan_ray.orchestration.hold import Asked, held, interruptible, stop_requested
@@ -29,13 +29,13 @@ from segan_ray.orchestration.shared_folder import make_shared
 from segan_ray.orchestration.tuning import Tasks, run_tasks
 from segan_ray.places import absolute, is_url
 from segan_ray.search import estimate
-from segan_ray.search.checkpoint_place import settle_place
 from segan_ray.search.lease import holder_of, leased
 from segan_ray.search.ranking import SweepStatus
 from segan_ray.search.space import SearchSpace
-from segan_ray.search.storage import Storage, open_storage
+from segan_ray.search.storage import Storage, open_storage, studies_place
 from segan_ray.search.study import Point, SweepStudy, TakeOver, study_exists
 from segan_ray.search.warm_start import earlier_trials
+from segan_ray.search.whereabouts import settle_place, settle_records
 from segan_ray.tracking.card import StoreCard
 from segan_ray.tracking.recorder import Recorder
 from segan_ray.tracking.sweeps import name_is_taken
@@ -147,29 +147,28 @@ def _study(sweep: Sweep, until_the_end: contextlib.ExitStack, say: Any) -> Sweep
         if not sweep.resume:
             raise SweepError(_taken(sweep.name))
         until_the_end.enter_context(mine())
-        study = _earlier_study(sweep, storage)
+        study = _earlier_study(sweep, storage, say)
     else:
         check_nothing_there(sweep.home, sweep.name)
         study = _new_study(sweep, storage, say)
         until_the_end.enter_context(mine())
     settle_place(study.study, sweep.home.storage_setting)
+    settle_records(study.study, sweep.home, lambda: name_is_taken(sweep.home, sweep.name))
     return study
 
 
-def _earlier_study(sweep: Sweep, storage: Storage) -> SweepStudy:
+def _earlier_study(sweep: Sweep, storage: Storage, say: Any) -> SweepStudy:
     study = SweepStudy.open(sweep.name, sweep.space, storage, store=sweep.card.fingerprint)
-    if sweep.trials is not None and sweep.trials < study.asked - study.repeats:
-        raise SweepError(
-            f"'{sweep.name}' has {study.asked - study.repeats} trials already; "
-            f"--trials {sweep.trials} cannot take any away."
-        )
-    study.raise_budget(sweep.trials or study.budget)
+    before = study.budget
+    study.take_budget(sweep.trials)
+    if study.budget != before and sweep.trials is None:
+        say(f"'{sweep.name}' is to have {study.budget} trials, as its space file says now.")
     return study
 
 
 def _new_study(sweep: Sweep, storage: Storage, say: Any) -> SweepStudy:
     if name_is_taken(sweep.home, sweep.name):
-        raise SweepError(_taken(sweep.name))
+        raise SweepError(_without_study(sweep) if sweep.resume else _taken(sweep.name))
     fingerprint = sweep.card.fingerprint
     earlier = earlier_trials(sweep.space, storage, fingerprint)
     study = SweepStudy.create(
@@ -177,7 +176,7 @@ def _new_study(sweep: Sweep, storage: Storage, say: Any) -> SweepStudy:
     )
     for sentence in (*earlier.said, *study.skipped):
         say(sentence)
-    study.raise_budget(sweep.trials or sweep.space.budget.trials)
+    study.take_budget(sweep.trials)
     return study
 
 
@@ -208,6 +207,14 @@ def _say_estimate(sweep: Sweep, study: SweepStudy, room: Room, say: Any) -> None
 
 def _taken(name: str) -> str:
     return f"A sweep or run named '{name}' exists already. Choose another --name, or --resume it."
+
+
+def _without_study(sweep: Sweep) -> str:
+    return (
+        f"'{sweep.name}' is recorded at {sweep.home.records}, but its study is not in "
+        f"{studies_place(sweep.home)}. Set {OPTUNA_STORAGE} to the database that it began with, "
+        "or choose another --name."
+    )
 
 
 def _recorder(sweep: Sweep) -> Recorder:

@@ -14,6 +14,7 @@ from optuna.importance import get_param_importances
 from optuna.trial import create_trial
 
 from segan_ray.search.columns import Column, columns, is_number
+from segan_ray.search.parameters import said_as
 from segan_ray.search.ranking import Mode, TrialRecord
 
 FEWEST: Final = 4
@@ -34,9 +35,8 @@ def importances(trials: Sequence[TrialRecord], mode: Mode) -> dict[str, float]:
         for one in trials
         if one.score is not None and math.isfinite(one.score) and one.repeat_of is None
     ]
-    shared = {
-        name: column for name, column in columns(scored).items() if _compares(column, len(scored))
-    }
+    told = {name: _comparable(column) for name, column in columns(scored).items()}
+    shared = {name: column for name, column in told.items() if _compares(column, len(scored))}
     if len(scored) < FEWEST or not shared:
         return {}
     space = {name: _distribution(column) for name, column in shared.items()}
@@ -45,7 +45,7 @@ def importances(trials: Sequence[TrialRecord], mode: Mode) -> dict[str, float]:
     study = optuna.create_study(direction="maximize" if mode == "max" else "minimize")
     study.add_trials(
         create_trial(
-            params={name: _value(column[one.trial]) for name, column in shared.items()},
+            params={name: column[one.trial] for name, column in shared.items()},
             distributions=space,
             value=one.score,
         )
@@ -57,22 +57,24 @@ def importances(trials: Sequence[TrialRecord], mode: Mode) -> dict[str, float]:
     return dict(sorted(found.items(), key=lambda share: (-share[1], share[0])))
 
 
+def _comparable(column: Column) -> dict[str, float] | dict[str, str]:
+    """Return numbers if all are; of a choice between numbers and words, words alone."""
+    if all(map(is_number, column.values())):
+        return {trial: float(value) for trial, value in column.items()}
+    return {trial: said_as(value) for trial, value in column.items()}
+
+
 def _compares(column: Column, trials: int) -> bool:
     """Whether every trial has a value, all of them finite if they are numbers, and they differ."""
-    values = [_value(value) for value in column.values()]
+    values = column.values()
     finite = all(not isinstance(value, float) or math.isfinite(value) for value in values)
     return len(values) == trials and finite and len(set(values)) > 1
 
 
-def _value(value: object) -> float | str:
-    return float(value) if is_number(value) else str(value)
-
-
 def _distribution(column: Column) -> BaseDistribution:
     """Return the range that was seen, logarithmic where it spans a decade."""
-    values = [_value(value) for value in column.values()]
-    numbers = [value for value in values if isinstance(value, float)]
-    if len(numbers) < len(values):
-        return CategoricalDistribution(sorted({str(value) for value in values}))
-    low, high = min(numbers), max(numbers)
+    values = column.values()
+    if not all(map(is_number, values)):
+        return CategoricalDistribution(sorted(set(values)))
+    low, high = min(values), max(values)
     return FloatDistribution(low, high, log=low > 0 and high / low >= DECADE)

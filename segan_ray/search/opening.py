@@ -23,6 +23,9 @@ from segan_ray.search.space import SearchSpace
 SPACE: Final = "space"
 STORE: Final = "store"
 BUDGET: Final = "budget"
+IN_FILE: Final = "budget_in_file"
+"""The budget that the space file said when it was last read, whatever the sweep was given."""
+RECORDS: Final = "records"
 WARM: Final = "warm"
 READY: Final = "ready"
 
@@ -55,6 +58,7 @@ def create_study(
     study.set_user_attr(SPACE, space.model_dump_json())
     study.set_user_attr(STORE, store)
     study.set_user_attr(BUDGET, space.budget.trials)
+    study.set_user_attr(IN_FILE, space.budget.trials)
     study.add_trials(earlier)
     study.set_user_attr(WARM, len(earlier))
     study.set_user_attr(READY, True)
@@ -125,6 +129,14 @@ def is_ours(sweep: str, storage: BaseStorage) -> bool:
     if sweep not in optuna.get_all_study_names(storage):
         return False
     return SPACE in optuna.load_study(study_name=sweep, storage=storage).user_attrs
+
+
+def records_of_study(sweep: str, storage: BaseStorage) -> str | None:
+    """Return where a sweep's study says that its runs are recorded, or None."""
+    if not is_ours(sweep, storage):
+        return None
+    place = optuna.load_study(study_name=sweep, storage=storage).user_attrs.get(RECORDS)
+    return None if place is None else str(place)
 
 
 def delete_study(sweep: str, storage: BaseStorage) -> bool:

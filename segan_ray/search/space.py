@@ -12,6 +12,7 @@ from typing import Annotated, Any, Final, Literal
 
 from optuna import Trial
 from pydantic import (
+    AfterValidator,
     BeforeValidator,
     Field,
     PlainValidator,
@@ -22,6 +23,7 @@ from pydantic import (
 
 from segan_ray.config import Experiment, build, flatten, load_preset, merge, nest
 from segan_ray.errors import nearest
+from segan_ray.home import NAME, NAMES
 from segan_ray.search.parameters import (
     ChoiceParameter,
     FixedParameter,
@@ -110,8 +112,13 @@ def _entry(value: Any) -> Any:
     return {str(path): plain(setting) for path, setting in value.items()}
 
 
-NAME: Final = r"^[A-Za-z0-9][A-Za-z0-9_-]*$"
-Name = Annotated[str, Field(pattern=NAME)]
+def _name(value: str) -> str:
+    if not NAME.fullmatch(value):
+        raise ValueError(f"'{value}' cannot name a sweep. {NAMES}")
+    return value
+
+
+Name = Annotated[str, AfterValidator(_name)]
 Entry = Annotated[str | dict[str, Any], PlainValidator(_entry)]
 
 

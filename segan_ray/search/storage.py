@@ -14,8 +14,8 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from segan_ray.data import locks
 from segan_ray.errors import SweepError
-from segan_ray.files import prepare_sqlite
-from segan_ray.home import OPTUNA_STORAGE, Home
+from segan_ray.files import make_sqlite
+from segan_ray.home import OPTUNA_STORAGE, Home, sqlite_url
 from segan_ray.masking import mask
 
 PAUSES_S: Final = (0.2, 1.0)
@@ -23,6 +23,11 @@ Storage = BaseStorage
 """What ``open_storage`` gives, for rooms that do not know Optuna."""
 WAIT_S: Final = 120.0
 """How long to wait for another process that writes, or makes the tables."""
+
+
+def studies_place(home: Home) -> str:
+    """Return where all studies are, for people."""
+    return mask(os.environ.get(OPTUNA_STORAGE) or str(home.studies))
 
 
 def open_storage(home: Home) -> BaseStorage:
@@ -58,11 +63,21 @@ def _own(home: Home) -> BaseStorage:
     # Two processes that make the tables at once would each find those of the other.
     handle = _lock(home.folder / ".optuna.lock")
     try:
-        prepare_sqlite(home.studies)
+        if not home.studies.exists():
+            make_sqlite(home.studies, _make_tables)
         wait = {"connect_args": {"timeout": WAIT_S}}
-        return get_storage(RDBStorage(f"sqlite:///{home.studies}", engine_kwargs=wait))
+        return get_storage(RDBStorage(_url(home.studies), engine_kwargs=wait))
     finally:
         locks.release(handle)
+
+
+def _make_tables(path: Path) -> None:
+    RDBStorage(_url(path)).engine.dispose()
+
+
+def _url(path: Path) -> str:
+    # Optuna would fill in what stands in braces.
+    return sqlite_url(path).replace("{", "{{").replace("}", "}}")
 
 
 def _lock(path: Path) -> int:

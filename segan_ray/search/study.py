@@ -21,9 +21,12 @@ from optuna.exceptions import ExperimentalWarning
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
+from segan_ray.errors import SweepError
 from segan_ray.search.first_points import first_points
 from segan_ray.search.opening import (
     BUDGET,
+    IN_FILE,
+    SPACE,
     WARM,
     create_study,
     delete_study,
@@ -143,12 +146,35 @@ class SweepStudy:
 
     @property
     def budget(self) -> int:
-        """How many trials the sweep is to have, repeats aside; raised with ``raise_budget``."""
+        """How many trials the sweep is to have, repeats aside; see ``take_budget``."""
         return int(self.study.user_attrs[BUDGET])
 
-    def raise_budget(self, trials: int) -> None:
-        """Let the sweep have ``trials`` trials."""
-        self.study.set_user_attr(BUDGET, trials)
+    def take_budget(self, trials: int | None) -> None:
+        """Let the sweep have ``trials`` trials, or None: as many as its space file says.
+
+        While the file says what it did before, the sweep keeps what it was given.
+
+        Raises:
+            SweepError: if it has more already.
+        """
+        in_file = self.space.budget.trials
+        wanted = trials or (in_file if in_file != self._budget_in_file() else self.budget)
+        searched = self.asked - self.repeats
+        if wanted < searched:
+            given = "--trials" if trials else "budget.trials:"
+            raise SweepError(
+                f"'{self.study.study_name}' has {searched} trials already; {given} {wanted} "
+                "cannot take any away."
+            )
+        self.study.set_user_attr(BUDGET, wanted)
+        self.study.set_user_attr(IN_FILE, in_file)
+
+    def _budget_in_file(self) -> int:
+        attributes = self.study.user_attrs
+        if IN_FILE in attributes:
+            return int(attributes[IN_FILE])
+        # An earlier segan-ray kept only the file that it began with.
+        return SearchSpace.model_validate_json(attributes[SPACE]).budget.trials
 
     @property
     def repeats(self) -> int:

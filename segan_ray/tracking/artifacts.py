@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 from mlflow import MlflowClient
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
@@ -38,6 +41,10 @@ def delete_below(client: MlflowClient, uri: str, owner: str, folder: str | None 
         )
     # The folder belongs to the address, not to the call: not every store deletes a part.
     place = "/".join(filter(None, (uri.rstrip("/"), folder)))
+    if uri.startswith("file:"):
+        # MLflow's own deletion decodes "%" in a path twice.
+        shutil.rmtree(url2pathname(urlsplit(place).path), ignore_errors=True)
+        return
     with contextlib.suppress(NotImplementedError):
         repository: Any = get_artifact_repository(place, tracking_uri=client.tracking_uri)
         repository.delete_artifacts()

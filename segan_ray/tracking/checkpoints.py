@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from segan_ray.places import is_url
+from segan_ray.places import is_url, place_name
 from segan_ray.tracking.ledger import Ledger
 from segan_ray.training.remote_folder import copied_near, remove_all, trial_checkpoints
 
@@ -35,6 +35,12 @@ class CheckpointFolders:
     def of_epoch(self, trial: str, epoch: int) -> str | None:
         """Return where the checkpoint is that ``trial`` wrote after ``epoch``, if it is there."""
         return trial_checkpoints(f"{self.root}/{trial}", Path()).kept(epoch)
+
+    def here(self, trial: str, checkpoint: str) -> str:
+        """Return where a checkpoint of ``trial`` is now: its home may have been moved since."""
+        if is_url(checkpoint) or Path(checkpoint).exists():
+            return checkpoint
+        return f"{self.root}/{trial}/{place_name(checkpoint)}"
 
     def delete(self, trial: str) -> None:
         """Delete the folder of a dropped trial; one that started again since keeps its own."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import shlex
 import sqlite3
 import warnings
 from collections.abc import Iterator
@@ -14,7 +15,6 @@ from urllib.parse import quote
 
 from segan_ray.data import locks
 from segan_ray.errors import TrackingError
-from segan_ray.files import prepare_sqlite
 from segan_ray.home import TRACKING_URI, Home
 from segan_ray.masking import mask
 
@@ -32,6 +32,9 @@ from mlflow import MlflowClient
 from mlflow.entities import Experiment, Run
 from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
+
+from segan_ray.tracking.database import make_database
+from segan_ray.tracking.moved import follow_move
 
 EXPERIMENT: Final = "segan-ray"
 PARENT: Final = "mlflow.parentRunId"
@@ -67,7 +70,8 @@ def connect(home: Home) -> MlflowClient:
         home.folder.mkdir(parents=True, exist_ok=True)
         with _alone(home) if home.tracks_itself else contextlib.nullcontext():
             if home.tracks_itself:
-                prepare_sqlite(home.tracking_database)
+                make_database(home)
+                follow_move(home, EXPERIMENT)
             client = MlflowClient(home.tracking_uri, registry_uri=home.tracking_uri)
             client.get_experiment_by_name(EXPERIMENT)
     except MlflowException as error:
@@ -163,13 +167,24 @@ def experiment_id(client: MlflowClient, home: Home) -> str:
     Raises:
         TrackingError: if somebody deleted it.
     """
-    found = client.get_experiment_by_name(EXPERIMENT) or _create_experiment(client, home)
-    if found.lifecycle_stage != "active":
-        raise TrackingError(
-            f"The MLflow experiment '{EXPERIMENT}' was deleted. Bring it back: mlflow experiments "
-            f"restore --experiment-id {found.experiment_id}"
-        )
+    found = _experiment(client) or _create_experiment(client, home)
     return str(found.experiment_id)
+
+
+def _experiment(client: MlflowClient) -> Experiment | None:
+    """Return the project's experiment, or None if there never was one.
+
+    Raises:
+        TrackingError: if somebody deleted it: what is in it looks as if it had never been.
+    """
+    found = client.get_experiment_by_name(EXPERIMENT)
+    if found is not None and found.lifecycle_stage != "active":
+        raise TrackingError(
+            f"The MLflow experiment '{EXPERIMENT}' was deleted, and with it every sweep. Bring "
+            f"them back: {TRACKING_URI}={shlex.quote(mask(client.tracking_uri))} mlflow "
+            f"experiments restore --experiment-id {found.experiment_id}"
+        )
+    return found
 
 
 def _create_experiment(client: MlflowClient, home: Home) -> Experiment:
@@ -188,8 +203,12 @@ def _create_experiment(client: MlflowClient, home: Home) -> Experiment:
 
 
 def search(client: MlflowClient, query: str) -> list[Run]:
-    """Return every run of the project's experiment that ``query`` finds, page by page."""
-    experiment = client.get_experiment_by_name(EXPERIMENT)
+    """Return every run of the project's experiment that ``query`` finds, page by page.
+
+    Raises:
+        TrackingError: if somebody deleted the experiment.
+    """
+    experiment = _experiment(client)
     if experiment is None:
         return []
     found: list[Run] = []

@@ -63,6 +63,7 @@ def delete_sweep(home: Home, name: str) -> Deleted:
         kept = tuple(held for run in runs for held in _held(client, run))
         gone = [run for run in runs if all(one.run != run.info.run_id for one in kept)]
         for run in gone:
+            _refuse_outside(home, run)
             delete_packages(client, run.info.run_id)
             delete_artifacts(client, run.info.run_id)
             client.delete_run(run.info.run_id)
@@ -78,6 +79,17 @@ def delete_sweep(home: Home, name: str) -> Deleted:
     except OSError as error:
         raise TrackingError(f"{folder}: cannot be deleted ({error}).") from None
     return Deleted(name, len(gone), there, kept)
+
+
+def _refuse_outside(home: Home, run: Run) -> None:
+    """Make sure that a home deletes no other's files, whatever its records say."""
+    uri = str(run.info.artifact_uri)
+    if home.tracks_itself and not uri.startswith(f"{home.artifacts.as_uri()}/"):
+        raise TrackingError(
+            f"{home.folder}: its record of the run {run.info.run_id} says that artifacts are at "
+            f"{uri}, outside this home. Nothing of them was deleted. If the home was moved while a "
+            "sweep ran, end that first; else delete the run with MLflow's own tools."
+        )
 
 
 def _runs(client: MlflowClient, name: str) -> list[Run]:

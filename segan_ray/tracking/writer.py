@@ -103,7 +103,8 @@ class RunWriter:
         if facts["checkpoint"] is not None:
             # A trial that fell out of the best meanwhile would only lose its checkpoint again.
             whole = not self.checkpoints.is_dropped(trial)
-            self._upload(run, facts["checkpoint"], whole=whole)
+            here = self.checkpoints.here(trial, facts["checkpoint"])
+            self._upload(run, here, whole=whole)
         tags = {names.STATUS: facts["status"]}
         if facts["reason"]:
             tags[names.REASON] = facts["reason"][:4000]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -25,6 +27,8 @@ class JobCluster:
     environment: Mapping[str, str]
     process: psutil.Process
     folder: Path
+    ray: Path
+    """Ray's own files; its sockets want a short path."""
     started: list[subprocess.Popen[str]] = field(default_factory=list)
 
     def start(self, *arguments: object, **more: str) -> subprocess.Popen[str]:
@@ -76,19 +80,19 @@ def job_cluster(folder: Path, token: str, secrets: Mapping[str, str]) -> Iterato
         "RAY_USAGE_STATS_ENABLED": "0",
         "SEGAN_RAY_CACHE": str(folder / "cache"),
     }
-    log = folder / "ray.log"
+    log, ray = folder / "ray.log", Path(tempfile.mkdtemp(prefix="ray-"))
     process = subprocess.Popen(
         [
             Path(sys.executable).with_name("ray"), "start", "--head", "--block",
             f"--node-ip-address={LOOPBACK}", f"--port={gcs}", f"--dashboard-host={LOOPBACK}",
-            f"--dashboard-port={dashboard}", "--num-cpus=2", f"--temp-dir={folder / 'ray'}",
+            f"--dashboard-port={dashboard}", "--num-cpus=2", f"--temp-dir={ray}",
             f"--object-store-memory={100 * 2**20}", f"--ray-client-server-port={client}",
             *(f"--{name}={port}" for name, port in zip(of_agent, agents, strict=True)),
         ],
         env=environment, stdout=log.open("w"), stderr=subprocess.STDOUT, cwd=folder,
     )  # fmt: skip
     root = psutil.Process(process.pid)
-    cluster = JobCluster(f"http://{LOOPBACK}:{dashboard}", token, environment, root, folder)
+    cluster = JobCluster(f"http://{LOOPBACK}:{dashboard}", token, environment, root, folder, ray)
     try:
         until(lambda: _has_jobs(cluster), process, log)
         yield cluster
@@ -99,6 +103,7 @@ def job_cluster(folder: Path, token: str, secrets: Mapping[str, str]) -> Iterato
         _, left = psutil.wait_procs(below, 20)
         for one in [*left, *(each for each in cluster.started if each.poll() is None)]:
             one.kill()
+        shutil.rmtree(ray, ignore_errors=True)
 
 
 def _has_jobs(cluster: JobCluster) -> bool:

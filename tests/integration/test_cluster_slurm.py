@@ -74,7 +74,10 @@ def test_a_sweep_is_parked_at_its_time_limit_and_goes_on(cluster: Slurm, store: 
 
     eventually(lambda: cluster.job(job)["Restarts"] == "1", cluster, job)
     assert not ray_starts(job)
-    # Slurm lets a job that was queued again wait for two minutes.
+    # Slurm lets a job that was queued again wait for two minutes. In the second of its end, though,
+    # slurmd would take its new start for the old one.
+    ended = time.monotonic()
+    eventually(lambda: time.monotonic() > ended + 2, cluster, job)
     cluster("scontrol", "update", f"JobId={job}", "StartTime=now")
     eventually(lambda: cluster.job(job)["JobState"] == "COMPLETED", cluster, job)
 

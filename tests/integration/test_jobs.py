@@ -127,7 +127,7 @@ def test_a_sweep_runs_as_a_job_and_no_secret_is_seen(servers: Servers, store: Pa
     servers.assert_none_in(out + err, "what submit prints")
     servers.assert_none_in(cluster.get("/api/jobs/open-1/logs"), "log")
     assert '"open-1"' in cluster.get("/api/jobs/")
-    for file in (cluster.folder / "ray" / "session_latest" / "logs").rglob("*"):
+    for file in (cluster.ray / "session_latest" / "logs").rglob("*"):
         if file.is_file():
             servers.assert_none_in(file.read_text(errors="replace"), str(file))
     client = MlflowClient(servers.mlflow)

@@ -17,6 +17,7 @@ from segan_ray.orchestration.ending import Stopped, delete, doomed, size_of, sto
 from segan_ray.orchestration.hold import LOCK, held
 from segan_ray.search.storage import open_storage
 from segan_ray.search.study import SweepStudy, study_exists
+from segan_ray.search.whereabouts import settle_records
 from segan_ray.tracking.card import StoreCard
 from segan_ray.tracking.recorder import Recorder
 from segan_ray.tracking.sweeps import name_is_taken, read_sweep
@@ -212,3 +213,38 @@ def test_nobody_else_holds_a_sweep_while_it_is_deleted(home: Home, monkeypatch) 
     )
     delete(home, "sweep")
     assert seen == [None]
+
+
+def test_a_sweep_that_is_recorded_elsewhere_is_not_ended_here(
+    home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study, recorder = begin(home)
+    settle_records(study.study, home, lambda: True)
+    recorder.spool.finish(10)
+    elsewhere = f"sqlite:///{tmp_path}/elsewhere.db"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", elsewhere)
+    with pytest.raises(SweepError, match="recorded in two halves") as refused:
+        stop(home, "sweep", print)
+    assert f"Unset MLFLOW_TRACKING_URI and say --home {home.folder}" in str(refused.value)
+    assert not name_is_taken(home, "sweep")
+    (left,) = doomed(home, "sweep").out_of_reach
+    assert left.startswith(f"its runs, recorded at {home.folder}")
+    assert "Out of reach: its runs" in doomed(home, "sweep").sentence()
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    assert doomed(home, "sweep").out_of_reach == ()
+    monkeypatch.setenv("OPTUNA_STORAGE", f"sqlite:///{tmp_path}/others.db")
+    (left,) = doomed(home, "sweep").out_of_reach
+    assert left.startswith(f"its study, which is not in sqlite:///{tmp_path}/others.db")
+
+
+def test_a_single_run_that_is_recorded_elsewhere_is_not_ended_here(
+    home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = home.sweeps / "sweep"
+    recorder = Recorder.for_run(home, "sweep", CARD, METRIC, "max", folder)
+    recorder.start_trial("000", Experiment(), {})
+    recorder.spool.finish(10)
+    (folder / "run.json").write_text(json.dumps({"records": "http://u:***@server"}))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/elsewhere.db")
+    with pytest.raises(SweepError, match=r"Set MLFLOW_TRACKING_URI=http://u:\*\*\*@server"):
+        stop(home, "sweep", print)

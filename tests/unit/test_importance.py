@@ -61,3 +61,12 @@ def test_a_list_counts_item_by_item() -> None:
         for i, weight in enumerate(chance.random() for _ in range(40))
     ]
     assert next(iter(importances(some, "max"))) == "w[0]"
+
+
+@pytest.mark.parametrize("choices", [(1.0, None), (1, 0.5, "off"), (True, 2, None)])
+def test_numbers_among_other_choices_are_compared(choices) -> None:
+    some = [
+        TrialRecord(str(i), "completed", 3, float(i % len(choices)), "run", {"clamp": drawn})
+        for i, drawn in enumerate(choices * 6)
+    ]
+    assert importances(some, "max") == {"clamp": pytest.approx(1)}

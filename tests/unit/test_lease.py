@@ -11,9 +11,9 @@ import pytest
 from segan_ray.errors import SweepError
 from segan_ray.home import Home
 from segan_ray.search import lease
-from segan_ray.search.checkpoint_place import settle_place
 from segan_ray.search.lease import HELD, holder_of, lease_of, leased
 from segan_ray.search.storage import Storage, open_storage
+from segan_ray.search.whereabouts import settle_place, settle_records
 
 SWEEP = "sweep"
 
@@ -102,3 +102,22 @@ def test_checkpoints_stay_where_they_began(study, before, now, mend: str) -> Non
     with pytest.raises(SweepError, match="would train all anew") as told:
         settle_place(study, now)
     assert mend in str(told.value)
+
+
+def test_records_stay_where_they_began(study, tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:secret@server:5000")
+    home = Home(tmp_path)
+    settle_records(study, home, lambda: False)
+    assert "secret" not in str(study.user_attrs)
+    study.add_trial(optuna.create_trial(value=0.5))
+    settle_records(study, home, lambda: False)
+
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    with pytest.raises(SweepError, match="Set MLFLOW_TRACKING_URI=http://me:") as refused:
+        settle_records(study, home, lambda: False)
+    assert f"{tmp_path} has none of it" in str(refused.value)
+    # The same records by another address, or a home that was moved.
+    settle_records(study, home, lambda: True)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://other")
+    with pytest.raises(SweepError, match=f"say --home {tmp_path}"):
+        settle_records(study, home, lambda: False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import shutil
@@ -19,17 +20,19 @@ from mlflow.entities import Run
 
 from segan_ray.config import Experiment
 from segan_ray.errors import SweepError, TrackingError
-from segan_ray.files import prepare_sqlite
+from segan_ray.files import make_sqlite
 from segan_ray.home import Home
+from segan_ray.search.storage import open_storage
 from segan_ray.tracking.aliases import move_alias
 from segan_ray.tracking.card import StoreCard
 from segan_ray.tracking.client import connect, experiment_id, search
+from segan_ray.tracking.database import make_database
 from segan_ray.tracking.deletion import delete_sweep
-from segan_ray.tracking.ending import close_dead_sweep
+from segan_ray.tracking.ending import close_dead_sweep, recorded_names
 from segan_ray.tracking.journal import JOURNAL, Journal, lock_of, read_journal
 from segan_ray.tracking.recorder import Recorder
 from segan_ray.tracking.spool import Spool
-from segan_ray.tracking.sweeps import histories, read_sweep
+from segan_ray.tracking.sweeps import histories, list_sweeps, read_space, read_sweep, store_place
 from tests.unit.stored import bare_version
 
 METRIC = "val/dice_mean"
@@ -543,7 +546,7 @@ def test_a_changed_run_is_deleted_with_nothing_but_its_artifacts(
         train(recorder, home, "001", 0.5)
         recorder.close("finished")
     assert "(drop of trial 000) and it is left out" in caplog.text
-    with pytest.raises(TrackingError, match=r"artifacts are at file:///.*/precious; expected"):
+    with pytest.raises(TrackingError, match=r"at file:///.*/precious, outside this home"):
         delete_sweep(home, "s")
     assert (precious / "kept").exists()
 
@@ -589,15 +592,48 @@ def test_an_open_reader_does_not_stop_a_write(home: Home) -> None:
     reader.close()
 
 
-def test_a_sqlite_file_is_made_once_in_a_mode_that_lets_readers_be(tmp_path: Path) -> None:
+def test_a_sqlite_file_is_made_whole_in_a_mode_that_lets_readers_be(tmp_path: Path) -> None:
     path = tmp_path / "optuna.db"
-    prepare_sqlite(path)
-    with sqlite3.connect(path) as database:
+
+    def make(file: Path) -> None:
+        with contextlib.closing(sqlite3.connect(file)) as database:
+            database.execute("CREATE TABLE kept (x)")
+
+    def fail(file: Path) -> None:
+        make(file)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        make_sqlite(path, fail)
+    assert list(tmp_path.iterdir()) == []
+    make_sqlite(path, make)
+    assert list(tmp_path.iterdir()) == [path]
+    with contextlib.closing(sqlite3.connect(path)) as database:
         assert database.execute("PRAGMA journal_mode").fetchone() == ("wal",)
-        database.execute("CREATE TABLE kept (x)")
-    prepare_sqlite(path)
-    with sqlite3.connect(path) as database:
         assert database.execute("SELECT count(*) FROM kept").fetchone() == (0,)
+
+
+@pytest.mark.parametrize("statement", ["CREATE TABLE datasets (x)", "PRAGMA journal_mode = WAL"])
+def test_half_of_an_empty_database_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, statement: str
+) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    home = Home.at(tmp_path)
+    with contextlib.closing(sqlite3.connect(home.tracking_database)) as database:
+        database.execute(statement)
+    experiment_id(connect(home), home)
+    with contextlib.closing(sqlite3.connect(home.tracking_database)) as database:
+        assert database.execute("SELECT count(*) FROM runs").fetchone() == (0,)
+
+
+def test_half_of_a_database_with_records_is_left(home: Home) -> None:
+    connect(home)
+    with contextlib.closing(sqlite3.connect(home.tracking_database)) as database, database:
+        database.execute("INSERT INTO runs (run_uuid) VALUES ('one')")
+        database.execute("DROP TABLE webhook_events")
+    make_database(home)
+    with contextlib.closing(sqlite3.connect(home.tracking_database)) as database:
+        assert database.execute("SELECT count(*) FROM runs").fetchone() == (1,)
 
 
 @pytest.mark.slow
@@ -657,3 +693,102 @@ def test_two_sweeps_write_to_one_database_at_once(home: Home) -> None:
         record = read_sweep(home, name)
         for points in histories(home, record, METRIC).values():
             assert [step for step, _ in points] == list(range(1, 21))
+
+
+def test_a_deleted_experiment_is_not_one_without_sweeps(home: Home) -> None:
+    opened(home).close("finished")
+    client = connect(home)
+    deleted = experiment_id(client, home)
+    client.delete_experiment(deleted)
+    again = rf"MLFLOW_TRACKING_URI=\S+ mlflow experiments restore --experiment-id {deleted}"
+    for act in (list_sweeps, recorded_names, lambda at: experiment_id(connect(at), at)):
+        with pytest.raises(TrackingError, match=again):
+            act(home)
+    client.restore_experiment(deleted)
+    assert [sweep.sweep for sweep in list_sweeps(home)] == ["s"]
+
+
+@pytest.mark.parametrize("name", ["50%41", "who?", "a #1 {b}", "ä ö"])
+def test_a_home_may_have_any_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.delenv("OPTUNA_STORAGE", raising=False)
+    home = Home.at(tmp_path / name)
+    recorder = opened(home)
+    train(recorder, home, "000", 0.5)
+    recorder.close("finished")
+    open_storage(home)
+    assert (home.studies.is_file(), home.tracking_database.is_file()) == (True, True)
+    assert [one.trial for one in read_sweep(home, "s").trials] == ["000"]
+    assert read_space(home, "s") == SPACE
+    assert artifacts(home, runs(home)["000"]) == {"checkpoint", "overlays"}
+    delete_sweep(home, "s")
+    assert [path.name for path in home.artifacts.rglob("*") if path.is_file()] == []
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def files_below(home: Home) -> set[str]:
+    return {str(path.relative_to(home.artifacts)) for path in home.artifacts.rglob("*")}
+
+
+def test_what_is_deleted_of_a_copied_home_stays_in_the_original(home: Home, tmp_path: Path) -> None:
+    recorder = opened(home)
+    train(recorder, home, "000", 0.5)
+    recorder.close("finished")
+    before = files_below(home)
+    copy = Home.at(tmp_path / "a copy %41")
+    shutil.copytree(home.folder, copy.folder)
+    assert read_space(copy, "s") == SPACE
+    assert delete_sweep(copy, "s").runs == 2
+    assert files_below(home) == before
+    assert [path.name for path in copy.artifacts.rglob("*") if path.is_file()] == []
+    assert read_space(home, "s") == SPACE
+
+
+def test_a_moved_home_goes_on_where_it_is(home: Home, tmp_path: Path) -> None:
+    recorder = opened(home)
+    train(recorder, home, "000", 0.5)
+    recorder.start_trial("001", Experiment(), {})
+    recorder.spool.finish(10)
+    killed(recorder)
+    recorder.end_trial("001", "completed", None, checkpoint(home, "001"))
+    moved = Home.at(tmp_path / "moved")
+    home.folder.rename(moved.folder)
+    assert store_place(moved, "s") == CARD.path
+    recorder = opened(moved, resume=True)
+    train(recorder, moved, "002", 0.7)
+    recorder.close("finished")
+    assert not home.folder.exists()
+    found = runs(moved)
+    assert [artifacts(moved, found[trial]) for trial in ("000", "001", "002")] == [
+        {"checkpoint", "overlays"}
+    ] * 3
+    here = moved.artifacts.as_uri()
+    assert all(str(run.info.artifact_uri).startswith(f"{here}/") for run in found.values())
+
+
+def test_a_store_in_a_moved_home_is_found_there(home: Home, tmp_path: Path) -> None:
+    card = StoreCard(str(home.folder / "demo" / "store"), "fingerprint", {"train": 8})
+    Recorder.for_sweep(home, "s", card, METRIC, "max", SPACE, home.sweeps / "s").close("finished")
+    home.folder.rename(tmp_path / "moved")
+    assert store_place(Home.at(tmp_path / "moved"), "s") == str(tmp_path / "moved/demo/store")
+
+
+def test_a_record_that_names_another_folder_deletes_nothing_there(
+    home: Home, tmp_path: Path
+) -> None:
+    recorder = opened(home)
+    train(recorder, home, "000", 0.5)
+    recorder.close("finished")
+    run = runs(home)["000"].info.run_id
+    others = tmp_path / "others" / run / "artifacts"
+    others.mkdir(parents=True)
+    (others / "precious").touch()
+    with contextlib.closing(sqlite3.connect(home.tracking_database)) as database, database:
+        database.execute(
+            "UPDATE runs SET artifact_uri = ? WHERE run_uuid = ?", (others.as_uri(), run)
+        )
+    with pytest.raises(TrackingError, match="outside this home"):
+        delete_sweep(home, "s")
+    assert (others / "precious").exists()

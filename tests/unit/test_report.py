@@ -11,6 +11,7 @@ import re
 from dataclasses import replace
 from html.parser import HTMLParser
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -21,9 +22,12 @@ from segan_ray.errors import DataError
 from segan_ray.evaluation.report import Promoted, SweepReport, render_report, write_report
 from segan_ray.evaluation.report.curves import THIN, thinned
 from segan_ray.search.ranking import SweepRecord, TrialRecord, rank
+from segan_ray.search.space_file import load_space, resolve_space
+from segan_ray.search.study import SweepStudy
 
 EVIL = '</script><script>alert("x")</script><img src=http://evil.example/x onerror=alert(1)>'
 PNG = b"\x89PNG\r\n\x1a\n not much of a picture"
+SHIPPED = sorted(file.stem for file in (Path(__file__).parents[2] / "search_spaces").glob("*.yaml"))
 VOID = {"meta", "img", "br", "wbr", "link", "input", "hr"}
 
 
@@ -523,6 +527,20 @@ def test_what_was_stopped_when_is_told():
     rows = Outline(markup(render_report(report(*some)))).rows
     assert ["1", "1: 0002", "–", "3"] in rows
     assert ["3", "1: 0001", "1: 0003", "1"] in rows
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_a_sweep_of_every_shipped_space_is_shown(name):
+    file = resolve_space(name)
+    space, chance = load_space(file), random.Random(0)
+    study, drawn = SweepStudy.create(name, space, None), []
+    for number in range(min(12, study.most_trials)):
+        point, score = study.ask(), chance.random()
+        study.report(number, 1, *(score for _ in space.objectives))
+        study.tell(number, "completed")
+        drawn.append(trial(number, score=score, epochs=1, params=dict(point.params)))
+    page = markup(render_report(report(*drawn, space=file.read_text())))
+    assert all(one.trial in page for one in drawn)
 
 
 @pytest.mark.parametrize("length", [1, 2, THIN, THIN + 1, 1000])

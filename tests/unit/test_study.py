@@ -161,11 +161,34 @@ def test_an_end_that_was_decided_and_not_told_is_told(sweep: Sweep) -> None:
 
 def test_the_budget_can_be_raised_and_counts_what_is_left(sweep: Sweep) -> None:
     assert (sweep.study.budget, sweep.study.left()) == (20, 20)
-    sweep.study.raise_budget(4)
+    sweep.study.take_budget(4)
     sweep.train(0.1)
     sweep.study.ask()
     assert sweep.again().budget == 4
     assert (sweep.study.asked, sweep.study.left(), sweep.study.left(repeats=2)) == (2, 3, 5)
+
+
+def test_a_budget_that_the_file_changed_counts(sweep: Sweep) -> None:
+    def again(trials: int, given: int | None = None) -> int:
+        opened = SweepStudy.open(
+            "sweep", space(budget={"trials": trials}), sweep.storage, store="f"
+        )
+        opened.take_budget(given)
+        return opened.budget
+
+    assert again(20) == 20
+    assert again(20, given=5) == 5
+    assert again(20) == 5, "the file says what it did"
+    assert again(30) == 30
+    assert again(30, given=40) == 40
+    assert again(30) == 40
+    sweep.study.ask()
+    sweep.study.ask()
+    with pytest.raises(SweepError, match=r"has 2 trials already; budget\.trials: 1 cannot take"):
+        again(1)
+    with pytest.raises(SweepError, match=r"has 2 trials already; --trials 1 cannot take any away"):
+        again(30, given=1)
+    assert again(2) == 2
 
 
 def test_a_grid_has_only_so_many_trials(tmp_path: Path) -> None:

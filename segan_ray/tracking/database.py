@@ -1,0 +1,54 @@
+"""The home's own MLflow database: made whole, whatever interrupts that."""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+from pathlib import Path
+from typing import Final
+from urllib.parse import quote
+
+from segan_ray.files import make_sqlite
+from segan_ray.home import Home, sqlite_url
+
+RECORDS: Final = ("runs", "registered_models")
+
+
+def make_database(home: Home) -> None:
+    """Make the database if it is not there, or if an interruption left half of an empty one.
+
+    Who calls keeps others from doing the same.
+
+    Raises:
+        OSError, sqlite3.Error, SQLAlchemyError, MlflowException: if it cannot be made.
+    """
+    database = home.tracking_database
+    if not database.exists() or _is_cut_off(database):
+        make_sqlite(database, lambda path: _make_tables(path, home.artifacts))
+
+
+def _make_tables(path: Path, artifacts: Path) -> None:
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    # MLflow makes them one by one, and takes what it finds of them for another version's.
+    SqlAlchemyStore(sqlite_url(path), artifacts.as_uri()).engine.dispose()
+
+
+def _is_cut_off(database: Path) -> bool:
+    """Tell whether tables are missing, and what there is holds no record."""
+    with contextlib.closing(
+        sqlite3.connect(f"file:{quote(str(database))}?mode=ro", uri=True)
+    ) as reader:
+        rows = reader.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
+        there = {name for (name,) in rows}
+        return not there >= _tables() and not any(
+            reader.execute(f"SELECT 1 FROM {table} LIMIT 1").fetchone()  # noqa: S608
+            for table in there.intersection(RECORDS)
+        )
+
+
+def _tables() -> set[str]:
+    import mlflow.store.db.utils  # noqa: F401 - tells MLflow's Base of every table
+    from mlflow.store.db.base_sql_model import Base
+
+    return set(Base.metadata.tables)
