@@ -24,6 +24,10 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import Final
+
+LONGEST: Final = 400
+"""Libraries may say pages; of more characters nobody reads the end."""
 
 
 class SeganRayError(Exception):
@@ -113,6 +117,18 @@ class TrackingError(SeganRayError):
 
 class RegistryError(SeganRayError):
     """A model, version or alias that is not registered."""
+
+
+def said(error: BaseException) -> str:
+    """Return what an error says, all its lines as one and no full stop; no SQL statement."""
+    told = getattr(error, "orig", None) or error
+    line = " ".join(str(getattr(told, "message", None) or told).split()).rstrip(".")
+    return f"{line[:LONGEST]}…" if len(line) > LONGEST else line or type(error).__name__
+
+
+def named(error: BaseException) -> str:
+    """Return what kind of error it is and what it says, on one line."""
+    return f"{type(error).__name__}: {said(error)}"
 
 
 def nearest(name: str, valid: Iterable[str]) -> str:

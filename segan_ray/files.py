@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import shutil
-import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -75,42 +73,6 @@ def _reason(path: Path, error: OSError) -> str:
     usage = shutil.disk_usage(there)
     free, total = usage.free / 1e9, usage.total / 1e9
     return f"{reason}: the disk at {there} has {free:.2g} of {total:.2g} GB free"
-
-
-def make_sqlite(path: Path, make_tables: Callable[[Path], None]) -> None:
-    """Make the SQLite file ``path`` whole or not at all, so that readers never lock its writer.
-
-    ``make_tables`` is given another file to make them in, and leaves no connection open. Who calls
-    keeps others from doing the same; what was at ``path`` is replaced.
-
-    Raises:
-        OSError, sqlite3.Error: if it cannot be made; and whatever ``make_tables`` raises.
-    """
-    # An interruption would leave half of the tables in place. Nor does SQLite let anybody wait who
-    # changes the mode of a shared file.
-    own = path.with_name(f".{path.name}.new")
-    _remove_sqlite(own)
-    try:
-        own.touch()  # SQLite would keep a umask's group from writing
-        _run_sqlite(own, "PRAGMA journal_mode = WAL")
-        make_tables(own)
-        _run_sqlite(own, "PRAGMA wal_checkpoint(TRUNCATE)")
-        _remove_sqlite(path)
-        os.replace(own, path)
-        sync_folder(path.parent)
-    finally:
-        _remove_sqlite(own)
-
-
-def _run_sqlite(path: Path, statement: str) -> None:
-    with contextlib.closing(sqlite3.connect(path)) as database:
-        database.execute(statement)
-
-
-def _remove_sqlite(path: Path) -> None:
-    """Remove a database and what SQLite keeps beside it."""
-    for beside in ("-wal", "-shm", "-journal", ""):
-        path.with_name(path.name + beside).unlink(missing_ok=True)
 
 
 def sync_folder(folder: Path) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from segan_ray.databases import sqlite_url
 from segan_ray.errors import SweepError
 from segan_ray.masking import mask
 from segan_ray.places import absolute
@@ -97,16 +98,6 @@ class Home:
     def checkpoints(self, sweep: str) -> str:
         """Return where the checkpoints of a sweep are, a folder a trial."""
         return f"{self.storage_of(sweep)}/checkpoints"
-
-
-def sqlite_url(path: Path) -> str:
-    """Return the URL of a SQLite file, for SQLAlchemy and for MLflow."""
-    if not set("%?#").intersection(str(path)):
-        return f"sqlite:///{path}"
-    from sqlalchemy import URL
-
-    # Of a URL without the driver's name MLflow would make a folder, escapes and all.
-    return URL.create("sqlite+pysqlite", database=str(path)).render_as_string()
 
 
 def resume_command(own: str) -> str:

@@ -15,7 +15,7 @@ import typer
 from segan_ray import __version__
 from segan_ray.cli import data, doctor, jobs, models, sweeps, training
 from segan_ray.cli.encoding import show_anything
-from segan_ray.errors import Interrupted, SeganRayError
+from segan_ray.errors import Interrupted, SeganRayError, named
 from segan_ray.masking import mask
 
 app = typer.Typer(
@@ -70,6 +70,6 @@ def main() -> None:
     except Exception as error:
         if debug:
             sys.exit(mask(traceback.format_exc()))
-        what = mask(f"{type(error).__name__}: {error}".splitlines()[0])
+        what = mask(named(error))
         print(f"Error: {what}\nThis should not happen; --debug shows where.", file=sys.stderr)
         sys.exit(1)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,7 +13,8 @@ import typer
 
 from segan_ray.cli import show
 from segan_ray.cli.options import HomeFolder, Json, Store
-from segan_ray.errors import SweepError
+from segan_ray.errors import Interrupted, SweepError
+from segan_ray.home import resume_command
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -58,12 +62,13 @@ def train(
     experiment = _experiment(where, run_name, config, given, preset, resume=resume)
     card = _card(store, (experiment.data.fold,))
 
-    from segan_ray.cli.live import live_run
-    from segan_ray.orchestration.single import Run, run_single
+    with resumable(run_name, f"segan-ray train {store} --name {run_name} --resume"):
+        from segan_ray.cli.live import live_run
+        from segan_ray.orchestration.single import Run, run_single
 
-    run = Run(run_name, experiment, store, card, where, resume)
-    with live_run(run_name, "val/dice_mean", experiment.training.epochs) as on_event:
-        result = run_single(run, on_event)
+        run = Run(run_name, experiment, store, card, where, resume)
+        with live_run(run_name, "val/dice_mean", experiment.training.epochs) as on_event:
+            result = run_single(run, on_event)
     if as_json:
         show.document(
             {
@@ -105,19 +110,21 @@ def tune(
     sweep_name = check_name(named(name, resume) or f"{checked.name}-{now()}")
     card = _card(store, checked.folds())
 
-    from segan_ray.cli.live import live_view
-    from segan_ray.orchestration.sweep import Sweep, run_sweep
-    from segan_ray.tracking.sweeps import read_sweep
+    command = f"segan-ray tune {store} --space {space} --name {sweep_name} --resume"
+    with resumable(sweep_name, command):
+        from segan_ray.cli.live import live_view
+        from segan_ray.orchestration.sweep import Sweep, run_sweep
+        from segan_ray.tracking.sweeps import read_sweep
 
-    sweep = Sweep(
-        sweep_name, checked, file.read_text(encoding="utf-8"), store, card, Home.at(home), space,
-        trials, resume, repeat_top, seeds,
-    )  # fmt: skip
-    total = (trials or checked.budget.trials) + repeat_top * seeds
-    objective = checked.objective
-    with live_view(sweep_name, objective.metric, objective.mode, total) as on_event:
-        run_sweep(sweep, on_event, show.note)
-    record = read_sweep(sweep.home, sweep_name)
+        sweep = Sweep(
+            sweep_name, checked, file.read_text(encoding="utf-8"), store, card, Home.at(home),
+            space, trials, resume, repeat_top, seeds,
+        )  # fmt: skip
+        total = (trials or checked.budget.trials) + repeat_top * seeds
+        objective = checked.objective
+        with live_view(sweep_name, objective.metric, objective.mode, total) as on_event:
+            run_sweep(sweep, on_event, show.note)
+        record = read_sweep(sweep.home, sweep_name)
     if as_json:
         show.document(record.document())
         return
@@ -125,6 +132,22 @@ def tune(
         best = record.best
         print(f"Best of {sweep_name}: trial {best.trial}, {record.metric} {best.score:.3f}")
     print(f"Leaderboard: segan-ray trials {sweep_name}")
+
+
+@contextmanager
+def resumable(name: str, command: str) -> Iterator[None]:
+    """Say how to go on, also where Ctrl-C comes while Ray and MLflow are still being imported.
+
+    Raises:
+        Interrupted: for Ctrl-C.
+    """
+    try:
+        yield
+    except KeyboardInterrupt:
+        again = resume_command(command)
+        raise Interrupted(
+            f"'{name}' was interrupted; nothing of it is lost. Go on: {again}", signal.SIGINT
+        ) from None
 
 
 def named(name: str | None, resume: bool) -> str | None:

@@ -29,7 +29,7 @@ from segan_ray.data.locks import POLL_S, acquire, release
 from segan_ray.data.manifest import MANIFEST, Manifest, read_manifest
 from segan_ray.data.places import fetch_manifest, open_place
 from segan_ray.data.prepare_case import sha256
-from segan_ray.errors import StoreError
+from segan_ray.errors import StoreError, named
 from segan_ray.files import sync_folder, writing
 from segan_ray.places import is_url
 
@@ -159,7 +159,7 @@ def _chunks(system: Any, source: str, url: str) -> Iterator[bytes]:
             f"{url}: is missing, though the manifest lists it. Copy the store there again."
         ) from None
     except Exception as error:  # every file system has errors of its own
-        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        reason = named(error)
         raise StoreError(f"{url}: cannot be read ({reason}). Start again to go on.") from None
 
 

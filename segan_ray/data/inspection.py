@@ -42,7 +42,7 @@ from segan_ray.data.volumes import (
     truth_refusals,
 )
 from segan_ray.data.workers import each_done
-from segan_ray.errors import CaseError, DataError
+from segan_ray.errors import CaseError, DataError, named
 
 Read = TypeVar("Read")
 
@@ -106,7 +106,7 @@ def _outcome(case: Case, future: Future[CaseReport]) -> CaseReport:
 
 
 def _unforeseen(case: Case, error: BaseException) -> CaseReport:
-    what = f"{type(error).__name__}: {error}".splitlines()[0]
+    what = named(error)
     problem = (
         f"{_folder(case)}: reading it failed in a way nobody foresaw ({what}); expected four "
         "scans. Copy the case again from the source or exclude it."

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from segan_ray.data.manifest import MANIFEST, Manifest, fingerprint, parse_manifest, read_manifest
-from segan_ray.errors import StoreError
+from segan_ray.errors import StoreError, named
 from segan_ray.masking import holds_secret, mask
 from segan_ray.places import is_url
 
@@ -63,7 +63,7 @@ def fetch_manifest(url: str) -> tuple[Manifest, bytes]:
             "segan-ray prepare made there, the manifest last."
         ) from None
     except Exception as error:  # every file system has errors of its own
-        raise StoreError(f"{url}/{MANIFEST}: cannot be read ({first_line(error)}).") from None
+        raise StoreError(f"{url}/{MANIFEST}: cannot be read ({named(error)}).") from None
     manifest = parse_manifest(text, f"{url}/{MANIFEST}")
     found = fingerprint(
         manifest.layout, manifest.settings, manifest.cases, manifest.splits, manifest.folds
@@ -74,8 +74,3 @@ def fetch_manifest(url: str) -> tuple[Manifest, bytes]:
             f"{found}, it says {manifest.fingerprint}). Copy the store there again."
         )
     return manifest, text
-
-
-def first_line(error: Exception) -> str:
-    """Return what an error says, in one line."""
-    return f"{type(error).__name__}: {error}".splitlines()[0]

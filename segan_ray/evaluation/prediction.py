@@ -20,7 +20,7 @@ from segan_ray.data.label_maps import (
 from segan_ray.data.origin import millimetres
 from segan_ray.data.prepare import OnCase, ignore_case
 from segan_ray.data.volumes import geometry_warnings
-from segan_ray.errors import DataError, SeganRayError
+from segan_ray.errors import DataError, SeganRayError, named
 from segan_ray.evaluation.model import Model
 from segan_ray.evaluation.stream import Segmented, segment_stream
 from segan_ray.models.build import fastest_device
@@ -108,7 +108,7 @@ def _outcome(model: Model, found: Segmented, code: LabelCode, target: Output) ->
     except SeganRayError as error:
         return Prediction(name, None, problems=(str(error).removeprefix(f"Case {name}: "),))
     except Exception as error:  # one odd case must not cost a night's predictions
-        what = f"{type(error).__name__}: {error}".splitlines()[0]
+        what = named(error)
         return Prediction(name, None, problems=(f"failed in a way nobody foresaw ({what}).",))
     return Prediction(name, target.label, probabilities, warnings=warnings)
 

@@ -22,7 +22,7 @@ from ray.exceptions import GetTimeoutError, RayError  # isort: skip
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy  # isort: skip
 
 from segan_ray.disks import network_disk
-from segan_ray.errors import ClusterError, SeganRayError
+from segan_ray.errors import ClusterError, SeganRayError, named, said
 from segan_ray.home import OPTUNA_STORAGE, Home
 from segan_ray.orchestration import probe, verdicts
 from segan_ray.orchestration.probe import NodeFacts, Question
@@ -164,7 +164,7 @@ def _ask(question: Question, nodes: Sequence[Member]) -> tuple[list[NodeFacts], 
     try:
         probe.write_mark(mark, question.token)
     except Exception as error:  # every file system has errors of its own
-        problem = f"{type(error).__name__}: {error}".splitlines()[0][:200]
+        problem = named(error)
     try:
         answers = [
             _on(node, probe.look, node.name, node.host, node.gpus, question) for node in nodes
@@ -213,10 +213,8 @@ def _speed(sender: Member, receiver: Member) -> Check:
         ray.wait([sent], timeout=ANSWER_S, fetch_local=False)
         took: float = ray.get(_on(receiver, _fetched_in, [sent]), timeout=ANSWER_S)
     except RayError as error:
-        said = str(error).splitlines()[0][:200]
-        return Check(
-            "network", False, f"nothing came from {sender.name} ({said})", node=receiver.name
-        )
+        problem = f"nothing came from {sender.name} ({said(error)})"
+        return Check("network", False, problem, node=receiver.name)
     return verdicts.network(sender.name, receiver.name, SENT_BYTES / 1e6 / took)
 
 

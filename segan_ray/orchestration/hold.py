@@ -6,6 +6,7 @@ the home can ask.
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,10 +17,13 @@ from typing import Final
 
 from segan_ray.data import locks
 from segan_ray.data.locks import acquire, holder, release
-from segan_ray.errors import SweepError
+from segan_ray.errors import Interrupted, SweepError
+from segan_ray.masking import mask
 
 LOCK: Final = "lock"
 STOP: Final = "stop-requested"
+STDERR: Final = 2
+ENDING: Final = "\nEnding '{}'. A second Ctrl-C ends it at once. Either way go on: {}\n"
 
 
 @dataclass
@@ -49,10 +53,16 @@ def held(folder: Path, name: str) -> Iterator[None]:
     """Run the sweep ``name`` alone while the context lasts.
 
     Raises:
-        SweepError: if another process runs it.
+        SweepError: if another process runs it, or the folder cannot be written.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = acquire(folder / LOCK)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = acquire(folder / LOCK)
+    except OSError as error:
+        raise SweepError(
+            f"{folder}: cannot be written ({error.strerror or error}). Choose another --home, or "
+            "have its owner let you write there."
+        ) from None
     if lock is None:
         raise SweepError(
             f"'{name}' is running now ({holder(folder / LOCK)}). Watch it: segan-ray trials "
@@ -81,10 +91,14 @@ def stop_requested(folder: Path) -> bool:
 
 
 @contextmanager
-def interruptible() -> Iterator[Asked]:
-    """Turn the first SIGINT or SIGTERM into KeyboardInterrupt; a second one ends at once.
+def interruptible(name: str, command: str) -> Iterator[Asked]:
+    """Turn the first SIGINT or SIGTERM into Interrupted; a second one ends at once.
 
-    Which it was is noted apart: on its way through Ray an exception becomes a plain one.
+    Which it was is noted apart: on its way through Ray an exception becomes a plain one. How to go
+    on with ``name``, by ``command``, is said at the first, for after a second nothing is.
+
+    Raises:
+        Interrupted: where nothing within answered the signal.
     """
     numbers = (signal.SIGINT, signal.SIGTERM)
     before = {number: signal.getsignal(number) for number in numbers}
@@ -94,12 +108,19 @@ def interruptible() -> Iterator[Asked]:
         asked.signal = number
         for each in numbers:
             signal.signal(each, signal.SIG_DFL)
+        # Not by print: what was interrupted may be in the middle of one.
+        os.write(STDERR, mask(ENDING.format(name, command)).encode())
         asked.now()
 
     for number in numbers:
         signal.signal(number, ask)
     try:
         yield asked
+    except KeyboardInterrupt:
+        raise Interrupted(
+            f"'{name}' was interrupted; nothing of it is lost. Go on: {command}",
+            asked.signal or signal.SIGINT,
+        ) from None
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

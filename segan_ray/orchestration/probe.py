@@ -154,6 +154,8 @@ def _store(place: str | None) -> tuple[str | None, str]:
 
 def _storage(question: Question, node: str) -> tuple[bool, str]:
     """Tell whether this node sees the driver's mark, and what keeps it from leaving its own."""
+    from segan_ray.errors import named
+
     try:
         if read_mark(probe_file(question.storage, question.token)) != question.token:
             return False, ""
@@ -161,13 +163,13 @@ def _storage(question: Question, node: str) -> tuple[bool, str]:
         # Nothing is written where nobody else would look.
         return False, ""
     except Exception as error:  # every file system has errors of its own
-        return False, _one_line(error)
+        return False, named(error)
     mine = probe_file(question.storage, question.token, node)
     try:
         write_mark(mine, question.token)
         remove_mark(mine)
     except Exception as error:  # every file system has errors of its own
-        return True, _one_line(error)
+        return True, named(error)
     return True, ""
 
 
@@ -195,7 +197,3 @@ def _free_bytes() -> dict[str, int]:
         there = next(each for each in (path, *path.parents) if each.exists())
         found[f"{what} ({path})"] = shutil.disk_usage(there).free
     return found
-
-
-def _one_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}".splitlines()[0][:200]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import socket
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final
@@ -16,8 +17,6 @@ SETTINGS: Final = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     # Our tracking records trials; Ray's own CSV, JSON and TensorBoard files would double it.
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-    # The newer of Tune's two printers ignores verbose=0; we print ourselves.
-    "RAY_AIR_NEW_OUTPUT": "0",
     # A sweep answers Ctrl-C itself: Tune would end its trials as if they were done.
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
     # How many lanes may be on their way at once; with one, which is what Tune has for searchers, a
@@ -29,6 +28,12 @@ SETTINGS: Final = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
 }
 
+ALWAYS: Final = {
+    # What our trainables are made for, whatever somebody set for other programs of theirs.
+    "RAY_TRAIN_V2_ENABLED": "1",
+    # The newer of Tune's two printers ignores verbose=0; we print ourselves.
+    "RAY_AIR_NEW_OUTPUT": "0",
+}
 ON_LOOPBACK: Final = {
     # Everything a cluster of our own starts listens on loopback alone (Ray has this switch for
     # desktop systems; without it, sockets are open to the network). It counts whatever somebody
@@ -47,12 +52,12 @@ OBJECT_STORE_BYTES: Final = 256 * 2**20
 _local = os.environ.get("RAY_ADDRESS", "") in ("", "local")
 for _name, _value in {**SETTINGS, **(LOCAL_SETTINGS if _local else {})}.items():
     os.environ.setdefault(_name, _value)
-os.environ.update(ON_LOOPBACK if _local else {})
+os.environ.update({**ALWAYS, **(ON_LOOPBACK if _local else {})})
 
 import ray
 from ray.exceptions import AuthenticationError
 
-from segan_ray.errors import SweepError
+from segan_ray.errors import SweepError, said
 from segan_ray.orchestration.address import check_address, nobody_answers
 
 log = logging.getLogger(__name__)
@@ -111,6 +116,12 @@ def _start_own_cluster() -> None:
             logging_level=logging.ERROR,
             object_store_memory=OBJECT_STORE_BYTES,
         )
+    except (OSError, RuntimeError, ValueError) as error:
+        files = os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()
+        raise SweepError(
+            f"Ray cannot be started on this machine ({said(error)}). Its files and sockets are in "
+            f"{files}/ray: set RAY_TMPDIR to a short path that you can write, such as /tmp/me."
+        ) from None
     finally:
         for name in told:
             del os.environ[name]

@@ -75,7 +75,11 @@ def run_single(run: Run, on_event: OnEvent) -> RunResult:
         Interrupted: if a signal asked for its end; nothing is left running.
     """
     command = resume_command(f"segan-ray train {run.store} --name {run.name} --resume")
-    with held(run.folder, run.name), ray_session(), interruptible() as asked:
+    with (
+        interruptible(run.name, command) as asked,
+        held(run.folder, run.name),
+        ray_session(),
+    ):
         refuse_if_unfit(run.home, absolute(run.store))
         check_room(run.experiment.resources)
         _settle(run)

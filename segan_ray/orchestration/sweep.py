@@ -31,6 +31,7 @@ from segan_ray.places import absolute, is_url
 from segan_ray.search import estimate
 from segan_ray.search.lease import holder_of, leased
 from segan_ray.search.ranking import SweepStatus
+from segan_ray.search.same_points import count_points
 from segan_ray.search.space import SearchSpace
 from segan_ray.search.storage import Storage, open_storage, studies_place
 from segan_ray.search.study import Point, SweepStudy, TakeOver, study_exists
@@ -85,9 +86,9 @@ def run_sweep(sweep: Sweep, on_event: OnEvent, say: Any = print) -> SweepStatus:
         Interrupted: if a signal asked for its end; nothing is left running.
     """
     with (
+        interruptible(sweep.name, sweep.command) as asked,
         held(sweep.folder, sweep.name),
         ray_session(),
-        interruptible() as asked,
         contextlib.ExitStack() as until_the_end,
     ):
         refuse_if_unfit(sweep.home, absolute(sweep.store))
@@ -103,6 +104,7 @@ def run_sweep(sweep: Sweep, on_event: OnEvent, say: Any = print) -> SweepStatus:
             make_shared(sweep.home.checkpoints(sweep.name))
             logbook.reconcile()
             _search(sweep, study, logbook, room)
+            _say_reused(study, say)
             _repeat(sweep, study, logbook, room)
             logbook.stop_open()
             status = _status(sweep, study)
@@ -199,10 +201,24 @@ def check_nothing_there(home: Home, name: str) -> None:
 
 def _say_estimate(sweep: Sweep, study: SweepStudy, room: Room, say: Any) -> None:
     left = study.left(sweep.repeat_top * sweep.seeds)
+    points = count_points(sweep.space)
+    if left and points is not None and points < min(study.budget, study.most_trials):
+        say(
+            f"The space has {points} different points, fewer than {study.budget} trials: what "
+            "remains trains points again, with fresh seeds."
+        )
     if left:
         kept = sweep.space.budget.keep_checkpoints
         told = estimate.estimate(sweep.space, left, room.now(left), kept)
         say(estimate.sentence(told, shutil.disk_usage(sweep.home.folder).free))
+
+
+def _say_reused(study: SweepStudy, say: Any) -> None:
+    if study.reused:
+        say(
+            f"{study.reused} draws came to points that had been tried. Their results were told to "
+            "the sampler again, and others were drawn."
+        )
 
 
 def _taken(name: str) -> str:
@@ -235,7 +251,7 @@ def _recorder(sweep: Sweep) -> Recorder:
 
 def _search(sweep: Sweep, study: SweepStudy, logbook: Logbook, room: Room) -> None:
     wanted = min(study.budget, study.most_trials)
-    _train(sweep, study, logbook, room, new=max(0, wanted - (study.asked - study.repeats)))
+    _train(sweep, study, logbook, room, new=max(0, wanted - study.searched))
 
 
 def _repeat(sweep: Sweep, study: SweepStudy, logbook: Logbook, room: Room) -> None:

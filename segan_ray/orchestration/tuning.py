@@ -25,7 +25,7 @@ from ray.tune.schedulers import FIFOScheduler  # isort: skip
 from ray.tune.search import Searcher  # isort: skip
 
 from segan_ray.config import build
-from segan_ray.errors import SeganRayError, SweepError
+from segan_ray.errors import SeganRayError, SweepError, said
 from segan_ray.orchestration.engine_storage import ENGINE, engine_storage
 from segan_ray.orchestration.hold import stop_requested
 from segan_ray.orchestration.janitor import tidying
@@ -140,7 +140,7 @@ def _ours(error: BaseException) -> BaseException:
     told = next((each for each in chain if isinstance(each, SeganRayError)), chain[-1])
     full = next((each for each in chain if any(words in str(each) for words in DISK_FULL)), None)
     if full is not None and not isinstance(told, SeganRayError):
-        return SweepError(f"{str(chain[-1]).splitlines()[0]}. Free some space.")
+        return SweepError(f"{said(chain[-1]).rstrip('.')}. Free some space.")
     return told
 
 

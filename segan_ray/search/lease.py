@@ -18,7 +18,7 @@ from typing import Any, Final
 import optuna
 from optuna.storages import BaseStorage
 
-from segan_ray.errors import SweepError
+from segan_ray.errors import SweepError, said
 from segan_ray.home import Home
 
 log = logging.getLogger(__name__)
@@ -119,4 +119,4 @@ def _renew(study: optuna.Study, by: str, over: threading.Event) -> None:
         try:
             _write(study, by)
         except Exception as error:  # every database has errors of its own
-            log.warning("The study's database does not answer: %s", str(error).splitlines()[0])
+            log.warning("The study's database does not answer: %s", said(error))

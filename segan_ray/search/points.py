@@ -14,6 +14,8 @@ STOP: Final = "stop"
 TAKEN_OVER: Final = "taken_over"
 REPEAT_OF: Final = "repeat_of"
 SEED: Final = "seed"
+REUSED: Final = "reused"
+"""Of a trial at a point that another was at before: that one's number. It is not trained."""
 TOP: Final = "repeat_top"
 ENDED: Final = "ended"
 
@@ -22,7 +24,8 @@ ENDED: Final = "ended"
 class Point:
     """One drawn point: the number of its trial, and what was drawn.
 
-    ``repeat_of`` is the trial whose settings this one repeats with another ``seed``.
+    ``repeat_of`` is the trial whose settings this one repeats with another ``seed``; a ``seed``
+    without it is a point that was tried before and is to be trained anew all the same.
     """
 
     number: int

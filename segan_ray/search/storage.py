@@ -13,12 +13,14 @@ from optuna.storages import BaseStorage, RDBStorage, get_storage
 from sqlalchemy.exc import SQLAlchemyError
 
 from segan_ray.data import locks
-from segan_ray.errors import SweepError
-from segan_ray.files import make_sqlite
-from segan_ray.home import OPTUNA_STORAGE, Home, sqlite_url
+from segan_ray.databases import are_one, is_database, make_sqlite, sqlite_url, tables_at
+from segan_ray.errors import SweepError, said
+from segan_ray.home import OPTUNA_STORAGE, TRACKING_URI, Home
 from segan_ray.masking import mask
 
 PAUSES_S: Final = (0.2, 1.0)
+MLFLOWS: Final = frozenset({"experiments", "runs"})
+OPTUNAS: Final = frozenset({"studies", "trials"})
 Storage = BaseStorage
 """What ``open_storage`` gives, for rooms that do not know Optuna."""
 WAIT_S: Final = 120.0
@@ -41,21 +43,36 @@ def open_storage(home: Home) -> BaseStorage:
     url = os.environ.get(OPTUNA_STORAGE)
     try:
         return _shared(url) if url else _own(home)
-    except (OSError, ImportError, sqlite3.Error, SQLAlchemyError) as error:
+    # RuntimeError: of tables that another version of Optuna made.
+    except (OSError, ImportError, RuntimeError, sqlite3.Error, SQLAlchemyError) as error:
         where = OPTUNA_STORAGE if url else str(home.studies)
         raise SweepError(
-            f"{where}: the studies of sweeps cannot be read ({mask(str(error).splitlines()[0])})."
+            f"{where}: the studies of sweeps cannot be read ({mask(said(error))})."
         ) from None
 
 
 def _shared(url: str) -> BaseStorage:
     """Return the storage at a URL; of several that make its tables at once, all but one fail."""
+    if is_database(url):
+        _refuse_anothers(url)
     for pause_s in PAUSES_S:
         try:
             return get_storage(url)
         except SQLAlchemyError:
             time.sleep(pause_s)
     return get_storage(url)
+
+
+def _refuse_anothers(url: str) -> None:
+    """Make sure that MLflow has not the same database: both keep a table of the same name."""
+    tracking = os.environ.get(TRACKING_URI, "")
+    shared = is_database(tracking) and are_one(url, tracking)
+    tables = tables_at(url)
+    if shared or (tables >= MLFLOWS and OPTUNAS.isdisjoint(tables)):
+        raise SweepError(
+            f"{OPTUNA_STORAGE}={mask(url)} is MLflow's database. Optuna needs one of its own: make "
+            "another on the same server, and name that."
+        )
 
 
 def _own(home: Home) -> BaseStorage:

@@ -8,13 +8,14 @@ a sweep whose process was killed goes on from its study as if nothing had happen
 
 from __future__ import annotations
 
+import json
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from random import Random
-from typing import Any
+from typing import Any, Final
 
 import optuna
 from optuna.exceptions import ExperimentalWarning
@@ -39,6 +40,7 @@ from segan_ray.search.points import (
     ENDED,
     EPOCHS,
     REPEAT_OF,
+    REUSED,
     SEED,
     STOP,
     TAKEN_OVER,
@@ -52,6 +54,7 @@ from segan_ray.search.points import (
 )
 from segan_ray.search.population import donor, perturb
 from segan_ray.search.repeats import Repeat, best_trials, plan_repeats
+from segan_ray.search.same_points import count_points
 from segan_ray.search.samplers import grid_size, make_sampler
 from segan_ray.search.schedulers import PbtScheduler
 from segan_ray.search.space import SearchSpace
@@ -65,6 +68,9 @@ __all__ = [
     "delete_study",
     "study_exists",
 ]
+
+DRAWS: Final = 10
+"""How often a point is drawn that is none of those tried before, until it is taken all the same."""
 
 
 @dataclass
@@ -159,7 +165,7 @@ class SweepStudy:
         """
         in_file = self.space.budget.trials
         wanted = trials or (in_file if in_file != self._budget_in_file() else self.budget)
-        searched = self.asked - self.repeats
+        searched = self.searched
         if wanted < searched:
             given = "--trials" if trials else "budget.trials:"
             raise SweepError(
@@ -180,6 +186,17 @@ class SweepStudy:
     def repeats(self) -> int:
         """How many of the trials asked for repeat another."""
         return sum(REPEAT_OF in trial.user_attrs for trial in self._trials())
+
+    @property
+    def reused(self) -> int:
+        """How many draws came to a point that was tried before, whose result was told again."""
+        return sum(REUSED in trial.user_attrs for trial in self._trials())
+
+    @property
+    def searched(self) -> int:
+        """How many points were asked for to be trained: neither repeats nor reused ones."""
+        trained = {REPEAT_OF, REUSED}.isdisjoint
+        return sum(trained(trial.user_attrs) for trial in self._trials())
 
     @property
     def most_trials(self) -> int:
@@ -203,7 +220,25 @@ class SweepStudy:
         return next((reason for reason in reasons if reason), "No trial was started.")
 
     def ask(self) -> Point:
-        """Draw the next point: a planned repeat, one that is to be tried first, or a new one."""
+        """Draw the next point: a planned repeat, one that is to be tried first, or a new one.
+
+        With the same seed a point that was tried before would come to the same scores, so its
+        result is told to the sampler again, and another is drawn. Where all have been tried, or
+        the sampler insists, it is trained with a fresh seed.
+        """
+        for _ in range(DRAWS):
+            point = self._ask()
+            twin = self._twin(point)
+            if twin is None:
+                return point
+            if self._has_tried_all():
+                break
+            self._reuse(point, twin)
+        else:
+            point = self._ask()
+        return self._with_fresh_seed(point)
+
+    def _ask(self) -> Point:
         searched = self._asked - self.repeats
         # One at a time and right before it is asked for: so whatever the study holds was asked
         # for, and a trial's number is its place in that order.
@@ -220,6 +255,43 @@ class SweepStudy:
             point = self._draw(self.study.ask())
         self._asked += 1
         return point
+
+    def _twin(self, point: Point) -> FrozenTrial | None:
+        """Return the trial that was at the same point with the same seed before, if one was."""
+        if point.seed is not None or isinstance(self.space.scheduler, PbtScheduler):
+            return None
+        for frozen in self._trials()[: point.number]:
+            attributes = frozen.user_attrs
+            trained = {REPEAT_OF, REUSED, SEED}.isdisjoint(attributes)
+            same = trained and attributes.get(DRAWN) == dict(point.params)
+            if same and frozen.state != TrialState.FAIL:
+                return frozen
+        return None
+
+    def _has_tried_all(self) -> bool:
+        drawn = (trial.user_attrs.get(DRAWN) for trial in self._trials())
+        tried = {json.dumps(params, sort_keys=True) for params in drawn if params is not None}
+        points = count_points(self.space)
+        return points is not None and len(tried) >= points
+
+    def _reuse(self, point: Point, twin: FrozenTrial) -> None:
+        """Tell of a point what became of it before; nothing of one that is still under way."""
+        trial = self._open.pop(point.number).trial
+        trial.set_user_attr(REUSED, twin.number - self._warm)
+        for epoch, value in twin.intermediate_values.items():
+            trial.report(value, epoch)
+        if twin.state == TrialState.COMPLETE:
+            self.study.tell(trial, twin.values)
+        else:
+            ended = twin.state == TrialState.PRUNED
+            self.study.tell(trial, state=TrialState.PRUNED if ended else TrialState.FAIL)
+
+    def _with_fresh_seed(self, point: Point) -> Point:
+        if self._twin(point) is None:
+            return point
+        seed = self.space.base_experiment().seed + 1 + point.number
+        self._open[point.number].trial.set_user_attr(SEED, seed)
+        return replace(point, seed=seed)
 
     def reopen(self) -> list[Point]:
         """Return the points of all trials that were asked for and did not end, in order."""
@@ -340,7 +412,7 @@ class SweepStudy:
         return {
             frozen.number - self._warm: Ended(**frozen.user_attrs[ENDED])
             for frozen in self._trials()
-            if frozen.state.is_finished()
+            if ENDED in frozen.user_attrs and frozen.state.is_finished()
         }
 
     def enqueue_repeats(self, top: int, seeds: int) -> int:
@@ -367,8 +439,8 @@ class SweepStudy:
             number: [values[0] for values in self._values[number].values()]
             for number, frozen in enumerate(self._trials())
             if frozen.state in (TrialState.COMPLETE, TrialState.PRUNED)
+            and {REPEAT_OF, REUSED}.isdisjoint(frozen.user_attrs)
             and frozen.user_attrs[ENDED]["outcome"] != "failed"
-            and REPEAT_OF not in frozen.user_attrs
         }
 
     def park(self) -> None:

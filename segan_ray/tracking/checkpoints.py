@@ -13,6 +13,7 @@ from tempfile import TemporaryDirectory
 from segan_ray.places import is_url, place_name
 from segan_ray.tracking.ledger import Ledger
 from segan_ray.training.remote_folder import copied_near, remove_all, trial_checkpoints
+from segan_ray.training.trial_folder import SavedReport
 
 
 @dataclass(frozen=True)
@@ -32,9 +33,20 @@ class CheckpointFolders:
         with self.lock:
             return trial in self.ledger.trials and self.ledger.trials[trial].dropped
 
-    def of_epoch(self, trial: str, epoch: int) -> str | None:
-        """Return where the checkpoint is that ``trial`` wrote after ``epoch``, if it is there."""
-        return trial_checkpoints(f"{self.root}/{trial}", Path()).kept(epoch)
+    def last_report(self, trial: str) -> SavedReport | None:
+        """Return what ``trial`` saved last, if anything."""
+        return trial_checkpoints(f"{self.root}/{trial}", Path()).last_report()
+
+    def best(self, trial: str, epoch: int) -> str | None:
+        """Return the checkpoint of ``epoch``, or else of what the trial itself took for its best.
+
+        Of equal epochs it keeps the first.
+        """
+        folder, last = trial_checkpoints(f"{self.root}/{trial}", Path()), self.last_report(trial)
+        kept = folder.kept(epoch)
+        if kept is not None or last is None:
+            return kept
+        return folder.kept(last.best.epoch) or folder.kept(last.epoch)
 
     def here(self, trial: str, checkpoint: str) -> str:
         """Return where a checkpoint of ``trial`` is now: its home may have been moved since."""

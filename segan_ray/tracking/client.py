@@ -14,7 +14,8 @@ from typing import Final
 from urllib.parse import quote
 
 from segan_ray.data import locks
-from segan_ray.errors import TrackingError
+from segan_ray.databases import is_database, tables_at
+from segan_ray.errors import TrackingError, said
 from segan_ray.home import TRACKING_URI, Home
 from segan_ray.masking import mask
 
@@ -34,7 +35,7 @@ from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
 from segan_ray.tracking.database import make_database
-from segan_ray.tracking.moved import follow_move
+from segan_ray.tracking.moved import follow_move, is_anothers
 
 EXPERIMENT: Final = "segan-ray"
 PARENT: Final = "mlflow.parentRunId"
@@ -72,6 +73,8 @@ def connect(home: Home) -> MlflowClient:
             if home.tracks_itself:
                 make_database(home)
                 follow_move(home, EXPERIMENT)
+            elif is_database(home.tracking_uri):
+                _refuse_optunas(home.tracking_uri)
             client = MlflowClient(home.tracking_uri, registry_uri=home.tracking_uri)
             client.get_experiment_by_name(EXPERIMENT)
     except MlflowException as error:
@@ -79,13 +82,22 @@ def connect(home: Home) -> MlflowClient:
             f"MLflow at {mask(home.tracking_uri)} cannot be used: {mask(error.message)}\n"
             "Is MLFLOW_TRACKING_URI right and the server up?"
         ) from None
-    except (OSError, sqlite3.Error, SQLAlchemyError) as error:
-        reason = mask(str(error).splitlines()[0])
+    except (OSError, ImportError, sqlite3.Error, SQLAlchemyError) as error:
+        reason = mask(said(error))
         raise TrackingError(
             f"MLflow at {mask(home.tracking_uri)} cannot be used: {reason}\n"
             "Is --home a folder, or MLFLOW_TRACKING_URI right?"
         ) from None
     return client
+
+
+def _refuse_optunas(uri: str) -> None:
+    tables = tables_at(uri)
+    if "studies" in tables and "experiments" not in tables:
+        raise TrackingError(
+            f"{TRACKING_URI}={mask(uri)} is Optuna's database. MLflow needs one of its own: make "
+            "another on the same server, and name that."
+        )
 
 
 def connect_to_read(home: Home) -> MlflowClient:
@@ -106,13 +118,19 @@ def connect_to_read(home: Home) -> MlflowClient:
     uri = f"sqlite+pysqlite:///file:{quote(str(database))}?{way}&uri=true"
     try:
         client = MlflowClient(uri, registry_uri=uri)
-        client.get_experiment_by_name(EXPERIMENT)
+        found = client.get_experiment_by_name(EXPERIMENT)
     except (MlflowException, OSError, sqlite3.Error, SQLAlchemyError) as error:
-        reason = mask(str(error).splitlines()[0])
+        reason = mask(said(error))
         raise TrackingError(
             f"{database}: cannot be read where it cannot be written ({reason}). Use a copy of "
             "the home, or the folder of a checkpoint in place of a name."
         ) from None
+    if found is not None and is_anothers(home, found.artifact_location):
+        raise TrackingError(
+            f"{home.folder}: was moved or copied, and its records still name files at "
+            f"{found.artifact_location}. They follow as soon as somebody who may write there uses "
+            f"it: segan-ray sweeps --home {home.folder}"
+        )
     return client
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import quote
 
-from segan_ray.files import make_sqlite
-from segan_ray.home import Home, sqlite_url
+from segan_ray.databases import make_sqlite, sqlite_url
+from segan_ray.home import Home
 
 RECORDS: Final = ("runs", "registered_models")
 

@@ -28,6 +28,12 @@ ADDRESSES: Final = (
 WAIT_S: Final = 30.0
 
 
+def is_anothers(home: Home, location: str) -> bool:
+    """Tell whether artifacts at ``location`` are of a home, but not of this one where it is now."""
+    was_a_homes = location.startswith("file://") and location.endswith(f"/{home.artifacts.name}")
+    return was_a_homes and location != home.artifacts.as_uri()
+
+
 def follow_move(home: Home, experiment: str) -> None:
     """Let the home's own database name the artifacts beside it, and stores within it.
 
@@ -42,7 +48,7 @@ def follow_move(home: Home, experiment: str) -> None:
         row = database.execute(
             "SELECT artifact_location FROM experiments WHERE name = ?", (experiment,)
         ).fetchone()
-        if row is None or row[0] == here or not _was_a_homes(row[0]) or _is_recorded(home):
+        if row is None or not is_anothers(home, row[0]) or _is_recorded(home):
             return
         with database:
             for table, column in ADDRESSES:
@@ -65,10 +71,6 @@ def _move_stores(database: sqlite3.Connection, before: Path, now: Path) -> None:
                 "UPDATE datasets SET dataset_source = ? WHERE dataset_uuid = ?",
                 (json.dumps({"uri": str(now / store)}), dataset),
             )
-
-
-def _was_a_homes(location: str) -> bool:
-    return location.startswith("file://") and location.endswith("/mlartifacts")
 
 
 def _is_recorded(home: Home) -> bool:

@@ -215,8 +215,12 @@ class Recorder:
                 self._end_cut_off(one, "stopped" if one.epochs else "failed", CUT_OFF)
 
     def _end_cut_off(self, one: Tally, status: TrialStatus, reason: str | None) -> None:
-        checkpoint = self.writer.checkpoints.of_epoch(one.trial, one.best_epoch)
-        self.end_trial(one.trial, status, reason, checkpoint)
+        last = self.writer.checkpoints.last_report(one.trial)
+        if last is not None and last.epoch == one.epochs + 1:
+            # The process was killed when this was saved and not yet noted.
+            self.log_epoch(one.trial, last.epoch, last.metrics)
+        best = self.ledger.trials[one.trial].best_epoch
+        self.end_trial(one.trial, status, reason, self.writer.checkpoints.best(one.trial, best))
 
 
 def open_recorder(

@@ -9,7 +9,7 @@ from typing import Final, TypeVar
 import requests
 from mlflow.exceptions import MlflowException
 
-from segan_ray.errors import TrackingError
+from segan_ray.errors import TrackingError, named
 from segan_ray.masking import mask
 
 FOR_GOOD: Final = {
@@ -58,6 +58,5 @@ def persistently(act: Callable[[], Answer]) -> Answer:
 
 
 def reason_of(error: Exception) -> str:
-    """Return the first line of what went wrong."""
-    text = str(error.message if isinstance(error, MlflowException) else error)
-    return mask(f"{type(error).__name__}: {text}".splitlines()[0])[:160]
+    """Return what went wrong on one line."""
+    return mask(named(error))

@@ -20,8 +20,8 @@ from PIL.Image import Image
 
 from segan_ray.config import Experiment
 from segan_ray.data.origin import Origin
-from segan_ray.data.places import first_line, open_place
-from segan_ray.errors import CheckpointError
+from segan_ray.data.places import open_place
+from segan_ray.errors import CheckpointError, named
 from segan_ray.places import is_url
 from segan_ray.training.checkpoint import check_whole
 from segan_ray.training.state import TrainingState
@@ -118,7 +118,7 @@ def remove_all(url: str) -> None:
     try:
         _remove(system, path)
     except Exception as error:  # every file system has errors of its own
-        raise CheckpointError(f"{url}: cannot be removed ({first_line(error)}).") from None
+        raise CheckpointError(f"{url}: cannot be removed ({named(error)}).") from None
 
 
 @dataclass(frozen=True)
@@ -319,7 +319,7 @@ def _patiently(url: str, verb: str, action: Callable[[], Done]) -> Done:
         except Exception as error:  # every file system has errors of its own
             if isinstance(error, PermissionError) or time.monotonic() + wait_s > end:
                 raise CheckpointError(
-                    f"{url}: cannot be {verb} ({first_line(error)}). Is SEGAN_RAY_STORAGE right, "
+                    f"{url}: cannot be {verb} ({named(error)}). Is SEGAN_RAY_STORAGE right, "
                     "and may this node use it?"
                 ) from None
             time.sleep(wait_s)

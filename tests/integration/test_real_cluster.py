@@ -100,7 +100,7 @@ def watching(files: ObjectStore, sweep: str) -> Iterator[dict[tuple[str, str], s
 def test_two_sweeps_at_once_on_every_backend(cluster: Nodes, backends: Backends) -> None:
     cluster.add(1)
     cluster.add(2)
-    space = space_of(trials=3, concurrent=2)
+    space = space_of(trials=2, concurrent=2)
     with (
         sweep_on(cluster, backends, "first", space) as first,
         sweep_on(cluster, backends, "second", space) as second,
@@ -115,7 +115,7 @@ def test_two_sweeps_at_once_on_every_backend(cluster: Nodes, backends: Backends)
         assert eventually(over, 600), first.log + second.log
         for sweep, process in running:
             assert process.wait() == 0, sweep.log
-            assert_whole(sweep.home, sweep.name, 3)
+            assert_whole(sweep.home, sweep.name, 2)
         assert max(seen_at_once) == 2, "one of the nodes trained nothing"
         assert cluster.placement_groups() == 0
         listed = backends.files.files().find(f"{backends.files.bucket}/sweeps/first")
@@ -133,7 +133,7 @@ def test_a_node_that_comes_is_used_and_one_that_goes_costs_little(
     epochs = 6
     space = space_of(trials=4, epochs=epochs)
     # Long enough for a node to come meanwhile.
-    space["base"]["training"]["steps_per_epoch"] = 300
+    space["base"]["training"]["steps_per_epoch"] = 150
     space["budget"]["max_concurrent"] = "auto"
     space["scheduler"] = {"type": "none"}
     with (

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from segan_ray.errors import SweepError
+from segan_ray.errors import Interrupted, SweepError
 from segan_ray.orchestration.hold import (
     Asked,
     held,
@@ -67,7 +67,9 @@ def test_a_sweep_is_let_go_when_it_fails(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_the_first_signal_is_raised_and_a_second_one_ends_at_once(number: signal.Signals) -> None:
+def test_the_first_signal_is_raised_and_a_second_one_ends_at_once(
+    number: signal.Signals, capfd: pytest.CaptureFixture[str]
+) -> None:
     before = {each: signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)}
     after = []
 
@@ -77,8 +79,11 @@ def test_the_first_signal_is_raised_and_a_second_one_ends_at_once(number: signal
         finally:
             after.extend(signal.getsignal(each) for each in before)
 
-    with pytest.raises(KeyboardInterrupt), interruptible() as asked:
-        signalled()
+    with pytest.raises(Interrupted, match="Go on: again http://me:") as told:  # noqa: SIM117
+        with interruptible("s", "again http://me:secret@there") as asked:
+            signalled()
+    assert told.value.signal == number
+    assert "Either way go on: again http://me:***@there" in capfd.readouterr().err
     assert after == [signal.SIG_DFL, signal.SIG_DFL]
     assert asked.signal == number
     assert {each: signal.getsignal(each) for each in before} == before
@@ -93,7 +98,7 @@ def test_what_must_come_to_its_end_does_before_a_signal_is_answered() -> None:
             done.append("all of it")
         asked.now()
 
-    with pytest.raises(KeyboardInterrupt), interruptible() as asked:
+    with pytest.raises(Interrupted), interruptible("s", "again") as asked:
         signalled(asked)
     assert done == ["all of it"]
 
@@ -102,11 +107,16 @@ def test_a_process_dies_of_the_second_signal() -> None:
     code = (
         "import signal\n"
         "from segan_ray.orchestration.hold import interruptible\n"
-        "with interruptible():\n"
+        "with interruptible('s', 'again'):\n"
         "    try:\n"
         "        signal.raise_signal(signal.SIGTERM)\n"
         "    except KeyboardInterrupt:\n"
         "        signal.raise_signal(signal.SIGINT)\n"
     )
-    ended = subprocess.run([sys.executable, "-c", code], check=False, env=dict(os.environ))
+    ended = subprocess.run(
+        [sys.executable, "-c", code], check=False, env=dict(os.environ), capture_output=True
+    )
     assert ended.returncode == -signal.SIGINT
+    assert (
+        ended.stderr == b"\nEnding 's'. A second Ctrl-C ends it at once. Either way go on: again\n"
+    )

@@ -19,8 +19,8 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from segan_ray.config import Experiment
+from segan_ray.databases import make_sqlite
 from segan_ray.errors import SweepError, TrackingError
-from segan_ray.files import make_sqlite
 from segan_ray.home import Home
 from segan_ray.search.storage import open_storage
 from segan_ray.tracking.aliases import move_alias

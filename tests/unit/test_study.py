@@ -12,6 +12,8 @@ from optuna.trial import TrialState
 from segan_ray.errors import SweepError
 from segan_ray.home import Home
 from segan_ray.search.opening import READY, SPACE
+from segan_ray.search.points import REUSED
+from segan_ray.search.same_points import count_points
 from segan_ray.search.space import SearchSpace
 from segan_ray.search.storage import open_storage
 from segan_ray.search.study import Ended, SweepStudy, TakeOver, delete_study, study_exists
@@ -189,6 +191,79 @@ def test_a_budget_that_the_file_changed_counts(sweep: Sweep) -> None:
     with pytest.raises(SweepError, match=r"has 2 trials already; --trials 1 cannot take any away"):
         again(30, given=1)
     assert again(2) == 2
+
+
+FEW = {
+    "critic.depth": {"type": "int", "low": 1, "high": 2},
+    "loss.dice_weight": {"type": "choice", "values": [0, 1]},
+}
+
+
+@pytest.mark.parametrize("sampler", ["random", "tpe"])
+def test_no_point_is_trained_twice_while_others_are_left(tmp_path: Path, sampler: str) -> None:
+    few = Sweep(tmp_path, space(parameters=FEW, sampler={"type": sampler, "seed": 0}))
+    points = []
+    for number in range(4):
+        point = few.again().ask()
+        points.append(point)
+        few.study.report(point.number, 1, 0.1 * number)
+        few.study.tell(point.number, "completed" if number % 2 else "stopped")
+    assert len({tuple(point.params.items()) for point in points}) == 4
+    assert [point.seed for point in points] == [None] * 4
+    assert few.study.searched == len(few.study.ended()) == 4
+    assert few.study.left() == 16
+    for trial in few.trials:
+        twin = trial.user_attrs.get(REUSED)
+        if twin is not None:
+            told = few.trials[twin]
+            assert (trial.state, trial.value) == (told.state, told.value)
+            assert trial.intermediate_values == told.intermediate_values
+
+    # All have been tried: the next comes with a seed of its own, and so after a restart.
+    again = few.again().ask()
+    assert again.params in [point.params for point in points]
+    assert again.seed is not None
+    few.study.park()
+    assert few.again().reopen() == [again]
+
+
+def test_a_point_that_is_under_way_is_not_begun_again(tmp_path: Path) -> None:
+    few = Sweep(tmp_path, space(parameters=FEW))
+    open_points = [few.study.ask() for _ in range(4)]
+    assert len({tuple(point.params.items()) for point in open_points}) == 4
+    few.study.tell(open_points[0].number, "failed")
+    # Nothing is known of a point whose trial failed, so that it may be trained as it was.
+    drawn = few.study.ask()
+    assert (drawn.seed is None) == (drawn.params == open_points[0].params)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "points"),
+    [
+        (FEW, 4),
+        ({"segmentor.lr": LR}, None),
+        ({"segmentor.lr": {**LR, "low": 1e-3, "high": 1e-3}}, 1),
+        ({"segmentor.lr": {**LR, "points": 3}}, None),
+        (
+            {"critic.depth": {"type": "int", "low": 1, "high": 3}, "loss.scale_weights": WEIGHTS},
+            None,
+        ),
+        (
+            {
+                **FEW,
+                "loss.dice_smoothing": {
+                    "type": "choice",
+                    "values": [1, 2, 3],
+                    "when": {"critic.depth": 2},
+                },
+            },
+            8,
+        ),
+        ({"training.steps_per_epoch": {"type": "int", "low": 1, "high": 5000}}, None),
+    ],
+)
+def test_points_are_counted_where_they_can_be(parameters: dict, points: int | None) -> None:
+    assert count_points(space(parameters=parameters)) == points
 
 
 def test_a_grid_has_only_so_many_trials(tmp_path: Path) -> None:

@@ -1,0 +1,43 @@
+"""Starting a cluster of our own, whatever somebody's environment holds."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.slow
+
+BEGUN = """
+from segan_ray.orchestration.session import ray_session
+import ray
+from ray.train.v2._internal.constants import is_v2_enabled
+with ray_session():
+    print("began", ray.get_runtime_context().runtime_env, is_v2_enabled())
+"""
+
+
+def test_uv_run_sends_no_folder_to_workers(tmp_path: Path) -> None:
+    """What "uv run" starts has it for a parent, by which Ray knows."""
+    (tmp_path / "run").write_text('"$PROGRAM" -c "$BEGUN"\nexit $?\n')
+    environment = {"PROGRAM": sys.executable, "BEGUN": BEGUN, "RAY_TRAIN_V2_ENABLED": "0"}
+    done = subprocess.run(
+        ["uv", "run"], executable="/bin/sh", cwd=tmp_path, env={**os.environ, **environment},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert "began {} True" in done.stdout, done.stderr
+
+
+def test_a_folder_that_is_too_deep_for_sockets_is_said(tmp_path: Path) -> None:
+    deep = tmp_path / ("deep" * 20)
+    deep.mkdir()
+    done = subprocess.run(
+        [sys.executable, "-c", BEGUN], env={**os.environ, "RAY_TMPDIR": str(deep)},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert "SweepError: Ray cannot be started on this machine (" in done.stderr
+    assert "107 bytes" in done.stderr
+    assert f"{deep}/ray: set RAY_TMPDIR to a short path" in done.stderr

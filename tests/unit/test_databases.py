@@ -1,0 +1,77 @@
+"""Databases: one that does not answer is said at once."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy.exc import SQLAlchemyError
+
+from segan_ray.databases import are_one, is_database, sqlite_url, tables_at
+from segan_ray.errors import SweepError, TrackingError
+from segan_ray.home import Home
+from segan_ray.search.storage import open_storage
+from segan_ray.tracking.client import connect
+
+
+@pytest.fixture
+def dead() -> Iterator[str]:
+    """A database server of which nothing is left but its port."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        yield f"postgresql://me:planted@127.0.0.1:{taken.getsockname()[1]}/mlflow"
+
+
+def test_a_server_that_does_not_answer_is_said(dead: str) -> None:
+    with pytest.raises(SQLAlchemyError, match="refused"):
+        tables_at(dead)
+
+
+def test_records_and_studies_on_a_dead_server_are_a_plain_line(
+    dead: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = Home.at(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", dead)
+    with pytest.raises(TrackingError, match=r"(?i)connection.*refused") as told:
+        connect(home)
+    assert "planted" not in str(told.value)
+    monkeypatch.setenv("OPTUNA_STORAGE", dead)
+    with pytest.raises(SweepError, match=r"(?i)connection.*refused") as told:
+        open_storage(home)
+    assert "planted" not in str(told.value)
+
+
+def test_what_is_no_database_is_not_asked(tmp_path: Path) -> None:
+    assert not is_database("http://127.0.0.1:5000")
+    assert tables_at(f"sqlite:///{tmp_path}/not/yet/there.db") == frozenset()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_mlflow_and_optuna_each_want_a_database(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.delenv("OPTUNA_STORAGE", raising=False)
+    home = Home.at(tmp_path)
+    connect(home)
+    open_storage(home)
+    monkeypatch.setenv("OPTUNA_STORAGE", home.tracking_uri)
+    with pytest.raises(SweepError, match="is MLflow's database"):
+        open_storage(home)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", sqlite_url(home.studies))
+    with pytest.raises(TrackingError, match="is Optuna's database"):
+        connect(home)
+    both = f"sqlite:///{tmp_path}/both.db"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", both)
+    monkeypatch.setenv("OPTUNA_STORAGE", both)
+    with pytest.raises(SweepError, match="is MLflow's database"):
+        open_storage(home)
+
+
+def test_one_database_has_many_urls() -> None:
+    one = "postgresql://me:secret@server:5432/records"
+    assert are_one(one, "postgresql+psycopg2://you@server:5432/records")
+    assert not are_one(one, "postgresql://me:secret@server:5432/studies")
+    assert not are_one(one, "mysql://me:secret@server:5432/records")
