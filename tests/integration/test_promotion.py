@@ -89,9 +89,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def home(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
-    """A copy of that home; the checkpoints are read from where they were logged."""
+    """A copy of that home."""
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    shutil.copytree(made / "home", tmp_path / "home", ignore=shutil.ignore_patterns("mlartifacts"))
+    shutil.copytree(made / "home", tmp_path / "home")
     return Home.at(tmp_path / "home")
 
 
