@@ -76,9 +76,11 @@ def run_single(run: Run, on_event: OnEvent) -> RunResult:
     """
     command = resume_command(f"segan-ray train {run.store} --name {run.name} --resume")
     with (
-        interruptible(run.name, command) as asked,
+        interruptible(run.name, command),
         held(run.folder, run.name),
         ray_session(),
+        # Once more, for Ray has taken SIGTERM for itself.
+        interruptible(run.name, command) as asked,
     ):
         refuse_if_unfit(run.home, absolute(run.store))
         check_room(run.experiment.resources)

@@ -86,9 +86,11 @@ def run_sweep(sweep: Sweep, on_event: OnEvent, say: Any = print) -> SweepStatus:
         Interrupted: if a signal asked for its end; nothing is left running.
     """
     with (
-        interruptible(sweep.name, sweep.command) as asked,
+        interruptible(sweep.name, sweep.command),
         held(sweep.folder, sweep.name),
         ray_session(),
+        # Once more, for Ray has taken SIGTERM for itself.
+        interruptible(sweep.name, sweep.command) as asked,
         contextlib.ExitStack() as until_the_end,
     ):
         refuse_if_unfit(sweep.home, absolute(sweep.store))
