@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 from xdist.scheduler import LoadScopeScheduling
 
 from segan_ray.data.cases import discover
@@ -17,6 +18,10 @@ from segan_ray.data.prepare import prepare
 from segan_ray.data.splits import SplitSettings
 from segan_ray.data.store import PrepareSettings, TuningCases, open_for_tuning
 from segan_ray.home import TRACKING_URI
+
+# How long an example takes is the machine's affair.
+settings.register_profile("any machine", deadline=None)
+settings.load_profile("any machine")
 
 CASES = 12
 SPLIT = SplitSettings(val=0.17, gate=0.17, test=0.17)

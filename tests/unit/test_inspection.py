@@ -201,7 +201,7 @@ def test_the_unforeseen_is_a_problem_in_words(tmp_path: Path, monkeypatch) -> No
     files = write_case(tmp_path, "BraTS2021_00001", 1)
     monkeypatch.setattr(inspection, "read_array", explode)
     (problem,) = inspected(files).problems
-    assert "in a way nobody foresaw (RuntimeError: boom)" in problem
+    assert "in a way nobody foresaw (RuntimeError: boom at length)" in problem
     assert str(files.folder) in problem
 
 
