@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import runpy
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from unittest.mock import patch
 
@@ -25,37 +26,36 @@ def test_the_benchmarks_are_found() -> None:
     assert {"metrics", "train_step", "trial_overhead"} <= set(BENCHMARKS)
 
 
+@pytest.fixture
+def smoke(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> Callable[[str], str]:
+    """Run a benchmark as its command does, but here, and return the last line that it prints.
+
+    To import Ray and MLflow fifteen times takes minutes.
+    """
+
+    def run(name: str) -> str:
+        script = FOLDER / f"{name}.py"
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.syspath_prepend(str(FOLDER))
+        monkeypatch.setattr(sys, "argv", [str(script), "--smoke"])
+        threads = torch.get_num_threads()
+        with patch.dict(os.environ, SEGAN_RAY_HOME=str(tmp_path / "home")):
+            runpy.run_path(str(script), run_name="__main__")
+        torch.set_num_threads(threads)
+        return capfd.readouterr().out.strip().splitlines()[-1]
+
+    return run
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", WITH_RAY)
-def test_one_with_ray_runs_at_its_smallest(
-    name: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capfd: pytest.CaptureFixture[str],
-) -> None:
-    run_at_its_smallest(name, tmp_path, monkeypatch)
-    assert capfd.readouterr().out.strip().splitlines()[-1] == SAID
+def test_one_with_ray_runs_at_its_smallest(name: str, smoke: Callable[[str], str]) -> None:
+    assert smoke(name) == SAID
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", sorted({*BENCHMARKS} - {*WITH_RAY}))
-def test_one_without_ray_runs_at_its_smallest(
-    name: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capfd: pytest.CaptureFixture[str],
-) -> None:
-    run_at_its_smallest(name, tmp_path, monkeypatch)
-    assert capfd.readouterr().out.strip().splitlines()[-1] == SAID
-
-
-def run_at_its_smallest(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As its command does, but here: to import Ray and MLflow fifteen times takes minutes."""
-    script = FOLDER / f"{name}.py"
-    monkeypatch.chdir(folder)
-    monkeypatch.syspath_prepend(str(FOLDER))
-    monkeypatch.setattr(sys, "argv", [str(script), "--smoke"])
-    threads = torch.get_num_threads()
-    with patch.dict(os.environ, SEGAN_RAY_HOME=str(folder / "home")):
-        runpy.run_path(str(script), run_name="__main__")
-    torch.set_num_threads(threads)
+def test_one_without_ray_runs_at_its_smallest(name: str, smoke: Callable[[str], str]) -> None:
+    assert smoke(name) == SAID
