@@ -67,8 +67,14 @@ class Discovery:
 
     @property
     def untold(self) -> tuple[str, ...]:
-        """How many cases have no segmentation, if there are such; unusable ones are others."""
-        lacking = sum(case.label is None and not case.label_problems for case in self.cases)
+        """How many cases have no segmentation, if there are such.
+
+        An unusable one is told by itself, and so is a folder of which nothing could be read.
+        """
+        lacking = sum(
+            case.label is None and not case.label_problems and bool(case.images)
+            for case in self.cases
+        )
         return (f"{lacking} of {len(self.cases)} cases have no segmentation.",) if lacking else ()
 
 

@@ -430,6 +430,7 @@ def test_a_folder_that_cannot_be_read_stops_nothing(
     assert bad.problems[0].startswith(
         f"{tmp_path / 'BraTS2021_00001'}: cannot be read (Permission denied)."
     )
+    assert found.untold == ()
     with pytest.raises(NoCasesError, match=r"private: cannot be read \(Permission denied\)"):
         discover(tmp_path / "private")
 
