@@ -131,6 +131,11 @@ def named(error: BaseException) -> str:
     return f"{type(error).__name__}: {said(error)}"
 
 
+def many(count: int, thing: str) -> str:
+    """Return ``3 trials`` or ``1 trial``."""
+    return f"{count} {thing}{'' if count == 1 else 's'}"
+
+
 def nearest(name: str, valid: Iterable[str]) -> str:
     """Return `` Did you mean 'x'?`` for the closest of ``valid``, or nothing."""
     close = difflib.get_close_matches(name, list(valid), n=1, cutoff=0.5)

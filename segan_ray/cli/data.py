@@ -12,7 +12,7 @@ import typer
 
 from segan_ray.cli import show
 from segan_ray.cli.options import Json, Layout, NewStore
-from segan_ray.errors import SplitError
+from segan_ray.errors import SplitError, many
 
 if TYPE_CHECKING:
     from segan_ray.data.folder_report import FolderReport
@@ -63,7 +63,7 @@ def phantom(
     if as_json:
         show.document({"out": str(out), "layout": layout, "cases": len(names)})
     else:
-        print(f"{len(names)} {layout} cases in {out}")
+        print(f"{many(len(names), f'{layout} case')} in {out}")
 
 
 def inspect(
@@ -210,6 +210,6 @@ def _show_store(store: Path, manifest: Manifest, notes: Sequence[str], *, as_jso
     sides = ", ".join(f"{len(patients)} {name}" for name, patients in manifest.splits.items())
     folds = f", {len(manifest.folds)} folds" if manifest.folds else ""
     what = f"patients: {sides}{folds}; {manifest.fingerprint}"
-    print(f"{len(manifest.cases)} cases in {store} ({what})")
+    print(f"{many(len(manifest.cases), 'case')} in {store} ({what})")
     for case in manifest.skipped:
         print(f"Skipped {case.case}: {case.problem}")

@@ -12,7 +12,7 @@ import typer
 
 from segan_ray.cli import show
 from segan_ray.cli.options import HomeFolder, Json, SweepName
-from segan_ray.errors import SweepError
+from segan_ray.errors import SweepError, many
 
 
 def register(app: typer.Typer) -> None:
@@ -141,7 +141,7 @@ def delete(
             }
         )
         return
-    print(f"Deleted '{sweep}': {gone.runs} runs{' and its study' if goes.study else ''}.")
+    print(f"Deleted '{sweep}': {many(gone.runs, 'run')}{' and its study' if goes.study else ''}.")
     for left in goes.out_of_reach:
         print(f"Not deleted: {left}.")
     for run in gone.kept:

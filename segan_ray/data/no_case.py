@@ -10,6 +10,7 @@ from typing import Final
 from segan_ray.data.entries import ARCHIVES, count_dicom, is_file, is_folder, plain, visible
 from segan_ray.data.layouts import Layout
 from segan_ray.data.nifti_layout import NiftiLayout
+from segan_ray.errors import many
 
 _READ_TOGETHER: Final = {"GLI", "SSA", "MEN", "MET", "GOAT"}
 _REFUSED: Final[Mapping[str, str]] = {
@@ -40,13 +41,13 @@ def why_no_case(
     where = f"{folder.parent}/{shown}" if shown else str(folder)
     if not images:
         return (
-            f"{where}: not read: holds {_many(dicom, 'DICOM file')}. Convert them to NIfTI first, "
+            f"{where}: not read: holds {many(dicom, 'DICOM file')}. Convert them to NIfTI first, "
             "e.g. with dcm2niix, in the names of a BraTS year."
         )
     named = _by_name(folder, candidates, layouts)
     around = any(is_folder(path) for path in inside if path not in images)
     said = named or _by_files(images, layouts, around=around)
-    return f"{where}: not read: holds {_many(len(images), 'image')}, but {said}"
+    return f"{where}: not read: holds {many(len(images), 'image')}, but {said}"
 
 
 def _by_name(folder: Path, candidates: Sequence[Layout], layouts: Sequence[Layout]) -> str | None:
@@ -118,7 +119,7 @@ def _else_there(folder: Path, inside: Sequence[Path]) -> str | None:
     found = [path for path in inside if path.name.casefold().endswith(_OTHER_ENDINGS)]
     if not found:
         return None
-    what = _many(len(found), "file")
+    what = many(len(found), "file")
     return f"{folder}: not read: holds {what} such as {found[0].name}. Convert them to NIfTI first."
 
 
@@ -137,7 +138,7 @@ def called_like_cases(
     ]
     if not found:
         return None
-    what = f"{_many(len(found), 'file')} called like a case, first {found[0]}"
+    what = f"{many(len(found), 'file')} called like a case, first {found[0]}"
     return f"{folder}: not read: {what}. Unpack or copy again, a folder for each case."
 
 
@@ -155,9 +156,5 @@ def archives(folder: Path) -> str | None:
         return None
     if not found:
         return None
-    what = _many(len(found), "archive")
+    what = many(len(found), "archive")
     return f"{folder}: holds {what}, first {found[0].name}. Unpack, a folder for each case."
-
-
-def _many(count: int, what: str) -> str:
-    return f"{count} {what}{'s' if count != 1 else ''}"

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from segan_ray.errors import SweepError, nearest
+from segan_ray.errors import SweepError, many, nearest
 from segan_ray.home import OPTUNA_STORAGE, TRACKING_URI, Home, check_name
 from segan_ray.orchestration.hold import held, is_held, request_stop
 from segan_ray.orchestration.logbook import STOPPED
@@ -58,7 +58,7 @@ class Doomed:
     def sentence(self) -> str:
         """Say what goes, for people."""
         size = f"{said_size(self.checkpoint_bytes)} of checkpoints"
-        runs = f"{self.trials} trial{'' if self.trials == 1 else 's'}"
+        runs = many(self.trials, "trial")
         rest = "their MLflow runs and artifacts" + (", and its Optuna study" if self.study else "")
         left = f" Out of reach: {'; '.join(self.out_of_reach)}." if self.out_of_reach else ""
         return f"'{self.sweep}' has {runs} and {size}; {rest}, go with it.{left}"

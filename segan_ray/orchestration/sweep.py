@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from segan_ray.config import Experiment
-from segan_ray.errors import Interrupted, SeganRayError, SweepError
+from segan_ray.errors import Interrupted, SeganRayError, SweepError, many
 from segan_ray.home import OPTUNA_STORAGE, Home, resume_command
 from segan_ray.orchestration.doctor import refuse_if_unfit
 from segan_ray.orchestration.engine_storage import forget_engine
@@ -114,7 +114,8 @@ def run_sweep(sweep: Sweep, on_event: OnEvent, say: Any = print) -> SweepStatus:
     forget_engine(sweep.home.storage_of(sweep.name))
     if status == "failed":
         raise SweepError(
-            f"All {study.asked} trials of '{sweep.name}' failed. The first: {study.first_reason}"
+            f"{'All ' * (study.asked > 1)}{many(study.asked, 'trial')} of '{sweep.name}' failed. "
+            f"The first: {study.first_reason}"
         )
     return status
 

@@ -14,6 +14,7 @@ from random import Random
 from typing import TYPE_CHECKING, Any, Final
 
 from segan_ray.config import Experiment, nest
+from segan_ray.errors import many
 from segan_ray.search.schedulers import AshaScheduler, HyperbandScheduler
 
 if TYPE_CHECKING:
@@ -89,12 +90,12 @@ def estimate(space: SearchSpace, trials: int, concurrent: int, keep_checkpoints:
 
 def sentence(estimate: Estimate, free_bytes: float) -> str:
     """Return one or two lines for people, with a warning where the disk has less."""
-    each = _count(estimate.trials, "trial")
-    epochs = f"{each} of up to {_count(estimate.most_epochs, 'epoch')}"
+    each = many(estimate.trials, "trial")
+    epochs = f"{each} of up to {many(estimate.most_epochs, 'epoch')}"
     at_once = f", {estimate.concurrent} at once" if estimate.trials > 1 else ""
     expected, most = estimate.epochs_expected, estimate.epochs_at_most
     if expected is None or expected >= most:
-        total = f"at most {_count(most, 'epoch')}"
+        total = f"at most {many(most, 'epoch')}"
     else:
         total = f"about {_rounded(expected)} epochs with early stopping (at most {most})"
     need, free = said_size(estimate.disk_bytes), said_size(free_bytes)
@@ -234,10 +235,6 @@ def _passes(worth: float, before: list[float], factor: int) -> bool:
     """
     insort(before, worth)
     return worth >= before[-max(1, len(before) // factor)]
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def _rounded(epochs: int) -> int:

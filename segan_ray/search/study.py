@@ -22,7 +22,7 @@ from optuna.exceptions import ExperimentalWarning
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
-from segan_ray.errors import SweepError
+from segan_ray.errors import SweepError, many
 from segan_ray.search.first_points import first_points
 from segan_ray.search.opening import (
     BUDGET,
@@ -169,8 +169,8 @@ class SweepStudy:
         if wanted < searched:
             given = "--trials" if trials else "budget.trials:"
             raise SweepError(
-                f"'{self.study.study_name}' has {searched} trials already; {given} {wanted} "
-                "cannot take any away."
+                f"'{self.study.study_name}' has {many(searched, 'trial')} already; "
+                f"{given} {wanted} cannot take any away."
             )
         self.study.set_user_attr(BUDGET, wanted)
         self.study.set_user_attr(IN_FILE, in_file)

@@ -10,7 +10,7 @@ import optuna
 from optuna.storages import BaseStorage
 from optuna.trial import FixedTrial, FrozenTrial, TrialState, create_trial
 
-from segan_ray.errors import SweepError, nearest
+from segan_ray.errors import SweepError, many, nearest
 from segan_ray.search.opening import recorded
 from segan_ray.search.space import SearchSpace
 
@@ -47,7 +47,7 @@ def earlier_trials(space: SearchSpace, storage: BaseStorage, store: str) -> Earl
     ended = [trial for trial in study.trials if trial.state in TELLING]
     taken = [found for trial in ended if (found := _within(space, trial)) is not None]
     left = len(ended) - len(taken)
-    said = f"Learning from {len(taken)} trials of '{name}'" + (
+    said = f"Learning from {many(len(taken), 'trial')} of '{name}'" + (
         f"; {left} others lie outside this space." if left else "."
     )
     return EarlierTrials(tuple(taken), (said,))

@@ -70,7 +70,9 @@ def _parent(home: Home, name: str) -> tuple[MlflowClient, Run]:
             return client, run
     known = sorted(run.data.tags[names.SWEEP] for run in runs)
     listed = "segan-ray sweeps lists them." if known else "There is none yet: segan-ray tune."
-    raise SweepError(f"No sweep is called '{name}'.{nearest(name, known)} {listed}")
+    raise SweepError(
+        f"No sweep is called '{name}' at {home.records}.{nearest(name, known)} {listed}"
+    )
 
 
 def _if_alive(home: Home, record: SweepRecord) -> SweepRecord:

@@ -15,10 +15,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from mlflow import MlflowClient
 from mlflow.entities import Run
+from PIL import Image
 
-from segan_ray.config import Experiment
+from segan_ray.config import Experiment, load_experiment
 from segan_ray.databases import make_sqlite
 from segan_ray.errors import SweepError, TrackingError
 from segan_ray.home import Home
@@ -33,11 +35,17 @@ from segan_ray.tracking.journal import JOURNAL, Journal, lock_of, read_journal
 from segan_ray.tracking.recorder import Recorder
 from segan_ray.tracking.spool import Spool
 from segan_ray.tracking.sweeps import histories, list_sweeps, read_space, read_sweep, store_place
-from tests.unit.stored import bare_version
+from segan_ray.training.state import new_state
+from segan_ray.training.trial_folder import BestEpoch, SavedReport, TrialFolder
+from tests.unit.stored import ORIGIN, bare_version
 
 METRIC = "val/dice_mean"
 CARD = StoreCard("/data/store", "fingerprint", {"train": 8, "val": 2})
 SPACE = "name: test\n"
+SMALL = [
+    "segmentor.base_width=2", "segmentor.depth=2", "critic.base_width=2", "critic.depth=1",
+    "variant=s1-3c",
+]  # fmt: skip
 # Making the tables takes seconds; every test gets a copy of a home that has them.
 
 
@@ -389,6 +397,31 @@ def test_a_dead_sweep_is_ended_with_what_it_had(home: Home) -> None:
     found = runs(home)
     assert {run.info.status for run in found.values()} == {"FINISHED", "FAILED"}
     assert artifacts(home, found["001"]) == {"checkpoint", "overlays"}
+
+
+@pytest.mark.parametrize("scores", [(0.3, 0.5), (0.5, 0.3)])
+def test_a_dead_trial_keeps_the_checkpoint_of_its_best_epoch(
+    home: Home, scores: tuple[float, float]
+) -> None:
+    experiment = load_experiment(None, SMALL)
+    saved = TrialFolder(home.sweeps / "s" / "checkpoints" / "000")
+    recorder = opened(home)
+    recorder.start_trial("000", experiment, {})
+    best, state = BestEpoch(0, {METRIC: 0.0}), new_state(experiment, torch.device("cpu"))
+    for epoch, score in enumerate(scores, start=1):
+        best = best.or_better(BestEpoch(epoch, {METRIC: score}), METRIC, "max")
+        state.epoch = epoch
+        report = SavedReport(epoch, {METRIC: score}, best)
+        saved.save(state, experiment, ORIGIN, report, Image.new("RGB", (4, 4)))
+    # Killed when the second epoch was saved, and the first one's gone if the second was better.
+    recorder.log_epoch("000", 1, {METRIC: scores[0]})
+    killed(recorder)
+    close_dead_sweep(home, "s", home.sweeps / "s")
+    record = read_sweep(home, "s")
+    (trial,) = record.trials
+    assert (trial.status, trial.epochs, trial.score) == ("stopped", 2, 0.5)
+    assert histories(home, record, METRIC)["000"] == [*enumerate(scores, start=1)]
+    assert artifacts(home, runs(home)["000"]) == {"checkpoint", "overlays"}
 
 
 def test_a_dead_sweep_without_journal_is_ended_too(home: Home) -> None:

@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from segan_ray.brats import REGIONS
+from segan_ray.errors import many
 from segan_ray.evaluation.report.content import SweepReport
 from segan_ray.evaluation.report.page import esc
 from segan_ray.evaluation.report.words import (
@@ -16,7 +17,6 @@ from segan_ray.evaluation.report.words import (
     chip,
     direction,
     interval,
-    many,
     scored_patients,
 )
 from segan_ray.search.ranking import Repeats, SweepRecord

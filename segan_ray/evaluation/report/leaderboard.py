@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
+from segan_ray.errors import many
 from segan_ray.evaluation.report.content import SweepReport
 from segan_ray.evaluation.report.drawing import in_order
 from segan_ray.evaluation.report.page import Section, esc, missing, number, table
-from segan_ray.evaluation.report.words import SYMBOLS, WORDS, direction, many
+from segan_ray.evaluation.report.words import SYMBOLS, WORDS, direction
 from segan_ray.search.ranking import Repeats, SweepRecord, TrialRecord
 
 SHOWN: Final = 20

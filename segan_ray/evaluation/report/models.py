@@ -9,6 +9,7 @@ from typing import Any, Final
 import plotly.graph_objects as go
 
 from segan_ray.brats import REGIONS
+from segan_ray.errors import many
 from segan_ray.evaluation.intervals import no_interval
 from segan_ray.evaluation.report.content import SweepReport
 from segan_ray.evaluation.report.drawing import BEST, blank_figure
@@ -17,7 +18,6 @@ from segan_ray.evaluation.report.words import (
     REGION_NAMES,
     chip,
     interval,
-    many,
     scored_patients,
     signed,
 )

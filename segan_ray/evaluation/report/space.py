@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from segan_ray.errors import many
 from segan_ray.evaluation.report.content import SweepReport
 from segan_ray.evaluation.report.page import Section, esc, facts, missing, table
-from segan_ray.evaluation.report.words import many
 from segan_ray.search.question import Asked, Question, question
 
 TITLE = "The question"

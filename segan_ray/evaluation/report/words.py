@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from segan_ray.brats import REGIONS, Region
+from segan_ray.errors import many
 from segan_ray.evaluation.palette import COLOURS
 from segan_ray.evaluation.report.page import esc
 from segan_ray.search.ranking import SweepRecord, TrialStatus
@@ -35,11 +36,6 @@ WORDS: Final[dict[TrialStatus, str]] = {
     "running": "running",
     "pending": "pending",
 }
-
-
-def many(count: int, thing: str) -> str:
-    """Return ``3 trials`` or ``1 trial``."""
-    return f"{count} {thing}{'' if count == 1 else 's'}"
 
 
 def direction(sweep: SweepRecord) -> str:
