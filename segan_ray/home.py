@@ -31,6 +31,10 @@ NAMES: Final = (
 )
 
 
+OTHER_HOME: Final = "Choose another --home, or have its owner let you write there."
+"""What to do where a home cannot be written."""
+
+
 @dataclass(frozen=True)
 class Home:
     """The folder of ``--home`` / ``SEGAN_RAY_HOME``; every path in it is absolute."""

@@ -6,9 +6,10 @@ Commands parse, call one function and print. What they call is imported inside t
 
 from __future__ import annotations
 
+import errno
 import sys
 import traceback
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
@@ -29,6 +30,17 @@ app = typer.Typer(
 )
 for group in (data, training, jobs, doctor, sweeps, models):
     group.register(app)
+
+
+OF_THE_SYSTEM: Final = {
+    errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.EIO,
+}  # fmt: skip
+"""What a disk or its owner refuses, whatever the program does."""
+
+
+def _of_the_system(error: OSError) -> str:
+    place = f"{error.filename}: " if error.filename else ""
+    return mask(f"{place}{error.strerror}. Mend that, or choose another place.")
 
 
 def _version(wanted: bool) -> None:
@@ -70,6 +82,9 @@ def main() -> None:
     except Exception as error:
         if debug:
             sys.exit(mask(traceback.format_exc()))
+        if isinstance(error, OSError) and error.errno in OF_THE_SYSTEM:
+            print(f"Error: {_of_the_system(error)}", file=sys.stderr)
+            sys.exit(1)
         what = mask(named(error))
         print(f"Error: {what}\nThis should not happen; --debug shows where.", file=sys.stderr)
         sys.exit(1)

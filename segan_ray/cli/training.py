@@ -55,6 +55,7 @@ def train(
 ) -> None:
     """Train one model with fixed settings."""
     from segan_ray.home import Home, check_name
+    from segan_ray.orchestration.address import check_reachable
 
     where = Home.at(home)
     run_name = check_name(named(name, resume) or f"train-{now()}")
@@ -62,6 +63,7 @@ def train(
     experiment = _experiment(where, run_name, config, given, preset, resume=resume)
     card = _card(store, (experiment.data.fold,))
 
+    check_reachable()
     with resumable(run_name, f"segan-ray train {store} --name {run_name} --resume"):
         from segan_ray.cli.live import live_run
         from segan_ray.orchestration.single import Run, run_single
@@ -103,6 +105,7 @@ def tune(
 ) -> None:
     """Search a space with a sweep of trials."""
     from segan_ray.home import Home, check_name
+    from segan_ray.orchestration.address import check_reachable
     from segan_ray.search.space_file import load_space, resolve_space
 
     file = resolve_space(space)
@@ -111,6 +114,7 @@ def tune(
     card = _card(store, checked.folds())
 
     command = f"segan-ray tune {store} --space {space} --name {sweep_name} --resume"
+    check_reachable()
     with resumable(sweep_name, command):
         from segan_ray.cli.live import live_view
         from segan_ray.orchestration.sweep import Sweep, run_sweep

@@ -52,11 +52,18 @@ def release(handle: int) -> None:
 
 def is_held(path: Path) -> bool:
     """Tell whether a process, this one too, holds ``path`` alone, or did when it was asked."""
-    handle = acquire(path, shared=True) if path.exists() else None
-    if handle is not None:
-        release(handle)
+    try:
+        # Who may only read the file can ask too.
+        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except FileNotFoundError:
         return False
-    return path.exists()
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(handle)
+    return False
 
 
 def is_held_elsewhere(path: Path) -> bool:

@@ -1,13 +1,18 @@
-"""``RAY_ADDRESS``: whether it is one that a sweep can join, and whether anybody answers there."""
+"""``RAY_ADDRESS``: whether it is one that a sweep can join, and whether a cluster answers there."""
 
 from __future__ import annotations
 
+import os
 import socket
 from typing import Final
 
-from segan_ray.errors import SweepError
+from segan_ray.errors import SweepError, said
 
 CONNECT_S: Final = 4.0
+UNCHECKED: Final = ("", "local", "auto")
+"""Ray starts a cluster of its own, or looks for the one of this machine."""
+CLUSTER_ID: Final = "/ray.rpc.NodeInfoGcsService/GetClusterId"
+"""The first question that Ray itself asks; its control service answers it to none but its own."""
 FORM: Final = "To join a cluster from one of its machines set RAY_ADDRESS=HOST:PORT, as head:6379."
 
 
@@ -15,18 +20,20 @@ def nobody_answers(address: str, reason: str = "") -> SweepError:
     """Return what is said where no cluster is."""
     return SweepError(
         f"No Ray cluster answers at RAY_ADDRESS={address}{reason and f' ({reason})'}. Start it, "
-        "correct the address, or unset it to run on this machine. A cluster that asks for another "
-        "token than RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH has does not answer either."
+        "correct the address, or unset it to run on this machine."
     )
 
 
-def check_address(address: str) -> None:
-    """Make sure that something listens at ``address``: Ray itself would try for ten minutes.
+def check_reachable() -> None:
+    """Make sure that something listens at ``RAY_ADDRESS``, if set: Ray would try for ten minutes.
+
+    Before Ray is imported, which takes seconds.
 
     Raises:
         SweepError: if nothing does within seconds, or the address is of another kind.
     """
-    if address == "auto":
+    address = os.environ.get("RAY_ADDRESS", "")
+    if address in UNCHECKED:
         return
     scheme, _, place = address.rpartition("://")
     if scheme in ("http", "https"):
@@ -46,3 +53,37 @@ def check_address(address: str) -> None:
         socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_S).close()
     except OSError as error:
         raise nobody_answers(address, error.strerror or str(error)) from None
+
+
+def check_cluster(address: str) -> None:
+    """Make sure that a cluster answers this process at ``address``, HOST:PORT.
+
+    Raises:
+        SweepError: if what listens there is none, or asks for a token that this process has not.
+    """
+    import grpc
+    from ray._private.grpc_utils import init_grpc_channel
+    from ray.exceptions import AuthenticationError
+
+    try:
+        # As Ray would: with its TLS and its token, and past every proxy.
+        with init_grpc_channel(address, [("grpc.enable_http_proxy", 0)]) as channel:
+            channel.unary_unary(CLUSTER_ID)(b"", timeout=CONNECT_S)
+    except AuthenticationError as error:
+        raise refused(address, said(error).partition(". ")[0]) from None
+    except grpc.RpcError as error:
+        if error.code() is grpc.StatusCode.UNAUTHENTICATED:
+            is_sent = os.environ.get("RAY_AUTH_MODE") == "token"
+            what = "the one of this process is another" if is_sent else "this process sends none"
+            raise refused(address, what) from None
+        silent = error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+        what = "what listens there says nothing" if silent else "what listens there is not Ray"
+        raise nobody_answers(address, what) from None
+
+
+def refused(address: str, reason: str) -> SweepError:
+    """Return what is said where a cluster does not let this process in."""
+    return SweepError(
+        f"The Ray cluster at RAY_ADDRESS={address} asks for its token, and {reason}. Set "
+        "RAY_AUTH_MODE=token and RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH to the cluster's."
+    )

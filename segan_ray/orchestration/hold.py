@@ -18,6 +18,8 @@ from typing import Final
 from segan_ray.data import locks
 from segan_ray.data.locks import acquire, holder, release
 from segan_ray.errors import Interrupted, SweepError
+from segan_ray.files import writing
+from segan_ray.home import OTHER_HOME
 from segan_ray.masking import mask
 
 LOCK: Final = "lock"
@@ -53,16 +55,12 @@ def held(folder: Path, name: str) -> Iterator[None]:
     """Run the sweep ``name`` alone while the context lasts.
 
     Raises:
-        SweepError: if another process runs it, or the folder cannot be written.
+        SweepError: if another process runs it.
+        StoreError: if the folder cannot be written.
     """
-    try:
+    with writing(folder, OTHER_HOME):
         folder.mkdir(parents=True, exist_ok=True)
         lock = acquire(folder / LOCK)
-    except OSError as error:
-        raise SweepError(
-            f"{folder}: cannot be written ({error.strerror or error}). Choose another --home, or "
-            "have its owner let you write there."
-        ) from None
     if lock is None:
         raise SweepError(
             f"'{name}' is running now ({holder(folder / LOCK)}). Watch it: segan-ray trials "
@@ -81,8 +79,13 @@ def is_held(folder: Path) -> bool:
 
 
 def request_stop(folder: Path) -> None:
-    """Ask the process that runs the sweep of this folder to end it."""
-    (folder / STOP).touch()
+    """Ask the process that runs the sweep of this folder to end it.
+
+    Raises:
+        StoreError: if the folder cannot be written.
+    """
+    with writing(folder, OTHER_HOME):
+        (folder / STOP).touch()
 
 
 def stop_requested(folder: Path) -> bool:

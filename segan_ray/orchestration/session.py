@@ -58,7 +58,7 @@ import ray
 from ray.exceptions import AuthenticationError
 
 from segan_ray.errors import SweepError, said
-from segan_ray.orchestration.address import check_address, nobody_answers
+from segan_ray.orchestration.address import check_cluster, check_reachable, nobody_answers, refused
 
 log = logging.getLogger(__name__)
 
@@ -129,13 +129,12 @@ def _start_own_cluster() -> None:
 
 def _join_cluster() -> None:
     address = os.environ["RAY_ADDRESS"]
-    check_address(address)
+    check_reachable()
+    if address != "auto":
+        check_cluster(address)
     try:
         ray.init(log_to_driver=False, logging_level=logging.ERROR)
     except ConnectionError:
         raise nobody_answers(address) from None
-    except AuthenticationError:
-        raise SweepError(
-            f"The Ray cluster at RAY_ADDRESS={address} asks for a token. Set "
-            "RAY_AUTH_MODE=token and RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH to the cluster's."
-        ) from None
+    except AuthenticationError as error:
+        raise refused(address, said(error).partition(". ")[0]) from None

@@ -15,9 +15,11 @@ from sqlalchemy.exc import SQLAlchemyError
 from segan_ray.data import locks
 from segan_ray.databases import are_one, is_database, make_sqlite, sqlite_url, tables_at
 from segan_ray.errors import SweepError, said
-from segan_ray.home import OPTUNA_STORAGE, TRACKING_URI, Home
+from segan_ray.files import writing
+from segan_ray.home import OPTUNA_STORAGE, OTHER_HOME, TRACKING_URI, Home
 from segan_ray.masking import mask
 
+_OTHER_COPY: Final = "Put a sound copy in its place, or choose another --home."
 PAUSES_S: Final = (0.2, 1.0)
 MLFLOWS: Final = frozenset({"experiments", "runs"})
 OPTUNAS: Final = frozenset({"studies", "trials"})
@@ -45,9 +47,10 @@ def open_storage(home: Home) -> BaseStorage:
         return _shared(url) if url else _own(home)
     # RuntimeError: of tables that another version of Optuna made.
     except (OSError, ImportError, RuntimeError, sqlite3.Error, SQLAlchemyError) as error:
-        where = OPTUNA_STORAGE if url else str(home.studies)
+        where = f"{OPTUNA_STORAGE}={mask(url)}" if url else str(home.studies)
+        mend = f"Correct {OPTUNA_STORAGE}, or unset it to use the home's." if url else _OTHER_COPY
         raise SweepError(
-            f"{where}: the studies of sweeps cannot be read ({mask(said(error))})."
+            f"{where}: the studies of sweeps cannot be read ({mask(said(error))}). {mend}"
         ) from None
 
 
@@ -76,9 +79,10 @@ def _refuse_anothers(url: str) -> None:
 
 
 def _own(home: Home) -> BaseStorage:
-    home.folder.mkdir(parents=True, exist_ok=True)
-    # Two processes that make the tables at once would each find those of the other.
-    handle = _lock(home.folder / ".optuna.lock")
+    with writing(home.folder, OTHER_HOME):
+        home.folder.mkdir(parents=True, exist_ok=True)
+        # Two processes that make the tables at once would each find those of the other.
+        handle = _lock(home.folder / ".optuna.lock")
     try:
         if not home.studies.exists():
             make_sqlite(home.studies, _make_tables)

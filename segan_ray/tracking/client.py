@@ -16,7 +16,8 @@ from urllib.parse import quote
 from segan_ray.data import locks
 from segan_ray.databases import is_database, tables_at
 from segan_ray.errors import TrackingError, said
-from segan_ray.home import TRACKING_URI, Home
+from segan_ray.files import writing
+from segan_ray.home import OTHER_HOME, TRACKING_URI, Home
 from segan_ray.masking import mask
 
 # MLflow reads these when it is imported: no progress bars among our lines, no phoning home.
@@ -65,30 +66,40 @@ def connect(home: Home) -> MlflowClient:
 
     Raises:
         TrackingError: if the store cannot be reached.
+        StoreError: if the home cannot be written.
     """
     _be_quiet()
     try:
-        home.folder.mkdir(parents=True, exist_ok=True)
-        with _alone(home) if home.tracks_itself else contextlib.nullcontext():
-            if home.tracks_itself:
-                make_database(home)
-                follow_move(home, EXPERIMENT)
-            elif is_database(home.tracking_uri):
+        with writing(home.folder, OTHER_HOME):
+            home.folder.mkdir(parents=True, exist_ok=True)
+        with _own_database(home) if home.tracks_itself else contextlib.nullcontext():
+            if not home.tracks_itself and is_database(home.tracking_uri):
                 _refuse_optunas(home.tracking_uri)
             client = MlflowClient(home.tracking_uri, registry_uri=home.tracking_uri)
             client.get_experiment_by_name(EXPERIMENT)
-    except MlflowException as error:
+    except (MlflowException, OSError, ImportError, sqlite3.Error, SQLAlchemyError) as error:
+        where, reason = mask(home.tracking_uri), mask(said(error))
         raise TrackingError(
-            f"MLflow at {mask(home.tracking_uri)} cannot be used: {mask(error.message)}\n"
-            "Is MLFLOW_TRACKING_URI right and the server up?"
-        ) from None
-    except (OSError, ImportError, sqlite3.Error, SQLAlchemyError) as error:
-        reason = mask(said(error))
-        raise TrackingError(
-            f"MLflow at {mask(home.tracking_uri)} cannot be used: {reason}\n"
-            "Is --home a folder, or MLFLOW_TRACKING_URI right?"
+            f"MLflow at {where} cannot be used: {reason}.\n{_remedy(home, reason)}"
         ) from None
     return client
+
+
+@contextlib.contextmanager
+def _own_database(home: Home) -> Iterator[None]:
+    """Make the home's database whole, and keep other processes from it meanwhile."""
+    with writing(home.folder, OTHER_HOME), _alone(home):
+        make_database(home)
+        follow_move(home, EXPERIMENT)
+        yield
+
+
+def _remedy(home: Home, reason: str) -> str:
+    if "schema" in reason:
+        return "If a newer MLflow made it, install that one."
+    if home.tracks_itself:
+        return "Put a sound copy in its place, or choose another --home."
+    return f"Is {TRACKING_URI} right, and its server up?"
 
 
 def _refuse_optunas(uri: str) -> None:

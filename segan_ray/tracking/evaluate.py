@@ -38,7 +38,7 @@ from segan_ray.home import Home
 from segan_ray.models.build import fastest_device, halvings
 from segan_ray.tracking import client as names
 from segan_ray.tracking.card import StoreCard
-from segan_ray.tracking.client import connect, experiment_id
+from segan_ray.tracking.client import connect, connect_to_read, experiment_id
 from segan_ray.tracking.evaluation_run import Subject, evaluation_run
 from segan_ray.tracking.registry import FetchedModel, fetched
 from segan_ray.tracking.showcase import log_showcase
@@ -261,7 +261,7 @@ def latest_evaluation(home: Home, sweep: str) -> dict[str, Any] | None:
     """Return the newest evaluation of a model from ``sweep`` with its ``run``, or None."""
     import mlflow
 
-    client = connect(home)
+    client = connect_to_read(home)
     runs = client.search_runs(
         [experiment_id(client, home)],
         f"tags.`{names.KIND}` = 'evaluation' and tags.`{names.SWEEP}` = '{sweep}'",

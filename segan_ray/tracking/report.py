@@ -18,7 +18,7 @@ from segan_ray.home import Home
 from segan_ray.places import place_name
 from segan_ray.search.ranking import SweepRecord
 from segan_ray.tracking import client as names
-from segan_ray.tracking.client import connect, search, version_tags
+from segan_ray.tracking.client import connect_to_read, search, version_tags
 from segan_ray.tracking.evaluate import latest_evaluation
 from segan_ray.tracking.registry import MODEL, aliases
 from segan_ray.tracking.showcase import read_showcase
@@ -32,14 +32,14 @@ def collect_report(home: Home, sweep: str) -> SweepReport:
         SweepError: if no sweep has that name.
     """
     record = read_sweep(home, sweep)
-    client = connect(home)
+    client = connect_to_read(home)
     evaluation = latest_evaluation(home, sweep)
-    showcase = {} if evaluation is None else _showcase(home, client, evaluation["run"])
+    showcase = {} if evaluation is None else _showcase(client, evaluation["run"])
     return SweepReport(
         sweep=record,
         space=_space(home, sweep),
         histories=histories(home, record, record.metric),
-        overlay_png=None if showcase else _overlay(home, record),
+        overlay_png=None if showcase else _overlay(client, record),
         evaluation=evaluation,
         provenance=_provenance(home, client, record),
         showcase=showcase,
@@ -54,19 +54,19 @@ def _space(home: Home, sweep: str) -> str:
     return ""
 
 
-def _showcase(home: Home, client: MlflowClient, run: str) -> dict[str, bytes]:
+def _showcase(client: MlflowClient, run: str) -> dict[str, bytes]:
     with contextlib.suppress(MlflowException, OSError):
-        return read_showcase(home, client, run)
+        return read_showcase(client, run)
     return {}
 
 
-def _overlay(home: Home, record: SweepRecord) -> bytes | None:
+def _overlay(client: MlflowClient, record: SweepRecord) -> bytes | None:
     if record.best is None:
         return None
     with tempfile.TemporaryDirectory() as into, contextlib.suppress(MlflowException, OSError):
         uri = f"runs:/{record.best.mlflow_run}/overlays/validation.png"
         picture = mlflow.artifacts.download_artifacts(
-            uri, dst_path=into, tracking_uri=home.tracking_uri
+            uri, dst_path=into, tracking_uri=client.tracking_uri
         )
         return Path(picture).read_bytes()
     return None

@@ -13,7 +13,6 @@ from segan_ray.data.store import PreparedCase
 from segan_ray.evaluation.scores import CaseScores
 from segan_ray.evaluation.scoring import Predict
 from segan_ray.evaluation.showcase import PLACES, draw_showcase
-from segan_ray.home import Home
 
 FOLDER = "overlays"
 
@@ -33,7 +32,7 @@ def log_showcase(
             client.log_artifact(run, str(file), FOLDER)
 
 
-def read_showcase(home: Home, client: MlflowClient, run: str) -> dict[str, bytes]:
+def read_showcase(client: MlflowClient, run: str) -> dict[str, bytes]:
     """Return ``{place: PNG}`` of an evaluation, nothing of one that was made without."""
     wanted = {f"{FOLDER}/{place}.png": place for place in PLACES}
     held = {one.path for one in client.list_artifacts(run, FOLDER)}
@@ -41,7 +40,7 @@ def read_showcase(home: Home, client: MlflowClient, run: str) -> dict[str, bytes
         return {
             place: Path(
                 mlflow.artifacts.download_artifacts(
-                    run_id=run, artifact_path=path, dst_path=into, tracking_uri=home.tracking_uri
+                    run_id=run, artifact_path=path, dst_path=into, tracking_uri=client.tracking_uri
                 )
             ).read_bytes()
             for path, place in wanted.items()

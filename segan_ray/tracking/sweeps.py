@@ -16,13 +16,13 @@ from segan_ray.errors import SweepError, nearest
 from segan_ray.home import Home
 from segan_ray.search.ranking import Mode, SweepRecord, SweepStatus, TrialRecord, TrialStatus, rank
 from segan_ray.tracking import client as names
-from segan_ray.tracking.client import connect, search
+from segan_ray.tracking.client import connect, connect_to_read, search
 from segan_ray.tracking.journal import JOURNAL, lock_of
 
 
 def list_sweeps(home: Home) -> list[SweepRecord]:
     """Return every sweep of the tracking store, oldest first."""
-    client = connect(home)
+    client = connect_to_read(home)
     runs = search(client, f"tags.`{names.KIND}` = 'sweep'")
     return [
         _if_alive(home, sweep_record(client, run))
@@ -52,7 +52,7 @@ def read_space(home: Home, name: str) -> str:
 
 def histories(home: Home, sweep: SweepRecord, metric: str) -> dict[str, list[tuple[int, float]]]:
     """Return ``{trial: [(epoch, value), …]}`` of one metric for every trial of ``sweep``."""
-    client = connect(home)
+    client = connect_to_read(home)
     return {
         trial.trial: [
             (point.step, point.value)
@@ -63,7 +63,7 @@ def histories(home: Home, sweep: SweepRecord, metric: str) -> dict[str, list[tup
 
 
 def _parent(home: Home, name: str) -> tuple[MlflowClient, Run]:
-    client = connect(home)
+    client = connect_to_read(home)
     runs = search(client, f"tags.`{names.KIND}` = 'sweep'")
     for run in runs:
         if run.data.tags[names.SWEEP] == name:

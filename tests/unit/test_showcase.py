@@ -152,9 +152,9 @@ def test_pictures_come_back_from_the_run_they_were_logged_to(
     home = Home.at(tmp_path / "home")
     client = connect(home)
     run = client.create_run(experiment_id(client, home)).info.run_id
-    assert read_showcase(home, client, run) == {}
+    assert read_showcase(client, run) == {}
     cases = tuning_cases.val
     log_showcase(client, run, truth, cases, score_cases(truth, cases))
-    found = read_showcase(home, client, run)
+    found = read_showcase(client, run)
     assert tuple(found) == PLACES
     assert {Image.open(io.BytesIO(png)).format for png in found.values()} == {"PNG"}
