@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from segan_ray.brats import CODE_MSD, MODALITIES, Modality
 from segan_ray.data.entries import reason
-from segan_ray.errors import DataError
+from segan_ray.errors import DataError, said
 
 _KEYS: Final = ("modality", "channel_names")  # the Decathlon's and nnU-Net v2's
 # Without what is neither letter nor digit, in lower case.
@@ -93,7 +93,9 @@ def _read(file: Path) -> Mapping[str, Any] | None:
     except UnicodeDecodeError:
         raise DataError(f"{file}: is not JSON in UTF-8. Save it in UTF-8.") from None
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{file}: is not JSON ({error}). Copy it again from the source.") from None
+        raise DataError(
+            f"{file}: is not JSON ({said(error)}). Copy it again from the source."
+        ) from None
     if not isinstance(document, dict):
         raise DataError(f"{file}: holds no JSON object. Copy it again from the source.")
     return document

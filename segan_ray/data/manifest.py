@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from segan_ray.brats import MODALITIES, Region
 from segan_ray.data.cases import Grade
 from segan_ray.data.splits import SPLITS, Fold, SplitName, SplitSettings
-from segan_ray.errors import StoreError
+from segan_ray.errors import StoreError, said
 
 STORE_VERSION: Final = 3
 MANIFEST: Final = "manifest.json"
@@ -175,7 +175,9 @@ def read_manifest(store: Path) -> Manifest:
     except NotADirectoryError:
         raise StoreError(f"{store} is a file; expected the folder of a prepared store.") from None
     except OSError as error:
-        raise StoreError(f"{path}: cannot be read ({error}). Prepare the store again.") from None
+        raise StoreError(
+            f"{path}: cannot be read ({said(error)}). Prepare the store again."
+        ) from None
     return parse_manifest(text, str(path))
 
 
@@ -188,7 +190,9 @@ def parse_manifest(text: bytes, where: str) -> Manifest:
     try:
         content = json.loads(text)
     except ValueError as error:
-        raise StoreError(f"{where}: cannot be read ({error}). Prepare the store again.") from None
+        raise StoreError(
+            f"{where}: cannot be read ({said(error)}). Prepare the store again."
+        ) from None
     version = content.get("version") if isinstance(content, dict) else None
     if version != STORE_VERSION:
         raise StoreError(

@@ -11,6 +11,7 @@ from typing import Final
 
 from segan_ray.data.entries import reason
 from segan_ray.data.layouts import Case, Grade, grade_named
+from segan_ray.errors import said
 
 _NAME: Final = "name_mapping.csv"
 _ID_COLUMN: Final = re.compile(r"brats_?\d{2,4}_subject_?id", re.IGNORECASE)
@@ -53,7 +54,7 @@ def _read(table: Path, notes: list[str]) -> dict[str, Grade]:
     try:
         rows = list(csv.reader(text.splitlines(), delimiter=_delimiter(text)))
     except csv.Error as error:
-        notes.append(f"{table}: is no table ({error}); no grade comes from it.")
+        notes.append(f"{table}: is no table ({said(error)}); no grade comes from it.")
         return {}
     return _grades(table, rows, notes)
 

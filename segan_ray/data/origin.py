@@ -14,7 +14,7 @@ from typing import Final
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from segan_ray.data.manifest import CaseRecord, Manifest, PrepareSettings
-from segan_ray.errors import CheckpointError
+from segan_ray.errors import CheckpointError, said
 
 ORIGIN: Final = "origin.json"
 _WHOLE_GRID: Final = re.compile("[0-9a-f]{64}")
@@ -121,4 +121,4 @@ def read_origin(folder: Path) -> Origin:
             "an older segan-ray: train it again."
         ) from None
     except (OSError, ValueError, ValidationError) as error:
-        raise CheckpointError(f"{path}: cannot be read ({error}).") from None
+        raise CheckpointError(f"{path}: cannot be read ({said(error)}).") from None

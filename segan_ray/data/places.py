@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from segan_ray.data.manifest import MANIFEST, Manifest, fingerprint, parse_manifest, read_manifest
-from segan_ray.errors import StoreError, named
+from segan_ray.errors import StoreError, named, said
 from segan_ray.masking import holds_secret, mask
 from segan_ray.places import is_url
 
@@ -35,7 +35,7 @@ def open_place(url: str) -> tuple[Any, str]:
         extra = "pip install 'segan-ray[s3]'" if scheme == "s3" else str(error)
         raise StoreError(f"{url}: nothing is installed that reads {scheme}://. {extra}") from None
     except ValueError as error:
-        raise StoreError(f"{url}: cannot be opened ({error}).") from None
+        raise StoreError(f"{url}: cannot be opened ({said(error)}).") from None
     return system, str(path)
 
 

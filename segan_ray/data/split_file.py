@@ -19,7 +19,7 @@ import yaml
 
 from segan_ray.data.cases import Case
 from segan_ray.data.splits import SPLITS, SplitName
-from segan_ray.errors import SplitError, nearest
+from segan_ray.errors import SplitError, nearest, said
 
 if TYPE_CHECKING:
     from segan_ray.data.manifest import CaseRecord
@@ -65,7 +65,7 @@ def read_split_file(path: Path, needed: Sequence[SplitName] = HELD_AND_TRAINED) 
     except FileNotFoundError:
         raise SplitError(f"{path}: no such split file.") from None
     except (OSError, UnicodeDecodeError) as error:
-        raise SplitError(f"{path}: cannot be read ({error}).") from None
+        raise SplitError(f"{path}: cannot be read ({said(error)}).") from None
     except (yaml.YAMLError, ValueError) as error:
         mark = getattr(error, "problem_mark", None)
         line = f" at line {mark.line + 1}" if mark else ""

@@ -32,7 +32,7 @@ from segan_ray.data.manifest import (
     read_manifest,
 )
 from segan_ray.data.origin import Origin, origin_of
-from segan_ray.errors import StoreError
+from segan_ray.errors import StoreError, said
 
 __all__ = [
     "BRAIN_BIT", "CaseRecord", "Manifest", "PrepareSettings", "PreparedCase", "TuningCases",
@@ -171,7 +171,9 @@ def _open_array(path: Path, shape: tuple[int, ...]) -> np.ndarray:
     try:
         array: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
     except OSError as error:
-        raise StoreError(f"{path}: cannot be read ({error}). Prepare the store again.") from None
+        raise StoreError(
+            f"{path}: cannot be read ({said(error)}). Prepare the store again."
+        ) from None
     except (ValueError, EOFError):
         raise StoreError(f"{path}: is damaged. Prepare the store again.") from None
     if array.shape != shape:

@@ -24,7 +24,7 @@ from torch import nn
 from segan_ray.brats import REGIONS, Region
 from segan_ray.config import Experiment
 from segan_ray.data.origin import Origin, read_origin, write_origin
-from segan_ray.errors import CheckpointError
+from segan_ray.errors import CheckpointError, said
 from segan_ray.evaluation.seal import check_seal, is_sealed, seal
 from segan_ray.training.checkpoint import load_segmentor, save_segmentor
 
@@ -103,4 +103,4 @@ def _read_postprocessing(folder: Path) -> Postprocessing:
     try:
         return Postprocessing.model_validate_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, ValidationError) as error:
-        raise CheckpointError(f"{path}: cannot be read ({error}).") from None
+        raise CheckpointError(f"{path}: cannot be read ({said(error)}).") from None

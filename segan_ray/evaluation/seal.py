@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from segan_ray.errors import CheckpointError
+from segan_ray.errors import CheckpointError, said
 
 CHECKSUMS: Final = "checksums.json"
 ADDED: Final = frozenset({"registered_model_meta"})
@@ -75,7 +75,7 @@ def _noted(path: Path) -> dict[str, str]:
     except FileNotFoundError:
         raise CheckpointError(f"{path}: is missing from the packaged model.") from None
     except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path}: cannot be read ({error}).") from None
+        raise CheckpointError(f"{path}: cannot be read ({said(error)}).") from None
     if not isinstance(noted, dict) or not noted:
         raise CheckpointError(f"{path}: expected checksums by file name.")
     for name in noted:

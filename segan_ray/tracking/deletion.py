@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from segan_ray.errors import SweepError, TrackingError
+from segan_ray.errors import SweepError, TrackingError, said
 from segan_ray.home import Home, check_name
 from segan_ray.places import is_url
 from segan_ray.tracking import client as names
@@ -77,7 +77,7 @@ def delete_sweep(home: Home, name: str) -> Deleted:
         if there:
             shutil.rmtree(folder)
     except OSError as error:
-        raise TrackingError(f"{folder}: cannot be deleted ({error}).") from None
+        raise TrackingError(f"{folder}: cannot be deleted ({said(error)}).") from None
     return Deleted(name, len(gone), there, kept)
 
 

@@ -17,7 +17,7 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_MODEL_VERSIONS
 
-from segan_ray.errors import CheckpointError, RegistryError, TrackingError
+from segan_ray.errors import CheckpointError, RegistryError, TrackingError, said
 from segan_ray.evaluation.model import model_folder
 from segan_ray.evaluation.seal import check_seal, digest, is_sealed
 from segan_ray.home import NAME, Home
@@ -151,7 +151,9 @@ def fetched(home: Home, model: str) -> Iterator[FetchedModel]:
             with pointing_at(client.tracking_uri):
                 local = mlflow.artifacts.download_artifacts(source, dst_path=into)
         except (MlflowException, OSError) as error:
-            raise RegistryError(f"The files of '{model}' cannot be fetched: {error}") from None
+            raise RegistryError(
+                f"The files of '{model}' cannot be fetched: {said(error)}."
+            ) from None
         if version is not None:
             _check_digest(Path(local), version)
         run = str(version.run_id) if version is not None else source.split("/")[1]

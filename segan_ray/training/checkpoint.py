@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from segan_ray.config import Experiment, build
-from segan_ray.errors import CheckpointError
+from segan_ray.errors import CheckpointError, said
 from segan_ray.models.build import Numerics, build_segmentor, place
 from segan_ray.training.state import Best, TrainingState
 
@@ -124,7 +124,7 @@ def read_state(folder: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise CheckpointError(f"{folder}: no checkpoint here (no {STATE}).") from None
     except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path}: cannot be read ({error}).") from None
+        raise CheckpointError(f"{path}: cannot be read ({said(error)}).") from None
     version = content.get("version") if isinstance(content, dict) else None
     if version != CHECKPOINT_VERSION:
         raise CheckpointError(
@@ -152,7 +152,7 @@ def check_whole(folder: Path) -> None:
             with safe_open(path, "pt"):
                 pass
         except (OSError, SafetensorError) as error:
-            raise CheckpointError(f"{path}: cannot be read ({error}).") from None
+            raise CheckpointError(f"{path}: cannot be read ({said(error)}).") from None
 
 
 def _optimizers(state: TrainingState) -> Iterator[tuple[str, Optimizer]]:
@@ -200,7 +200,7 @@ def _load(path: Path) -> dict[str, Tensor]:
                 f"{path}: is a Python pickle, as torch.save writes, not safetensors. It was not "
                 "opened: reading a pickle runs the code in it. Use the checkpoint as it was made."
             ) from None
-        raise CheckpointError(f"{path}: cannot be read ({error}).") from None
+        raise CheckpointError(f"{path}: cannot be read ({said(error)}).") from None
 
 
 def _is_pickle(path: Path) -> bool:

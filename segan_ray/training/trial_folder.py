@@ -27,7 +27,7 @@ from PIL.Image import Image
 
 from segan_ray.config import Experiment
 from segan_ray.data.origin import Origin, write_origin
-from segan_ray.errors import CheckpointError
+from segan_ray.errors import CheckpointError, said
 from segan_ray.files import sync_folder
 from segan_ray.training.checkpoint import check_whole, save_checkpoint
 from segan_ray.training.state import TrainingState
@@ -191,7 +191,7 @@ def read_report(folder: Path) -> SavedReport:
     try:
         return parse_report((folder / REPORT).read_bytes())
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{folder / REPORT}: cannot be read ({error}).") from None
+        raise CheckpointError(f"{folder / REPORT}: cannot be read ({said(error)}).") from None
 
 
 def parse_report(text: bytes) -> SavedReport:
