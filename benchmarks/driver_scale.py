@@ -183,7 +183,7 @@ def simulate(folder: Path, store: Path, trials: int, lanes: int) -> tuple[Watch,
     home, space = Home(folder / "home"), load_space(SPACE)
     card = StoreCard(store, read_manifest(store).fingerprint, {})
     sweep = sweeps.Sweep(
-        "simulated", space, SPACE.read_text(), store, card, home, str(SPACE), trials=trials
+        "simulated", space, SPACE.read_text(), store, card, home, "…", trials=trials
     )
     watch = Watch(max(1, trials // TENTHS))
     with replayed(watch, lanes):

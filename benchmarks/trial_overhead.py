@@ -136,7 +136,7 @@ def our_sweep(store: Path, folder: Path, trials: int, at_once: int) -> Side:
     )
     asked = sweep.Sweep(
         "empty", space, "name: empty\n", store,
-        StoreCard(store, manifest.fingerprint, patients), Home.at(folder), "empty",
+        StoreCard(store, manifest.fingerprint, patients), Home.at(folder), "…",
     )  # fmt: skip
     stamps = asked.folder / "stamps"
     stamps.mkdir(parents=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -104,8 +105,11 @@ class Home:
         return f"{self.storage_of(sweep)}/checkpoints"
 
 
-def resume_command(own: str) -> str:
-    """Return how to go on with what this process runs: ``own``, unless it runs for another."""
+def resume_command(home: Home, *arguments: str) -> str:
+    """Return how to go on with ``segan-ray arguments``, in the words of whom it runs for."""
+    usual = Home.at(Path(os.environ[HOME]) if os.environ.get(HOME) else None)
+    at = () if home == usual else ("--home", str(home.folder))
+    own = shlex.join(["segan-ray", *arguments, "--resume", *at])
     return os.environ.get(RESUME_WITH) or own
 
 

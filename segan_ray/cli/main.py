@@ -7,6 +7,7 @@ Commands parse, call one function and print. What they call is imported inside t
 from __future__ import annotations
 
 import errno
+import signal
 import sys
 import traceback
 from typing import Annotated, Final
@@ -32,6 +33,7 @@ for group in (data, training, jobs, doctor, sweeps, models):
     group.register(app)
 
 
+ON_CTRL_C: Final = 128 + signal.SIGINT
 OF_THE_SYSTEM: Final = {
     errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.EIO,
 }  # fmt: skip
@@ -76,9 +78,10 @@ def main() -> None:
             sys.exit(mask(traceback.format_exc()))
         print(f"Error: {mask(str(error))}", file=sys.stderr)
         sys.exit(1)
-    except KeyboardInterrupt:
-        print("Interrupted.", file=sys.stderr)
-        sys.exit(130)
+    except SystemExit as ended:
+        if ended.code == ON_CTRL_C:  # which Typer takes without a word
+            print("Interrupted.", file=sys.stderr)
+        raise
     except Exception as error:
         if debug:
             sys.exit(mask(traceback.format_exc()))

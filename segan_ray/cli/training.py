@@ -14,7 +14,6 @@ import typer
 from segan_ray.cli import show
 from segan_ray.cli.options import HomeFolder, Json, Store
 from segan_ray.errors import Interrupted, SweepError
-from segan_ray.home import resume_command
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -54,7 +53,7 @@ def train(
     as_json: Json = False,
 ) -> None:
     """Train one model with fixed settings."""
-    from segan_ray.home import Home, check_name
+    from segan_ray.home import Home, check_name, resume_command
     from segan_ray.orchestration.address import check_reachable
 
     where = Home.at(home)
@@ -64,7 +63,7 @@ def train(
     card = _card(store, (experiment.data.fold,))
 
     check_reachable()
-    with resumable(run_name, f"segan-ray train {store} --name {run_name} --resume"):
+    with resumable(run_name, resume_command(where, "train", store, "--name", run_name)):
         from segan_ray.cli.live import live_run
         from segan_ray.orchestration.single import Run, run_single
 
@@ -104,7 +103,7 @@ def tune(
     as_json: Json = False,
 ) -> None:
     """Search a space with a sweep of trials."""
-    from segan_ray.home import Home, check_name
+    from segan_ray.home import Home, check_name, resume_command
     from segan_ray.orchestration.address import check_reachable
     from segan_ray.search.space_file import load_space, resolve_space
 
@@ -113,16 +112,18 @@ def tune(
     sweep_name = check_name(named(name, resume) or f"{checked.name}-{now()}")
     card = _card(store, checked.folds())
 
-    command = f"segan-ray tune {store} --space {space} --name {sweep_name} --resume"
+    where = Home.at(home)
+    repeats = ("--repeat-top", str(repeat_top), "--seeds", str(seeds)) if repeat_top else ()
+    again = resume_command(where, "tune", store, "--space", space, "--name", sweep_name, *repeats)
     check_reachable()
-    with resumable(sweep_name, command):
+    with resumable(sweep_name, again):
         from segan_ray.cli.live import live_view
         from segan_ray.orchestration.sweep import Sweep, run_sweep
         from segan_ray.tracking.sweeps import read_sweep
 
         sweep = Sweep(
-            sweep_name, checked, file.read_text(encoding="utf-8"), store, card, Home.at(home),
-            space, trials, resume, repeat_top, seeds,
+            sweep_name, checked, file.read_text(encoding="utf-8"), store, card, where,
+            again, trials, resume, repeat_top, seeds,
         )  # fmt: skip
         total = (trials or checked.budget.trials) + repeat_top * seeds
         objective = checked.objective
@@ -139,7 +140,7 @@ def tune(
 
 
 @contextmanager
-def resumable(name: str, command: str) -> Iterator[None]:
+def resumable(name: str, again: str) -> Iterator[None]:
     """Say how to go on, also where Ctrl-C comes while Ray and MLflow are still being imported.
 
     Raises:
@@ -148,7 +149,6 @@ def resumable(name: str, command: str) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        again = resume_command(command)
         raise Interrupted(
             f"'{name}' was interrupted; nothing of it is lost. Go on: {again}", signal.SIGINT
         ) from None

@@ -74,7 +74,7 @@ def run_single(run: Run, on_event: OnEvent) -> RunResult:
             failed.
         Interrupted: if a signal asked for its end; nothing is left running.
     """
-    command = resume_command(f"segan-ray train {run.store} --name {run.name} --resume")
+    command = resume_command(run.home, "train", str(run.store), "--name", run.name)
     with (
         interruptible(run.name, command),
         held(run.folder, run.name),

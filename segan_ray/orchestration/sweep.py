@@ -17,7 +17,7 @@ from typing import Any
 
 from segan_ray.config import Experiment
 from segan_ray.errors import Interrupted, SeganRayError, SweepError, many
-from segan_ray.home import OPTUNA_STORAGE, Home, resume_command
+from segan_ray.home import OPTUNA_STORAGE, Home
 from segan_ray.orchestration.doctor import refuse_if_unfit
 from segan_ray.orchestration.engine_storage import forget_engine
 from segan_ray.orchestration.hold import Asked, held, interruptible, stop_requested
@@ -47,7 +47,8 @@ from segan_ray.training.remote_folder import anything_at
 class Sweep:
     """What a sweep is to do; ``trials`` None means what it had, or else its space's budget.
 
-    The settings of the ``repeat_top`` best trials are trained again with ``seeds`` fresh seeds.
+    The settings of the ``repeat_top`` best trials are trained again with ``seeds`` fresh seeds;
+    ``resume_with`` is the command that goes on with it.
     """
 
     name: str
@@ -56,7 +57,7 @@ class Sweep:
     store: str | Path
     card: StoreCard
     home: Home
-    space_file: str
+    resume_with: str
     trials: int | None = None
     resume: bool = False
     repeat_top: int = 0
@@ -66,15 +67,6 @@ class Sweep:
     def folder(self) -> Path:
         """Where its checkpoints and journal are."""
         return self.home.sweeps / self.name
-
-    @property
-    def command(self) -> str:
-        """How to go on with it."""
-        repeats = f" --repeat-top {self.repeat_top} --seeds {self.seeds}" if self.repeat_top else ""
-        return resume_command(
-            f"segan-ray tune {self.store} --space {self.space_file} --name {self.name} "
-            f"--resume{repeats}"
-        )
 
 
 def run_sweep(sweep: Sweep, on_event: OnEvent, say: Any = print) -> SweepStatus:
@@ -86,11 +78,11 @@ def run_sweep(sweep: Sweep, on_event: OnEvent, say: Any = print) -> SweepStatus:
         Interrupted: if a signal asked for its end; nothing is left running.
     """
     with (
-        interruptible(sweep.name, sweep.command),
+        interruptible(sweep.name, sweep.resume_with),
         held(sweep.folder, sweep.name),
         ray_session(),
         # Once more, for Ray has taken SIGTERM for itself.
-        interruptible(sweep.name, sweep.command) as asked,
+        interruptible(sweep.name, sweep.resume_with) as asked,
         contextlib.ExitStack() as until_the_end,
     ):
         refuse_if_unfit(sweep.home, absolute(sweep.store))
@@ -102,7 +94,7 @@ def run_sweep(sweep: Sweep, on_event: OnEvent, say: Any = print) -> SweepStatus:
         logbook = Logbook(
             study, recorder, sweep.space.objectives, sweep.home.checkpoints(sweep.name), on_event
         )
-        with parked_if_cut_off(sweep.name, sweep.command, logbook, asked):
+        with parked_if_cut_off(sweep.name, sweep.resume_with, logbook, asked):
             make_shared(sweep.home.checkpoints(sweep.name))
             logbook.reconcile()
             _search(sweep, study, logbook, room)

@@ -73,7 +73,7 @@ def card(store: Path) -> StoreCard:
 
 def search(space: SearchSpace, name: str, store: Path, home: Home, on_event=ignore, **more) -> str:
     """Run a sweep in this process."""
-    sweep = Sweep(name, space, "name: test\n", store, card(store), home, "test.yaml", **more)
+    sweep = Sweep(name, space, "name: test\n", store, card(store), home, "…", **more)
     return run_sweep(sweep, on_event, lambda sentence: None)
 
 

@@ -51,7 +51,7 @@ def test_no_lane_is_started_twice(cluster: None, store: Path, tmp_path: Path) ->
         update={"sampler": space.sampler.model_copy(update={"startup_trials": TRIALS})}
     )
     sweep = sweeps.Sweep(
-        "lanes", random, SPACE.read_text(), seen, card(store), Home.at(tmp_path / "home"), "x.yaml",
+        "lanes", random, SPACE.read_text(), seen, card(store), Home.at(tmp_path / "home"), "…",
         trials=TRIALS,
     )  # fmt: skip
     watch = Watch(TRIALS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -15,7 +16,9 @@ import pytest
 import yaml
 from PIL import Image
 
+from segan_ray.cli.main import main
 from segan_ray.home import Home
+from segan_ray.tracking import sweeps
 from tests.unit.test_ending import killed
 
 COMMANDS = (
@@ -311,3 +314,24 @@ def test_a_model_that_is_not_there_is_not_exported(tmp_path: Path) -> None:
     refused(segan("export", "m", "out", "--home", "home", cwd=tmp_path), "'m' is no checkpoint")
     assert not (tmp_path / "out").exists()
     assert not (tmp_path / "home").exists()
+
+
+def test_ctrl_c_and_a_full_disk_are_no_faults_of_the_program(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def raised(error: BaseException) -> tuple[int, str]:
+        def fail(_: Home) -> None:
+            raise error
+
+        monkeypatch.setattr(sweeps, "list_sweeps", fail)
+        with pytest.raises(SystemExit) as ended:
+            main()
+        return ended.value.code, capsys.readouterr().err
+
+    monkeypatch.setattr(sys, "argv", ["segan-ray", "sweeps", "--home", str(tmp_path)])
+    assert raised(KeyboardInterrupt()) == (130, "Interrupted.\n")
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/data/x")
+    said = "Error: /data/x: No space left on device. Mend that, or choose another place.\n"
+    assert raised(full) == (1, said)
+    code, said = raised(ZeroDivisionError("x"))
+    assert (code, said.splitlines()[1]) == (1, "This should not happen; --debug shows where.")
