@@ -10,7 +10,7 @@ import optuna
 import pytest
 
 from segan_ray.data import locks
-from segan_ray.errors import SweepError
+from segan_ray.errors import StoreError, SweepError
 from segan_ray.home import Home
 from segan_ray.search import storage
 from segan_ray.search.storage import open_storage
@@ -70,8 +70,11 @@ def test_another_storage_may_be_named(tmp_path: Path, monkeypatch: pytest.Monkey
 @pytest.mark.parametrize("url", ["nonsense://x", "sqlite:////nowhere/at/all.db", "not a url"])
 def test_a_storage_that_cannot_be_used(tmp_path: Path, monkeypatch, url: str) -> None:
     monkeypatch.setenv("OPTUNA_STORAGE", url)
-    with pytest.raises(SweepError, match="OPTUNA_STORAGE: the studies of sweeps cannot be read"):
+    with pytest.raises(SweepError) as refused:
         open_storage(Home(tmp_path))
+    said = str(refused.value)
+    assert said.startswith(f"OPTUNA_STORAGE={url}: the studies of sweeps cannot be read (")
+    assert said.endswith("). Correct OPTUNA_STORAGE, or unset it to use the home's.")
 
 
 def test_a_database_that_is_none(tmp_path: Path) -> None:
@@ -82,7 +85,7 @@ def test_a_database_that_is_none(tmp_path: Path) -> None:
 
 def test_a_home_that_is_a_file(tmp_path: Path) -> None:
     (tmp_path / "home").write_text("")
-    with pytest.raises(SweepError, match="cannot be read"):
+    with pytest.raises(StoreError, match="home: cannot be written"):
         open_storage(Home(tmp_path / "home"))
 
 
