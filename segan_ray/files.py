@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import errno
 import os
+import secrets
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from segan_ray.errors import DataError, StoreError
@@ -37,16 +38,24 @@ def write_bytes(path: Path, content: bytes) -> None:
     Raises:
         DataError: if the folder is not there or cannot be written to.
     """
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    # Of a name that can be foretold, somebody else could make a link to a file of the writer's.
+    partial = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:
-        with partial.open("wb") as stream:
+        with open(partial, "xb", opener=_not_through_links) as stream:
             stream.write(content)
             stream.flush()
             os.fsync(stream.fileno())
         os.replace(partial, path)
+        sync_folder(path.parent)
     except OSError as error:
-        partial.unlink(missing_ok=True)
         raise DataError(f"{path}: cannot be written ({_reason(path, error)}).") from None
+    finally:
+        with suppress(OSError):
+            partial.unlink()
+
+
+def _not_through_links(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NOFOLLOW, 0o666)
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import secrets
 import socket
 import tempfile
 from collections.abc import Iterator
@@ -48,6 +49,9 @@ LOCAL_SETTINGS: Final = {
 }
 OBJECT_STORE_BYTES: Final = 256 * 2**20
 """Nothing large goes through Ray's object store: slices are memory-mapped, checkpoints files."""
+
+TOKEN: Final = secrets.token_hex(32)
+"""Of the clusters that this process starts; Ray would write one where others can read it."""
 
 _local = os.environ.get("RAY_ADDRESS", "") in ("", "local")
 for _name, _value in {**SETTINGS, **(LOCAL_SETTINGS if _local else {})}.items():
@@ -102,12 +106,18 @@ def _start_own_cluster() -> None:
     """Start a cluster of this machine's cores, not one that happens to run here already.
 
     Its processes are told its address: Ray Train's cleaner of placement groups looks for "the"
-    cluster of the machine, and where two run it finds neither and releases nothing.
+    cluster of the machine, and where two run it finds neither and releases nothing. They are told
+    its token too, by which Ray asks every caller for it, whatever somebody set for other clusters.
     """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    told = {"RAY_GCS_SERVER_PORT": str(port), "RAY_ADDRESS": f"127.0.0.1:{port}"}
+    told = {
+        "RAY_GCS_SERVER_PORT": str(port),
+        "RAY_ADDRESS": f"127.0.0.1:{port}",
+        "RAY_AUTH_TOKEN": TOKEN,
+    }
+    before = {name: os.environ.pop(name, None) for name in (*told, "RAY_AUTH_MODE")}
     os.environ.update(told)
     try:
         ray.init(
@@ -123,8 +133,10 @@ def _start_own_cluster() -> None:
             f"{files}/ray: set RAY_TMPDIR to a short path that you can write, such as /tmp/me."
         ) from None
     finally:
-        for name in told:
-            del os.environ[name]
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
 
 
 def _join_cluster() -> None:

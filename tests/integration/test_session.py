@@ -41,3 +41,44 @@ def test_a_folder_that_is_too_deep_for_sockets_is_said(tmp_path: Path) -> None:
     assert "SweepError: Ray cannot be started on this machine (" in done.stderr
     assert "107 bytes" in done.stderr
     assert f"{deep}/ray: set RAY_TMPDIR to a short path" in done.stderr
+
+
+STRANGER = """
+import grpc, sys
+from segan_ray.errors import SweepError
+from segan_ray.orchestration.address import check_cluster
+try:
+    check_cluster(sys.argv[1])
+except SweepError as refused:
+    print(refused)
+"""
+WITH_A_STRANGER = """
+import os, subprocess, sys
+from segan_ray.orchestration.session import ray_session
+import ray
+before = dict(os.environ)
+for _ in range(2):
+    with ray_session():
+        address = ray.get_runtime_context().gcs_address
+        subprocess.run([sys.executable, "-c", os.environ["STRANGER"], address])
+        ray.get(ray.remote(lambda: None).remote())
+changed = {name for name, _ in {*os.environ.items()} ^ {*before.items()}}
+print("changed", {name for name in changed if "AUTH" in name})
+"""
+
+
+@pytest.mark.parametrize("mode", [None, "disabled"])
+def test_nobody_else_is_let_into_a_cluster_of_our_own(mode: str | None, tmp_path: Path) -> None:
+    """Whatever is set for other clusters, the token is in no file and in no environment after."""
+    environment = {**os.environ, "HOME": str(tmp_path), "STRANGER": STRANGER}
+    for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
+        environment.pop(name, None)
+    if mode:
+        environment["RAY_AUTH_MODE"] = mode
+    done = subprocess.run(
+        [sys.executable, "-c", WITH_A_STRANGER], env=environment, cwd=tmp_path,
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.stdout.count("asks for its token, and ") == 2, done.stdout + done.stderr
+    assert done.stdout.endswith("changed set()\n")
+    assert not list(tmp_path.rglob("auth_token"))
