@@ -30,6 +30,7 @@ from segan_ray.search.space import Objective
 from segan_ray.search.study import Outcome
 from segan_ray.search.whereabouts import check_place, check_records
 from segan_ray.tracking.card import StoreCard
+from segan_ray.tracking.client import connect
 from segan_ray.tracking.recorder import Recorder
 from segan_ray.tracking.sweeps import name_is_taken
 from segan_ray.training.scores import SCORE
@@ -72,8 +73,10 @@ def run_single(run: Run, on_event: OnEvent) -> RunResult:
     Raises:
         SweepError: if the name is taken, the run is another's, the cluster cannot hold it, or it
             failed.
+        TrackingError: if it cannot be recorded.
         Interrupted: if a signal asked for its end; nothing is left running.
     """
+    connect(run.home)  # if it cannot be reached, that is said at once; Ray takes long to start
     command = resume_command(run.home, "train", str(run.store), "--name", run.name)
     with (
         interruptible(run.name, command),

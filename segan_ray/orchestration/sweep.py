@@ -38,6 +38,7 @@ from segan_ray.search.study import Point, SweepStudy, TakeOver, study_exists
 from segan_ray.search.warm_start import earlier_trials
 from segan_ray.search.whereabouts import settle_place, settle_records
 from segan_ray.tracking.card import StoreCard
+from segan_ray.tracking.client import connect
 from segan_ray.tracking.recorder import Recorder
 from segan_ray.tracking.sweeps import name_is_taken
 from segan_ray.training.remote_folder import anything_at
@@ -75,8 +76,12 @@ def run_sweep(sweep: Sweep, on_event: OnEvent, say: Any = print) -> SweepStatus:
     Raises:
         SweepError: if the name is taken, the sweep is another's, the cluster cannot hold one
             trial, or all failed.
+        TrackingError: if its runs cannot be recorded.
         Interrupted: if a signal asked for its end; nothing is left running.
     """
+    # Records that cannot be reached are said at once; Ray takes long to start.
+    connect(sweep.home)
+    storage = open_storage(sweep.home)
     with (
         interruptible(sweep.name, sweep.resume_with),
         held(sweep.folder, sweep.name),
@@ -87,7 +92,7 @@ def run_sweep(sweep: Sweep, on_event: OnEvent, say: Any = print) -> SweepStatus:
     ):
         refuse_if_unfit(sweep.home, absolute(sweep.store))
         room = room_for(sweep.space, say)
-        study = _study(sweep, until_the_end, say)
+        study = _study(sweep, storage, until_the_end, say)
         _say_estimate(sweep, study, room, say)
         with asked.later():
             recorder = _recorder(sweep)
@@ -136,9 +141,10 @@ def parked_if_cut_off(name: str, command: str, logbook: Logbook, asked: Asked) -
         raise
 
 
-def _study(sweep: Sweep, until_the_end: contextlib.ExitStack, say: Any) -> SweepStudy:
+def _study(
+    sweep: Sweep, storage: Storage, until_the_end: contextlib.ExitStack, say: Any
+) -> SweepStudy:
     """Open or make the study, hold it, and see that checkpoints are where they were."""
-    storage = open_storage(sweep.home)
     mine = partial(leased, sweep.name, storage, holder_of(sweep.home), say)
     if study_exists(sweep.name, storage):
         if not sweep.resume:

@@ -80,7 +80,7 @@ def connect(home: Home) -> MlflowClient:
     except (MlflowException, OSError, ImportError, sqlite3.Error, SQLAlchemyError) as error:
         where, reason = mask(home.tracking_uri), mask(said(error))
         raise TrackingError(
-            f"MLflow at {where} cannot be used: {reason}.\n{_remedy(home, reason)}"
+            f"MLflow at {where} cannot be used ({reason}).\n{_remedy(home, reason)}"
         ) from None
     return client
 

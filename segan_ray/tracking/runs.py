@@ -170,7 +170,7 @@ def said_in_words(client: MlflowClient) -> Iterator[None]:
         yield
     except (MlflowException, SQLAlchemyError, requests.RequestException, OSError) as error:
         raise TrackingError(
-            f"MLflow at {mask(client.tracking_uri)} cannot be used: {reason_of(error)}\n"
+            f"MLflow at {mask(client.tracking_uri)} cannot be used ({reason_of(error)}).\n"
             "Is MLFLOW_TRACKING_URI right and the server up?"
         ) from None
 
