@@ -230,7 +230,7 @@ def _check_depth(text: str) -> None:
         elif each[0] in "]}":
             depth -= 1
         if depth > DEEPEST:
-            raise BoundsError(f"is nested more than {DEEPEST} levels deep")
+            raise DocumentError(f"it is nested more than {DEEPEST} levels deep")
 
 
 def _whole(digits: str) -> int:
@@ -243,5 +243,5 @@ def _real(digits: str) -> float:
 
 def _short(digits: str) -> str:
     if len(digits) > LONGEST_NUMBER:
-        raise BoundsError(f"the number {cut(digits, 12)} is too long")
+        raise DocumentError(f"the number {cut(digits, 12)} is too long")
     return digits

@@ -58,12 +58,12 @@ class CaseError(DataError):
     """One case is bad. ``case`` names it; the message says what is wrong in words."""
 
     def __init__(self, case: str, message: str) -> None:
-        super().__init__(f"Case {case}: {message}")
+        super().__init__(f"Case {visible(case)}: {message}")
         self.case = case
 
     def __reduce__(self) -> tuple[object, ...]:
         # Exceptions cross process borders by their args; ours takes two, so say how.
-        prefix = f"Case {self.case}: "
+        prefix = f"Case {visible(self.case)}: "
         return type(self), (self.case, str(self).removeprefix(prefix))
 
 
