@@ -117,7 +117,7 @@ def parse_yaml_list(text: str) -> Any:
 
 def _parse_yaml(text: str, most: int, loader: Any) -> Any:
     try:
-        _check_yaml(yaml.parse(text, Loader=loader), most)  # type: ignore[no-untyped-call]
+        _check_yaml(yaml.parse(text, Loader=loader), most)
         return yaml.load(text, Loader=loader)  # noqa: S506 - both loaders are safe ones
     except DocumentError:
         raise
@@ -174,9 +174,9 @@ def _check_yaml(events: Iterable[Any], most: int) -> None:
 
 
 def _hold_alias(
-    anchor: str, known: dict[str, _Branch], open_branches: list[_Branch], line: int
+    anchor: str | None, known: dict[str, _Branch], open_branches: list[_Branch], line: int
 ) -> None:
-    if anchor in known:
+    if anchor is not None and anchor in known:
         open_branches[-1].hold(known[anchor].size, known[anchor].depth)
     elif any(branch.anchor == anchor for branch in open_branches):
         raise BoundsError(f"'*{cut(anchor)}' at line {line} stands inside what it names")
@@ -196,8 +196,9 @@ def _check_bounds(open_branches: list[_Branch], most: int, line: int) -> None:
 def _check_number(event: yaml.ScalarEvent, line: int) -> None:
     if len(event.value) <= LONGEST_NUMBER:
         return
-    resolve = yaml.SafeLoader("").resolve  # type: ignore[no-untyped-call]
-    if (event.tag or resolve(yaml.ScalarNode, event.value, event.implicit)) in _NUMBERS:
+    resolver = yaml.SafeLoader("")
+    tag = resolver.resolve(yaml.ScalarNode, event.value, event.implicit)  # type: ignore[no-untyped-call]
+    if (event.tag or tag) in _NUMBERS:
         raise BoundsError(f"the number {cut(event.value, 12)} at line {line} is too long")
 
 

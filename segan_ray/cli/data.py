@@ -102,7 +102,7 @@ def _show_report(title: str, report: FolderReport) -> None:
 
     show.table(title, COLUMNS, (case.row() for case in report.cases))
     for case, problem in report.problems():
-        show.say(f"{show.plain(case)}: {problem}")
+        show.say(show.plain(f"{case}: {problem}"))
     show.notes([*report.warnings(), *report.notes], show.say)
     show.say(report.verdict())
 
@@ -212,4 +212,4 @@ def _show_store(store: Path, manifest: Manifest, notes: Sequence[str], *, as_jso
     what = f"patients: {sides}{folds}; {manifest.fingerprint}"
     show.say(f"{many(len(manifest.cases), 'case')} in {store} ({what})")
     for case in manifest.skipped:
-        show.say(f"Skipped {show.plain(case.case)}: {case.problem}")
+        show.say(show.plain(f"Skipped {case.case}: {case.problem}"))

@@ -258,14 +258,14 @@ def named_rows(given: Sequence[str]) -> dict[str, str]:
 def _show_predictions(predictions: Sequence[Prediction], out: Path) -> None:
     for one in predictions:
         for problem in one.problems:
-            show.note(f"{show.plain(one.case)}: {problem}")
+            show.note(show.plain(f"{one.case}: {problem}"))
     warned: dict[str, list[str]] = {}
     for one in predictions:
         for warning in one.warnings:
             warned.setdefault(warning, []).append(one.case)
     for warning, cases in warned.items():
         more = f" and {len(cases) - 1} more" if cases[1:] else ""
-        show.note(f"Note: {show.plain(cases[0])}{more}: {warning}")
+        show.note(show.plain(f"Note: {cases[0]}{more}: {warning}"))
     written = sum(one.ok for one in predictions)
     failed = f"; {len(predictions) - written} failed" if written < len(predictions) else ""
     show.say(f"{written} label {'map' if written == 1 else 'maps'} in {out}{failed}")

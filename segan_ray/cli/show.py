@@ -55,7 +55,7 @@ def notes(lines: Sequence[str], put: Callable[[str], None] = note, most: int = M
         kinds.setdefault(re.sub(r"\S*[/\d]\S*", "", line)[:60], []).append(line)
     for alike in kinds.values():
         for line in alike[:most]:
-            put(line)
+            put(plain(line))
         if len(alike) > most:
             put(f"... and {len(alike) - most} more like this; inspect --json lists them all.")
 

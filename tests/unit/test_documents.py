@@ -75,7 +75,7 @@ def test_what_means_too_much_is_refused_before_it_is_built(
 ) -> None:
     monkeypatch.setattr(yaml, "load", None)
     for parse in (documents.parse_yaml, documents.parse_yaml_list):
-        with pytest.raises(documents.BoundsError, match="at line [0-9]+"):
+        with pytest.raises(documents.BoundsError, match=r"at line \d+"):
             parse(TOO_MUCH[kind])
 
 
