@@ -15,7 +15,8 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from segan_ray.errors import ConfigError, nearest
+from segan_ray import documents
+from segan_ray.errors import ConfigError, cut, listed, nearest
 
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegativeFloat = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -267,7 +268,7 @@ def build(tree: Mapping[str, Any], where: str) -> Experiment:
     try:
         return Experiment.model_validate(tree)
     except ValidationError as error:
-        raise ConfigError(where, [explain(problem) for problem in error.errors()]) from None
+        raise ConfigError(where, listed(error.errors(), explain)) from None
 
 
 def explain(problem: Mapping[str, Any]) -> str:
@@ -276,11 +277,11 @@ def explain(problem: Mapping[str, Any]) -> str:
     if problem["type"] == "extra_forbidden":
         if path in set(paths()):
             return f"'{path}' is written as one key; nest it, as in critic: {{depth: 3}}."
-        return f"unknown setting '{path}'.{nearest(path, paths())}"
+        return f"unknown setting '{cut(path)}'.{nearest(path, paths())}"
     message = str(problem["msg"]).removeprefix("Value error, ")
     if not path:
         return message
-    return f"{path} is {problem['input']!r}: {message[:1].lower()}{message[1:]}."
+    return f"{cut(path)} is {cut(repr(problem['input']))}: {message[:1].lower()}{message[1:]}."
 
 
 def parse_assignments(assignments: Iterable[str]) -> dict[str, Any]:
@@ -295,14 +296,18 @@ def parse_assignments(assignments: Iterable[str]) -> dict[str, Any]:
     for item in assignments:
         path, equals, text = item.partition("=")
         if not equals:
-            problems.append(f"'{item}' has no '='. Write it as path=value, e.g. critic.depth=3.")
+            problems.append(
+                f"'{cut(item)}' has no '='. Write it as path=value, e.g. critic.depth=3."
+            )
         elif path not in known:
-            problems.append(f"unknown setting '{path}'.{nearest(path, known)}")
+            problems.append(f"unknown setting '{cut(path)}'.{nearest(path, known)}")
         else:
             try:
-                flat[path] = yaml.safe_load(text)
-            except (yaml.YAMLError, ValueError):
-                problems.append(f"{path}: '{text}' is not a YAML value.")
+                flat[path] = documents.parse_yaml(text)
+            except documents.BoundsError as error:
+                problems.append(f"{path}: {error}.")
+            except documents.DocumentError:
+                problems.append(f"{path}: '{cut(text)}' is not a YAML value.")
     if problems:
         raise ConfigError("--set", problems)
     return nest(flat)
@@ -312,19 +317,40 @@ def load_yaml(path: Path) -> dict[str, Any]:
     """Read a YAML file that must hold a mapping.
 
     Raises:
-        ConfigError: if the file is missing, unreadable, not YAML, or not a mapping.
+        ConfigError: if the file is missing, unreadable, too large, not YAML, or not a mapping.
+    """
+    return parse_settings(read_settings(path), path)
+
+
+def read_settings(path: Path) -> str:
+    """Return the text of a file of settings.
+
+    Raises:
+        ConfigError: if it is missing, no regular file, too large, or no text in UTF-8.
     """
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        return documents.read_text(path, documents.SETTINGS_BYTES)
     except FileNotFoundError:
         raise ConfigError(str(path), ["no such file."]) from None
+    except documents.BoundsError as error:
+        raise ConfigError(str(path), [f"{error}."]) from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(str(path), [f"cannot be read: {error}."]) from None
-    except (yaml.YAMLError, ValueError) as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f" at line {mark.line + 1}" if mark else ""
-        reason = getattr(error, "problem", None) or "it cannot be parsed"
-        raise ConfigError(str(path), [f"not valid YAML{line}: {reason}."]) from None
+
+
+def parse_settings(text: str, path: Path) -> dict[str, Any]:
+    """Return the mapping that the text of ``path`` holds.
+
+    Raises:
+        ConfigError: if it is not YAML, holds too much, or no mapping.
+    """
+    try:
+        content = documents.parse_yaml(text)
+    except documents.BoundsError as error:
+        raise ConfigError(str(path), [f"{error}."]) from None
+    except documents.DocumentError as error:
+        problem = f"not valid YAML{error.at}: {error}."
+        raise ConfigError(str(path), [problem]) from None
     if content is None:
         return {}
     if not isinstance(content, dict):

@@ -23,11 +23,23 @@ what to do. The command line prints them as they are and exits with 1.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
-from typing import Final
+import re
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final, TypeVar
+
+T = TypeVar("T")
 
 LONGEST: Final = 400
 """Libraries may say pages; of more characters nobody reads the end."""
+LONGEST_VALUE: Final = 80
+"""Characters of a name or value in a message."""
+LONGEST_PROBLEM: Final = 1000
+MOST_PROBLEMS: Final = 50
+"""Problems of one file that are listed; of the others, how many there are."""
+# What moves the cursor, rewrites a line or turns the direction of writing; Unicode's line ends.
+_UNSEEN: Final = re.compile(
+    r"[\x00-\x1f\x7f-\x9f\xad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb]"
+)
 
 
 class SeganRayError(Exception):
@@ -46,12 +58,12 @@ class CaseError(DataError):
     """One case is bad. ``case`` names it; the message says what is wrong in words."""
 
     def __init__(self, case: str, message: str) -> None:
-        super().__init__(f"Case {case}: {message}")
+        super().__init__(f"Case {visible(case)}: {message}")
         self.case = case
 
     def __reduce__(self) -> tuple[object, ...]:
         # Exceptions cross process borders by their args; ours takes two, so say how.
-        prefix = f"Case {self.case}: "
+        prefix = f"Case {visible(self.case)}: "
         return type(self), (self.case, str(self).removeprefix(prefix))
 
 
@@ -73,7 +85,7 @@ class ConfigError(SeganRayError):
         self, where: str, problems: Iterable[str], lines: Iterable[int | None] = ()
     ) -> None:
         self.where = where
-        self.problems = tuple(problems)
+        self.problems = tuple(cut(problem, LONGEST_PROBLEM) for problem in problems)
         self.lines = (*lines,) or (None,) * len(self.problems)
         places = (f"{where}:{line}" if line else where for line in self.lines)
         said = zip(places, self.problems, strict=True)
@@ -129,6 +141,31 @@ def said(error: BaseException) -> str:
 def named(error: BaseException) -> str:
     """Return what kind of error it is and what it says, on one line."""
     return f"{type(error).__name__}: {said(error)}"
+
+
+def cut(value: object, most: int = LONGEST_VALUE) -> str:
+    """Return a name or value as a message shows it: of a long one the beginning."""
+    text = str(value)
+    return text if len(text) <= most else f"{text[:most]}… ({len(text)} characters)"
+
+
+def listed(found: Sequence[T], explain: Callable[[T], str], most: int = MOST_PROBLEMS) -> list[str]:
+    """Return what ``explain`` says of the first ``most`` of ``found``, and how many follow."""
+    return [*map(explain, found[:most]), *and_more(len(found) - most)]
+
+
+def and_more(count: int) -> list[str]:
+    """Return that so many problems are not listed; of none, nothing."""
+    return [f"{many(count, 'more problem')} not listed here."] if count > 0 else []
+
+
+def visible(text: str, keep: str = "") -> str:
+    """Return ``text`` with control characters, those in ``keep`` apart, written as escapes."""
+
+    def escaped(found: re.Match[str]) -> str:
+        return found[0] if found[0] in keep else found[0].encode("unicode_escape").decode("ascii")
+
+    return _UNSEEN.sub(escaped, text)
 
 
 def many(count: int, thing: str) -> str:

@@ -1,32 +1,139 @@
 """Passwords and tokens in addresses: finding them, and writing an address without them.
 
 Whatever is printed, logged or recorded goes through ``mask``. It rather hides too much than too
-little: a password may hold any character but a space.
+little: a password may hold any character, blanks and quotes too. Each pattern begins at a fixed
+text or the edge of a word, and no stretch is searched twice, so that time grows with the length.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 MASK: Final = "***"
-_WITH_PASSWORD: Final = re.compile(r"(?P<kept>[A-Za-z][\w.+-]*://[^\s:/?#@]*:)[^\s\"]*@", re.ASCII)
-_TOKEN_AS_USER: Final = re.compile(r"(?P<kept>\bhttps?://)[^\s:/?#@\"]+@", re.ASCII | re.IGNORECASE)
-_QUERY: Final = re.compile(
+_Span = tuple[int, int]
+
+# A name before a colon; an IPv6 host has colons too.
+_LOGIN: Final = re.compile(r"://(?!\[[\da-f:.]+\])[^\s:/?#@]*:(?=\S)", re.ASCII | re.IGNORECASE)
+_PORT: Final = re.compile(r"\d{1,5}(?=[^\w@%+*!$&=~-]|$)", re.ASCII)
+_WORD: Final = re.compile(r"\S*", re.ASCII)
+_TOKEN_AS_USER: Final = re.compile(
+    r"(?:(?<=http://)|(?<=https://))[^\s:/?#@]+(?=@)", re.ASCII | re.IGNORECASE
+)
+_ALWAYS: Final = "password|passwd|pwd|secret|token|api_?key|access_?key"
+_IN_A_QUERY: Final = (
     # A word of the name says that its value is secret: password, sslpassword, X-Amz-Signature, sig.
-    r"(?P<kept>[?&;][\w.-]*(?:password|passwd|pwd|token|secret|signature|credential|api_?key|"
-    r"access_?key|\bsig|\bkey|\bpass)=)[^&#\s\"]+",
+    f"{_ALWAYS}|passphrase|signature|credentials?|auth|authorization|odbc_connect|"
+    r"\bsig|\bkey|\bpass"
+)
+_NAME: Final = re.compile(
+    rf"[?&;#][\w.-]*(?:{_IN_A_QUERY})=|(?<![\w.-])[\w.-]*(?:{_ALWAYS})(?:\s?=|[\"']\s?:)\s?"
+    r"|\bauthorization[\"']?\s?[:=]\s?[\"']?(?:bearer\s|basic\s|token\s)?",
     re.ASCII | re.IGNORECASE,
 )
+_QUOTED: Final = re.compile(r"'(?:[^'\\]|\\.)*+'|\"(?:[^\"\\]|\\.)*+\"")
+_VALUE: Final = re.compile(r"[^&#\s]*", re.ASCII)
 
 
 def mask(text: str) -> str:
     """Return ``text`` with every password and token of an address in it replaced by ``***``."""
-    for pattern in (_WITH_PASSWORD, _TOKEN_AS_USER):
-        text = pattern.sub(rf"\g<kept>{MASK}@", text)
-    return _QUERY.sub(rf"\g<kept>{MASK}", text)
+    return "\n".join(map(_masked, text.split("\n")))
 
 
 def holds_secret(text: str) -> bool:
     """Tell whether ``text`` has an address with a password or token in it."""
     return mask(text) != text
+
+
+def _masked(line: str) -> str:
+    line = _replaced(line, _passwords(line))
+    line = _replaced(line, (found.span() for found in _TOKEN_AS_USER.finditer(line)))
+    return _replaced(line, _values(line))
+
+
+def _replaced(line: str, spans: Iterable[_Span]) -> str:
+    pieces, done = [], 0
+    for start, end in spans:
+        pieces += [line[done:start], MASK]
+        done = end
+    return "".join([*pieces, line[done:]])
+
+
+def _passwords(line: str) -> Iterator[_Span]:
+    """Yield where the password of each address stands: up to the last ``@`` that can be its own.
+
+    That is the last before the next blank or, unless a port stands in the password's place, the
+    last before the next address on the line.
+    """
+    done = 0
+    for login in _LOGIN.finditer(line):
+        start = login.end()
+        if start < done:
+            continue
+        word = _end(_WORD, line, start)
+        following = line.find("://", word)
+        done = word if following < 0 else line.rfind(" ", word, following) + 1 or word
+        last = line.rfind("@", start, word)
+        if not _PORT.match(line, start):
+            last = max(last, line.rfind("@", word, len(line) if following < 0 else following))
+        if last >= 0:
+            yield start, last
+
+
+def _values(line: str) -> Iterator[_Span]:
+    """Yield where the value of each name that says that it is secret stands."""
+    ends = _Ends(line)
+    done = 0
+    for name in _NAME.finditer(line):
+        start = name.end()
+        if start >= done:
+            done = ends.of_value(start, first=name[0][0])
+            quotes = (
+                1 if line[start:done][:1] in {"'", '"'} and line[start] == line[done - 1] else 0
+            )
+            if done - start > quotes:
+                yield start + quotes, done - quotes
+
+
+class _Next:
+    """Where a text stands next in a line, for starts that only grow; its length if nowhere."""
+
+    def __init__(self, line: str, text: str) -> None:
+        self._line, self._text, self._at = line, text, -1
+
+    def at(self, start: int) -> int:
+        if self._at < start:
+            found = self._line.find(self._text, start)
+            self._at = len(self._line) if found < 0 else found
+        return self._at
+
+
+class _Ends:
+    """Where values end: at the mark that ends them where they stand, or at a blank."""
+
+    def __init__(self, line: str) -> None:
+        self._line = line
+        self._address = _Next(line, "://")
+        self._brace = _Next(line, "}")
+        # Between the settings of a query, and of an ODBC connection.
+        self._marks = {"&": _Next(line, "&"), ";": _Next(line, ";")}
+
+    def of_value(self, start: int, first: str) -> int:
+        """Return the end of the value at ``start``, whose name began with ``first``."""
+        if quoted := _QUOTED.match(self._line, start):
+            return quoted.end()
+        if self._line.startswith("{", start) and self._brace.at(start) < len(self._line):
+            return self._brace.at(start) + 1
+        word = _end(_VALUE, self._line, start)
+        if first not in "?&;#":
+            return word
+        mark = self._marks[";" if first == ";" else "&"].at(start if first == ";" else word)
+        # Behind a blank it may be of the sentence or of the next address.
+        found = mark < len(self._line) and self._address.at(start) > mark
+        return mark if found else word
+
+
+def _end(pattern: re.Pattern[str], line: str, start: int) -> int:
+    found = pattern.match(line, start)
+    return found.end() if found else start

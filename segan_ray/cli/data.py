@@ -63,7 +63,7 @@ def phantom(
     if as_json:
         show.document({"out": str(out), "layout": layout, "cases": len(names)})
     else:
-        print(f"{many(len(names), f'{layout} case')} in {out}")
+        show.say(f"{many(len(names), f'{layout} case')} in {out}")
 
 
 def inspect(
@@ -92,7 +92,7 @@ def inspect(
     else:
         _show_report(f"{data}: {discovery.layout.name}, regions in ml", report)
         for path in written:
-            print(f"Pictures in {path}")
+            show.say(f"Pictures in {path}")
     if report.bad:
         raise typer.Exit(1)
 
@@ -102,9 +102,9 @@ def _show_report(title: str, report: FolderReport) -> None:
 
     show.table(title, COLUMNS, (case.row() for case in report.cases))
     for case, problem in report.problems():
-        print(f"{case}: {problem}")
-    show.notes([*report.warnings(), *report.notes], print)
-    print(report.verdict())
+        show.say(show.plain(f"{case}: {problem}"))
+    show.notes([*report.warnings(), *report.notes], show.say)
+    show.say(report.verdict())
 
 
 def prepare(
@@ -210,6 +210,6 @@ def _show_store(store: Path, manifest: Manifest, notes: Sequence[str], *, as_jso
     sides = ", ".join(f"{len(patients)} {name}" for name, patients in manifest.splits.items())
     folds = f", {len(manifest.folds)} folds" if manifest.folds else ""
     what = f"patients: {sides}{folds}; {manifest.fingerprint}"
-    print(f"{many(len(manifest.cases), 'case')} in {store} ({what})")
+    show.say(f"{many(len(manifest.cases), 'case')} in {store} ({what})")
     for case in manifest.skipped:
-        print(f"Skipped {case.case}: {case.problem}")
+        show.say(show.plain(f"Skipped {case.case}: {case.problem}"))

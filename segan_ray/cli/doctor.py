@@ -48,7 +48,7 @@ def doctor(
     for check in _checks(address, Home.at(home), place):
         checks.append(check)
         if not as_json:
-            print(f"{'ok ' if check.ok else 'BAD'}  {check.sentence()}", flush=True)
+            show.say(f"{'ok ' if check.ok else 'BAD'}  {check.sentence()}")
     bad = sum(not check.ok for check in checks)
     if as_json:
         show.document({"ok": not bad, "checks": [check.document() for check in checks]})

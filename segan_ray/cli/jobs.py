@@ -96,7 +96,7 @@ def _submit(
     elif as_json:
         show.document(job.document())
     else:
-        print(_handles(cluster, job))
+        show.say(_handles(cluster, job))
 
 
 def _follow(cluster: Cluster, job: Job, as_json: bool) -> None:
@@ -128,7 +128,9 @@ def _end(cluster: Cluster, job: Job, as_json: bool) -> None:
     if as_json:
         show.document(job.document())
         return
-    print(f"{job.job} {'had ended before' if already else 'has ended'}: {job.status}.{_go_on(job)}")
+    show.say(
+        f"{job.job} {'had ended before' if already else 'has ended'}: {job.status}.{_go_on(job)}"
+    )
 
 
 def _list(cluster: Cluster, as_json: bool) -> None:
@@ -137,7 +139,7 @@ def _list(cluster: Cluster, as_json: bool) -> None:
         show.document({"jobs": [job.document() for job in jobs]})
         return
     if not jobs:
-        print("No jobs of segan-ray on this cluster.")
+        show.say("No jobs of segan-ray on this cluster.")
         return
     show.table(
         f"Jobs at {mask(cluster.address)}",

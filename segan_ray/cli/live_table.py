@@ -12,7 +12,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from segan_ray.cli.show import figure
+from segan_ray.cli.show import figure, plain
 from segan_ray.cli.standing import Standing, TrialStanding
 from segan_ray.search.ranking import TrialStatus
 
@@ -43,7 +43,7 @@ class SweepView:
         ]
         # However low the terminal is, a trial and the heading of its table have a line.
         heading = heading[: max(1, console.size.height - 4)]
-        heading[0].stylize("bold", 0, len(self.standing.name))
+        heading[0].stylize("bold", 0, len(plain(self.standing.name)))
         room = max(1, console.size.height - 1 - len(heading) - 1)
         trials = self.standing.trials.values()
         if not trials:
@@ -70,7 +70,7 @@ class RunView:
     now: float
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        name = self.standing.name
+        name = plain(self.standing.name)
         run = next(iter(self.standing.trials.values()), None)
         if run is None:
             yield Text(f"{name}{DOT}starting …", no_wrap=True, overflow="ellipsis")
@@ -97,7 +97,7 @@ def progress_parts(standing: Standing) -> list[str]:
     counts = standing.counts
     done = counts["completed"] + counts["stopped"] + counts["failed"]
     others = [f"{counts[kind]} {kind}" for kind in ("running", "stopped", "failed") if counts[kind]]
-    return [standing.name, f"{done} of {standing.total} done", *others]
+    return [plain(standing.name), f"{done} of {standing.total} done", *others]
 
 
 def gain_parts(standing: Standing, now: float) -> list[str]:
@@ -105,7 +105,7 @@ def gain_parts(standing: Standing, now: float) -> list[str]:
     best, saved = standing.best, standing.saved_epochs
     going = standing.counts["running"] + standing.counts["pending"]
     return [
-        f"best {figure(best.score)} (trial {best.trial})" if best else "best –",
+        f"best {figure(best.score)} (trial {plain(best.trial)})" if best else "best –",
         *([f"{saved} epochs saved"] if saved else []),
         *([f"left {rough(standing.left_s(now))}"] if going else []),
     ]
@@ -178,7 +178,7 @@ def _table(view: SweepView, shown: Sequence[TrialStanding], width: int) -> Table
     for trial in shown:
         is_best = best is not None and trial.trial == best.trial
         cells: list[Text | ProgressBar | str] = [
-            trial.trial,
+            Text(plain(trial.trial)),
             trial.status,
             f"{trial.epoch}/{trial.epochs}",
             *([_bar(trial, 20 if wider else 12)] if wide else []),
@@ -214,7 +214,7 @@ def _times(trial: TrialStanding, now: float) -> list[str]:
 
 def _notes(trial: TrialStanding) -> list[str]:
     retries = f"{trial.retries} retries" if trial.retries > 1 else "1 retry"
-    return [*([retries] if trial.retries else []), *([trial.reason] if trial.reason else [])]
+    return [*([retries] if trial.retries else []), *([plain(trial.reason)] if trial.reason else [])]
 
 
 def _more(left_out: Counter[TrialStatus], width: int) -> Text:

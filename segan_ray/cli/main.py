@@ -15,10 +15,9 @@ from typing import Annotated, Final
 import typer
 
 from segan_ray import __version__
-from segan_ray.cli import data, doctor, jobs, models, sweeps, training
+from segan_ray.cli import data, doctor, jobs, models, show, sweeps, training
 from segan_ray.cli.encoding import show_anything
 from segan_ray.errors import Interrupted, SeganRayError, named
-from segan_ray.masking import mask
 
 app = typer.Typer(
     name="segan-ray",
@@ -42,7 +41,7 @@ OF_THE_SYSTEM: Final = {
 
 def _of_the_system(error: OSError) -> str:
     place = f"{error.filename}: " if error.filename else ""
-    return mask(f"{place}{error.strerror}. Mend that, or choose another place.")
+    return show.prose(f"{place}{error.strerror}. Mend that, or choose another place.")
 
 
 def _version(wanted: bool) -> None:
@@ -71,12 +70,12 @@ def main() -> None:
     try:
         app(args=[argument for argument in arguments if argument != "--debug"])
     except Interrupted as interrupted:
-        print(mask(str(interrupted)), file=sys.stderr)
+        print(show.prose(interrupted), file=sys.stderr)
         sys.exit(128 + interrupted.signal)
     except SeganRayError as error:
         if debug:
-            sys.exit(mask(traceback.format_exc()))
-        print(f"Error: {mask(str(error))}", file=sys.stderr)
+            sys.exit(show.prose(traceback.format_exc()))
+        print(f"Error: {show.prose(error)}", file=sys.stderr)
         sys.exit(1)
     except SystemExit as ended:
         if ended.code == ON_CTRL_C:  # which Typer takes without a word
@@ -84,10 +83,10 @@ def main() -> None:
         raise
     except Exception as error:
         if debug:
-            sys.exit(mask(traceback.format_exc()))
+            sys.exit(show.prose(traceback.format_exc()))
         if isinstance(error, OSError) and error.errno in OF_THE_SYSTEM:
             print(f"Error: {_of_the_system(error)}", file=sys.stderr)
             sys.exit(1)
-        what = mask(named(error))
+        what = show.prose(named(error))
         print(f"Error: {what}\nThis should not happen; --debug shows where.", file=sys.stderr)
         sys.exit(1)

@@ -81,9 +81,11 @@ def promote(
     trial, verdict = result.candidate, result.verdict
     optimistic = " (optimistic: judged on the patients that chose it)" if result.optimistic else ""
     would = "would be " if dry_run else ""
-    print(f"Trial {trial.trial} of {sweep}: {would}{verdict.verdict}. {verdict.reason}{optimistic}")
+    show.say(
+        f"Trial {trial.trial} of {sweep}: {would}{verdict.verdict}. {verdict.reason}{optimistic}"
+    )
     if result.version is not None:
-        print(f"Registered as segan version {result.version}, alias {alias}")
+        show.say(f"Registered as segan version {result.version}, alias {alias}")
 
 
 def rollback(
@@ -99,7 +101,7 @@ def rollback(
     if as_json:
         show.document(result.document())
         return
-    print(f"{alias} is segan version {result.restored} again; it was version {result.left}")
+    show.say(f"{alias} is segan version {result.restored} again; it was version {result.left}")
 
 
 def evaluate(
@@ -237,8 +239,8 @@ def export(
     if as_json:
         show.document(document)
         return
-    print(f"{out / document['file']}: probabilities of prepared slices; model.json says how to")
-    print("prepare them, and what the maps become.")
+    show.say(f"{out / document['file']}: probabilities of prepared slices; model.json says how to")
+    show.say("prepare them, and what the maps become.")
 
 
 def named_rows(given: Sequence[str]) -> dict[str, str]:
@@ -256,14 +258,14 @@ def named_rows(given: Sequence[str]) -> dict[str, str]:
 def _show_predictions(predictions: Sequence[Prediction], out: Path) -> None:
     for one in predictions:
         for problem in one.problems:
-            show.note(f"{one.case}: {problem}")
+            show.note(show.plain(f"{one.case}: {problem}"))
     warned: dict[str, list[str]] = {}
     for one in predictions:
         for warning in one.warnings:
             warned.setdefault(warning, []).append(one.case)
     for warning, cases in warned.items():
         more = f" and {len(cases) - 1} more" if cases[1:] else ""
-        show.note(f"Note: {cases[0]}{more}: {warning}")
+        show.note(show.plain(f"Note: {cases[0]}{more}: {warning}"))
     written = sum(one.ok for one in predictions)
     failed = f"; {len(predictions) - written} failed" if written < len(predictions) else ""
-    print(f"{written} label {'map' if written == 1 else 'maps'} in {out}{failed}")
+    show.say(f"{written} label {'map' if written == 1 else 'maps'} in {out}{failed}")

@@ -31,7 +31,7 @@ def show_scores(document: Mapping[str, Any]) -> None:
             ),
         )
     if few:
-        print(no_interval(patients))
+        show.say(no_interval(patients))
     _show_over_cases(document)
 
 

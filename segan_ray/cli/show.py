@@ -13,7 +13,9 @@ from typing import Any, Final
 from rich.console import Console, ConsoleOptions
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
+from segan_ray.errors import visible
 from segan_ray.masking import mask
 
 MOST_ALIKE: Final = 5
@@ -26,9 +28,24 @@ def document(content: Mapping[str, Any]) -> None:
     print(json.dumps(content, indent=2, allow_nan=False))
 
 
+def plain(text: object) -> str:
+    """Return one line for people: no password in it, and every control character an escape."""
+    return visible(mask(str(text)))
+
+
+def prose(text: object) -> str:
+    """Do as ``plain`` with a text of one or more lines."""
+    return visible(mask(str(text)), keep="\n")
+
+
+def say(text: str) -> None:
+    """Print a text for people on stdout."""
+    print(prose(text), flush=True)
+
+
 def note(text: str) -> None:
-    """Print a line for people on stderr."""
-    print(mask(text), file=sys.stderr, flush=True)
+    """Print a text for people on stderr."""
+    print(prose(text), file=sys.stderr, flush=True)
 
 
 def notes(lines: Sequence[str], put: Callable[[str], None] = note, most: int = MOST_ALIKE) -> None:
@@ -38,7 +55,7 @@ def notes(lines: Sequence[str], put: Callable[[str], None] = note, most: int = M
         kinds.setdefault(re.sub(r"\S*[/\d]\S*", "", line)[:60], []).append(line)
     for alike in kinds.values():
         for line in alike[:most]:
-            put(line)
+            put(plain(line))
         if len(alike) > most:
             put(f"... and {len(alike) - most} more like this; inspect --json lists them all.")
 
@@ -55,14 +72,16 @@ def table(
     Where the terminal is too narrow for all columns, those after the first ``essential`` that do
     not fit are left out, and their names returned.
     """
-    texts = [["–" if cell is None else str(cell) for cell in row] for row in rows]
+    # Names of people's own files and settings: Rich would read [/b] in them as markup.
+    texts = [["–" if cell is None else plain(cell) for cell in row] for row in rows]
+    title, columns = plain(title), [plain(column) for column in columns]
     console = Console(highlight=False)
     # Away from a terminal lines are as long as they need to be.
     watched = sys.stdout.isatty()
     width = console.width if watched else sys.maxsize
     shape = lay_out(columns, texts, width, len(columns) if essential is None else essential)
     grid = Table(
-        title=title,
+        title=Text(title, style="table.title"),
         title_justify="left",
         box=None,
         pad_edge=False,
@@ -71,13 +90,13 @@ def table(
     )
     for place, index in enumerate(shape.shown):
         grid.add_column(
-            shape.headers[place],
+            Text(shape.headers[place]),
             justify="right" if index else "left",
             vertical="bottom",
             overflow="fold",
         )
     for row in texts:
-        grid.add_row(*(row[index] for index in shape.shown))
+        grid.add_row(*(Text(row[index]) for index in shape.shown))
     if not watched:
         console.width = max(len(title), console.measure(grid, options=_boundless(console)).maximum)
     console.print(grid)
@@ -141,14 +160,14 @@ def progress(what: str, total: int | None) -> Iterator[Callable[[str], None]]:
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[item]}"),
+        TextColumn("{task.fields[item]}", markup=False),
         console=Console(stderr=True),
         disable=not sys.stderr.isatty(),
         transient=True,
     )
     with bar:
         task = bar.add_task(what, total=total, item="")
-        yield lambda item: bar.update(task, advance=1, item=item)
+        yield lambda item: bar.update(task, advance=1, item=plain(item))
 
 
 def figure(value: float | None) -> str:

@@ -35,7 +35,7 @@ def sweeps(home: HomeFolder = None, as_json: Json = False) -> None:
         show.document({"sweeps": [sweep.summary() for sweep in found]})
         return
     if not found:
-        print("No sweeps yet. Start one: segan-ray tune STORE --space demo")
+        show.say("No sweeps yet. Start one: segan-ray tune STORE --space demo")
         return
     columns = ("sweep", "status", "trials", "metric", "best", "created", "store")
     left_out = show.table(
@@ -88,15 +88,17 @@ def trials(sweep: SweepName, home: HomeFolder = None, as_json: Json = False) -> 
     )
     _tell(left_out)
     if others:
-        print(f"Pareto front: {', '.join(record.pareto)} (none is better than these in everything)")
+        show.say(
+            f"Pareto front: {', '.join(record.pareto)} (none is better than these in everything)"
+        )
     for repeats in record.repeats:
         scores = ", ".join(show.figure(score) for score in repeats.scores)
-        print(f"Fresh seeds of {repeats.trial}: mean {show.figure(repeats.mean)} ({scores})")
+        show.say(f"Fresh seeds of {repeats.trial}: mean {show.figure(repeats.mean)} ({scores})")
     if record.repeats and record.best is not None:
-        print(f"Best by that mean: the settings of {record.repeats[0].trial}")
+        show.say(f"Best by that mean: the settings of {record.repeats[0].trial}")
     for trial in record.trials:
         if trial.reason:
-            print(f"Trial {trial.trial}: {trial.reason}")
+            show.say(f"Trial {trial.trial}: {trial.reason}")
 
 
 def stop(sweep: SweepName, home: HomeFolder = None, as_json: Json = False) -> None:
@@ -108,7 +110,7 @@ def stop(sweep: SweepName, home: HomeFolder = None, as_json: Json = False) -> No
     if as_json:
         show.document({"sweep": sweep, "status": ended.status})
         return
-    print(f"'{sweep}' {'had ended before' if ended.already else 'has ended'}: {ended.status}.")
+    show.say(f"'{sweep}' {'had ended before' if ended.already else 'has ended'}: {ended.status}.")
 
 
 def delete(
@@ -141,15 +143,17 @@ def delete(
             }
         )
         return
-    print(f"Deleted '{sweep}': {many(gone.runs, 'run')}{' and its study' if goes.study else ''}.")
+    show.say(
+        f"Deleted '{sweep}': {many(gone.runs, 'run')}{' and its study' if goes.study else ''}."
+    )
     for left in goes.out_of_reach:
-        print(f"Not deleted: {left}.")
+        show.say(f"Not deleted: {left}.")
     for run in gone.kept:
         aliases = f" ({', '.join(run.aliases)})" if run.aliases else ""
         trial = f" of trial {run.trial}" if run.trial else ""
-        print(f"Kept run {run.run}{trial}: segan version {run.version}{aliases} is made of it.")
+        show.say(f"Kept run {run.run}{trial}: segan version {run.version}{aliases} is made of it.")
     if gone.kept:
-        print(f"The name '{sweep}' stays taken while that is so.")
+        show.say(f"The name '{sweep}' stays taken while that is so.")
 
 
 def _confirm(what: str, yes: bool) -> None:
@@ -177,7 +181,7 @@ def report(
     from segan_ray.tracking.report import collect_report
 
     write_report(collect_report(Home.at(home), sweep), out)
-    print(f"Report: {out}")
+    show.say(f"Report: {out}")
 
 
 def ui(
@@ -194,4 +198,6 @@ def ui(
 
 def _tell(left_out: Sequence[str]) -> None:
     if left_out:
-        print(f"Not shown, the terminal is narrow: {', '.join(left_out)}. --json has everything.")
+        show.say(
+            f"Not shown, the terminal is narrow: {', '.join(left_out)}. --json has everything."
+        )

@@ -81,8 +81,8 @@ def train(
         )
         return
     score = result.best_scores["val/dice_mean"]
-    print(f"{run_name}: val/dice_mean {score:.3f} at epoch {result.best_epoch}")
-    print(f"Checkpoint: {result.checkpoint}")
+    show.say(f"{run_name}: val/dice_mean {score:.3f} at epoch {result.best_epoch}")
+    show.say(f"Checkpoint: {result.checkpoint}")
 
 
 def tune(
@@ -135,8 +135,8 @@ def tune(
         return
     if record.best is not None:
         best = record.best
-        print(f"Best of {sweep_name}: trial {best.trial}, {record.metric} {best.score:.3f}")
-    print(f"Leaderboard: segan-ray trials {sweep_name}")
+        show.say(f"Best of {sweep_name}: trial {best.trial}, {record.metric} {best.score:.3f}")
+    show.say(f"Leaderboard: segan-ray trials {sweep_name}")
 
 
 @contextmanager

@@ -11,7 +11,15 @@ from typing import Any, Final
 
 from segan_ray.brats import CODE_MSD, MODALITIES, Modality
 from segan_ray.data.entries import reason
-from segan_ray.errors import DataError, said
+from segan_ray.documents import (
+    LIST_BYTES,
+    LONGEST_NUMBER,
+    BoundsError,
+    DocumentError,
+    parse_json,
+    read_bytes,
+)
+from segan_ray.errors import DataError, cut
 
 _KEYS: Final = ("modality", "channel_names")  # the Decathlon's and nnU-Net v2's
 # Without what is neither letter nor digit, in lower case.
@@ -87,22 +95,22 @@ def _read(file: Path) -> Mapping[str, Any] | None:
         return None
     try:
         # Bytes, for json finds out by itself which UTF it is, with a byte order mark or without.
-        document = json.loads(file.read_bytes())
+        document = parse_json(read_bytes(file, LIST_BYTES))
+    except BoundsError as error:
+        raise DataError(f"{file}: {error}.") from None
     except OSError as error:
         raise DataError(f"{file}: cannot be read ({reason(error)}).") from None
     except UnicodeDecodeError:
         raise DataError(f"{file}: is not JSON in UTF-8. Save it in UTF-8.") from None
-    except (ValueError, RecursionError) as error:
-        raise DataError(
-            f"{file}: is not JSON ({said(error)}). Copy it again from the source."
-        ) from None
+    except DocumentError as error:
+        raise DataError(f"{file}: is not JSON ({error}). Copy it again from the source.") from None
     if not isinstance(document, dict):
         raise DataError(f"{file}: holds no JSON object. Copy it again from the source.")
     return document
 
 
 def _channels(file: Path, key: str, stacked: object) -> Mapping[Modality, int]:
-    if not isinstance(stacked, dict) or not all(str(index).isdecimal() for index in stacked):
+    if not isinstance(stacked, dict) or not all(map(_is_count, stacked)):
         raise DataError(
             f'{file}: "{key}" must map channels to names, such as "0": "FLAIR"; '
             f"found {json.dumps(stacked)[:80]}."
@@ -111,9 +119,11 @@ def _channels(file: Path, key: str, stacked: object) -> Mapping[Modality, int]:
     for index, name in stacked.items():
         modality = _MODALITIES.get(re.sub(r"[^a-z0-9]", "", str(name).lower()))
         if modality is None:
-            raise DataError(f"{file}: the modality of channel {index} is {name!r}; {_EXPECTED}.")
+            raise DataError(
+                f"{file}: the modality of channel {index} is {cut(repr(name))}; {_EXPECTED}."
+            )
         if modality in channels:
-            raise DataError(f"{file}: names {name} twice; {_EXPECTED}.")
+            raise DataError(f"{file}: names {cut(name)} twice; {_EXPECTED}.")
         channels[modality] = int(index)
     expected = {"flair": "FLAIR", "t1": "T1w", "t1ce": "t1gd", "t2": "T2w"}
     missing = [name for modality, name in expected.items() if modality not in channels]
@@ -133,8 +143,8 @@ def _check_labels(file: Path, labels: object) -> None:
                 if values not in allowed:
                     said = ", ".join(map(str, sorted(values)))
                     raise DataError(
-                        f"{file}: label {said} is {name!r}; this layout has 1 edema, 2 "
-                        f"non-enhancing, 3 enhancing, so {meaning} is another. Write the "
+                        f"{file}: label {cut(said)} is {cut(repr(name))}; this layout has 1 "
+                        f"edema, 2 non-enhancing, 3 enhancing, so {meaning} is another. Write the "
                         'segmentations in that code, and mend "labels".'
                     )
                 break
@@ -145,12 +155,17 @@ def _named_values(labels: object) -> Iterator[tuple[str, frozenset[int]]]:
     if not isinstance(labels, dict):
         return
     for key, value in labels.items():
-        if str(key).isdecimal():
+        if _is_count(key):
             yield str(value), frozenset({int(key)})
         else:
             values = value if isinstance(value, list) else [value]
-            if all(str(one).isdecimal() for one in values):  # some writers quote them
+            if all(map(_is_count, values)):  # some writers quote them
                 yield str(key), frozenset(int(one) for one in values)
+
+
+def _is_count(text: object) -> bool:
+    """Tell whether ``text`` is a whole number that can be read as one."""
+    return str(text).isdecimal() and len(str(text)) <= LONGEST_NUMBER
 
 
 def _names(listed: object, key: str) -> Iterator[str]:

@@ -11,6 +11,7 @@ from typing import Final
 
 from segan_ray.data.entries import reason
 from segan_ray.data.layouts import Case, Grade, grade_named
+from segan_ray.documents import LIST_BYTES, BoundsError, read_text
 from segan_ray.errors import said
 
 _NAME: Final = "name_mapping.csv"
@@ -44,7 +45,10 @@ def with_grades(
 
 def _read(table: Path, notes: list[str]) -> dict[str, Grade]:
     try:
-        text = table.read_text(encoding="utf-8-sig")
+        text = read_text(table, LIST_BYTES, encoding="utf-8-sig")
+    except BoundsError as error:
+        notes.append(f"{table}: {error}; no grade comes from it.")
+        return {}
     except OSError as error:
         notes.append(f"{table}: cannot be read ({reason(error)}); no grade comes from it.")
         return {}

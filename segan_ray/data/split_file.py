@@ -15,11 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-import yaml
-
+from segan_ray import documents
 from segan_ray.data.cases import Case
 from segan_ray.data.splits import SPLITS, SplitName
-from segan_ray.errors import SplitError, nearest, said
+from segan_ray.errors import SplitError, cut, nearest, said
 
 if TYPE_CHECKING:
     from segan_ray.data.manifest import CaseRecord
@@ -61,21 +60,24 @@ def read_split_file(path: Path, needed: Sequence[SplitName] = HELD_AND_TRAINED) 
         SplitError: if it cannot be read, or is not lists of names for known sides.
     """
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        text = documents.read_text(path, documents.LIST_BYTES)
+        content = documents.parse_yaml_list(text)
     except FileNotFoundError:
         raise SplitError(f"{path}: no such split file.") from None
+    except documents.BoundsError as error:
+        raise SplitError(f"{path}: {error}.") from None
     except (OSError, UnicodeDecodeError) as error:
         raise SplitError(f"{path}: cannot be read ({said(error)}).") from None
-    except (yaml.YAMLError, ValueError) as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f" at line {mark.line + 1}" if mark else ""
-        raise SplitError(f"{path}: is neither YAML nor JSON{line}.") from None
+    except documents.DocumentError as error:
+        raise SplitError(f"{path}: is neither YAML nor JSON{error.at} ({error}).") from None
     if not isinstance(content, dict):
         raise SplitError(f"{path}: expected lists of patients for {', '.join(SPLITS)}.")
     for name in content:
         if name not in SPLITS:
             hint = nearest(str(name), SPLITS)
-            raise SplitError(f"{path}: unknown side '{name}'.{hint} Known: {', '.join(SPLITS)}.")
+            raise SplitError(
+                f"{path}: unknown side '{cut(name)}'.{hint} Known: {', '.join(SPLITS)}."
+            )
     sides = {name: _names(path, name, content.get(name)) for name in SPLITS}
     empty = [name for name in needed if not sides[name]]
     if empty:
@@ -95,7 +97,7 @@ def _names(path: Path, side: str, listed: Any) -> tuple[str, ...]:
         raise SplitError(f"{path}: {side} is no list. Write it as {side}: [patient, patient].")
     for name in listed:
         if not isinstance(name, str):
-            raise SplitError(f"{path}: {side} holds {name!r}; expected a name, in quotes.")
+            raise SplitError(f"{path}: {side} holds {cut(repr(name))}; expected a name, in quotes.")
     return tuple(listed)
 
 
@@ -146,7 +148,7 @@ def _sides(
                 continue
             if name not in patients:
                 raise SplitError(
-                    f"{file.path}: {side} names '{name}', no patient or case of the data."
+                    f"{file.path}: {side} names '{cut(name)}', no patient or case of the data."
                     f"{nearest(name, patients)}"
                 )
             patient = patients[name]

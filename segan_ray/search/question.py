@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
+from segan_ray.documents import DocumentError, parse_yaml
 from segan_ray.search.parameters import (
     ChoiceParameter,
     FixedParameter,
@@ -46,8 +46,8 @@ class Question:
 def question(text: str) -> Question | None:
     """Return what the file of a sweep asks, or None of a file that is no space (any longer)."""
     try:
-        space = SearchSpace.model_validate(yaml.safe_load(text))
-    except (ValidationError, yaml.YAMLError):
+        space = SearchSpace.model_validate(parse_yaml(text))
+    except (ValidationError, DocumentError):
         return None
     toward = {"max": "highest", "min": "lowest"}
     preset = f"preset {space.preset}" if space.preset else ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, get_args
@@ -9,8 +10,8 @@ from typing import Any, Final, get_args
 from pydantic import BaseModel, ValidationError
 
 import segan_ray
-from segan_ray.config import load_yaml, paths
-from segan_ray.errors import ConfigError, nearest
+from segan_ray.config import parse_settings, paths, read_settings
+from segan_ray.errors import LONGEST, MOST_PROBLEMS, ConfigError, and_more, cut, nearest
 from segan_ray.search.checks import Problem, dependency_problems, impossible_points, mended
 from segan_ray.search.parameters import Parameter, said_as
 from segan_ray.search.refusals import refusals
@@ -29,14 +30,15 @@ def resolve_space(text: str) -> Path:
         ConfigError: if it is neither.
     """
     path = Path(text)
-    if path.is_file():
+    if os.path.isfile(path):  # noqa: PTH113 - of a name that is too long pathlib raises
         return path
     shipped = shipped_spaces()
     if text in shipped:
         return shipped[text]
-    found = "a folder" if path.is_dir() else "no such file"
+    there = os.path.exists(path)  # noqa: PTH110
+    found = ("a folder" if path.is_dir() else "no file") if there else "no such file"
     raise ConfigError(
-        text,
+        cut(text, LONGEST),
         [
             f"{found}, and no shipped space of that name.{nearest(path.stem, shipped)} "
             f"Shipped are: {', '.join(shipped) or 'none'}."
@@ -61,47 +63,66 @@ def load_space(file: Path) -> SearchSpace:
     Raises:
         ConfigError: with every problem found, each with its line.
     """
-    tree = load_yaml(file)
-    lines = YamlLines.of(file.read_text(encoding="utf-8"))
-    space, problems = _read(tree)
+    text = read_settings(file)
+    tree = parse_settings(text, file)
+    lines = YamlLines.of(text)
+    space, problems, unsaid = _read(tree)
     found: list[tuple[int | None, str]] = [
         (
             repeated.line,
-            f"'{repeated.where[-1]}' stands here and at line {repeated.first}. Keep one.",
+            f"'{cut(repeated.where[-1])}' stands here and at line {repeated.first}. Keep one.",
         )
         for repeated in lines.repeated()
     ]
     found += [(lines.line(problem.where), problem.text) for problem in problems]
     if found or space is None:
-        found.sort(key=lambda each: each[0] or 0)
-        raise ConfigError(str(file), [text for _, text in found], [line for line, _ in found])
+        raise _refusal(file, found, unsaid)
     return space
 
 
-def _read(tree: Tree) -> tuple[SearchSpace | None, list[Problem]]:
-    """Return the space and what is wrong; what can still be checked without the rest, is."""
-    problems = [
-        Problem(("parameters", path), f"unknown parameter '{path}'.{nearest(str(path), KNOWN)}")
-        for path in _parameters(tree)
-        if path not in KNOWN
-    ]
-    wrong = [problem.where for problem in problems]
+def _refusal(file: Path, found: list[tuple[int | None, str]], unsaid: int) -> ConfigError:
+    """Return an error that lists the first of what was found, by line, and counts the others."""
+    found.sort(key=lambda each: each[0] or 0)
+    shown = found[:MOST_PROBLEMS]
+    more = and_more(len(found) - len(shown) + unsaid)
+    return ConfigError(
+        str(file),
+        [*(text for _, text in shown), *more],
+        [*(line for line, _ in shown), *(None for _ in more)],
+    )
+
+
+def _read(tree: Tree) -> tuple[SearchSpace | None, list[Problem], int]:
+    """Return the space and what is wrong; what can still be checked without the rest, is.
+
+    Of very many problems the first are put in words; the number of the others comes last.
+    """
+    unknown = [path for path in _parameters(tree) if path not in KNOWN]
+    problems = [_unknown(path) for path in unknown[:MOST_PROBLEMS]]
+    wrong: list[tuple[str | int, ...]] = [("parameters", path) for path in unknown]
     try:
         space = SearchSpace.model_validate(tree)
     except ValidationError as error:
-        problems += [_explain({**found}, tree) for found in error.errors()]
-        wrong += [found["loc"] for found in error.errors()]
+        errors = error.errors()
+        problems += [_explain({**found}, tree) for found in errors[:MOST_PROBLEMS]]
+        wrong += [found["loc"] for found in errors]
+    unsaid = len(wrong) - len(problems)
     if wrong:
         reduced = _reduced(tree, wrong)
         try:
             space = SearchSpace.model_validate(reduced)
         except ValidationError:
-            return None, problems
+            return None, problems, unsaid
     left_out = {str(where[0]) for where in wrong}
     more = _semantic(space, whole="parameters" not in left_out)
     # Where a section was left out, what is said of its default is not about the file.
     problems += [each for each in more if each.where[0] not in left_out - {"parameters", "base"}]
-    return space, problems
+    return space, problems, unsaid
+
+
+def _unknown(path: Any) -> Problem:
+    text = f"unknown parameter '{cut(path)}'.{nearest(str(path), KNOWN)}"
+    return Problem(("parameters", path), text)
 
 
 def _semantic(space: SearchSpace, *, whole: bool) -> list[Problem]:
@@ -143,7 +164,7 @@ def _asks_for(parameter: Any, gone: set[Any]) -> bool:
 def _explain(found: Mapping[str, Any], tree: Tree) -> Problem:
     """Say one of pydantic's findings about ``tree`` in words."""
     loc = found["loc"]
-    where = ".".join(map(str, _without_tags(loc, tree)))
+    where = cut(".".join(map(str, _without_tags(loc, tree))))
     message = str(found["msg"]).removeprefix("Value error, ")
     match found["type"]:
         case "extra_forbidden":
@@ -154,7 +175,7 @@ def _explain(found: Mapping[str, Any], tree: Tree) -> Problem:
             context = found["ctx"]
             tags = context["expected_tags"].replace("'", "").split(", ")
             text = (
-                f"{where}: type {context['tag']!r} is not one of {', '.join(tags)}."
+                f"{where}: type {cut(repr(context['tag']))} is not one of {', '.join(tags)}."
                 f"{nearest(str(context['tag']), tags)}"
             )
         case "union_tag_not_found":
@@ -171,7 +192,7 @@ def _explain(found: Mapping[str, Any], tree: Tree) -> Problem:
 def _shape(value: Any) -> str:
     if isinstance(value, list):
         return "a list"
-    return "settings" if isinstance(value, dict) else said_as(value)
+    return "settings" if isinstance(value, dict) else cut(said_as(value))
 
 
 def _without_tags(loc: tuple[str | int, ...], tree: Any) -> Iterator[str | int]:

@@ -11,9 +11,9 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final
 
-import yaml
 from mlflow import MlflowClient
 
+from segan_ray.documents import DocumentError, parse_yaml
 from segan_ray.places import absolute, place_name
 from segan_ray.search.ranking import SweepRecord
 from segan_ray.tracking import client as names
@@ -77,8 +77,8 @@ def sweep_note(facts: SweepFacts, space_text: str | None, experiment: str) -> st
 def drawn_by(space_text: str | None) -> list[str]:
     """Return the settings that a space file draws; none if it cannot be read."""
     try:
-        space = yaml.safe_load(space_text or "")
-    except yaml.YAMLError:
+        space = parse_yaml(space_text or "")
+    except DocumentError:
         return []
     parameters = space.get("parameters") if isinstance(space, dict) else None
     return [str(name) for name in parameters] if isinstance(parameters, dict) else []

@@ -308,3 +308,20 @@ def test_a_folder_is_suspected_by_a_majority_of_at_least_three(counts) -> None:
     assert suspected == (len(tumours) >= 3 and 2 * len(full) > len(tumours))
     none = any(note.startswith("No voxel") for note in region_notes(regions))
     assert none == (len(tumours) >= 3 and not any(one["enhancing"] for one in tumours))
+
+
+def test_a_folder_with_markup_and_control_characters_in_its_name_is_shown(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from segan_ray.cli.data import _show_report
+
+    hostile = tmp_path / "a[" / "b]\x1b[31m\n"
+    files = write_case(hostile, "BraTS2021_00001", seed=1)
+    files["t1"].unlink()
+    write_case(hostile, "BraTS2021_00002", seed=2)
+    report = inspect_cases(discover(hostile), workers=1)
+    _show_report(f"{hostile}: a[/b]", report)
+    out = capsys.readouterr().out
+    assert r"a[/b]\x1b[31m\n:" in out
+    assert r"b]\x1b[31m\n/BraTS2021_00001" in out
+    assert "\x1b" not in out

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import logging
 import sys
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -263,3 +264,13 @@ def test_on_a_terminal_lines_come_above_the_view_and_stdout_stays_clean(
     assert "logged meanwhile\n" in seen
     assert "trial 000 failed at epoch 1/8, best 0.250 (It broke.)\n" in seen
     assert seen.rindex("critic") > seen.rindex("It broke.")
+
+
+def test_names_and_reasons_are_no_markup_and_move_no_cursor() -> None:
+    hostile, harmless = "a[/b]\x1b[2J\r", r"a[/b]\x1b[2J\r"
+    standing = end(run(begun(), "000", at=0, epochs=2, every=1.0), "000", "failed", 9.0, hostile)
+    said = "\n".join(drawn(SweepView(replace(standing, name=hostile), 20.0), 160, 24))
+    assert said.count(harmless) == 2
+    assert "\x1b[2J" not in said
+    said = "\n".join(drawn(RunView(replace(standing, name=hostile), 20.0), 160, 24))
+    assert said.count(harmless) == 2

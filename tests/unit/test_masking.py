@@ -52,7 +52,45 @@ def test_an_address_without_a_password_stays_as_it_is(
         ("sqlite:////data/mlflow.db", "sqlite:////data/mlflow.db"),
         ("s3://bucket/a@b/c", "s3://bucket/a@b/c"),
         ("critic.depth=4", "critic.depth=4"),
+        ("postgresql://u:a\"b'c@h/db", "postgresql://u:***@h/db"),
+        ("postgresql://u:pass word with @ blanks@h/db", "postgresql://u:***@h/db"),
+        ("http://h:5000 has no models:/m@champion", "http://h:5000 has no models:/m@champion"),
+        ("http://[::1]:8265 has no segan@champion", "http://[::1]:8265 has no segan@champion"),
+        ("http://host: not reached by me@x", "http://host: not reached by me@x"),
+        ("mssql+pyodbc:///?odbc_connect=DRIVER%3DX%3BPWD%3Ds", "mssql+pyodbc:///?odbc_connect=***"),
+        ("DRIVER={X};UID=u;PWD={a;b c};Encrypt=yes", "DRIVER={X};UID=u;PWD=***;Encrypt=yes"),
+        ("DRIVER={X};PWD=a b;Encrypt=yes", "DRIVER={X};PWD=***;Encrypt=yes"),
+        ("host=h password='a \\' b' user=u", "host=h password='***' user=u"),
+        ("https://h/?auth=a&b=1", "https://h/?auth=***&b=1"),
+        ("https://h/?author=me", "https://h/?author=me"),
+        ("http://127.0.0.1:5000/#token=abc", "http://127.0.0.1:5000/#token=***"),
+        ("http://127.0.0.1:5000/#/experiments/1", "http://127.0.0.1:5000/#/experiments/1"),
+        ('https://h/?password=a"b c&x=1', "https://h/?password=***&x=1"),
+        ("Authorization: Bearer abc.def refused", "Authorization: Bearer *** refused"),
+        ("MLFLOW_TRACKING_PASSWORD=abc", "MLFLOW_TRACKING_PASSWORD=***"),
+        ('{"password": "a b", "x": 1}', '{"password": "***", "x": 1}'),
     ],
 )
 def test_examples(text: str, said: str) -> None:
     assert mask(text) == said
+    assert mask(said) == said
+
+
+@given(PASSWORD, st.sampled_from([" ", "'", '"', "@", ":", "/", " @", "' "]), PASSWORD)
+def test_a_password_with_blanks_and_quotes_is_masked(start: str, mark: str, end: str) -> None:
+    said = mask(f"postgresql://me:{start}{mark}{end}@host/db: cannot be reached.")
+    assert said == "postgresql://me:***@host/db: cannot be reached."
+
+
+@pytest.mark.parametrize(
+    "piece",
+    [
+        "a", "a://b:", "://", "://a:b ", "://a:b@ ", "?", "?token", "token.", "?password=",
+        "?password= ", "?password=' ", "password={ ", "password='\\", "?key= x", ";key= x",
+        "?key= ://", "http://a", "authorization: ", "\n://a:", "://[", "://[1",
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("end", ["", "@", "&", ";", "://"])
+def test_a_long_text_is_masked_in_time_that_grows_with_it(piece: str, end: str) -> None:
+    # In quadratic time this would take minutes.
+    assert mask(piece * (200_000 // len(piece)) + end)

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from segan_ray import errors
 from segan_ray.cli import show
 from segan_ray.cli.encoding import show_anything
 
@@ -157,3 +158,49 @@ def test_characters_that_a_terminal_lacks_become_plain_ones(
     stream.flush()
     assert shown in written.getvalue().decode(encoding)
     stream.detach()
+
+
+HOSTILE = "a[/b]:smile:\x1b[31m\r\n\0\x9b\u202e"
+HARMLESS = r"a[/b]:smile:\x1b[31m\r\n\x00\x9b\u202e"
+
+
+@pytest.mark.parametrize("watched", [True, False])
+def test_a_table_shows_names_as_they_are_and_control_characters_as_escapes(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], watched: bool
+) -> None:
+    monkeypatch.setattr("sys.stdout.isatty", lambda: watched, raising=False)
+    monkeypatch.setenv("COLUMNS", "200")
+    show.table(f"{HOSTILE} title", [HOSTILE, "[red]score"], [[HOSTILE, "[/]"], ["[bold]x", 1]])
+    out = re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().out)
+    title, header, *rows = out.splitlines()
+    assert title.strip() == f"{HARMLESS} title"
+    assert header.split() == [HARMLESS, "[red]score"]
+    assert [row.split() for row in rows] == [[HARMLESS, "[/]"], ["[bold]x", "1"]]
+
+
+def test_lines_for_people_hold_no_control_characters(capsys: pytest.CaptureFixture[str]) -> None:
+    show.say(f"{show.plain(HOSTILE)}: first\nsecond")
+    show.note(f"{show.plain(HOSTILE)}: first\nsecond\x1b[2J")
+    said = capsys.readouterr()
+    assert said.out == f"{HARMLESS}: first\nsecond\n"
+    assert said.err == f"{HARMLESS}: first\nsecond\\x1b[2J\n"
+
+
+def test_the_item_of_a_bar_is_no_markup(monkeypatch: pytest.MonkeyPatch) -> None:
+    written = io.StringIO()
+    monkeypatch.setattr(written, "isatty", lambda: True, raising=False)
+    monkeypatch.setattr(sys, "stderr", written)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "200")
+    with show.progress("Reading", 2) as done:
+        done(HOSTILE)
+    assert HARMLESS in written.getvalue()
+
+
+@given(st.text())
+def test_only_what_is_not_seen_is_escaped(text: str) -> None:
+    shown = errors.visible(text)
+    assert not re.search(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e]", shown)
+    assert errors.visible(shown) == shown
+    if text.isprintable():
+        assert shown == text
