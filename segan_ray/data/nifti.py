@@ -94,6 +94,7 @@ def carried_checksum(path: Path) -> str | None:
     """
     try:
         with _opened(path) as file:
+            file.check_offset()
             checksum, length = gzipped.trailer(file.stream)
             return checksum if file.packed and length == file.promised else None
     except ImageError:
@@ -215,7 +216,7 @@ class _File:
         affine = forms[0] if forms else self.raw.get_base_affine()
         mm = self._mm_per_unit(affine)
         checked = checked_header(self.shape, affine * mm, channels=channels)
-        self._check_offset()
+        self.check_offset()
         slope, inter = self.raw.get_slope_inter()
         return replace(
             checked,
@@ -249,7 +250,8 @@ class _File:
         check_not_longer(held, self.promised)
         check_room(self.shape)
 
-    def _check_offset(self) -> None:
+    def check_offset(self) -> None:
+        """Refuse voxels that begin within the header, in another file or nowhere near."""
         start = float(self.raw["vox_offset"])
         if self.raw.single_vox_offset <= start <= _FURTHEST_BYTE:
             return
