@@ -7,6 +7,7 @@ import tracemalloc
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import nibabel as nib
@@ -34,7 +35,8 @@ FIELDS = {
     "NDims": NUMBERS,
     "DimSize": (
         *NUMBERS, "5 6", "5 6 8", "5 6 6", "5 5 7", "5 6 7 1 1", "5 6 7 2", "5 6 -7", "-5 -6 7",
-        "1 1 210 1 1 1 1", "4294967296 4294967296 1", "9223372036854775807 2 2", "65536 65536 65537",
+        "1 1 210 1 1 1 1", "4294967296 4294967296 1", "9223372036854775807 2 2",
+        "65536 65536 65537",
         "1000000 1000000 1000000", " ".join(["1"] * 20000),
     ),
     "HeaderSize": NUMBERS,
@@ -43,7 +45,7 @@ FIELDS = {
     "BinaryData": ("False", "0", "maybe"),
     "ElementNumberOfChannels": NUMBERS,
     "ElementType": ("MET_NONE", "MET_STRING", "MET_UCHAR", "MET_DOUBLE", "MET_SHORT_ARRAY", ""),
-    "ElementSpacing": (*(n for n in NUMBERS if n != "3 3"), "0 1 1", "nan 1 1", "1 1 inf", "1e400 1 1"),
+    "ElementSpacing": (*NUMBERS, "0 1 1", "nan 1 1", "1 1 inf", "1e400 1 1"),
     "Offset": ("1e400 0 0", "nan 0 0", "0", "", "0 0 0 0"),
     "TransformMatrix": ("0 0 0 0 0 0 0 0 0", "1 0 0", "nan 0 0 0 1 0 0 0 1", "1e200 " * 9),
     "ElementByteOrderMSB": ("True", "maybe"),
@@ -188,7 +190,5 @@ def test_bytes_changed_anywhere_in_a_header(tmp_path: Path, data: st.DataObject,
     path = tmp_path / ("a.mha" if kind.endswith("mha") else "a.nii")
     path.write_bytes(gzip.compress(bytes(content)) if packed else content)
     for read in (read_geometry, read_header, read_image):
-        try:
+        with suppress(ImageError):
             read(path)
-        except ImageError as error:
-            assert "\n" not in str(error)
