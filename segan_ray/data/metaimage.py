@@ -142,7 +142,7 @@ def _content(path: Path, stored: MetaHeader) -> bytearray:
             if stored.compressed:
                 return _unpacked(stream, stored)
             content = bytearray(stored.size)
-            if stream.readinto(content) < stored.size:  # type: ignore[attr-defined]
+            if stream.readinto(content) < stored.size:
                 raise truncated(stored.size)
             return content
     except OSError as error:

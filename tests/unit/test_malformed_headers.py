@@ -86,6 +86,13 @@ def nifti_of(kind: type[nib.Nifti1Image], edit: Callable[[nib.Nifti1Header], Non
     return bytes(header.binaryblock) + plain[size:]
 
 
+def sets(name: str, value: object) -> Callable[[nib.Nifti1Header], None]:
+    def edit(header: nib.Nifti1Header) -> None:
+        header[name] = value
+
+    return edit
+
+
 def bomb(start: bytes, mebibytes: int) -> bytes:
     return gzip.compress(start) + gzip.compress(bytes(1 << 20)) * mebibytes
 
@@ -120,9 +127,9 @@ def metaimages() -> Iterator[tuple[str, bytes]]:
 
 def niftis() -> Iterator[tuple[str, bytes]]:
     numbers = (np.inf, -np.inf, np.nan, 1e30, -1, 3e9, 2.0**31, 353)
-    dims = (-1, 0, 9, 32767, -32768)
+    dims: tuple[int, ...] = (-1, 0, 9, 32767, -32768)
     for kind, most in ((nib.Nifti1Image, 2**15), (nib.Nifti2Image, 2**63)):
-        changes = [("vox_offset", number) for number in numbers]
+        changes: list[tuple[str, object]] = [("vox_offset", number) for number in numbers]
         if kind is nib.Nifti2Image:
             changes = [("vox_offset", number) for number in (-1, 2**62, 2**63 - 1, 2**32 + 544)]
             dims = (*dims, 2**32, 2**62, 2**63 - 1, -(2**63), 2**31 + 210)
@@ -139,12 +146,15 @@ def niftis() -> Iterator[tuple[str, bytes]]:
         changes += [("scl_slope", number) for number in (np.inf, np.nan, 0)]
         changes += [("pixdim", [number] * 8) for number in (np.inf, np.nan, 0, 1e30)]
         for name, value in changes:
-            content = nifti_of(kind, lambda h, n=name, v=value: h.__setitem__(n, v))
+            content = nifti_of(kind, sets(name, value))
             for pack in (bytes, gzip.compress):
                 yield f"{kind.__name__} {name} = {value}, {pack.__name__}", pack(content)
-    promises = {"offset": ("vox_offset", 3e8), "grid": ("dim", [3, 800, 800, 800, 1, 1, 1, 1])}
+    promises: dict[str, tuple[str, object]] = {
+        "offset": ("vox_offset", 3e8),
+        "grid": ("dim", [3, 800, 800, 800, 1, 1, 1, 1]),
+    }
     for name, (field, value) in promises.items():
-        start = nifti_of(nib.Nifti1Image, lambda h, n=field, v=value: h.__setitem__(n, v))
+        start = nifti_of(nib.Nifti1Image, sets(field, value))
         yield f"bomb by its {name}", bomb(start, 1000)
 
 
