@@ -202,3 +202,21 @@ def test_bytes_changed_anywhere_in_a_header(tmp_path: Path, data: st.DataObject,
     for read in (read_geometry, read_header, read_image):
         with suppress(ImageError):
             read(path)
+
+
+@pytest.mark.parametrize("error", [MemoryError, OverflowError, RecursionError])
+@pytest.mark.parametrize("ending", [".mha", ".nii"])
+def test_what_reading_asks_too_much_of_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ending: str, error: type[Exception]
+) -> None:
+    path = tmp_path / f"scan{ending}"
+    plain = nifti_of(nib.Nifti1Image, lambda header: None)
+    path.write_bytes(metaimage_of({}, compress=False) if ending == ".mha" else plain)
+
+    def full(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(np, "frombuffer", full)
+    case = Case("C", "C", None, {MODALITIES[0]: path}, None)
+    with pytest.raises(CaseError, match=f"{path}: cannot be read .{error.__name__}"):
+        read_volume(case, CODE_UNTIL_2015)

@@ -383,9 +383,8 @@ def test_n4_is_a_setting_of_the_store(
         make(folder, tmp_path / "a", settings=n4)
 
 
-@pytest.mark.parametrize("error", [MemoryError, OverflowError, RecursionError])
 def test_skip_bad_goes_on_after_headers_that_lie_and_memory_that_ends(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lying, large, *_ = sorted(folder.iterdir())
     path = lying / f"{lying.name}_t2.nii.gz"
@@ -396,7 +395,7 @@ def test_skip_bad_goes_on_after_headers_that_lie_and_memory_that_ends(
 
     def full(stream: BinaryIO, promised: int, *, keep: bool = True) -> bytearray:
         if large.name in stream.name:
-            raise error
+            raise MemoryError
         return unpack(stream, promised, keep=keep)
 
     monkeypatch.setattr(gzipped, "unpack", full)
@@ -405,7 +404,7 @@ def test_skip_bad_goes_on_after_headers_that_lie_and_memory_that_ends(
     problems = [case.problem for case in manifest.skipped]
     assert f"{path}: is not a NIfTI image (its header is wrong: voxels from byte inf" in problems[0]
     assert problems[1].startswith(str(large))
-    assert f"cannot be read ({error.__name__})" in problems[1]
+    assert "cannot be read (MemoryError)" in problems[1]
 
 
 def test_a_store_inside_its_data_can_be_prepared_again(folder: Path) -> None:
