@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
 
@@ -10,6 +12,8 @@ import numpy as np
 from jaxtyping import Float
 
 SLACK_BYTES: Final = 1 << 20
+_MOST_VOXELS: Final = 1 << 28  # thirty times those of a BRATS scan; four such scans are 4 GiB
+_DEFLATE_RATIO: Final = 1032  # 258 bytes of content for 2 bits are the most that deflate packs
 
 
 class ImageError(Exception):
@@ -88,3 +92,50 @@ def overlong(found_bytes: int, expected_bytes: int) -> ImageError:
         f"unpacks to over {found_bytes:,} bytes where its header promises {expected_bytes:,}. "
         "Re-export the volume."
     )
+
+
+def deflated_to(packed_bytes: int) -> int:
+    """Return how many bytes at most zlib or gzip can have packed into ``packed_bytes``."""
+    return packed_bytes * _DEFLATE_RATIO
+
+
+def check_not_longer(held_bytes: int, promised_bytes: int) -> None:
+    """Refuse a file far longer, packed or not, than what its header promises.
+
+    Raises:
+        ImageError: what lies behind the voxels is more than they are, and no padding.
+    """
+    if held_bytes > 2 * promised_bytes + SLACK_BYTES:
+        raise ImageError(
+            f"is {held_bytes:,} bytes long where its header promises {promised_bytes:,}. "
+            "Re-export the volume."
+        )
+
+
+def check_room(shape: Sequence[int]) -> None:
+    """Refuse a grid far larger than that of any scan, before any room is made for it.
+
+    Raises:
+        ImageError: it has too many voxels.
+    """
+    if math.prod(shape[:3]) > _MOST_VOXELS:
+        raise ImageError(
+            f"has {times(shape)} voxels; expected at most {_MOST_VOXELS:,}, many times those of "
+            "a scan. Crop or re-export the volume."
+        )
+
+
+@contextmanager
+def blamed_on_file() -> Iterator[None]:
+    """Make an error of memory, numbers or depth that ends the reading of a file one of the file.
+
+    Raises:
+        ImageError: in place of a MemoryError, OverflowError or RecursionError.
+    """
+    try:
+        yield
+    except (MemoryError, OverflowError, RecursionError) as error:
+        raise ImageError(
+            f"cannot be read ({type(error).__name__}): it holds, or says that it holds, more than "
+            "this machine can take. Copy it again from the source or exclude the case."
+        ) from None

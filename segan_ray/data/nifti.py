@@ -26,13 +26,18 @@ from segan_ray.data.contents import GZIP, is_nifti, not_expected, open_file, unr
 from segan_ray.data.headers import (
     ImageError,
     ImageHeader,
+    blamed_on_file,
+    check_not_longer,
+    check_room,
     checked_header,
+    deflated_to,
     is_regular,
     times,
     truncated,
 )
 
 _SNIFFED_BYTES: Final = 1024
+_FURTHEST_BYTE: Final = 1 << 26  # of voxels: extensions of the header are kilobytes
 _MM_PER_UNIT: Final = {1: 1000.0, 3: 0.001}  # metre and micron in xyzt_units
 _VOXEL_MM: Final = (0.02, 50.0)
 # nibabel mends small faults of a header as it reads it, and would print each time that it does.
@@ -78,9 +83,8 @@ def read_image(
     with _opened(path) as file:
         header = file.header(channels)
         stored = np.frombuffer(file.content(), file.dtype, math.prod(file.shape), file.offset)
-    slope, inter = header.scale
-    voxels = apply_read_scaling(stored.reshape(file.shape, order="F"), slope, inter)
-    return voxels.reshape(header.shape), header.affine
+        voxels = apply_read_scaling(stored.reshape(file.shape, order="F"), *header.scale)
+        return voxels.reshape(header.shape), header.affine
 
 
 def carried_checksum(path: Path) -> str | None:
@@ -90,9 +94,9 @@ def carried_checksum(path: Path) -> str | None:
     """
     try:
         with _opened(path) as file:
+            file.check_offset()
             checksum, length = gzipped.trailer(file.stream)
-            whole = file.packed and length == file.promised % 2**32
-            return checksum if whole else None
+            return checksum if file.packed and length == file.promised else None
     except ImageError:
         return None
 
@@ -147,7 +151,7 @@ def _packed(image: nib.Nifti1Image, description: str) -> bytes:
 def _opened(path: Path) -> Iterator[_File]:
     """Open a NIfTI file; whatever the system or nibabel has against it is an ``ImageError``."""
     try:
-        with open_file(path) as stream:
+        with blamed_on_file(), open_file(path) as stream:
             yield _read_start(stream)
     except OSError as error:
         raise unreadable(path, error) from None
@@ -183,8 +187,7 @@ class _File:
     @property
     def shape(self) -> tuple[int, ...]:
         """The shape in the file, axes of one voxel at its end included."""
-        shape: tuple[int, ...] = self.raw.get_data_shape()
-        return shape
+        return tuple(int(size) for size in self.raw.get_data_shape())  # NumPy's would overflow
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -213,7 +216,7 @@ class _File:
         affine = forms[0] if forms else self.raw.get_base_affine()
         mm = self._mm_per_unit(affine)
         checked = checked_header(self.shape, affine * mm, channels=channels)
-        self._check_offset()
+        self.check_offset()
         slope, inter = self.raw.get_slope_inter()
         return replace(
             checked,
@@ -223,27 +226,40 @@ class _File:
 
     def check_length(self) -> None:
         """Compare the file's length with its header's, unpacking it where gzip does not say it."""
-        if not self.packed:
-            if self.stream.seek(0, os.SEEK_END) < self.promised:
-                raise truncated(self.promised)
-        elif gzipped.trailer(self.stream)[1] != self.promised % 2**32:
+        self._check_held()
+        # Gzip counts up to 4 GiB and begins anew: a number that agrees says nothing beyond.
+        if self.packed and gzipped.trailer(self.stream)[1] != self.promised:
             gzipped.unpack(self.stream, self.promised, keep=False)
 
     def content(self) -> bytearray:
         """Return the file up to its last voxel, unpacked; never more than its header promises."""
+        self._check_held()
         if self.packed:
             return gzipped.unpack(self.stream, self.promised)
-        self.check_length()
         content = bytearray(self.promised)
         self.stream.seek(0)
         if self.stream.readinto(content) < self.promised:  # type: ignore[attr-defined]
             raise truncated(self.promised)
         return content
 
-    def _check_offset(self) -> None:
+    def _check_held(self) -> None:
+        """Refuse, before anything is unpacked, what cannot be as long as the header says."""
+        held = self.stream.seek(0, os.SEEK_END)
+        if (deflated_to(held) if self.packed else held) < self.promised:
+            raise truncated(self.promised)
+        check_not_longer(held, self.promised)
+        check_room(self.shape)
+
+    def check_offset(self) -> None:
+        """Refuse voxels that begin within the header, in another file or nowhere near."""
         start = float(self.raw["vox_offset"])
-        if start >= self.raw.single_vox_offset:
+        if self.raw.single_vox_offset <= start <= _FURTHEST_BYTE:
             return
+        if start > _FURTHEST_BYTE:
+            raise ImageError(
+                f"is not a NIfTI image (its header is wrong: voxels from byte {start:g} on; "
+                f"expected at most {_FURTHEST_BYTE:,}). Re-export the volume."
+            )
         if self.raw["magic"].item() == self.raw.pair_magic:
             raise ImageError(
                 "is the header of a NIfTI pair (.hdr), whose voxels are in another file (.img); "

@@ -17,6 +17,7 @@ from pydantic import ValidationError
 from segan_ray.brats import REGIONS
 from segan_ray.data.arrays import Boxed, boxed_arrays
 from segan_ray.data.cases import Case, layout_named
+from segan_ray.data.headers import ImageError, blamed_on_file
 from segan_ray.data.images import carried_checksum
 from segan_ray.data.manifest import ARRAYS, STORE_VERSION, CaseRecord, PrepareSettings
 from segan_ray.data.volumes import Volume, read_volume
@@ -24,6 +25,7 @@ from segan_ray.errors import CaseError, DataError
 from segan_ray.files import sync_folder, writing
 
 RESUME: Final = "Make room or mend it, and run the same again: finished cases are kept."
+_PIECE_BYTES: Final = 1 << 20
 
 
 def prepare_case(case: Case, layout: str, work: Path, settings: PrepareSettings) -> CaseRecord:
@@ -41,8 +43,9 @@ def prepare_case(case: Case, layout: str, work: Path, settings: PrepareSettings)
     code = layout_named(layout).code
     volume = read_volume(case, code)
     try:
-        boxed = boxed_arrays(volume, settings, code)
-    except DataError as error:
+        with blamed_on_file():
+            boxed = boxed_arrays(volume, settings, code)
+    except (DataError, ImageError) as error:
         raise CaseError(case.case, str(error)) from None
     return _write(case, volume, boxed, final, stamp)
 
@@ -139,7 +142,13 @@ def signature(case: Case) -> dict[str, str]:
 
 def _checksum(path: Path) -> str:
     carried = carried_checksum(path) if path.suffix == ".gz" else None
-    return carried or f"{zlib.crc32(path.read_bytes()):08x}"
+    if carried:
+        return carried
+    checksum = 0
+    with path.open("rb") as stream:
+        while piece := stream.read(_PIECE_BYTES):
+            checksum = zlib.crc32(piece, checksum)
+    return f"{checksum:08x}"
 
 
 def sha256(path: Path) -> str:

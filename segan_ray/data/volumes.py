@@ -33,7 +33,7 @@ from segan_ray.data.geometry import (
     spacing_of,
     turned_affine,
 )
-from segan_ray.data.headers import ImageError, ImageHeader, times
+from segan_ray.data.headers import ImageError, ImageHeader, blamed_on_file, times
 from segan_ray.data.images import read_geometry, read_header, read_image
 from segan_ray.errors import CaseError
 
@@ -110,6 +110,14 @@ def read_volume(case: Case, code: LabelCode) -> Volume:
     problems = check_headers(case)
     if problems:
         raise CaseError(case.case, problems[0])
+    try:
+        with blamed_on_file():
+            return _read_files(case, code)
+    except ImageError as error:  # each file was read, but there is no room for all of them
+        raise CaseError(case.case, f"{next(iter(case.images.values()))}: {error}") from None
+
+
+def _read_files(case: Case, code: LabelCode) -> Volume:
     image, affines = None, []
     for path in dict.fromkeys(case.images.values()):
         scans, affine = read_modalities(case, path)

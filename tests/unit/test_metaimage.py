@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import tracemalloc
+import zlib
+from itertools import product
 from pathlib import Path
 
 import nibabel as nib
@@ -151,8 +153,8 @@ def test_a_file_that_is_no_whole_image(
         "Origin = 1\nElementDataFile = LOCAL\nElementDataFile = ../elsewhere.raw\n",
     ],
 )
-def test_itk_is_not_led_to_another_file(tmp_path: Path, header: str) -> None:
-    """It reads headers otherwise than we do, and so would take voxels from wherever they say."""
+def test_nobody_is_led_to_another_file(tmp_path: Path, header: str) -> None:
+    """ITK would take voxels from wherever such a header says."""
     (tmp_path / "elsewhere.raw").write_bytes(b"\x07" * 64)
     path = tmp_path / "case" / "scan.mha"
     path.parent.mkdir()
@@ -213,3 +215,58 @@ def test_places_that_differ_are_said(tmp_path: Path) -> None:
     metaimage.write_image(tmp_path / "label.mha", voxels() * 0, moved)
     (problem,) = check_headers(case(tmp_path / "scan.mha", tmp_path / "label.mha"))[-1:]
     assert "origins (-11, 22, 33) and (-6, 22, 33) mm" in problem
+
+
+TYPES = {
+    "CHAR": "i1", "UCHAR": "u1", "SHORT": "i2", "USHORT": "u2", "INT": "i4", "UINT": "u4",
+    "LONG": "i4", "ULONG": "u4", "LONG_LONG": "i8", "ULONG_LONG": "u8", "FLOAT": "f4",
+    "DOUBLE": "f8",
+}  # fmt: skip
+PLACES = {
+    "none": "",
+    "plain": "Offset = 1.5 -2 3e1\nElementSpacing = 2 3 4\nTransformMatrix = 1 0 0 0 1 0 0 0 1\n",
+    "turned": "Position = 1 2 3\nElementSize = 2 3 4\nOrientation = 0 1 0 0 0 1 1 0 0\n",
+    "oblique": "Origin : 1 2 3\nRotation : 0.6 0.8 0 -0.8 0.6 0 0 0 1\n",
+    "backwards": "Offset = 0 0 0\nElementSpacing = -2 3 4\n",
+    "two lengths": "ElementSize = 9 9 9\nElementSpacing = 2 3 4\nAnatomicalOrientation = RAI\n",
+    "scaled": "ElementToIntensityFunctionSlope = 2\nElementToIntensityFunctionOffset = 7\n",
+}
+
+
+@pytest.mark.parametrize("order", ["BinaryDataByteOrderMSB", "ElementByteOrderMSB", ""])
+@pytest.mark.parametrize("msb", [True, False])
+@pytest.mark.parametrize("compress", [True, False])
+@pytest.mark.parametrize("axes", [3, 4])
+def test_what_is_read_is_what_itk_reads_of_a_sound_file(
+    tmp_path: Path, order: str, msb: bool, compress: bool, axes: int
+) -> None:
+    path, written = tmp_path / "scan.mha", tmp_path / "label.mha"
+    for (kind, code), (name, place) in product(TYPES.items(), PLACES.items()):
+        if axes == 4 and name != "none":
+            continue
+        stored = voxels().astype(np.dtype(code).newbyteorder(">" if msb and order else "<"))
+        content = stored.tobytes(order="F")
+        packed = zlib.compress(content) if compress else content
+        header = (
+            f"ObjectType = Image\nNDims = {axes}\nBinaryData = True\n"
+            + (f"{order} = {msb}\n" if order else "")
+            + (f"CompressedData = True\nCompressedDataSize = {len(packed)}\n" if compress else "")
+            + f"{place}DimSize = 5 6 7{' 1' * (axes - 3)}\nElementType = MET_{kind}\n"
+            "ElementDataFile = LOCAL\n"
+        )
+        path.write_bytes(header.encode() + packed)
+        image = sitk.ReadImage(str(path), imageIO="MetaImageIO")
+        expected = sitk.GetArrayFromImage(image).T.reshape(SHAPE)
+        found, affine = metaimage.read_image(path)
+        assert found.dtype == expected.dtype
+        np.testing.assert_array_equal(found, expected)
+        for index in ([0] * axes, [4, 5, 6, 0][:axes]):
+            left, back, head = image.TransformIndexToPhysicalPoint(index)[:3]
+            place_mm = (affine @ [*index[:3], 1])[:3]
+            np.testing.assert_allclose(place_mm, [-left, -back, head], rtol=0, atol=1e-12)
+    if axes == 3:  # the last place, which has spacings of its own
+        written.write_bytes(metaimage.encode_like(path, voxels().astype(np.uint8)))
+        label = sitk.ReadImage(str(written))
+        assert label.GetSpacing() == image.GetSpacing()
+        assert label.GetOrigin() == image.GetOrigin()
+        assert label.GetDirection() == image.GetDirection()

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import gzip
 import json
 import shutil
 from pathlib import Path
+from typing import BinaryIO
 
 import nibabel as nib
 import numpy as np
@@ -11,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from segan_ray.brats import CODE_2017_TO_2021
-from segan_ray.data import arrays
+from segan_ray.data import arrays, gzipped
 from segan_ray.data import prepare_case as module
 from segan_ray.data.arrays import correct_bias, normalise
 from segan_ray.data.background import bounding_box
@@ -379,6 +381,30 @@ def test_n4_is_a_setting_of_the_store(
     assert make(folder, tmp_path / "b", settings=n4).fingerprint != plain.fingerprint
     with pytest.raises(StoreError, match="n4 is False, asked for True"):
         make(folder, tmp_path / "a", settings=n4)
+
+
+def test_skip_bad_goes_on_after_headers_that_lie_and_memory_that_ends(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lying, large, *_ = sorted(folder.iterdir())
+    path = lying / f"{lying.name}_t2.nii.gz"
+    content = bytearray(gzip.decompress(path.read_bytes()))
+    content[108:112] = np.float32(np.inf).tobytes()  # vox_offset
+    path.write_bytes(gzip.compress(content))
+    unpack = gzipped.unpack
+
+    def full(stream: BinaryIO, promised: int, *, keep: bool = True) -> bytearray:
+        if large.name in stream.name:
+            raise MemoryError
+        return unpack(stream, promised, keep=keep)
+
+    monkeypatch.setattr(gzipped, "unpack", full)
+    manifest = make(folder, tmp_path / "store", skip_bad=True)
+    assert [case.case for case in manifest.skipped] == [lying.name, large.name]
+    problems = [case.problem for case in manifest.skipped]
+    assert f"{path}: is not a NIfTI image (its header is wrong: voxels from byte inf" in problems[0]
+    assert problems[1].startswith(str(large))
+    assert "cannot be read (MemoryError)" in problems[1]
 
 
 def test_a_store_inside_its_data_can_be_prepared_again(folder: Path) -> None:
