@@ -36,6 +36,13 @@ OTHER_HOME: Final = "Choose another --home, or have its owner let you write ther
 """What to do where a home cannot be written."""
 
 
+def mend_database(reason: str) -> str:
+    """Return what to do about a database of the home that ``reason`` keeps from being used."""
+    if "disk is full" in reason:  # as SQLite says it
+        return "Make room there, or choose another --home."
+    return "Put a sound copy in its place, or choose another --home."
+
+
 @dataclass(frozen=True)
 class Home:
     """The folder of ``--home`` / ``SEGAN_RAY_HOME``; every path in it is absolute."""

@@ -81,8 +81,6 @@ def table(
     width = console.width if watched else sys.maxsize
     shape = lay_out(columns, texts, width, len(columns) if essential is None else essential)
     grid = Table(
-        title=Text(title, style="table.title"),
-        title_justify="left",
         box=None,
         pad_edge=False,
         header_style="bold",
@@ -98,7 +96,9 @@ def table(
     for row in texts:
         grid.add_row(*(Text(row[index]) for index in shape.shown))
     if not watched:
-        console.width = max(len(title), console.measure(grid, options=_boundless(console)).maximum)
+        console.width = console.measure(grid, options=_boundless(console)).maximum
+    # As a title of the table it would be broken where the columns end.
+    console.print(Text(title, style="table.title"), soft_wrap=True)
     console.print(grid)
     return [name for index, name in enumerate(columns) if index not in shape.shown]
 

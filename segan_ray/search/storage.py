@@ -16,10 +16,9 @@ from segan_ray.data import locks
 from segan_ray.databases import are_one, is_database, make_sqlite, sqlite_url, tables_at
 from segan_ray.errors import SweepError, said
 from segan_ray.files import writing
-from segan_ray.home import OPTUNA_STORAGE, OTHER_HOME, TRACKING_URI, Home
+from segan_ray.home import OPTUNA_STORAGE, OTHER_HOME, TRACKING_URI, Home, mend_database
 from segan_ray.masking import mask
 
-_OTHER_COPY: Final = "Put a sound copy in its place, or choose another --home."
 PAUSES_S: Final = (0.2, 1.0)
 MLFLOWS: Final = frozenset({"experiments", "runs"})
 OPTUNAS: Final = frozenset({"studies", "trials"})
@@ -48,9 +47,11 @@ def open_storage(home: Home) -> BaseStorage:
     # RuntimeError: of tables that another version of Optuna made.
     except (OSError, ImportError, RuntimeError, sqlite3.Error, SQLAlchemyError) as error:
         where = f"{OPTUNA_STORAGE}={mask(url)}" if url else str(home.studies)
-        mend = f"Correct {OPTUNA_STORAGE}, or unset it to use the home's." if url else _OTHER_COPY
+        reason = mask(said(error))
+        mend = f"Correct {OPTUNA_STORAGE}, or unset it to use the home's."
         raise SweepError(
-            f"{where}: the studies of sweeps cannot be read ({mask(said(error))}). {mend}"
+            f"{where}: the studies of sweeps cannot be read ({reason}). "
+            f"{mend if url else mend_database(reason)}"
         ) from None
 
 

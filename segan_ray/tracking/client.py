@@ -17,7 +17,7 @@ from segan_ray.data import locks
 from segan_ray.databases import is_database, tables_at
 from segan_ray.errors import TrackingError, said
 from segan_ray.files import writing
-from segan_ray.home import OTHER_HOME, TRACKING_URI, Home
+from segan_ray.home import OTHER_HOME, TRACKING_URI, Home, mend_database
 from segan_ray.masking import mask
 
 # MLflow reads these when it is imported: no progress bars among our lines, no phoning home.
@@ -98,7 +98,7 @@ def _remedy(home: Home, reason: str) -> str:
     if "schema" in reason:
         return "If a newer MLflow made it, install that one."
     if home.tracks_itself:
-        return "Put a sound copy in its place, or choose another --home."
+        return mend_database(reason)
     return f"Is {TRACKING_URI} right, and its server up?"
 
 

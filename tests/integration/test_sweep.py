@@ -146,7 +146,7 @@ def test_a_trial_that_raises_fails_with_its_cause(
     for image in broken.glob("cases/*/image.npy"):
         image.write_bytes(b"no array")
     home = Home.at(tmp_path / "home")
-    with pytest.raises(SweepError, match=r"All 1 trials of 'broken' failed.*image\.npy"):
+    with pytest.raises(SweepError, match=r"1 trial of 'broken' failed.*image\.npy"):
         search(SPACE, "broken", broken, home, trials=1)
     (trial,) = read_sweep(home, "broken").trials
     assert trial.status == "failed"

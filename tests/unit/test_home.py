@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from segan_ray.home import HOME, RESUME_WITH, Home, resume_command
+from segan_ray.home import HOME, RESUME_WITH, Home, mend_database, resume_command
 
 
 @pytest.fixture(autouse=True)
@@ -42,3 +42,8 @@ def test_the_command_to_go_on_can_be_pasted_into_a_shell() -> None:
 def test_a_job_says_how_its_sender_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(RESUME_WITH, "segan-ray submit -- tune store")
     assert resume_command(Home.at(Path("x")), "tune", "store") == "segan-ray submit -- tune store"
+
+
+def test_a_full_disk_needs_room_and_a_damaged_database_a_copy() -> None:
+    assert mend_database("database or disk is full").startswith("Make room there")
+    assert mend_database("file is not a database").startswith("Put a sound copy in its place")

@@ -311,7 +311,7 @@ def test_a_folder_is_suspected_by_a_majority_of_at_least_three(counts) -> None:
 
 
 def test_a_folder_with_markup_and_control_characters_in_its_name_is_shown(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from segan_ray.cli.data import _show_report
 
@@ -320,7 +320,6 @@ def test_a_folder_with_markup_and_control_characters_in_its_name_is_shown(
     files["t1"].unlink()
     write_case(hostile, "BraTS2021_00002", seed=2)
     report = inspect_cases(discover(hostile), workers=1)
-    monkeypatch.setenv("COLUMNS", "500")
     _show_report(f"{hostile}: a[/b]", report)
     out = capsys.readouterr().out
     assert r"a[/b]\x1b[31m\n:" in out
