@@ -76,7 +76,8 @@ def run_single(run: Run, on_event: OnEvent) -> RunResult:
         TrackingError: if it cannot be recorded.
         Interrupted: if a signal asked for its end; nothing is left running.
     """
-    connect(run.home)  # if it cannot be reached, that is said at once; Ray takes long to start
+    if not run.home.tracks_itself:
+        connect(run.home)  # to say at once that nobody answers: Ray takes long to start
     command = resume_command(run.home, "train", str(run.store), "--name", run.name)
     with (
         interruptible(run.name, command),

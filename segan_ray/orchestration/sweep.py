@@ -7,6 +7,7 @@ in whether these are there. Whatever ends the process, the next one can resume.
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import signal
 from collections.abc import Iterator
@@ -79,9 +80,7 @@ def run_sweep(sweep: Sweep, on_event: OnEvent, say: Any = print) -> SweepStatus:
         TrackingError: if its runs cannot be recorded.
         Interrupted: if a signal asked for its end; nothing is left running.
     """
-    # Records that cannot be reached are said at once; Ray takes long to start.
-    connect(sweep.home)
-    storage = open_storage(sweep.home)
+    check_servers(sweep.home)
     with (
         interruptible(sweep.name, sweep.resume_with),
         held(sweep.folder, sweep.name),
@@ -92,7 +91,7 @@ def run_sweep(sweep: Sweep, on_event: OnEvent, say: Any = print) -> SweepStatus:
     ):
         refuse_if_unfit(sweep.home, absolute(sweep.store))
         room = room_for(sweep.space, say)
-        study = _study(sweep, storage, until_the_end, say)
+        study = _study(sweep, until_the_end, say)
         _say_estimate(sweep, study, room, say)
         with asked.later():
             recorder = _recorder(sweep)
@@ -141,10 +140,24 @@ def parked_if_cut_off(name: str, command: str, logbook: Logbook, asked: Asked) -
         raise
 
 
-def _study(
-    sweep: Sweep, storage: Storage, until_the_end: contextlib.ExitStack, say: Any
-) -> SweepStudy:
+def check_servers(home: Home) -> None:
+    """Make sure that records and studies answer where they are elsewhere: Ray takes long to start.
+
+    Nothing is made in the home yet: the cluster may turn out unfit.
+
+    Raises:
+        TrackingError: if runs cannot be recorded.
+        SweepError: if studies cannot be read.
+    """
+    if not home.tracks_itself:
+        connect(home)
+    if os.environ.get(OPTUNA_STORAGE):
+        open_storage(home)
+
+
+def _study(sweep: Sweep, until_the_end: contextlib.ExitStack, say: Any) -> SweepStudy:
     """Open or make the study, hold it, and see that checkpoints are where they were."""
+    storage = open_storage(sweep.home)
     mine = partial(leased, sweep.name, storage, holder_of(sweep.home), say)
     if study_exists(sweep.name, storage):
         if not sweep.resume:
