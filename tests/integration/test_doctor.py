@@ -134,7 +134,10 @@ def test_a_node_that_died_is_no_riddle(cluster: Nodes, shared: str, tmp_path: Pa
 
 @pytest.mark.parametrize(
     ("token", "words"),
-    [("", "Set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN"), ("wrong", "asks for another token")],
+    [
+        ("", "Set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN"),
+        ("wrong", "the one of this process is another"),
+    ],
 )
 def test_a_cluster_that_asks_for_a_token(
     cluster: Nodes, tmp_path: Path, token: str, words: str
