@@ -10,6 +10,7 @@ import typer
 
 from segan_ray.cli import show
 from segan_ray.cli.options import HomeFolder, Json, Layout, Store, SweepName
+from segan_ray.errors import many
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -268,4 +269,4 @@ def _show_predictions(predictions: Sequence[Prediction], out: Path) -> None:
         show.note(show.plain(f"Note: {cases[0]}{more}: {warning}"))
     written = sum(one.ok for one in predictions)
     failed = f"; {len(predictions) - written} failed" if written < len(predictions) else ""
-    show.say(f"{written} label {'map' if written == 1 else 'maps'} in {out}{failed}")
+    show.say(f"{many(written, 'label map')} in {out}{failed}")

@@ -70,7 +70,7 @@ def check_cluster(address: str) -> None:
         with init_grpc_channel(address, [("grpc.enable_http_proxy", 0)]) as channel:
             channel.unary_unary(CLUSTER_ID)(b"", timeout=CONNECT_S)
     except AuthenticationError as error:
-        raise refused(address, said(error).partition(". ")[0]) from None
+        raise no_token(address, error) from None
     except grpc.RpcError as error:
         if error.code() is grpc.StatusCode.UNAUTHENTICATED:
             is_sent = os.environ.get("RAY_AUTH_MODE") == "token"
@@ -79,6 +79,11 @@ def check_cluster(address: str) -> None:
         silent = error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
         what = "what listens there says nothing" if silent else "what listens there is not Ray"
         raise nobody_answers(address, what) from None
+
+
+def no_token(address: str, error: Exception) -> SweepError:
+    """Return what is said where Ray finds no token to send; of its advice, the first sentence."""
+    return refused(address, said(error).partition(". ")[0])
 
 
 def refused(address: str, reason: str) -> SweepError:

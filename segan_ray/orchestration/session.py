@@ -62,7 +62,7 @@ import ray
 from ray.exceptions import AuthenticationError
 
 from segan_ray.errors import SweepError, said
-from segan_ray.orchestration.address import check_cluster, check_reachable, nobody_answers, refused
+from segan_ray.orchestration.address import check_cluster, check_reachable, no_token, nobody_answers
 
 log = logging.getLogger(__name__)
 
@@ -149,4 +149,4 @@ def _join_cluster() -> None:
     except ConnectionError:
         raise nobody_answers(address) from None
     except AuthenticationError as error:
-        raise refused(address, said(error).partition(". ")[0]) from None
+        raise no_token(address, error) from None
