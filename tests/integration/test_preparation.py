@@ -17,6 +17,7 @@ from segan_ray.data.splits import SplitSettings
 from segan_ray.data.store import PrepareSettings
 from segan_ray.errors import DataError
 from segan_ray.orchestration.preparation import outcomes_on_ray
+from segan_ray.orchestration.session import TOKEN
 
 # After orchestration, which sets Ray up before importing it.
 import ray  # isort: skip
@@ -79,10 +80,11 @@ def test_the_command_uses_the_cluster_of_ray_address(
         "--val", "0.2", "--gate", "0.2", "--test", "0.2",
     ]  # fmt: skip
     address = ray.get_runtime_context().gcs_address
+    theirs = {"RAY_ADDRESS": address, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN}
     done = subprocess.run(
         command,
         cwd=data.parent,
-        env={**os.environ, "RAY_ADDRESS": address},
+        env={**os.environ, **theirs},
         capture_output=True,
         text=True,
         timeout=300,
