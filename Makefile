@@ -2,9 +2,10 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+TOOLS := .venv-tools
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-endurance check lint format types bench audit clean .venv
+.PHONY: help demo test test-fast test-endurance check lint format types bench constraints audit sbom clean .venv
 
 help: ## Show this list
 	@grep -E '^[a-z.-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -20,11 +21,14 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 demo: $(VENV)/.installed ## Data, sweep, promotion, evaluation and report, in front of you
 	@PATH="$(CURDIR)/$(BIN):$$PATH" scripts/demo.sh
 
-# Unit tests share the cores out by file, a thread each. Of the others, those that start Ray take
-# turns, for two clusters at once are slow; what needs none runs beside them.
-test: $(VENV)/.installed ## All tests but endurance
-	OMP_NUM_THREADS=1 $(BIN)/pytest -m "not endurance" tests/unit --numprocesses logical --maxprocesses 4 --dist loadfile
+# Of the others, those that start Ray take turns, for two clusters at once are slow; what needs none
+# runs beside them.
+test: test-fast ## All tests but endurance
 	OMP_NUM_THREADS=1 $(BIN)/pytest -m "not endurance" tests/end_to_end tests/integration --numprocesses 2 --dist loadgroup
+
+# They share the cores out by file, a thread each.
+test-fast: $(VENV)/.installed ## Unit tests alone
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m "not endurance" tests/unit --numprocesses logical --maxprocesses 4 --dist loadfile
 
 test-endurance: $(VENV)/.installed ## Repeated kills and long soaks
 	$(BIN)/pytest -m endurance
@@ -47,11 +51,25 @@ BENCH ?=
 bench: $(VENV)/.installed ## Comparisons that fit in ten minutes on two quiet cores; BENCH=--loaded to run on busy ones
 	@for bench in train_step scaling data; do echo "== $$bench"; $(BIN)/python benchmarks/$$bench.py $(BENCH) || exit 1; done
 
-audit: ## Known weaknesses of every pinned dependency; needs the advisory service
-	$(PYTHON) -m venv $(VENV)-audit
-	$(VENV)-audit/bin/pip install --quiet --disable-pip-version-check pip-audit
-	$(VENV)-audit/bin/pip-audit --strict --disable-pip --no-deps --requirement constraints.txt
+# What these three run is no part of the environment: it would count among what it looks at.
+constraints: $(TOOLS)/.installed ## Pin what pyproject.toml leads to; UPGRADE=--upgrade for the newest of everything
+	$(TOOLS)/bin/uv pip compile --quiet pyproject.toml --all-extras --python-version 3.11 \
+		--python-platform x86_64-manylinux_2_28 --no-annotate --no-emit-index-url \
+		--custom-compile-command "make constraints" $(UPGRADE) --output-file constraints.txt
+
+audit: $(TOOLS)/.installed ## Known weaknesses of every pinned dependency; needs the advisory service
+	$(TOOLS)/bin/pip-audit --strict --disable-pip --no-deps --requirement constraints.txt
+
+sbom: $(TOOLS)/.installed $(VENV)/.installed ## A bill of materials (CycloneDX) of the environment: dist/segan-ray.cdx.json
+	mkdir -p dist
+	$(TOOLS)/bin/cyclonedx-py environment $(BIN)/python --pyproject pyproject.toml --mc-type application \
+		--output-reproducible --output-format JSON --output-file dist/segan-ray.cdx.json
+
+$(TOOLS)/.installed: Makefile
+	$(PYTHON) -m venv $(TOOLS)
+	$(TOOLS)/bin/pip install --quiet --disable-pip-version-check cyclonedx-bom==7.5.0 pip-audit==2.10.1 uv==0.13.9
+	touch $@
 
 clean: ## Remove the environment and every cache, never your records
-	rm -rf $(VENV) $(VENV)-audit .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(TOOLS) dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

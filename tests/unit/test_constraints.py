@@ -1,0 +1,69 @@
+"""constraints.txt pins what pyproject.toml leads to, all of it and nothing else."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from importlib.metadata import distribution
+from pathlib import Path
+
+from packaging.markers import default_environment
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).parents[2]
+PROJECT = "segan-ray"
+
+
+def pins() -> dict[str, str]:
+    text = (ROOT / "constraints.txt").read_text()
+    lines = [line for line in text.splitlines() if not line.startswith("#")]
+    pairs = [re.fullmatch(r"(\S+)==(\S+)", line) for line in lines]
+    assert all(pairs), [line for line, pair in zip(lines, pairs, strict=True) if pair is None]
+    return {canonicalize_name(pair[1]): pair[2] for pair in pairs if pair}
+
+
+def asked_of(name: str, extra: str) -> list[str]:
+    if name != PROJECT:
+        return distribution(name).requires or []
+    # As the file says now, whenever it was installed.
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    lines: list[str] = project["optional-dependencies"][extra] if extra else project["dependencies"]
+    return lines
+
+
+def needed(name: str, extra: str) -> list[tuple[str, str]]:
+    """What a package with one of its extras, or none, asks for here: names and their extras."""
+    environment = {**default_environment(), "extra": extra}
+    asked = [Requirement(line) for line in asked_of(name, extra)]
+    return [
+        (canonicalize_name(each.name), option)
+        for each in asked
+        if each.marker is None or each.marker.evaluate(environment)
+        for option in ("", *each.extras)
+    ]
+
+
+def closure() -> set[str]:
+    """Every package that the project leads to, with all its extras."""
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"][
+        "optional-dependencies"
+    ]
+    waiting = [(PROJECT, extra) for extra in ("", *extras)]
+    seen: set[tuple[str, str]] = set()
+    while waiting:
+        package = waiting.pop()
+        if package not in seen:
+            seen.add(package)
+            waiting += needed(*package)
+    return {name for name, _ in seen} - {PROJECT}
+
+
+def test_every_package_of_the_closure_is_pinned_and_no_other() -> None:
+    assert sorted(pins()) == sorted(closure())
+
+
+def test_what_is_installed_is_what_is_pinned() -> None:
+    # Which build of torch it is, after the "+", is the index's.
+    installed = {name: distribution(name).version.partition("+")[0] for name in pins()}
+    assert installed == pins()
