@@ -6,11 +6,9 @@ Nothing of what it tells is judged here; ``verdicts`` does that for all nodes to
 from __future__ import annotations
 
 import importlib.metadata
-import os
 import platform
 import shutil
 import socket
-import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -190,10 +188,10 @@ def _torch_gpus() -> int:
 def _free_bytes() -> dict[str, int]:
     """Return how much is free where Ray spills, and where stores are copied to."""
     from segan_ray.data.cache import cache_root
+    from segan_ray.orchestration.cluster_folder import parent_folder
 
-    ray_files = Path(os.environ.get("RAY_TMPDIR") or tempfile.gettempdir())
     found = {}
-    for what, path in (("Ray's files", ray_files), ("stores", cache_root())):
+    for what, path in (("Ray's files", parent_folder()), ("stores", cache_root())):
         there = next(each for each in (path, *path.parents) if each.exists())
         found[f"{what} ({path})"] = shutil.disk_usage(there).free
     return found

@@ -6,9 +6,9 @@ import logging
 import os
 import secrets
 import socket
-import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Any, Final
 
 SETTINGS: Final = {
@@ -63,6 +63,7 @@ from ray.exceptions import AuthenticationError
 
 from segan_ray.errors import SweepError, said
 from segan_ray.orchestration.address import check_cluster, check_reachable, no_token, nobody_answers
+from segan_ray.orchestration.cluster_folder import cluster_folder, parent_folder
 
 log = logging.getLogger(__name__)
 
@@ -78,15 +79,17 @@ def ray_session() -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    if _local:
-        _start_own_cluster()
-    else:
-        _join_cluster()
-    _keep_stdout_ours()
-    try:
+    with ExitStack() as ends:
+        if _local:
+            with _said_in_words():
+                folder = ends.enter_context(cluster_folder())
+                ends.callback(ray.shutdown)
+                _start_own_cluster(folder)
+        else:
+            ends.callback(ray.shutdown)
+            _join_cluster()
+        _keep_stdout_ours()
         yield
-    finally:
-        ray.shutdown()
 
 
 def _keep_stdout_ours() -> None:
@@ -102,12 +105,25 @@ def _keep_stdout_ours() -> None:
     worker.print_to_stdstream = log_lines
 
 
-def _start_own_cluster() -> None:
+@contextmanager
+def _said_in_words() -> Iterator[None]:
+    try:
+        yield
+    except (OSError, RuntimeError, ValueError) as error:
+        raise SweepError(
+            f"Ray cannot be started on this machine ({said(error)}). Its files and sockets are "
+            f"in {parent_folder()}: set RAY_TMPDIR to a short path that you can write, "
+            "such as /tmp/me."
+        ) from None
+
+
+def _start_own_cluster(folder: Path) -> None:
     """Start a cluster of this machine's cores, not one that happens to run here already.
 
-    Its processes are told its address: Ray Train's cleaner of placement groups looks for "the"
-    cluster of the machine, and where two run it finds neither and releases nothing. They are told
-    its token too, by which Ray asks every caller for it, whatever somebody set for other clusters.
+    Whatever its processes write is in ``folder``, and so is what they leave when they are killed.
+    They are told its address: Ray Train's cleaner of placement groups looks for "the" cluster of
+    the machine, and where two run it finds neither and releases nothing. They are told its token
+    too, by which Ray asks every caller for it, whatever somebody set for other clusters.
     """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -116,6 +132,7 @@ def _start_own_cluster() -> None:
         "RAY_GCS_SERVER_PORT": str(port),
         "RAY_ADDRESS": f"127.0.0.1:{port}",
         "RAY_AUTH_TOKEN": TOKEN,
+        "TMPDIR": str(folder),
     }
     before = {name: os.environ.pop(name, None) for name in (*told, "RAY_AUTH_MODE")}
     os.environ.update(told)
@@ -125,13 +142,8 @@ def _start_own_cluster() -> None:
             log_to_driver=False,
             logging_level=logging.ERROR,
             object_store_memory=OBJECT_STORE_BYTES,
+            _temp_dir=str(folder),
         )
-    except (OSError, RuntimeError, ValueError) as error:
-        files = os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()
-        raise SweepError(
-            f"Ray cannot be started on this machine ({said(error)}). Its files and sockets are in "
-            f"{files}/ray: set RAY_TMPDIR to a short path that you can write, such as /tmp/me."
-        ) from None
     finally:
         for name, value in before.items():
             os.environ.pop(name, None)

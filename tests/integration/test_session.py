@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -40,7 +41,8 @@ def test_a_folder_that_is_too_deep_for_sockets_is_said(tmp_path: Path) -> None:
     )  # fmt: skip
     assert "SweepError: Ray cannot be started on this machine (" in done.stderr
     assert "107 bytes" in done.stderr
-    assert f"{deep}/ray: set RAY_TMPDIR to a short path" in done.stderr
+    assert list(deep.iterdir()) == []
+    assert f"{deep}: set RAY_TMPDIR to a short path" in done.stderr
 
 
 STRANGER = """
@@ -82,3 +84,37 @@ def test_nobody_else_is_let_into_a_cluster_of_our_own(mode: str | None, tmp_path
     assert done.stdout.count("asks for its token, and ") == 2, done.stdout + done.stderr
     assert done.stdout.endswith("changed set()\n")
     assert not list(tmp_path.rglob("auth_token"))
+
+
+UNTIL_KILLED = """
+import os, signal, sys
+from segan_ray.orchestration.session import ray_session
+import ray
+with ray_session():
+    print(ray.get(ray.remote(lambda: os.environ["TMPDIR"]).remote()), flush=True)
+    if sys.argv[1:]:
+        os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_nothing_of_a_cluster_outlives_it() -> None:
+    """Its session and what its processes leave; of one that was killed, the next removes it."""
+    with tempfile.TemporaryDirectory() as short:
+        others = Path(short, "segan-data")
+        others.mkdir()
+        command = [sys.executable, "-c", UNTIL_KILLED]
+        environment = {**os.environ, "RAY_TMPDIR": short}
+
+        def cluster(*arguments: str) -> Path:
+            done = subprocess.run(
+                [*command, *arguments], env=environment, capture_output=True, text=True, check=False
+            )
+            assert done.stdout, done.stderr
+            return Path(done.stdout.strip())
+
+        killed = cluster("kill")
+        assert killed.parent == Path(short)
+        assert list(killed.glob("session_*/logs"))
+        ended = cluster()
+        assert ended.parent == Path(short)
+        assert list(Path(short).iterdir()) == [others]
