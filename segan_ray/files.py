@@ -6,6 +6,7 @@ import errno
 import os
 import secrets
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -82,6 +83,18 @@ def _reason(path: Path, error: OSError) -> str:
     usage = shutil.disk_usage(there)
     free, total = usage.free / 1e9, usage.total / 1e9
     return f"{reason}: the disk at {there} has {free:.2g} of {total:.2g} GB free"
+
+
+def follow_umask(folder: Path) -> None:
+    """Give all below ``folder`` the modes that new files get, whatever they were copied from."""
+    probe = folder / f".{secrets.token_hex(8)}"
+    probe.touch()
+    files = stat.S_IMODE(probe.stat().st_mode)
+    probe.unlink()
+    folders = files | (files & 0o444) >> 2  # who may read a file may look into a folder
+    for path in folder.rglob("*"):
+        if not path.is_symlink():
+            path.chmod(folders if path.is_dir() else files)
 
 
 def sync_folder(folder: Path) -> None:

@@ -33,6 +33,7 @@ from segan_ray.brats import MODALITIES
 from segan_ray.evaluation.model import PACKAGED, Model, save_model
 from segan_ray.evaluation.raw_cases import SPACING_MM
 from segan_ray.evaluation.seal import digest
+from segan_ray.files import follow_umask
 from segan_ray.tracking import client as names
 from segan_ray.tracking.artifacts import delete_below
 
@@ -110,6 +111,7 @@ def write_package(folder: Path, model: Model, logged: LoggedModel | None = None)
             input_example=input_example(),
             mlflow_model=known or MlflowModel(),
         )
+    follow_umask(folder)
 
 
 def requirements(variant: str) -> list[str]:

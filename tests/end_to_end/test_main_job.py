@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import socket
+import stat
 import subprocess
 import sys
 import threading
@@ -20,6 +21,8 @@ pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
 CHROMIUM = shutil.which("chromium")
+UMASK = 0o007
+"""Of people who share their files with a group."""
 
 
 class Desk:
@@ -37,7 +40,7 @@ class Desk:
     def run(self, *arguments: object, code: int = 0) -> str:
         result = subprocess.run(
             [*self.program, *map(str, arguments)], cwd=self.folder, env=self.environment,
-            capture_output=True, text=True, check=False,
+            umask=UMASK, capture_output=True, text=True, check=False,
         )  # fmt: skip
         assert result.returncode == code, result.stderr
         return result.stdout
@@ -122,6 +125,16 @@ def test_a_run_of_train_can_be_evaluated_by_name(desk: Desk) -> None:
     by_name = desk.document("evaluate", "baseline", "store")
     by_folder = desk.document("evaluate", run["checkpoint"], "store")
     assert by_name["cases"] == by_folder["cases"]
+
+
+def test_everything_written_follows_the_umask(desk: Desk) -> None:
+    """Databases, journals, checkpoints, models and pictures, so that a group can share them."""
+    desk.run("export", "champion", "exported")
+    found = {
+        (path.is_dir(), f"{stat.S_IMODE(path.lstat().st_mode):o}"): path
+        for path in desk.folder.rglob("*")
+    }
+    assert set(found) == {(True, "770"), (False, "660")}, found
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import pytest
 
 from segan_ray import files
 from segan_ray.errors import DataError
-from segan_ray.files import write_bytes
+from segan_ray.files import follow_umask, write_bytes
 
 
 def test_a_file_is_replaced_whole(tmp_path: Path) -> None:
@@ -108,3 +108,35 @@ def test_a_folder_that_is_none_is_said(folder: str, tmp_path: Path) -> None:
         (tmp_path / folder).touch()
     with pytest.raises(DataError, match="cannot be written"):
         write_bytes(tmp_path / folder / "file", b"")
+
+
+@pytest.mark.parametrize(
+    ("umask", "of_files", "of_folders"),
+    [(0o002, 0o664, 0o775), (0o022, 0o644, 0o755), (0o077, 0o600, 0o700), (0o027, 0o640, 0o750)],
+)
+def test_copies_get_the_modes_of_new_files(
+    umask: int, of_files: int, of_folders: int, tmp_path: Path
+) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.write_text("")
+    elsewhere.chmod(0o400)
+    folder = tmp_path / "copies"
+    (folder / "inner").mkdir(parents=True)
+    (folder / "inner" / "read-only").write_text("")
+    (folder / "inner" / "read-only").chmod(0o444)
+    (folder / "inner").chmod(0o700)
+    (folder / "program").write_text("")
+    (folder / "program").chmod(0o755)
+    (folder / "link").symlink_to(elsewhere)
+    before = os.umask(umask)
+    try:
+        follow_umask(folder)
+    finally:
+        os.umask(before)
+    modes = {
+        path.name: stat.S_IMODE(path.stat().st_mode)
+        for path in folder.rglob("*")
+        if not path.is_symlink()
+    }
+    assert modes == {"inner": of_folders, "read-only": of_files, "program": of_files}
+    assert stat.S_IMODE(elsewhere.stat().st_mode) == 0o400
