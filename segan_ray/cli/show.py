@@ -48,6 +48,11 @@ def note(text: str) -> None:
     print(prose(text), file=sys.stderr, flush=True)
 
 
+def invite(what: str, address: str, then: str) -> None:
+    """Print an address on stderr as it is, with the token that its reader needs to open it."""
+    print(f"{plain(what)}: {address} ({plain(then)})", file=sys.stderr, flush=True)
+
+
 def notes(lines: Sequence[str], put: Callable[[str], None] = note, most: int = MOST_ALIKE) -> None:
     """Print lines for people; of those that say the same of many things, the first and a count."""
     kinds: dict[str, list[str]] = {}

@@ -188,12 +188,15 @@ def ui(
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port on loopback.")] = 5000,
     home: HomeFolder = None,
 ) -> None:
-    """Open the MLflow UI on the right store, on loopback only, until Ctrl-C."""
+    """Open the MLflow UI on the right store, for you alone, until Ctrl-C.
+
+    It listens on loopback and answers who opens the address it prints, token and all.
+    """
     from segan_ray.home import Home
     from segan_ray.tracking.ui import serve_ui
 
     where = Home.at(home)
-    serve_ui(where, port, lambda at: show.note(f"MLflow UI of {where.folder}: {at} (Ctrl-C ends)"))
+    serve_ui(where, port, lambda at: show.invite(f"MLflow UI of {where.folder}", at, "Ctrl-C ends"))
 
 
 def _tell(left_out: Sequence[str]) -> None:

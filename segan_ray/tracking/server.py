@@ -1,4 +1,4 @@
-"""MLflow's own server in this process: quiet, on loopback, and opening on what we search for.
+"""MLflow's own server in this process: quiet, its owner's alone, and opening on what we search for.
 
 MLflow's UI greets newcomers with pages for language models, an assistant and what is new. Our
 front page is MLflow's with a script before it, which answers those greetings once per browser and
@@ -21,6 +21,8 @@ import uvicorn
 
 from segan_ray.errors import TrackingError
 from segan_ray.home import Home
+from segan_ray.tracking.access import OwnerOnly
+from segan_ray.tracking.confinement import Places, confine_experiments, confined
 
 LOOPBACK: Final = "127.0.0.1"
 ENVIRONMENT: Final = {
@@ -28,6 +30,15 @@ ENVIRONMENT: Final = {
     "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
     "MLFLOW_DISABLE_TELEMETRY": "true",
 }
+ALLOWED_HOSTS: Final = "MLFLOW_SERVER_ALLOWED_HOSTS"
+OWN_HOSTS: Final = ",".join(
+    f"{host}{port}" for host in (LOOPBACK, "localhost") for port in ("", ":*")
+)
+"""Names that no name server can lead here; of any port, for tunnels end in one of their own.
+
+MLflow's own list takes ``10.*``, and with it a host of that name in anybody's domain.
+"""
+ASSISTANT: Final = "/ajax-api/3.0/mlflow/assistant"
 GREETED: Final[Mapping[str, str]] = {
     "mlflow.workflowType_v1": json.dumps("machine_learning"),
     "mlflow.assistant.fab.autoOpenedOnFirstLoad_v1": "true",
@@ -79,19 +90,28 @@ def front_page(index: str, start: str) -> str:
 
 
 def run_server(
-    home: Home, taken: socket.socket, start: str, when_ready: Callable[[], None]
+    home: Home,
+    places: Places,
+    taken: socket.socket,
+    start: str,
+    secret: str,
+    when_ready: Callable[[], None],
 ) -> None:
-    """Serve the home's records on ``taken`` until a signal, opening on ``start``."""
-    application = _application(home, start)
-    config = uvicorn.Config(application, log_level="warning", access_log=False, lifespan="on")
-    server = _Server(config, when_ready)
-    # Ctrl-C is how this ends, not a mishap.
-    try:
-        asyncio.run(server.serve(sockets=[taken]))
-    except KeyboardInterrupt:
-        pass
-    finally:
-        taken.close()
+    """Serve the home's records on ``taken`` until a signal, opening on ``start``.
+
+    Only what brings ``secret`` is answered, and only artifacts at ``places`` are read or written.
+    """
+    with confined(places):
+        application = OwnerOnly(_application(home, places, start), secret, taken.getsockname()[1])
+        config = uvicorn.Config(application, log_level="warning", access_log=False, lifespan="on")
+        server = _Server(config, when_ready)
+        # Ctrl-C is how this ends, not a mishap.
+        try:
+            asyncio.run(server.serve(sockets=[taken]))
+        except KeyboardInterrupt:
+            pass
+        finally:
+            taken.close()
 
 
 class _Server(uvicorn.Server):
@@ -107,10 +127,11 @@ class _Server(uvicorn.Server):
             self._when_ready()
 
 
-def _application(home: Home, start: str) -> Any:
-    """Return MLflow's server with our front page."""
+def _application(home: Home, places: Places, start: str) -> Any:
+    """Return MLflow's server with our front page, for artifacts at ``places``."""
     # MLflow's server reads these while it is imported.
     os.environ.update(ENVIRONMENT)
+    os.environ.setdefault(ALLOWED_HOSTS, OWN_HOSTS)
     from mlflow.server.constants import ARTIFACT_ROOT_ENV_VAR, BACKEND_STORE_URI_ENV_VAR
 
     os.environ[BACKEND_STORE_URI_ENV_VAR] = home.tracking_uri
@@ -119,15 +140,25 @@ def _application(home: Home, start: str) -> Any:
         warnings.simplefilter("ignore")
         from mlflow.server import app as pages
         from mlflow.server.fastapi_app import app
+        from mlflow.server.handlers import _get_tracking_store
         from starlette.requests import Request
-        from starlette.responses import HTMLResponse
+        from starlette.responses import HTMLResponse, PlainTextResponse
         from starlette.routing import Route
 
+    confine_experiments(_get_tracking_store(), places)
     index = (Path(str(pages.static_folder)) / "index.html").read_text(encoding="utf-8")
     page = HTMLResponse(front_page(index, start), headers={"Cache-Control": "no-store"})
 
     async def front(_: Request) -> HTMLResponse:
         return page
 
-    app.router.routes.insert(0, Route("/", front))
+    async def refuse(_: Request) -> PlainTextResponse:
+        return PlainTextResponse("segan-ray ui serves records; MLflow's assistant is off.\n", 403)
+
+    # The assistant works on its owner's files, and runs programs.
+    changes = ["POST", "PUT", "PATCH", "DELETE"]
+    app.router.routes[:0] = [
+        Route("/", front),
+        Route(f"{ASSISTANT}/{{path:path}}", refuse, methods=changes),
+    ]
     return app

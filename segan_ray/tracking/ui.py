@@ -7,7 +7,9 @@ from collections.abc import Callable
 from segan_ray.errors import TrackingError
 from segan_ray.home import Home
 from segan_ray.masking import mask
+from segan_ray.tracking.access import TOKEN, new_secret
 from segan_ray.tracking.client import connect, experiment_id
+from segan_ray.tracking.confinement import places_of
 from segan_ray.tracking.notes import describe_experiment
 from segan_ray.tracking.runs import said_in_words
 from segan_ray.tracking.server import LOOPBACK, listen, run_server
@@ -16,6 +18,8 @@ from segan_ray.tracking.views import SWEEPS, save_views, view_page
 
 def serve_ui(home: Home, port: int, when_ready: Callable[[str], None]) -> None:
     """Serve MLflow's UI on loopback until Ctrl-C; ``when_ready`` is told its address.
+
+    The address holds the secret that opens it.
 
     Raises:
         TrackingError: if records are on a server, which has a UI of its own, if they cannot be
@@ -27,11 +31,15 @@ def serve_ui(home: Home, port: int, when_ready: Callable[[str], None]) -> None:
         experiment = experiment_id(client, home)
         describe_experiment(client, experiment)
         save_views(client, experiment)
+        location = client.get_experiment(experiment).artifact_location
     start = view_page(experiment, SWEEPS)
     if uri.startswith(("http://", "https://")):
         raise TrackingError(
             f"Records are on {mask(uri)}, which has a UI. Open in a browser: "
             f"{mask(uri).rstrip('/')}/{start}"
         )
+    secret = new_secret()
+    address = f"http://{LOOPBACK}:{port}/?{TOKEN}={secret}"
     with listen(port) as taken:
-        run_server(home, taken, start, lambda: when_ready(f"http://{LOOPBACK}:{port}"))
+        places = places_of(home, str(location))
+        run_server(home, places, taken, start, secret, lambda: when_ready(address))
