@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import secrets
 from typing import Final
-from urllib.parse import parse_qsl, urlencode, urlsplit
+from urllib.parse import parse_qsl, urlencode
 
 from starlette.datastructures import Headers
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
@@ -113,7 +113,7 @@ def _is_of_another_page(headers: Headers) -> bool:
     A browser sends its cookies along for whatever page asks; to follow a link is no harm.
     """
     origin = headers.get("origin")
-    if origin is not None and urlsplit(origin).netloc != headers.get("host"):
+    if origin is not None and origin.partition("://")[2] != headers.get("host"):
         return True
     followed = headers.get("sec-fetch-mode") == "navigate"
     return headers.get("sec-fetch-site") in {"same-site", "cross-site"} and not followed
