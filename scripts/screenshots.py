@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import io
 import json
+import re
 import shutil
 import socket
 import subprocess
@@ -90,7 +91,7 @@ def save(page: Page, path: Path) -> None:
 
 @contextmanager
 def served(home: Home) -> Iterator[str]:
-    """``segan-ray ui`` on a free port; gives the address once it answers."""
+    """``segan-ray ui`` on a free port; gives the address once it answers, token and all."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -99,9 +100,10 @@ def served(home: Home) -> Iterator[str]:
     assert server.stderr is not None
     try:
         said = server.stderr.readline()
-        if "http://" not in said:
+        address = re.search(r"http://\S+", said)
+        if address is None:
             sys.exit(said + server.stderr.read())
-        yield f"http://127.0.0.1:{port}/"
+        yield address[0]
     finally:
         server.terminate()
         server.wait()

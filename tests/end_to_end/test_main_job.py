@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import socket
 import stat
 import subprocess
 import sys
-import threading
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -162,28 +161,23 @@ def test_what_is_not_there_is_said_plainly(desk: Desk, arguments: list[str], wor
 
 @pytest.fixture
 def ui(desk: Desk) -> Iterator[str]:
-    """The address of ``segan-ray ui``, which is ended with all it started."""
+    """The address that ``segan-ray ui`` tells; it is ended with all it started."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     server = subprocess.Popen(
         [*desk.program, "ui", "--port", str(port)], cwd=desk.folder, env=desk.environment,
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True,
     )  # fmt: skip
-    address = f"http://127.0.0.1:{port}"
+    assert server.stderr is not None
     try:
-        pause = threading.Event()
-        for _ in range(300):
-            try:
-                urllib.request.urlopen(f"{address}/health", timeout=5).close()
-                break
-            except OSError:
-                assert server.poll() is None, "the UI ended by itself"
-                pause.wait(0.2)
-        yield address
+        told = server.stderr.readline()
+        address = re.search(rf"http://127\.0\.0\.1:{port}/\?token=[\w-]+", told)
+        assert address, told + server.stderr.read()
+        yield address[0]
     finally:
         server.send_signal(signal.SIGTERM)
-        server.wait(30)
+        server.communicate(timeout=30)
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="needs Debian's chromium")
@@ -198,9 +192,9 @@ def test_the_ui_shows_the_sweep(desk: Desk, ui: str) -> None:
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=quiet)
         page = browser.new_page()
-        page.goto(f"{ui}/#/experiments/1/runs")
+        page.goto(f"{ui}#/experiments/1/runs")
         page.get_by_text("first", exact=True).first.wait_for(timeout=60_000)
-        page.goto(f"{ui}/#/experiments/1/runs/{best['mlflow_run']}")
+        page.goto(f"{ui}#/experiments/1/runs/{best['mlflow_run']}")
         page.get_by_text(f"first-{best['trial']}").first.wait_for(timeout=60_000)
         page.get_by_text("val/dice_mean").first.wait_for(timeout=60_000)
         page.goto((desk.folder / "report.html").as_uri())

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
 import socket
 import subprocess
-import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +30,7 @@ from segan_ray.tracking.recorder import Recorder
 from segan_ray.tracking.registry import register
 from segan_ray.tracking.sweeps import read_sweep
 from segan_ray.tracking.views import TRIALS, run_page, trials_page, view_page
+from tests.integration.serving import PROGRAM, Served, served
 from tests.unit.trained import checkpoint
 
 playwright = pytest.importorskip("playwright.sync_api")
@@ -38,7 +39,6 @@ pytestmark = pytest.mark.slow
 
 METRIC = "val/dice_mean"
 CHROMIUM = shutil.which("chromium")
-PROGRAM = [sys.executable, "-c", "from segan_ray.cli.main import main; main()"]
 QUIET = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
 WIDTH, HEIGHT = 64, 48
 """Of the overlay picture, in pixels."""
@@ -93,35 +93,16 @@ def train(recorder: Recorder, home: Home, trial: str, scores: tuple[float, ...])
     recorder.end_trial(trial, "completed", None, str(folder))
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-@contextmanager
-def started(home: Home, port: int) -> Iterator[subprocess.Popen[str]]:
-    """``segan-ray ui`` once it has said where it is; ended with whatever is left of it."""
-    environment = {name: value for name, value in os.environ.items() if "MLFLOW" not in name}
-    server = subprocess.Popen(
-        [*PROGRAM, "ui", "--home", str(home.folder), "--port", str(port)],
-        env=environment, cwd=home.folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    assert server.stderr is not None
-    try:
-        said = server.stderr.readline()
-        assert f"http://127.0.0.1:{port} " in said, said + server.stderr.read()
+@pytest.fixture(scope="module")
+def server(home: Home) -> Iterator[Served]:
+    with served(home) as server:
         yield server
-    finally:
-        server.kill()
-        server.communicate()
 
 
 @pytest.fixture(scope="module")
-def ui(home: Home) -> Iterator[str]:
-    port = free_port()
-    with started(home, port):
-        yield f"http://127.0.0.1:{port}/"
+def ui(server: Served) -> str:
+    """Where it is, for a browser that was let in."""
+    return server.place
 
 
 @pytest.fixture(scope="module")
@@ -135,12 +116,20 @@ def chromium() -> Iterator[playwright.Browser]:
 
 
 @pytest.fixture
-def page(chromium: playwright.Browser) -> Iterator[playwright.Page]:
-    """A page of a browser that has never been here."""
+def page(chromium: playwright.Browser, server: Served) -> Iterator[playwright.Page]:
+    """A page of a browser that opened the address it was told; no request of it may fail."""
     page = chromium.new_page(viewport={"width": 1600, "height": 1000})
     page.set_default_timeout(PATIENCE_MS)
+    answers: list[playwright.Response] = []
+    page.context.on("response", answers.append)
+    page.goto(server.address)
+    assert server.token not in page.url
     yield page
     page.close()
+    failed = [(answer.status, answer.url) for answer in answers if answer.status >= 400]
+    # Whether MLflow's login is installed; without it there is none to ask.
+    login = f"{server.place}ajax-api/2.0/mlflow/users/current"
+    assert [pair for pair in failed if pair != (404, login)] == []
 
 
 def see(page: playwright.Page, *texts: str) -> None:
@@ -237,11 +226,68 @@ def test_the_registry_shows_versions_and_aliases(page: playwright.Page, ui: str)
     see(page, "Version 1", "@ champion", "val/dice_mean 0.6400")
 
 
+def test_a_browser_without_the_token_is_told_what_to_open(
+    chromium: playwright.Browser, server: Served
+) -> None:
+    stranger = chromium.new_context().new_page()
+    for path in ("", "#/experiments/1/runs", f"?token={server.token[::-1]}", "health"):
+        answer = stranger.goto(server.place + path)
+        assert answer is None or answer.status == 403
+        see(stranger, "Open the whole address that segan-ray ui printed")
+    stranger.context.close()
+
+
+def test_a_link_from_another_page_leads_in_and_its_scripts_do_not(
+    chromium: playwright.Browser, server: Served
+) -> None:
+    """A notebook is a page of another port, and so is what another user serves."""
+    page = chromium.new_context().new_page()
+    page.set_default_timeout(PATIENCE_MS)
+    with other_pages(server) as address:
+        for link in ("first", "again"):
+            page.goto(address.format(host="localhost"))
+            page.get_by_text(link, exact=True).click()
+            see(page, "depths")
+            assert page.url.startswith(f"{server.place}#")
+        page.goto(address.format(host="127.0.0.1"))
+        assert page.evaluate(READ, server.place + EXPERIMENT) == "TypeError: Failed to fetch"
+    page.goto(server.place)
+    assert page.evaluate(READ, server.place + EXPERIMENT) == 200
+    page.context.close()
+
+
+EXPERIMENT = "ajax-api/2.0/mlflow/experiments/get?experiment_id=1"
+READ = """url => fetch(url, {credentials: "include"}).then(answer => answer.status, String)"""
+
+
+@contextmanager
+def other_pages(server: Served) -> Iterator[str]:
+    """Serve a page with links to the UI on another port."""
+    links = f'<a href="{server.address}">first</a> <a href="{server.place}">again</a>'
+
+    class Page(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Type", "text/html")
+            self.end_headers()
+            self.wfile.write(links.encode())
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Page) as other:
+        thread = threading.Thread(target=other.serve_forever)
+        thread.start()
+        yield f"http://{{host}}:{other.server_port}/"
+        other.shutdown()
+        thread.join()
+
+
 def test_ctrl_c_ends_it_without_a_word(home: Home) -> None:
-    with started(home, free_port()) as server:
-        server.send_signal(signal.SIGINT)
-        out, err = server.communicate(timeout=60)
-    assert (server.returncode, out, err) == (0, "", "")
+    with served(home) as server:
+        server.process.send_signal(signal.SIGINT)
+        out, err = server.process.communicate(timeout=60)
+    assert (server.process.returncode, out, err) == (0, "", "")
 
 
 def test_a_port_that_is_taken_is_said_plainly(home: Home) -> None:
