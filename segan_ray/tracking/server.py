@@ -39,6 +39,7 @@ OWN_HOSTS: Final = ",".join(
 MLflow's own list takes ``10.*``, and with it a host of that name in anybody's domain.
 """
 ASSISTANT: Final = "/ajax-api/3.0/mlflow/assistant"
+METHODS: Final = ("GET", "POST", "PUT", "PATCH", "DELETE")
 GREETED: Final[Mapping[str, str]] = {
     "mlflow.workflowType_v1": json.dumps("machine_learning"),
     "mlflow.assistant.fab.autoOpenedOnFirstLoad_v1": "true",
@@ -103,7 +104,9 @@ def run_server(
     """
     with confined(places):
         application = OwnerOnly(_application(home, places, start), secret, taken.getsockname()[1])
-        config = uvicorn.Config(application, log_level="warning", access_log=False, lifespan="on")
+        # As it starts MLflow would tidy after its assistant: it deletes what is old in a folder of
+        # /tmp that anybody may have made, as a link to a folder of the one who starts this.
+        config = uvicorn.Config(application, log_level="warning", access_log=False, lifespan="off")
         server = _Server(config, when_ready)
         # Ctrl-C is how this ends, not a mishap.
         try:
@@ -142,7 +145,7 @@ def _application(home: Home, places: Places, start: str) -> Any:
         from mlflow.server.fastapi_app import app
         from mlflow.server.handlers import _get_tracking_store
         from starlette.requests import Request
-        from starlette.responses import HTMLResponse, PlainTextResponse
+        from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse
         from starlette.routing import Route
 
     confine_experiments(_get_tracking_store(), places)
@@ -152,13 +155,16 @@ def _application(home: Home, places: Places, start: str) -> Any:
     async def front(_: Request) -> HTMLResponse:
         return page
 
+    async def no_assistant(_: Request) -> JSONResponse:
+        return JSONResponse({"providers": {}, "projects": {}, "remote_access_allowed": False})
+
     async def refuse(_: Request) -> PlainTextResponse:
         return PlainTextResponse("segan-ray ui serves records; MLflow's assistant is off.\n", 403)
 
-    # The assistant works on its owner's files, and runs programs.
-    changes = ["POST", "PUT", "PATCH", "DELETE"]
+    # The assistant runs programs on its owner's files, from messages that it keeps in /tmp.
     app.router.routes[:0] = [
         Route("/", front),
-        Route(f"{ASSISTANT}/{{path:path}}", refuse, methods=changes),
+        Route(f"{ASSISTANT}/config", no_assistant),
+        Route(f"{ASSISTANT}/{{path:path}}", refuse, methods=METHODS),
     ]
     return app

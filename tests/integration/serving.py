@@ -40,13 +40,14 @@ def free_port() -> int:
 
 
 @contextmanager
-def served(home: Home) -> Iterator[Served]:
+def served(home: Home, **settings: str) -> Iterator[Served]:
     """``segan-ray ui`` once it has said where it is; ended with whatever is left of it."""
     port = free_port()
-    environment = {name: value for name, value in os.environ.items() if "MLFLOW" not in name}
+    usual = {name: value for name, value in os.environ.items() if "MLFLOW" not in name}
     server = subprocess.Popen(
         [*PROGRAM, "ui", "--home", str(home.folder), "--port", str(port)],
-        env=environment, cwd=home.folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env={**usual, **settings}, cwd=home.folder,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     assert server.stderr is not None
     try:

@@ -52,6 +52,11 @@ class Desk:
         return self.folder / "owner" / "authorized_keys"
 
     @property
+    def thesis(self) -> Path:
+        """A folder of the owner's that nothing has changed for long."""
+        return self.folder / "owner" / "thesis"
+
+    @property
     def theirs(self) -> Path:
         return self.folder / "theirs"
 
@@ -87,7 +92,13 @@ def desk() -> Iterator[Desk]:
 
 @pytest.fixture(scope="module")
 def ui(desk: Desk) -> Iterator[Served]:
-    with served(desk.home) as ui:
+    # As another user may find it, and set it up before the owner starts anything.
+    temporary = desk.theirs / "tmp"
+    (temporary / "mlflow-assistant-sessions").mkdir(parents=True)
+    (temporary / "mlflow-assistant-sessions" / "sandbox-home").symlink_to(desk.wanted.parent)
+    desk.thesis.mkdir()
+    os.utime(desk.thesis, (0, 0))
+    with served(desk.home, TMPDIR=str(temporary)) as ui:
         yield ui
 
 
@@ -319,6 +330,22 @@ def test_the_owner_reads_and_writes_artifacts_of_the_home(desk: Desk, ui: Served
     assert (desk.artifacts / "notes" / "more.txt").read_text() == "more"
     for place in (f"{desk.home.artifacts}/apart", desk.home.artifacts.as_uri()):
         assert create_experiment(ui, "api", place)[0] == 200
+
+
+def test_the_assistant_is_off(ui: Served) -> None:
+    """It would work on any file of its owner's."""
+    owner = {"Authorization": f"Bearer {ui.token}", "Content-Type": "application/json"}
+    at = "/ajax-api/3.0/mlflow/assistant"
+    assert ask(ui.port, "GET", f"{at}/config", owner)[0] == 200
+    for method, path in (
+        ("PUT", "config"), ("POST", "message"), ("POST", "skills/install"), ("GET", "providers"),
+        ("GET", "sessions/4f5b1b1e-6f0a-4d9c-8f0e-0a5b6c7d8e9f/stream"),
+    ):  # fmt: skip
+        assert ask(ui.port, method, f"{at}/{path}", owner, b"{}")[0] == 403
+
+
+def test_nothing_of_its_owners_is_tidied_away_through_a_link_in_tmp(desk: Desk, ui: Served) -> None:
+    assert desk.thesis.is_dir()
 
 
 def test_a_client_of_mlflow_joins_with_the_token(

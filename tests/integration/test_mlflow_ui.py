@@ -120,13 +120,15 @@ def page(chromium: playwright.Browser, server: Served) -> Iterator[playwright.Pa
     """A page of a browser that opened the address it was told; no request of it may fail."""
     page = chromium.new_page(viewport={"width": 1600, "height": 1000})
     page.set_default_timeout(PATIENCE_MS)
-    answers: list[playwright.Response] = []
-    page.context.on("response", answers.append)
+    failed: list[tuple[int, str]] = []
+    page.context.on(
+        "response",
+        lambda got: failed.append((got.status, got.url)) if got.status >= 400 else None,
+    )
     page.goto(server.address)
     assert server.token not in page.url
     yield page
     page.close()
-    failed = [(answer.status, answer.url) for answer in answers if answer.status >= 400]
     # Whether MLflow's login is installed; without it there is none to ask.
     login = f"{server.place}ajax-api/2.0/mlflow/users/current"
     assert [pair for pair in failed if pair != (404, login)] == []

@@ -127,6 +127,16 @@ def test_a_narrow_terminal_is_told_what_it_lacks(
     assert len(lines) == 1 + 2 + 50
 
 
+def test_only_an_invitation_shows_its_token(capsys: pytest.CaptureFixture[str]) -> None:
+    address = "http://127.0.0.1:5000/?token=s3cret-_"
+    show.invite("Records at postgresql://me:pw@db", address, "Ctrl-C\x07 ends")
+    show.note(f"Open {address}")
+    assert capsys.readouterr().err.splitlines() == [
+        f"Records at postgresql://me:***@db: {address} (Ctrl-C\\x07 ends)",
+        "Open http://127.0.0.1:5000/?token=***",
+    ]
+
+
 def test_of_notes_that_are_alike_the_first_are_shown_and_the_rest_counted() -> None:
     lines = [f"/data/case_{number}: not read: holds {number} images" for number in range(40)]
     said: list[str] = []
