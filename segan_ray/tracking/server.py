@@ -31,9 +31,7 @@ ENVIRONMENT: Final = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
 }
 ALLOWED_HOSTS: Final = "MLFLOW_SERVER_ALLOWED_HOSTS"
-OWN_HOSTS: Final = ",".join(
-    f"{host}{port}" for host in (LOOPBACK, "localhost") for port in ("", ":*")
-)
+OWN_HOSTS: Final = "127.0.0.1,127.0.0.1:*,localhost,localhost:*,[::1],[[]::1]:*"
 """Names that no name server can lead here; of any port, for tunnels end in one of their own.
 
 MLflow's own list takes ``10.*``, and with it a host of that name in anybody's domain.

@@ -332,6 +332,16 @@ def test_the_owner_reads_and_writes_artifacts_of_the_home(desk: Desk, ui: Served
         assert create_experiment(ui, "api", place)[0] == 200
 
 
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [("127.0.0.1:1", 200), ("localhost:8080", 200), ("[::1]:5000", 200), ("localhost", 200),
+     ("10.evil.org", 403), ("192.168.evil.org:5000", 403), ("localhost.evil.org:5000", 403)],
+)  # fmt: skip
+def test_only_names_of_loopback_are_answered_to(ui: Served, host: str, status: int) -> None:
+    owner = {"Authorization": f"Bearer {ui.token}", "Host": host}
+    assert ask(ui.port, "GET", "/", owner)[0] == status
+
+
 def test_the_assistant_is_off(ui: Served) -> None:
     """It would work on any file of its owner's."""
     owner = {"Authorization": f"Bearer {ui.token}", "Content-Type": "application/json"}
