@@ -116,7 +116,7 @@ def _refuse(places: Places, artifact_uri: str, **_: Any) -> NoReturn:
     places.refuse(artifact_uri)
 
 
-class _ConfinedRepository(LocalArtifactRepository):  # type: ignore[misc]
+class _ConfinedRepository(LocalArtifactRepository):
     """Artifacts in a folder, as MLflow keeps them, if that folder is where they may be.
 
     Of a link within its folder MLflow makes sure that it leads nowhere else, where it reads or
@@ -137,7 +137,7 @@ class _ConfinedRepository(LocalArtifactRepository):  # type: ignore[misc]
 
     def list_artifacts(self, path: str | None = None) -> list[FileInfo]:
         folder = Path(self.artifact_dir)
-        found = super().list_artifacts(path)
+        found: list[FileInfo] = super().list_artifacts(path)  # type: ignore[no-untyped-call]
         return [info for info in found if self._places.hold(folder / info.path)]
 
     def log_artifacts(self, local_dir: str, artifact_path: str | None = None) -> None:
@@ -145,11 +145,12 @@ class _ConfinedRepository(LocalArtifactRepository):  # type: ignore[misc]
             if file.is_file():
                 folder = file.parent.relative_to(local_dir).as_posix()
                 inside = posixpath.normpath(posixpath.join(artifact_path or "", folder))
-                self.log_artifact(str(file), None if inside == "." else inside)
+                where = None if inside == "." else inside
+                self.log_artifact(str(file), where)  # type: ignore[no-untyped-call]
 
     def delete_artifacts(self, artifact_path: str | None = None) -> None:
         self._check(artifact_path or "")
-        super().delete_artifacts(artifact_path)
+        super().delete_artifacts(artifact_path)  # type: ignore[no-untyped-call]
 
     def download_trace_data(self) -> dict[str, Any]:
         self._check("traces.json")

@@ -37,6 +37,11 @@ OWN_HOSTS: Final = "127.0.0.1,127.0.0.1:*,localhost,localhost:*,[::1],[[]::1]:*"
 MLflow's own list takes ``10.*``, and with it a host of that name in anybody's domain.
 """
 ASSISTANT: Final = "/ajax-api/3.0/mlflow/assistant"
+NO_ASSISTANT: Final[Mapping[str, Any]] = {
+    "providers": [], "resolved": None, "gateway_vendor_options": {},
+    "projects": {}, "remote_access_allowed": False,
+}  # fmt: skip
+"""What MLflow's pages are answered who ask which one is set up."""
 METHODS: Final = ("GET", "POST", "PUT", "PATCH", "DELETE")
 GREETED: Final[Mapping[str, str]] = {
     "mlflow.workflowType_v1": json.dumps("machine_learning"),
@@ -154,7 +159,7 @@ def _application(home: Home, places: Places, start: str) -> Any:
         return page
 
     async def no_assistant(_: Request) -> JSONResponse:
-        return JSONResponse({"providers": {}, "projects": {}, "remote_access_allowed": False})
+        return JSONResponse(dict(NO_ASSISTANT))
 
     async def refuse(_: Request) -> PlainTextResponse:
         return PlainTextResponse("segan-ray ui serves records; MLflow's assistant is off.\n", 403)
@@ -163,6 +168,7 @@ def _application(home: Home, places: Places, start: str) -> Any:
     app.router.routes[:0] = [
         Route("/", front),
         Route(f"{ASSISTANT}/config", no_assistant),
+        Route(f"{ASSISTANT}/providers", no_assistant),
         Route(f"{ASSISTANT}/{{path:path}}", refuse, methods=METHODS),
     ]
     return app

@@ -346,9 +346,12 @@ def test_the_assistant_is_off(ui: Served) -> None:
     """It would work on any file of its owner's."""
     owner = {"Authorization": f"Bearer {ui.token}", "Content-Type": "application/json"}
     at = "/ajax-api/3.0/mlflow/assistant"
-    assert ask(ui.port, "GET", f"{at}/config", owner)[0] == 200
+    for path in ("config", "providers"):
+        status, text = ask(ui.port, "GET", f"{at}/{path}", owner)
+        assert (status, json.loads(text)["providers"]) == (200, [])
     for method, path in (
-        ("PUT", "config"), ("POST", "message"), ("POST", "skills/install"), ("GET", "providers"),
+        ("PUT", "config"), ("POST", "message"), ("POST", "skills/install"),
+        ("GET", "providers/claude_code/health"),
         ("GET", "sessions/4f5b1b1e-6f0a-4d9c-8f0e-0a5b6c7d8e9f/stream"),
     ):  # fmt: skip
         assert ask(ui.port, method, f"{at}/{path}", owner, b"{}")[0] == 403
