@@ -13,11 +13,14 @@ import json
 import os
 import socket
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import uvicorn
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
+from starlette.routing import Route
 
 from segan_ray.errors import TrackingError
 from segan_ray.home import Home
@@ -37,11 +40,14 @@ OWN_HOSTS: Final = "127.0.0.1,127.0.0.1:*,localhost,localhost:*,[::1],[[]::1]:*"
 MLflow's own list takes ``10.*``, and with it a host of that name in anybody's domain.
 """
 ASSISTANT: Final = "/ajax-api/3.0/mlflow/assistant"
-NO_ASSISTANT: Final[Mapping[str, Any]] = {
-    "providers": [], "resolved": None, "gateway_vendor_options": {},
-    "projects": {}, "remote_access_allowed": False,
-}  # fmt: skip
-"""What MLflow's pages are answered who ask which one is set up."""
+NO_ASSISTANT: Final[Mapping[str, Mapping[str, Any]]] = {
+    "config": {"providers": {}, "projects": {}, "remote_access_allowed": False},
+    "providers": {"providers": [], "resolved": None, "gateway_vendor_options": {}},
+}
+"""What MLflow's pages are told who ask which assistant is set up.
+
+It is off: it runs programs on its owner's files, from messages that it keeps in /tmp.
+"""
 METHODS: Final = ("GET", "POST", "PUT", "PATCH", "DELETE")
 GREETED: Final[Mapping[str, str]] = {
     "mlflow.workflowType_v1": json.dumps("machine_learning"),
@@ -147,28 +153,22 @@ def _application(home: Home, places: Places, start: str) -> Any:
         from mlflow.server import app as pages
         from mlflow.server.fastapi_app import app
         from mlflow.server.handlers import _get_tracking_store
-        from starlette.requests import Request
-        from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse
-        from starlette.routing import Route
 
     confine_experiments(_get_tracking_store(), places)
     index = (Path(str(pages.static_folder)) / "index.html").read_text(encoding="utf-8")
     page = HTMLResponse(front_page(index, start), headers={"Cache-Control": "no-store"})
 
-    async def front(_: Request) -> HTMLResponse:
-        return page
-
-    async def no_assistant(_: Request) -> JSONResponse:
-        return JSONResponse(dict(NO_ASSISTANT))
-
-    async def refuse(_: Request) -> PlainTextResponse:
-        return PlainTextResponse("segan-ray ui serves records; MLflow's assistant is off.\n", 403)
-
-    # The assistant runs programs on its owner's files, from messages that it keeps in /tmp.
+    off = PlainTextResponse("segan-ray ui serves records; MLflow's assistant is off.\n", 403)
     app.router.routes[:0] = [
-        Route("/", front),
-        Route(f"{ASSISTANT}/config", no_assistant),
-        Route(f"{ASSISTANT}/providers", no_assistant),
-        Route(f"{ASSISTANT}/{{path:path}}", refuse, methods=METHODS),
+        _always("/", page),
+        *(_always(f"{ASSISTANT}/{end}", JSONResponse(NO_ASSISTANT[end])) for end in NO_ASSISTANT),
+        _always(f"{ASSISTANT}/{{path:path}}", off, METHODS),
     ]
     return app
+
+
+def _always(path: str, answer: Response, methods: Sequence[str] = ("GET",)) -> Route:
+    async def endpoint(_: Request) -> Response:
+        return answer
+
+    return Route(path, endpoint, methods=methods)

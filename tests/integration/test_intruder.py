@@ -348,7 +348,7 @@ def test_the_assistant_is_off(ui: Served) -> None:
     at = "/ajax-api/3.0/mlflow/assistant"
     for path in ("config", "providers"):
         status, text = ask(ui.port, "GET", f"{at}/{path}", owner)
-        assert (status, json.loads(text)["providers"]) == (200, [])
+        assert (status, list(json.loads(text)["providers"])) == (200, [])
     for method, path in (
         ("PUT", "config"), ("POST", "message"), ("POST", "skills/install"),
         ("GET", "providers/claude_code/health"),
