@@ -190,7 +190,7 @@ def ui(
 ) -> None:
     """Open the MLflow UI on the right store, for you alone, until Ctrl-C.
 
-    It listens on loopback and answers who opens the address it prints, token and all.
+    It listens on loopback, and answers only with the token in the address that it prints.
     """
     from segan_ray.home import Home
     from segan_ray.tracking.ui import serve_ui

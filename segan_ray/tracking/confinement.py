@@ -35,7 +35,10 @@ _REFERRING: Final = ("runs", "models")
 
 @dataclass(frozen=True)
 class Places:
-    """Where artifacts may be: below ``folders`` and, if ``remote``, at s3://… and the like."""
+    """Where artifacts may be: below ``folders`` and, if ``remote``, at s3://… and the like.
+
+    No link is on the way to the folders: one made of them later leads elsewhere.
+    """
 
     folders: tuple[Path, ...]
     remote: bool
@@ -59,7 +62,7 @@ class Places:
             real = Path(os.path.realpath(path))
         except ValueError:  # of a character that no path can hold
             return False
-        return any(real.is_relative_to(os.path.realpath(folder)) for folder in self.folders)
+        return any(real.is_relative_to(folder) for folder in self.folders)
 
     def refuse(self, location: str) -> NoReturn:
         """Say that artifacts may not be at ``location``."""
@@ -77,11 +80,11 @@ def places_of(home: Home, experiment: str) -> Places:
     ``experiment`` is where the project's own keeps them: in a database elsewhere it need not be
     in the home.
     """
-    if home.tracks_itself:
-        return Places((home.artifacts,), remote=False)
-    local = get_uri_scheme(experiment) in LOCAL
-    theirs = (Path(local_file_uri_to_path(experiment)),) if local else ()
-    return Places((home.artifacts, *theirs), remote=True)
+    folders = [str(home.artifacts)]
+    if not home.tracks_itself and get_uri_scheme(experiment) in LOCAL:
+        folders.append(local_file_uri_to_path(experiment))
+    real = tuple(Path(os.path.realpath(folder)) for folder in folders)
+    return Places(real, remote=not home.tracks_itself)
 
 
 @contextmanager

@@ -69,6 +69,20 @@ def test_a_home_keeps_none_elsewhere(home: Home, location: str) -> None:
     assert refused.value.get_http_status_code() == 403
 
 
+def test_the_folder_of_a_home_may_be_on_another_disk_and_become_no_other(
+    home: Home, outside: Path
+) -> None:
+    (home.folder / "mlartifacts").rename(outside / "mlartifacts")
+    home.artifacts.symlink_to(outside / "mlartifacts")
+    with confined(places_of(home, "")):
+        run = get_artifact_repository((home.artifacts / "run").as_uri())
+        assert [info.path for info in run.list_artifacts()] == ["kept.txt"]
+        home.artifacts.unlink()
+        home.artifacts.symlink_to(outside.parent)
+        with pytest.raises(MlflowException, match=REFUSED):
+            run.list_artifacts()
+
+
 def test_records_elsewhere_keep_artifacts_where_the_project_does(
     home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
