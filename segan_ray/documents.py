@@ -13,10 +13,11 @@ import json
 import os
 import re
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 
 import yaml
 
@@ -71,15 +72,27 @@ def read_bytes(path: Path, most: int) -> bytes:
         OSError: if it is missing, a folder, or cannot be read.
         BoundsError: if it is a pipe, device or socket, or larger.
     """
+    with open_regular(path) as stream:
+        content = stream.read(most + 1)
+    if len(content) > most:
+        raise BoundsError(f"is larger than {most // 2**20} MiB, which no such file is")
+    return content
+
+
+@contextmanager
+def open_regular(path: Path) -> Iterator[BinaryIO]:
+    """Open a regular file to read it; never wait for a pipe.
+
+    Raises:
+        OSError: if it is missing, a folder, or cannot be read.
+        BoundsError: if it is a pipe, device or socket.
+    """
     _check_regular(path.stat().st_mode, path)
     # It may have been replaced since: opening a pipe waits for a writer unless told not to.
     handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
     with os.fdopen(handle, "rb") as stream:
         _check_regular(os.fstat(handle).st_mode, path)
-        content = stream.read(most + 1)
-    if len(content) > most:
-        raise BoundsError(f"is larger than {most // 2**20} MiB, which no such file is")
-    return content
+        yield stream
 
 
 def _check_regular(mode: int, path: Path) -> None:

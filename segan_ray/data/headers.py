@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float
 
 SLACK_BYTES: Final = 1 << 20
-_MOST_VOXELS: Final = 1 << 28  # thirty times those of a BRATS scan; four such scans are 4 GiB
+MOST_VOXELS: Final = 1 << 28  # thirty times those of a BRATS scan; four such scans are 4 GiB
 _DEFLATE_RATIO: Final = 1032  # 258 bytes of content for 2 bits are the most that deflate packs
 
 
@@ -118,9 +118,9 @@ def check_room(shape: Sequence[int]) -> None:
     Raises:
         ImageError: it has too many voxels.
     """
-    if math.prod(shape[:3]) > _MOST_VOXELS:
+    if math.prod(shape[:3]) > MOST_VOXELS:
         raise ImageError(
-            f"has {times(shape)} voxels; expected at most {_MOST_VOXELS:,}, many times those of "
+            f"has {times(shape)} voxels; expected at most {MOST_VOXELS:,}, many times those of "
             "a scan. Crop or re-export the volume."
         )
 

@@ -8,19 +8,30 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
+from collections import Counter
 from pathlib import Path
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
 
 from segan_ray.brats import MODALITIES, Region
 from segan_ray.data.cases import Grade
+from segan_ray.data.headers import MOST_VOXELS
 from segan_ray.data.splits import SPLITS, Fold, SplitName, SplitSettings
-from segan_ray.errors import StoreError, said
+from segan_ray.documents import DocumentError, parse_json, read_bytes
+from segan_ray.errors import LONGEST, StoreError, cut, said, visible
 
 STORE_VERSION: Final = 3
 MANIFEST: Final = "manifest.json"
 ARRAYS: Final = ("image.npy", "mask.npy")
+MANIFEST_BYTES: Final = 256 * 2**20
+"""The largest manifest; one of 1251 cases of BRATS 2021 has 3 MiB."""
+
+Row = tuple[FiniteFloat, FiniteFloat, FiniteFloat, FiniteFloat]
+Side = Annotated[int, Field(ge=1)]
+Start = Annotated[int, Field(ge=0)]
+Millimetres = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class _Frozen(BaseModel):
@@ -48,16 +59,16 @@ class CaseRecord(_Frozen):
     files it was made of apart from edited ones; ``voxels_sha256`` finds doubled scans.
     """
 
-    case: str = Field(pattern=r"^[^/\\]+$")
+    case: str = Field(pattern=r"^[^/\\\x00]+$")
     patient: str
     grade: Grade | None
-    shape: tuple[int, int, int]
-    origin: tuple[int, int, int]
-    size: tuple[int, int, int]
-    affine: tuple[tuple[float, float, float, float], ...]
-    spacing_mm: tuple[float, float, float]
+    shape: tuple[Side, Side, Side]
+    origin: tuple[Start, Start, Start]
+    size: tuple[Side, Side, Side]
+    affine: tuple[Row, Row, Row, Row]
+    spacing_mm: tuple[Millimetres, Millimetres, Millimetres]
     has_truth: bool
-    tumour_voxels: tuple[int, ...]
+    tumour_voxels: tuple[Start, ...]
     region_voxels: dict[Region, int]
     checksums: dict[str, str]
     voxels_sha256: str
@@ -73,6 +84,17 @@ class CaseRecord(_Frozen):
     def _a_folder_of_its_own(self) -> CaseRecord:
         if self.case in (".", "..") or set(self.checksums) != set(ARRAYS):
             raise ValueError(f"'{self.case}' must name a folder with {' and '.join(ARRAYS)}")
+        return self
+
+    @model_validator(mode="after")
+    def _a_box_of_its_grid(self) -> CaseRecord:
+        ends = zip(self.origin, self.size, self.shape, strict=True)
+        if any(start + length > whole for start, length, whole in ends):
+            raise ValueError(f"'{self.case}' must have its box within its grid")
+        if math.prod(self.shape) > MOST_VOXELS:
+            raise ValueError(f"'{self.case}' must have at most {MOST_VOXELS:,} voxels")
+        if len(self.tumour_voxels) != self.size[2]:
+            raise ValueError(f"'{self.case}' must count the tumour in each of its slices")
         return self
 
 
@@ -96,7 +118,7 @@ class Manifest(_Frozen):
     settings: PrepareSettings
     split_settings: SplitSettings
     split_file: str | None = None
-    cases: tuple[CaseRecord, ...]
+    cases: tuple[CaseRecord, ...] = Field(min_length=1)
     skipped: tuple[SkippedCase, ...]
     splits: dict[SplitName, tuple[str, ...]]
     folds: tuple[Fold, ...] = ()
@@ -108,6 +130,13 @@ class Manifest(_Frozen):
         patients = {case.patient for case in self.cases}
         if set(self.splits) != set(SPLITS) or sorted(sides) != sorted(patients):
             raise ValueError("every patient must be in exactly one of train, val, gate and test")
+        return self
+
+    @model_validator(mode="after")
+    def _each_case_once(self) -> Manifest:
+        case, count = Counter(case.case for case in self.cases).most_common(1)[0]
+        if count > 1:
+            raise ValueError(f"case '{case}' must be there once")
         return self
 
     @model_validator(mode="after")
@@ -162,7 +191,7 @@ def read_manifest(store: Path) -> Manifest:
     """
     path = store / MANIFEST
     try:
-        text = path.read_bytes()
+        text = read_bytes(path, MANIFEST_BYTES)
     except FileNotFoundError:
         if store.exists():
             raise StoreError(
@@ -174,7 +203,7 @@ def read_manifest(store: Path) -> Manifest:
         ) from None
     except NotADirectoryError:
         raise StoreError(f"{store} is a file; expected the folder of a prepared store.") from None
-    except OSError as error:
+    except (OSError, DocumentError) as error:
         raise StoreError(
             f"{path}: cannot be read ({said(error)}). Prepare the store again."
         ) from None
@@ -182,13 +211,13 @@ def read_manifest(store: Path) -> Manifest:
 
 
 def parse_manifest(text: bytes, where: str) -> Manifest:
-    """Return the checked manifest in ``text``, which was read from ``where``.
+    """Return the manifest in ``text``, which was read from ``where``, held to its fingerprint.
 
     Raises:
-        StoreError: if it is damaged or of another version.
+        StoreError: if it is damaged, of another version, or not as it was written.
     """
     try:
-        content = json.loads(text)
+        content = parse_json(text)
     except ValueError as error:
         raise StoreError(
             f"{where}: cannot be read ({said(error)}). Prepare the store again."
@@ -196,14 +225,29 @@ def parse_manifest(text: bytes, where: str) -> Manifest:
     version = content.get("version") if isinstance(content, dict) else None
     if version != STORE_VERSION:
         raise StoreError(
-            f"{where}: store version {version}; this segan-ray reads {STORE_VERSION}. Delete the "
-            f"store and make it again with: segan-ray prepare DATA {where.rpartition('/')[0]}"
+            f"{where}: store version {cut(version)}; this segan-ray reads {STORE_VERSION}. Delete "
+            f"the store and make it again with: segan-ray prepare DATA {where.rpartition('/')[0]}"
         )
     try:
-        return Manifest.model_validate(content)
+        manifest = Manifest.model_validate(content)
     except ValidationError as error:
         problem = error.errors()[0]
         at = ".".join(str(part) for part in problem["loc"]) or "splits"
         raise StoreError(
-            f"{where}: is damaged at '{at}' ({problem['msg']}). Prepare the store again."
+            f"{where}: is damaged at '{visible(cut(at))}' ({visible(cut(problem['msg'], LONGEST))}). "
+            "Prepare the store again."
         ) from None
+    _check_fingerprint(manifest, where)
+    return manifest
+
+
+def _check_fingerprint(manifest: Manifest, where: str) -> None:
+    found = fingerprint(
+        manifest.layout, manifest.settings, manifest.cases, manifest.splits, manifest.folds
+    )
+    if found != manifest.fingerprint:
+        raise StoreError(
+            f"{where}: was changed after the store was made (its content has fingerprint {found}, "
+            f"it says {manifest.fingerprint}). Put the manifest back as prepare wrote it, or "
+            "prepare the store again."
+        )

@@ -8,7 +8,9 @@
       cases/<case>/mask.npy     uint8   (slice, height, width), one bit a region plus the brain
       cases/<case>/record.json  the case's entry of the manifest
 
-A folder is a store only once its manifest is there, and the manifest is written last.
+A folder is a store only once its manifest is there, and the manifest is written last. Whenever
+it is read it is held to its fingerprint; the arrays of cases that are handed out, to the types,
+shapes and lengths it promises. Their SHA-256 is compared when a process first reads them.
 
 Who may read whom is an interface, not a convention: training and tuning open a store with
 ``open_for_tuning`` and get train and val patients; promotion asks ``open_gate``, evaluation
@@ -17,8 +19,14 @@ Who may read whom is an interface, not a convention: training and tuning open a 
 
 from __future__ import annotations
 
+import hashlib
+import math
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, BinaryIO, Final, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float16, Shaped, UInt8
@@ -32,12 +40,28 @@ from segan_ray.data.manifest import (
     read_manifest,
 )
 from segan_ray.data.origin import Origin, origin_of
-from segan_ray.errors import StoreError, said
+from segan_ray.documents import DocumentError, open_regular
+from segan_ray.errors import StoreError, cut, said
 
 __all__ = [
     "BRAIN_BIT", "CaseRecord", "Manifest", "PrepareSettings", "PreparedCase", "TuningCases",
     "check_tunable", "open_for_tuning", "open_gate", "open_test", "read_manifest",
 ]  # fmt: skip
+
+
+AGAIN: Final = "Prepare the store again, or copy it anew from where it is whole."
+
+_Stamp = tuple[str, int, int, int]
+_verified: set[_Stamp] = set()
+"""Arrays whose checksum this process has compared, as they were then."""
+
+
+class _Promised(NamedTuple):
+    """What the manifest says of an array of a case."""
+
+    name: str
+    kind: np.dtype[Any]
+    shape: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -49,13 +73,35 @@ class PreparedCase:
 
     def image(self) -> Float16[np.ndarray, "slice modality height width"]:
         """Return the z-scored image, memory-mapped read-only."""
-        x, y, z = self.record.size
-        return _open_array(self.folder / "image.npy", (z, len(MODALITIES), x, y))
+        image, _ = self._promised()
+        return self._open(image)
 
     def mask(self) -> UInt8[np.ndarray, "slice height width"]:
         """Return regions and brain as bits, memory-mapped read-only."""
+        _, mask = self._promised()
+        return self._open(mask)
+
+    def check_headers(self) -> None:
+        """Make sure that both arrays are what the manifest promises, by their headers and lengths.
+
+        Raises:
+            StoreError: naming the array that is not.
+        """
+        for name, kind, shape in self._promised():
+            _check_array(self.folder / name, kind, shape)
+
+    def _promised(self) -> tuple[_Promised, _Promised]:
         x, y, z = self.record.size
-        return _open_array(self.folder / "mask.npy", (z, x, y))
+        return (
+            _Promised("image.npy", np.dtype(np.float16), (z, len(MODALITIES), x, y)),
+            _Promised("mask.npy", np.dtype(np.uint8), (z, x, y)),
+        )
+
+    def _open(self, promised: _Promised) -> np.ndarray:
+        path = self.folder / promised.name
+        start = _check_array(path, promised.kind, promised.shape)
+        _check_content(path, self.record.checksums[promised.name])
+        return np.memmap(path, promised.kind, "r", start, promised.shape)
 
     def truth(self) -> Bool[np.ndarray, "region x y z"]:
         """Return the true regions in the original grid."""
@@ -152,7 +198,10 @@ def _with_truth(
     store: Path, manifest: Manifest, side: str, patients: tuple[str, ...]
 ) -> tuple[PreparedCase, ...]:
     records = _records_with_truth(manifest, str(store), side, patients)
-    return tuple(PreparedCase(record, store / "cases" / record.case) for record in records)
+    cases = tuple(PreparedCase(record, store / "cases" / record.case) for record in records)
+    for case in cases:
+        case.check_headers()
+    return cases
 
 
 def _records_with_truth(
@@ -167,17 +216,65 @@ def _records_with_truth(
     return found
 
 
-def _open_array(path: Path, shape: tuple[int, ...]) -> np.ndarray:
-    try:
-        array: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
-    except OSError as error:
+def _check_array(path: Path, kind: np.dtype[Any], shape: tuple[int, ...]) -> int:
+    """Return at which byte the values of an array begin, reading nothing but its header.
+
+    Raises:
+        StoreError: if it is missing, or of another type, shape or length than promised.
+    """
+    with _plain_file(path) as stream:
+        found_shape, found_kind = _header(stream, path)
+        start, length = stream.tell(), os.fstat(stream.fileno()).st_size
+    if (found_shape, found_kind) != (shape, kind):
         raise StoreError(
-            f"{path}: cannot be read ({said(error)}). Prepare the store again."
-        ) from None
-    except (ValueError, EOFError):
-        raise StoreError(f"{path}: is damaged. Prepare the store again.") from None
-    if array.shape != shape:
-        raise StoreError(
-            f"{path}: has shape {array.shape}, the manifest says {shape}. Prepare the store again."
+            f"{path}: holds {cut(found_kind)} of shape {cut(found_shape)}, the manifest says "
+            f"{kind} of {shape}. {AGAIN}"
         )
-    return array
+    expected = start + kind.itemsize * math.prod(shape)
+    if length != expected:
+        raise StoreError(f"{path}: has {length} bytes; expected {expected}. {AGAIN}")
+    return start
+
+
+def _header(stream: BinaryIO, path: Path) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    try:
+        version = np.lib.format.read_magic(stream)
+        read = {
+            (1, 0): np.lib.format.read_array_header_1_0,
+            (2, 0): np.lib.format.read_array_header_2_0,
+        }[version]
+        shape, by_columns, kind = read(stream)
+    except (OSError, EOFError, ValueError, KeyError, TypeError, SyntaxError, RecursionError):
+        raise StoreError(f"{path}: is damaged. {AGAIN}") from None
+    if by_columns:
+        raise StoreError(f"{path}: holds its values column by column. {AGAIN}")
+    return shape, kind
+
+
+def _check_content(path: Path, checksum: str) -> None:
+    """Compare the SHA-256 of an array with the manifest's, once for as long as it stays as it is.
+
+    Raises:
+        StoreError: if it is another, as when two cases' files changed places.
+    """
+    with _plain_file(path) as stream:
+        status = os.fstat(stream.fileno())
+        stamp = (str(path), status.st_ino, status.st_size, status.st_mtime_ns)
+        if stamp in _verified:
+            return
+        found = hashlib.file_digest(stream, "sha256").hexdigest()
+    if found != checksum:
+        raise StoreError(
+            f"{path}: was changed after the store was made (its SHA-256 begins with {found[:8]}, "
+            f"the manifest says {checksum[:8]}). {AGAIN}"
+        )
+    _verified.add(stamp)
+
+
+@contextmanager
+def _plain_file(path: Path) -> Iterator[BinaryIO]:
+    try:
+        with open_regular(path) as stream:
+            yield stream
+    except (OSError, DocumentError) as error:
+        raise StoreError(f"{path}: cannot be read ({said(error)}). {AGAIN}") from None

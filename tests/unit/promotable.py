@@ -15,6 +15,7 @@ import torch
 from segan_ray.config import load_experiment
 from segan_ray.data.manifest import STORE_VERSION, Manifest, fingerprint
 from segan_ray.data.origin import origin_of, write_origin
+from segan_ray.data.prepare_case import sha256
 from segan_ray.data.splits import Fold, SplitName, SplitSettings
 from segan_ray.data.store import BRAIN_BIT, CaseRecord, PrepareSettings, read_manifest
 from segan_ray.home import Home
@@ -122,7 +123,7 @@ def _write_case(folder: Path, number: int) -> CaseRecord:
         has_truth=True,
         tumour_voxels=tuple(int((plane & 1).sum()) for plane in mask),
         region_voxels={},
-        checksums={"image.npy": name, "mask.npy": name},
+        checksums={array: sha256(place / array) for array in ("image.npy", "mask.npy")},
         voxels_sha256=name,
         sources={},
     )

@@ -8,6 +8,7 @@ import numpy as np
 from mlflow import MlflowClient
 
 from segan_ray.data.origin import Origin
+from segan_ray.data.prepare_case import sha256
 from segan_ray.data.store import BRAIN_BIT, CaseRecord, PreparedCase, PrepareSettings
 from segan_ray.tracking.registry import MODEL
 
@@ -41,7 +42,7 @@ def stored_case(
         has_truth=True,
         tumour_voxels=tuple(int((slice_ & 1).sum()) for slice_ in mask),
         region_voxels={},
-        checksums={"image.npy": "", "mask.npy": ""},
+        checksums={name: sha256(folder / name) for name in ("image.npy", "mask.npy")},
         voxels_sha256="",
         sources={},
     )
