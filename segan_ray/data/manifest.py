@@ -232,10 +232,10 @@ def parse_manifest(text: bytes, where: str) -> Manifest:
         manifest = Manifest.model_validate(content)
     except ValidationError as error:
         problem = error.errors()[0]
-        at = ".".join(str(part) for part in problem["loc"]) or "splits"
+        at = cut(".".join(str(part) for part in problem["loc"]) or "splits")
+        why = cut(problem["msg"], LONGEST)
         raise StoreError(
-            f"{where}: is damaged at '{visible(cut(at))}' ({visible(cut(problem['msg'], LONGEST))}). "
-            "Prepare the store again."
+            f"{where}: is damaged at '{visible(at)}' ({visible(why)}). Prepare the store again."
         ) from None
     _check_fingerprint(manifest, where)
     return manifest
