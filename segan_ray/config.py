@@ -15,13 +15,16 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from segan_ray import documents
+from segan_ray import documents, sizes
+from segan_ray.brats import MODALITIES, REGIONS
 from segan_ray.errors import ConfigError, cut, listed, nearest
 
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegativeFloat = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
-Count = Annotated[int, Field(ge=1)]
+Epochs = Annotated[int, Field(ge=1, le=sizes.MOST_EPOCHS)]
+Slices = Annotated[int, Field(ge=1, le=sizes.MOST_SLICES)]
+Width = Annotated[int, Field(ge=1, le=sizes.WIDEST)]
 ScaleWeights = Annotated[tuple[NonNegativeFloat, ...], Field(min_length=1)]
 Variant = Literal["s1-1c", "s1-3c", "s3-3c", "unet"]
 Optimizer = Literal["adam", "adamw", "rmsprop"]
@@ -43,7 +46,7 @@ class SegmentorSettings(Settings):
     optimizer: Optimizer = "adam"
     beta1: Fraction = 0.5
     depth: Annotated[int, Field(ge=2, le=6)] = 4
-    base_width: Count = 16
+    base_width: Width = 16
     skip: Literal["add", "concat"] = "concat"
 
 
@@ -59,9 +62,9 @@ class CriticSettings(Settings):
     optimizer: Optimizer = "adam"
     beta1: Fraction = 0.5
     depth: Annotated[int, Field(ge=1, le=6)] = 3
-    base_width: Count = 16
+    base_width: Width = 16
     scales: Literal["multi-scale", "single-scale"] = "multi-scale"
-    steps: Count = 1
+    steps: Annotated[int, Field(ge=1, le=sizes.MOST_UPDATES)] = 1
     clamp: PositiveFloat | None = None
     spectral_norm: bool = False
 
@@ -101,16 +104,16 @@ class TrainingSettings(Settings):
     runs on a CPU always do.
     """
 
-    epochs: Count = 20
-    batch_size: Count = 8
-    accumulate: Count = 1
-    steps_per_epoch: Count | None = None
-    crop: Annotated[int, Field(ge=16)] = 160
+    epochs: Epochs = 20
+    batch_size: Slices = 8
+    accumulate: Slices = 1
+    steps_per_epoch: Annotated[int, Field(ge=1, le=sizes.MOST_STEPS)] | None = None
+    crop: Annotated[int, Field(ge=16, le=sizes.LONGEST_SIDE)] = 160
     schedule: Literal["constant", "poly", "cosine", "halving"] = "poly"
-    halve_every: Count = 25
+    halve_every: Epochs = 25
     min_lr: NonNegativeFloat = 0.0
     brain_mask: bool = True
-    patience: Count = 3
+    patience: Epochs = 3
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     compile: Literal["auto"] | bool = "auto"
     deterministic: bool = True
@@ -132,7 +135,7 @@ class DataSettings(Settings):
     tumour_fraction: Fraction | None = 0.8
     neighbours: Annotated[int, Field(ge=0, le=8)] = 0
     flip: bool = True
-    fold: Annotated[int, Field(ge=0)] | None = None
+    fold: Annotated[int, Field(ge=0, lt=sizes.MOST_FOLDS)] | None = None
     rotation_deg: Annotated[float, Field(ge=0, le=180)] = 0.0
     scaling: Annotated[float, Field(ge=0, le=0.5)] = 0.0
     intensity: Fraction = 0.0
@@ -147,10 +150,10 @@ class ResourceSettings(Settings):
     diverges does not, since it would again.
     """
 
-    workers: Count = 1
-    cpus_per_worker: PositiveFloat = 1
-    gpus_per_worker: NonNegativeFloat = 0
-    retries: Annotated[int, Field(ge=0)] = 2
+    workers: Annotated[int, Field(ge=1, le=sizes.MOST_WORKERS)] = 1
+    cpus_per_worker: Annotated[float, Field(gt=0, le=sizes.MOST_CPUS)] = 1
+    gpus_per_worker: Annotated[float, Field(ge=0, le=sizes.MOST_GPUS)] = 0
+    retries: Annotated[int, Field(ge=0, le=sizes.MOST_RETRIES)] = 2
 
     @model_validator(mode="after")
     def _whole_gpus_between_workers(self) -> ResourceSettings:
@@ -200,6 +203,16 @@ class Experiment(Settings):
         return self
 
     @model_validator(mode="after")
+    def _networks_that_can_be(self) -> Experiment:
+        for name, settings, weights in too_large(self):
+            raise ValueError(
+                f"{name}.base_width {settings.base_width} and {name}.depth {settings.depth} make "
+                f"a network of {weights // 10**6:,} million weights; expected at most "
+                f"{sizes.MOST_WEIGHTS // 10**6:,} million. Lower one of them."
+            )
+        return self
+
+    @model_validator(mode="after")
     def _a_slice_for_everyone(self) -> Experiment:
         parts = self.resources.workers * self.training.accumulate
         if self.training.batch_size < parts:
@@ -209,6 +222,24 @@ class Experiment(Settings):
                 f"must be at least {parts}."
             )
         return self
+
+
+def too_large(
+    experiment: Experiment,
+) -> Iterator[tuple[str, SegmentorSettings | CriticSettings, int]]:
+    """Yield the settings of every network that cannot be, and how many weights it would have."""
+    segmentor, critic = experiment.segmentor, experiment.critic
+    channels = len(MODALITIES) * (2 * experiment.data.neighbours + 1)
+    unet = experiment.variant == "unet"
+    maps = len(REGIONS) if unet or experiment.variant == "s1-3c" else 1
+    size = (channels, maps, segmentor.depth, segmentor.base_width)
+    concat = segmentor.skip == "concat"
+    weights = sizes.unet_weights(*size) if unet else sizes.segan_weights(*size, concat=concat)
+    if weights > sizes.MOST_WEIGHTS:
+        yield "segmentor", segmentor, weights
+    weights = sizes.critic_weights(len(MODALITIES), critic.depth, critic.base_width)
+    if not unet and weights > sizes.MOST_WEIGHTS:
+        yield "critic", critic, weights
 
 
 def paths(model: type[BaseModel] = Experiment, prefix: str = "") -> Iterator[str]:

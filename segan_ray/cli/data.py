@@ -13,6 +13,7 @@ import typer
 from segan_ray.cli import show
 from segan_ray.cli.options import Json, Layout, NewStore
 from segan_ray.errors import SplitError, many
+from segan_ray.sizes import MOST_CASES, MOST_FOLDS, MOST_SEED, MOST_WORKERS
 
 if TYPE_CHECKING:
     from segan_ray.data.folder_report import FolderReport
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from segan_ray.data.prepare import Outcomes
 
 Data = Annotated[Path, typer.Argument(help="A folder of BRATS cases.", metavar="DATA")]
-Workers = Annotated[int, typer.Option(min=1, help="Processes to work with.")]
+Workers = Annotated[int, typer.Option(min=1, max=MOST_WORKERS, help="Processes to work with.")]
 Pictures = Annotated[
     Path | None,
     typer.Option(
@@ -40,10 +41,12 @@ def register(app: typer.Typer) -> None:
 
 def phantom(
     out: Annotated[Path, typer.Argument(help="The folder to write to.", metavar="OUT")],
-    cases: Annotated[int, typer.Option(min=1, help="How many cases.")] = 40,
+    cases: Annotated[int, typer.Option(min=1, max=MOST_CASES, help="How many cases.")] = 40,
     layout: Annotated[str, typer.Option(help="The BRATS layout to write.")] = "brats2021",
     spacing: Annotated[float, typer.Option(help="Voxel size in mm; BRATS itself has 1.")] = 1.0,
-    seed: Annotated[int, typer.Option(min=0, help="Other seeds make other patients.")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, max=MOST_SEED, help="Other seeds make other patients.")
+    ] = 0,
     workers: Workers = CORES,
     as_json: Json = False,
 ) -> None:
@@ -120,9 +123,12 @@ def prepare(
         float, typer.Option(help="Share that only promotion reads; 0 goes without.")
     ] = 0.15,
     test: Annotated[float, typer.Option(help="Share that only evaluation reads.")] = 0.15,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the split.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=MOST_SEED, help="Seed of the split.")] = 0,
     folds: Annotated[
-        int, typer.Option(min=0, help="Also divide train and val into folds (see data.fold).")
+        int,
+        typer.Option(
+            min=0, max=MOST_FOLDS, help="Also divide train and val into folds (see data.fold)."
+        ),
     ] = 0,
     split_file: Annotated[
         Path | None,

@@ -94,7 +94,7 @@ class Narrator(Follower):
     def __call__(self, event: TrialEvent) -> None:
         """Take in an event, and say what there is to say."""
         super().__call__(event)
-        if event.status not in {"running", "pending"}:
+        if event.warning or event.status not in {"running", "pending"}:
             show.note(self._ended(event))
         now = self.clock()
         counts = self.standing.counts
@@ -119,7 +119,7 @@ def _follow(
 
     def take(event: TrialEvent) -> None:
         follower(event)
-        if event.status == "failed":
+        if event.warning or event.status == "failed":
             # Stays on the screen above the view, which may soon have no line for it.
             show.note(ended(event))
 
@@ -160,6 +160,8 @@ def _ended_trial(event: TrialEvent) -> str:
 
 
 def _ending(what: str, event: TrialEvent) -> str:
+    if event.warning:
+        return f"{what} {event.warning}."
     score = f", best {event.score:.3f}" if event.score is not None else ""
     reason = f" ({event.reason})" if event.reason else ""
     return f"{what} {event.status} at epoch {event.epoch}/{event.epochs}{score}{reason}"

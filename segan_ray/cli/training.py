@@ -14,6 +14,7 @@ import typer
 from segan_ray.cli import show
 from segan_ray.cli.options import HomeFolder, Json, Store
 from segan_ray.errors import Interrupted, SweepError
+from segan_ray.sizes import MOST_SEEDS, MOST_TRIALS, MOST_WORKERS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -46,7 +47,8 @@ def train(
     ] = None,
     name: Annotated[str | None, typer.Option(help="The run's name.")] = None,
     workers: Annotated[
-        int | None, typer.Option(min=1, help="Ray Train workers (sets resources.workers).")
+        int | None,
+        typer.Option(min=1, max=MOST_WORKERS, help="Ray Train workers (sets resources.workers)."),
     ] = None,
     resume: Resume = False,
     home: HomeFolder = None,
@@ -92,17 +94,24 @@ def tune(
     ],
     name: Annotated[str | None, typer.Option(help="The sweep's name.")] = None,
     trials: Annotated[
-        int | None, typer.Option(min=1, help="How many trials (else the space's budget).")
+        int | None,
+        typer.Option(min=1, max=MOST_TRIALS, help="How many trials (else the space's budget)."),
     ] = None,
     resume: Resume = False,
     repeat_top: Annotated[
-        int, typer.Option(min=0, help="Train the best K settings again with fresh seeds.")
+        int,
+        typer.Option(
+            min=0, max=MOST_SEEDS, help="Train the best K settings again with fresh seeds."
+        ),
     ] = 0,
-    seeds: Annotated[int, typer.Option(min=1, help="How many seeds --repeat-top takes.")] = 3,
+    seeds: Annotated[
+        int, typer.Option(min=1, max=MOST_SEEDS, help="How many seeds --repeat-top takes.")
+    ] = 3,
     home: HomeFolder = None,
     as_json: Json = False,
 ) -> None:
     """Search a space with a sweep of trials."""
+    from segan_ray.config import read_settings
     from segan_ray.home import Home, check_name, resume_command
     from segan_ray.orchestration.address import check_reachable
     from segan_ray.search.space_file import load_space, resolve_space
@@ -122,7 +131,7 @@ def tune(
         from segan_ray.tracking.sweeps import read_sweep
 
         sweep = Sweep(
-            sweep_name, checked, file.read_text(encoding="utf-8"), store, card, where,
+            sweep_name, checked, read_settings(file), store, card, where,
             again, trials, resume, repeat_top, seeds,
         )  # fmt: skip
         total = (trials or checked.budget.trials) + repeat_top * seeds

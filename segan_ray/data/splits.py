@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from segan_ray.data.cases import Grade
 from segan_ray.errors import SplitError
+from segan_ray.sizes import MOST_FOLDS
 
 SplitName = Literal["train", "val", "gate", "test"]
 SPLITS: Final[tuple[SplitName, ...]] = ("train", "val", "gate", "test")
@@ -30,8 +31,8 @@ class SplitSettings(BaseModel):
     val: float = Field(default=0.15, gt=0, lt=1)
     gate: float = Field(default=0.15, ge=0, lt=1)
     test: float = Field(default=0.15, gt=0, lt=1)
-    seed: int = Field(default=0, ge=0)
-    folds: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, lt=2**63)
+    folds: int = Field(default=0, ge=0, le=MOST_FOLDS)
 
     @model_validator(mode="after")
     def _no_single_fold(self) -> SplitSettings:

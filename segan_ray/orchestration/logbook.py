@@ -137,6 +137,8 @@ class Logbook:
         epoch, metrics = result.epoch, result.metrics
         values = [metrics[objective.metric] for objective in self._objectives]
         stop = self._judge.report(int(trial), epoch, *values)
+        if result.warning:
+            self._tell(followed, warning=result.warning)
         if epoch > followed.epoch:
             followed = replace(
                 followed,
@@ -218,7 +220,11 @@ class Logbook:
         return checkpoints.kept(last.best.epoch) or checkpoints.kept(last.epoch)
 
     def _tell(
-        self, followed: Followed, status: TrialStatus = "running", reason: str | None = None
+        self,
+        followed: Followed,
+        status: TrialStatus = "running",
+        reason: str | None = None,
+        warning: str | None = None,
     ) -> None:
         score = followed.best_metrics.get(self._objectives[0].metric)
         self._on_event(
@@ -230,5 +236,6 @@ class Logbook:
                 score,
                 reason,
                 followed.retries,
+                warning,
             )
         )

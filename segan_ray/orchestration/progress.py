@@ -12,7 +12,8 @@ from segan_ray.search.ranking import TrialStatus
 class EpochResult:
     """What a trial's epoch came to; the best is by the (first) objective, the later of equals.
 
-    ``failure`` says why training cannot go on, if so.
+    ``failure`` says why training cannot go on, if so; ``warning``, what is to be known of how it
+    went on.
     """
 
     epoch: int
@@ -21,6 +22,7 @@ class EpochResult:
     best_epoch: int | None
     best_metrics: Mapping[str, float]
     failure: str | None = None
+    warning: str | None = None
 
     @property
     def last(self) -> bool:
@@ -32,7 +34,8 @@ class EpochResult:
 class TrialEvent:
     """A trial started (epoch 0), finished an epoch, or ended (``status`` is not running).
 
-    ``score`` is the objective's best so far; ``retries`` is how often it was lost and begun again.
+    ``score`` is the objective's best so far; ``retries`` is how often it was lost and begun again;
+    ``warning`` is to be told to whoever watches.
     """
 
     trial: str
@@ -42,6 +45,7 @@ class TrialEvent:
     score: float | None
     reason: str | None = None
     retries: int = 0
+    warning: str | None = None
 
 
 OnEvent = Callable[[TrialEvent], None]

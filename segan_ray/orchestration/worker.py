@@ -24,7 +24,7 @@ from segan_ray.config import Experiment, build
 from segan_ray.data.cache import local_store
 from segan_ray.data.slices import fitting_crop, slice_source
 from segan_ray.data.store import TuningCases, open_for_tuning
-from segan_ray.errors import TrialError
+from segan_ray.errors import CheckpointError, TrialError, said
 from segan_ray.evaluation.overlays import draw_overlay
 from segan_ray.evaluation.validation import validate
 from segan_ray.models.build import halvings
@@ -42,7 +42,7 @@ from segan_ray.training.remote_folder import (
 )
 from segan_ray.training.scores import Validation
 from segan_ray.training.state import TrainingState, new_state
-from segan_ray.training.trial_folder import BestEpoch, SavedReport, read_report
+from segan_ray.training.trial_folder import BestEpoch, SavedReport, go_back, read_report
 
 WORST: Final = 1e9
 
@@ -76,6 +76,7 @@ class Trial:
     usage: Usage
     best: BestEpoch | None = None
     take_over: dict[str, Any] | None = None
+    warning: str | None = None
 
     @classmethod
     def begin(cls, task: Task, mailbox: MailboxHandle, lane: str, near: Path) -> Trial:
@@ -129,9 +130,7 @@ class Trial:
 
         Whoever noted results may have died between the checkpoint and the note.
         """
-        last = self.checkpoints.last()
-        if last is not None:
-            restore(last, self.state)
+        last, self.warning = go_back(self.checkpoints.newest_first(), self.state)
         self._check_together()
         if last is None:
             return False
@@ -178,6 +177,7 @@ class Trial:
         """Hand a result on and wait to hear what becomes of the trial; return whether it ends."""
         if self.place.rank == 0:
             self.mailbox.report(self.lane, self.task.number, result)
+        self.warning = None
         if result.last:
             return True
         verdict = self.mailbox.verdict(self.lane, self.task.number, result.epoch)
@@ -194,17 +194,27 @@ class Trial:
             self.best.epoch if self.best else None,
             self.best.metrics if self.best else {},
             failure,
+            self.warning,
         )
 
     def _take_over(self, order: dict[str, Any]) -> None:
         """Go on from another trial's weights and optimizers, with new settings.
 
-        The count of epochs and the best so far stay this trial's own.
+        The count of epochs and the best so far stay this trial's own; so do its weights where the
+        other's are damaged.
         """
         epoch, best = self.state.epoch, self.state.best
         self.experiment = build(order["experiment"], f"trial {self.task.config['trial']}")
         if order["checkpoint"] is not None:
-            restore(copied_near(order["checkpoint"], self.near), self.state)
+            try:
+                restore(copied_near(order["checkpoint"], self.near), self.state)
+            except CheckpointError as error:
+                self.warning = f"goes on from its own weights, not another trial's: {said(error)}"
+            if len(set(gather(self.warning is None))) > 1:
+                raise TrialError(
+                    f"not all workers could read {order['checkpoint']}, so they would average "
+                    "different networks."
+                )
         self.state.epoch, self.state.best, self.state.collapsed = epoch, best, 0
 
     def _validate(self, segmentor: nn.Module) -> Validation:

@@ -11,10 +11,12 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
-from segan_ray.config import Experiment, explain, flatten, merge, nest, paths
+from segan_ray.config import Experiment, explain, flatten, merge, nest, paths, too_large
 from segan_ray.errors import ConfigError, nearest
+from segan_ray.search.estimate import largest
 from segan_ray.search.parameters import FloatParameter, FloatsParameter, same, words
 from segan_ray.search.space import SearchSpace, in_order_of_need
+from segan_ray.sizes import MOST_WEIGHTS
 
 MOST_COMBINATIONS: Final = 64
 """Up to so many combinations of what others depend on, each is looked at with all the rest."""
@@ -89,6 +91,18 @@ def impossible_points(space: SearchSpace, *, whole: bool) -> Iterator[Problem]:
             if kind not in seen and (loc or whole):
                 seen.add(kind)
                 yield Problem(("parameters", *([path] if path else [])), text)
+
+
+def networks_too_large(space: SearchSpace) -> Iterator[Problem]:
+    """Yield which networks would be too large where the space's largest sizes come together."""
+    found = {name: each for each in largest(space) for name, *_ in too_large(each)}
+    for name, experiment in found.items():
+        settings = getattr(experiment, name)
+        yield Problem(
+            ("parameters", f"{name}.base_width"),
+            f"{name}.base_width {settings.base_width} with {name}.depth {settings.depth} makes a "
+            f"network of more than {MOST_WEIGHTS // 10**6:,} million weights. Lower one of them.",
+        )
 
 
 def _impossible_condition(space: SearchSpace, other: str, wanted: tuple[Any, ...]) -> Iterator[str]:

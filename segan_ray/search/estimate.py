@@ -132,7 +132,7 @@ def expected_epochs(scheduler: Any, trials: int, most: int) -> int | None:
 
 def checkpoint_bytes(space: SearchSpace) -> int:
     """Return the size of the largest checkpoint that a trial of ``space`` can write."""
-    return max(experiment_bytes(experiment) for experiment in _largest(space))
+    return max(experiment_bytes(experiment) for experiment in largest(space))
 
 
 def experiment_bytes(experiment: Experiment) -> int:
@@ -164,7 +164,7 @@ def _stored(tensor: Any) -> int:
     return int(tensor.numel() * tensor.element_size()) + HEADER_BYTES
 
 
-def _largest(space: SearchSpace) -> Iterator[Experiment]:
+def largest(space: SearchSpace) -> Iterator[Experiment]:
     """Yield the experiments among which the one with the largest networks is.
 
     Numbers are taken at their upper end, since every network grows with each; whether drawn

@@ -16,12 +16,13 @@ from optuna.trial import FrozenTrial, TrialState
 from pydantic import Field
 
 from segan_ray.search.parameters import Frozen, IntParameter
+from segan_ray.sizes import MOST_TRIALS
 
 if TYPE_CHECKING:
     from segan_ray.search.space import SearchSpace
 
 Seed = Annotated[int, Field(ge=0, lt=2**32)] | None
-Count = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=1, le=MOST_TRIALS)]
 
 
 class TpeSampler(Frozen):
@@ -50,7 +51,7 @@ class CmaesSampler(Frozen):
     type: Literal["cmaes"]
     seed: Seed = None
     startup_trials: Count = 1
-    population: Annotated[int, Field(ge=4)] | None = None
+    population: Annotated[int, Field(ge=4, le=MOST_TRIALS)] | None = None
 
 
 class GpSampler(Frozen):
@@ -73,7 +74,7 @@ class NsgaSampler(Frozen):
 
     type: Literal["nsga2"]
     seed: Seed = None
-    population: Annotated[int, Field(ge=2)] = 20
+    population: Annotated[int, Field(ge=2, le=MOST_TRIALS)] = 20
     crossover: Annotated[float, Field(ge=0, le=1)] = 0.9
     mutation: Annotated[float, Field(ge=0, le=1)] | None = None
 

@@ -19,12 +19,13 @@ from optuna.pruners import (
 from pydantic import Field
 
 from segan_ray.search.parameters import Frozen
+from segan_ray.sizes import MOST_EPOCHS, MOST_TRIALS
 
 if TYPE_CHECKING:
     from segan_ray.search.space import SearchSpace
 
-Epochs = Annotated[int, Field(ge=1)]
-Factor = Annotated[int, Field(ge=2)]
+Epochs = Annotated[int, Field(ge=1, le=MOST_EPOCHS)]
+Factor = Annotated[int, Field(ge=2, le=MOST_EPOCHS)]
 
 
 class AshaScheduler(Frozen):
@@ -55,7 +56,7 @@ class MedianScheduler(Frozen):
 
     type: Literal["median"]
     grace_period: Epochs = 1
-    startup_trials: Annotated[int, Field(ge=1)] = 5
+    startup_trials: Annotated[int, Field(ge=1, le=MOST_TRIALS)] = 5
 
 
 class PbtScheduler(Frozen):

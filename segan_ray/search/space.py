@@ -37,6 +37,7 @@ from segan_ray.search.parameters import (
 )
 from segan_ray.search.samplers import RandomSampler, Sampler, TpeSampler
 from segan_ray.search.schedulers import AshaScheduler, NoScheduler, Scheduler
+from segan_ray.sizes import MOST_TRIALS
 from segan_ray.training.scores import VALIDATION
 
 __all__ = [
@@ -86,6 +87,8 @@ def _concurrent(value: Any) -> Any:
     whole = isinstance(value, int) and not isinstance(value, bool) and value >= 1
     if not whole and value != "auto":
         raise ValueError(f"found {value!r}, expected a count of at least 1, or auto")
+    if whole and value > MOST_TRIALS:
+        raise ValueError(f"found {value}, expected at most {MOST_TRIALS}, or auto")
     return value
 
 
@@ -95,9 +98,9 @@ class Budget(Frozen):
     The checkpoints of the best ``keep_checkpoints`` trials are kept.
     """
 
-    trials: Annotated[int, Field(ge=1)] = 20
+    trials: Annotated[int, Field(ge=1, le=MOST_TRIALS)] = 20
     max_concurrent: Annotated[int | Literal["auto"], PlainValidator(_concurrent)] = "auto"
-    keep_checkpoints: Annotated[int, Field(ge=1)] = 10
+    keep_checkpoints: Annotated[int, Field(ge=1, le=MOST_TRIALS)] = 10
 
 
 def _one_or_more(objective: Any) -> Any:

@@ -12,7 +12,13 @@ from pydantic import BaseModel, ValidationError
 import segan_ray
 from segan_ray.config import parse_settings, paths, read_settings
 from segan_ray.errors import LONGEST, MOST_PROBLEMS, ConfigError, and_more, cut, nearest
-from segan_ray.search.checks import Problem, dependency_problems, impossible_points, mended
+from segan_ray.search.checks import (
+    Problem,
+    dependency_problems,
+    impossible_points,
+    mended,
+    networks_too_large,
+)
 from segan_ray.search.parameters import Parameter, said_as
 from segan_ray.search.refusals import refusals
 from segan_ray.search.samplers import Sampler
@@ -131,7 +137,8 @@ def _semantic(space: SearchSpace, *, whole: bool) -> list[Problem]:
     dependencies = list(dependency_problems(space))
     if dependencies:
         return [*problems, *dependencies]
-    return [*problems, *impossible_points(space, whole=whole), *refusals(space)]
+    problems += [*impossible_points(space, whole=whole), *refusals(space)]
+    return problems or list(networks_too_large(space))
 
 
 def _parameters(tree: Tree) -> Mapping[Any, Any]:

@@ -5,18 +5,18 @@
     segmentor.safetensors   weights and buffers of S
     critic.safetensors      of C, absent for a variant without
     optimizers.safetensors  every tensor of both optimizers, and the generator's state
-    state.json              epoch, best scores, optimizer settings, the Experiment
+    state.json              epoch, best scores, optimizer settings, the Experiment, checksums
 
-Loading never unpickles. The folder is whole when ``state.json`` is in it: it is written last.
+Loading never unpickles. The folder is whole when ``state.json`` is in it: it is written last, with
+the SHA-256 of every other file and of its own content. Checkpoints of before it had them are read.
 """
 
 from __future__ import annotations
 
-import json
 import stat
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -25,13 +25,29 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from segan_ray.config import Experiment, build
-from segan_ray.errors import CheckpointError, said
+from segan_ray.documents import DocumentError, open_regular
+from segan_ray.errors import CheckpointError, ConfigError, cut, named, said, visible
 from segan_ray.models.build import Numerics, build_segmentor, place
+from segan_ray.training.saved_state import (
+    CHECKPOINT_VERSION,
+    STATE,
+    check_files,
+    fitting_generators,
+    fitting_optimizer,
+    read_progress,
+    read_state,
+    write_state,
+)
 from segan_ray.training.state import Best, TrainingState
 
-CHECKPOINT_VERSION: Final = 2
-STATE: Final = "state.json"
+__all__ = [
+    "CHECKPOINT_VERSION", "SEGMENTOR", "STATE", "check_whole", "load_segmentor", "read_state",
+    "restore", "save_checkpoint", "save_segmentor",
+]  # fmt: skip
+
 SEGMENTOR: Final = "segmentor.safetensors"
+CRITIC: Final = "critic.safetensors"
+OPTIMIZERS: Final = "optimizers.safetensors"
 NETWORKS: Final = ("segmentor", "critic")
 PICKLES: Final = frozenset({".pkl", ".pickle", ".pt", ".pth", ".ckpt", ".joblib", ".bin"})
 
@@ -41,7 +57,7 @@ def save_checkpoint(folder: Path, state: TrainingState, experiment: Experiment) 
     folder.mkdir(parents=True, exist_ok=True)
     _save(folder / SEGMENTOR, state.segmentor.state_dict())
     if state.critic is not None:
-        _save(folder / "critic.safetensors", state.critic.state_dict())
+        _save(folder / CRITIC, state.critic.state_dict())
     tensors = {"rng.torch": torch.get_rng_state()}
     if torch.cuda.is_available():
         tensors["rng.cuda"] = torch.cuda.get_rng_state()
@@ -52,7 +68,7 @@ def save_checkpoint(folder: Path, state: TrainingState, experiment: Experiment) 
         for index, entries in content["state"].items():
             for key, value in entries.items():
                 tensors[f"{name}.{index}.{key}"] = value
-    _save(folder / "optimizers.safetensors", tensors)
+    _save(folder / OPTIMIZERS, tensors)
     best = None if state.best is None else {"epoch": state.best.epoch, "scores": state.best.scores}
     content = {
         "version": CHECKPOINT_VERSION,
@@ -62,32 +78,44 @@ def save_checkpoint(folder: Path, state: TrainingState, experiment: Experiment) 
         "optimizers": groups,
         "experiment": experiment.model_dump(mode="json"),
     }
-    (folder / STATE).write_text(json.dumps(content, indent=1), encoding="utf-8")
+    write_state(folder, content)
 
 
 def restore(folder: Path, state: TrainingState) -> None:
     """Put what ``folder`` holds into the networks and optimizers of ``state``.
 
+    Nothing of ``state`` is touched before all of it is known to fit.
+
     Raises:
         CheckpointError: if a file is missing, damaged, or of other networks.
     """
     content = read_state(folder)
-    _load_weights(state.segmentor, folder / SEGMENTOR)
+    check_files(folder, content)
+    progress = read_progress(folder, content)
+    weights = {SEGMENTOR: state.segmentor}
     if state.critic is not None:
-        _load_weights(state.critic, folder / "critic.safetensors")
-    tensors = _load(folder / "optimizers.safetensors")
-    torch.set_rng_state(tensors.pop("rng.torch"))
-    if "rng.cuda" in tensors and torch.cuda.is_available():
-        torch.cuda.set_rng_state(tensors["rng.cuda"])
+        weights[CRITIC] = state.critic
+    found = {name: _fitting(network, folder / name) for name, network in weights.items()}
+    path = folder / OPTIMIZERS
+    tensors = _load(path)
+    try:
+        generators = fitting_generators(tensors)
+        ready = {
+            name: fitting_optimizer(optimizer, name, tensors, progress.optimizers[name])
+            for name, optimizer in _optimizers(state)
+        }
+    except (KeyError, ValueError, TypeError) as error:
+        raise CheckpointError(
+            f"{path}: is damaged, or of other optimizers ({named(error)})."
+        ) from None
+    for name, network in weights.items():
+        network.load_state_dict(found[name])
     for name, optimizer in _optimizers(state):
-        optimizer.load_state_dict(
-            {"state": _entries(name, tensors), "param_groups": content["optimizers"][name]}
-        )
+        optimizer.load_state_dict(ready[name])
         _lay_out_as_parameters(optimizer)
-    best = content["best"]
-    state.epoch = content["epoch"]
-    state.collapsed = content["collapsed"]
-    state.best = None if best is None else Best(best["epoch"], best["scores"])
+    generators.restore()
+    state.epoch, state.collapsed = progress.epoch, progress.collapsed
+    state.best = progress.best and Best(progress.best.epoch, progress.best.scores)
 
 
 def save_segmentor(folder: Path, segmentor: nn.Module, experiment: Experiment) -> None:
@@ -95,7 +123,7 @@ def save_segmentor(folder: Path, segmentor: nn.Module, experiment: Experiment) -
     folder.mkdir(parents=True, exist_ok=True)
     _save(folder / SEGMENTOR, segmentor.state_dict())
     content = {"version": CHECKPOINT_VERSION, "experiment": experiment.model_dump(mode="json")}
-    (folder / STATE).write_text(json.dumps(content, indent=1), encoding="utf-8")
+    write_state(folder, content)
 
 
 def load_segmentor(folder: Path) -> tuple[nn.Module, Experiment]:
@@ -105,53 +133,41 @@ def load_segmentor(folder: Path) -> tuple[nn.Module, Experiment]:
         CheckpointError: if ``folder`` is no whole checkpoint of ours, or holds pickles.
     """
     _refuse_pickles(folder)
-    experiment = build(read_state(folder)["experiment"], str(folder / STATE))
+    content = read_state(folder)
+    check_files(folder, content, needed=(SEGMENTOR,))
+    try:
+        experiment = build(content["experiment"], str(folder / STATE))
+    except (KeyError, ConfigError) as error:
+        raise CheckpointError(
+            f"{folder / STATE}: its settings cannot be read ({said(error)})."
+        ) from None
     segmentor = build_segmentor(experiment)
     place([segmentor], torch.device("cpu"), Numerics(torch.float32, False), synchronised=False)
-    _load_weights(segmentor, folder / SEGMENTOR)
+    segmentor.load_state_dict(_fitting(segmentor, folder / SEGMENTOR))
     return segmentor.eval(), experiment
 
 
-def read_state(folder: Path) -> dict[str, Any]:
-    """Return the JSON half of a checkpoint.
-
-    Raises:
-        CheckpointError: if it is missing, damaged or of another version.
-    """
-    path = folder / STATE
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise CheckpointError(f"{folder}: no checkpoint here (no {STATE}).") from None
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path}: cannot be read ({said(error)}).") from None
-    version = content.get("version") if isinstance(content, dict) else None
-    if version != CHECKPOINT_VERSION:
-        raise CheckpointError(
-            f"{path}: checkpoint version {version}; this segan-ray reads {CHECKPOINT_VERSION}."
-        )
-    return content  # type: ignore[no-any-return]
-
-
 def check_whole(folder: Path) -> None:
-    """Make sure that every file of a checkpoint is there and as long as it says it is.
+    """Make sure that every file of a checkpoint is there and as it was written.
 
     Raises:
         CheckpointError: naming the file that is missing or damaged.
     """
-    networks = read_state(folder).get("optimizers", {})
-    for name in networks:
+    content = read_state(folder)
+    networks = content.get("optimizers", {})
+    for name in networks if isinstance(networks, dict) else ():
         if name not in NETWORKS:
             raise CheckpointError(
                 f"{folder / STATE}: has an optimizer of '{name}'; expected those of "
                 f"{' and '.join(NETWORKS)}. Use the checkpoint as it was made."
             )
+    check_files(folder, content)
     for name in (*networks, "optimizers"):
         path = folder / f"{name}.safetensors"
         try:
-            with safe_open(path, "pt"):
+            with open_regular(path), safe_open(path, "pt"):
                 pass
-        except (OSError, SafetensorError) as error:
+        except (OSError, SafetensorError, DocumentError) as error:
             raise CheckpointError(f"{path}: cannot be read ({said(error)}).") from None
 
 
@@ -159,15 +175,6 @@ def _optimizers(state: TrainingState) -> Iterator[tuple[str, Optimizer]]:
     yield "segmentor", state.segmentor_optimizer
     if state.critic_optimizer is not None:
         yield "critic", state.critic_optimizer
-
-
-def _entries(name: str, tensors: dict[str, Tensor]) -> dict[int, dict[str, Tensor]]:
-    entries: dict[int, dict[str, Tensor]] = {}
-    for path, value in tensors.items():
-        owner, index, key = path.split(".", 2)
-        if owner == name:
-            entries.setdefault(int(index), {})[key] = value
-    return entries
 
 
 def _lay_out_as_parameters(optimizer: Optimizer) -> None:
@@ -193,8 +200,9 @@ def _save(path: Path, tensors: dict[str, Tensor]) -> None:
 
 def _load(path: Path) -> dict[str, Tensor]:
     try:
-        return load_file(path)
-    except (OSError, SafetensorError) as error:
+        with open_regular(path):
+            return load_file(path)
+    except (OSError, SafetensorError, DocumentError) as error:
         if _is_pickle(path):
             raise CheckpointError(
                 f"{path}: is a Python pickle, as torch.save writes, not safetensors. It was not "
@@ -224,9 +232,23 @@ def _refuse_pickles(folder: Path) -> None:
             )
 
 
-def _load_weights(network: nn.Module, path: Path) -> None:
-    try:
-        network.load_state_dict(_load(path))
-    except RuntimeError as error:
-        first = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
-        raise CheckpointError(f"{path}: holds other networks' weights. {first}") from None
+def _fitting(network: nn.Module, path: Path) -> dict[str, Tensor]:
+    """Return the weights in ``path``, of the names, shapes and types of those of ``network``.
+
+    Raises:
+        CheckpointError: if they cannot be read, or are another network's.
+    """
+    found, expected = _load(path), network.state_dict()
+    for name in sorted({*found, *expected}):
+        there, wanted = found.get(name), expected.get(name)
+        if there is None or wanted is None:
+            what = "lacks" if there is None else "has"
+            raise CheckpointError(
+                f"{path}: holds other networks' weights. It {what} '{visible(cut(name))}'."
+            )
+        if (there.shape, there.dtype) != (wanted.shape, wanted.dtype):
+            raise CheckpointError(
+                f"{path}: holds other networks' weights. '{name}' is {there.dtype} of shape "
+                f"{tuple(there.shape)}; expected {wanted.dtype} of {tuple(wanted.shape)}."
+            )
+    return found

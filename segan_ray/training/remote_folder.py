@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -23,7 +23,6 @@ from segan_ray.data.origin import Origin
 from segan_ray.data.places import open_place
 from segan_ray.errors import CheckpointError, named
 from segan_ray.places import is_url
-from segan_ray.training.checkpoint import check_whole
 from segan_ray.training.state import TrainingState
 from segan_ray.training.trial_folder import (
     EPOCH,
@@ -33,8 +32,8 @@ from segan_ray.training.trial_folder import (
     SavedReport,
     TrialFolder,
     epoch_name,
+    is_sound,
     parse_report,
-    read_report,
     write_epoch,
 )
 
@@ -48,6 +47,7 @@ class TrialCheckpoints(Protocol):
     """What a folder and a URL have in common."""
 
     def last(self) -> Path | None: ...
+    def newest_first(self) -> Iterator[Path]: ...
     def last_report(self) -> SavedReport | None: ...
     def kept(self, epoch: int) -> str | None: ...
     def save(
@@ -134,15 +134,18 @@ class RemoteFolder:
         Raises:
             CheckpointError: if the place cannot be read now: that is no reason to begin anew.
         """
+        return next((copy for copy in self.newest_first() if is_sound(copy)), None)
+
+    def newest_first(self) -> Iterator[Path]:
+        """Yield a copy of the checkpoint of every epoch that was kept, sound or not.
+
+        Raises:
+            CheckpointError: as ``last``.
+        """
         for epoch in reversed(self._epochs()):
             copy = self.fetch(epoch_name(epoch))
-            if copy is None:
-                continue
-            with suppress(CheckpointError):
-                check_whole(copy)
-                read_report(copy)
-                return copy
-        return None
+            if copy is not None:
+                yield copy
 
     def last_report(self) -> SavedReport | None:
         """Return what the last epoch with a whole checkpoint came to, or None."""
@@ -256,7 +259,7 @@ class RemoteFolder:
         try:
             text: bytes = _patiently(where, "read", lambda: system.cat_file(path))
             return parse_report(text)
-        except (FileNotFoundError, ValueError, KeyError, TypeError):
+        except (FileNotFoundError, ValueError):
             return None
 
     def _epochs(self) -> list[int]:

@@ -18,18 +18,21 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final, Literal
 
 from PIL.Image import Image
+from pydantic import TypeAdapter
 
 from segan_ray.config import Experiment
 from segan_ray.data.origin import Origin, write_origin
-from segan_ray.errors import CheckpointError, said
+from segan_ray.documents import LIST_BYTES, parse_json, read_bytes
+from segan_ray.errors import CheckpointError, many, said
 from segan_ray.files import sync_folder
-from segan_ray.training.checkpoint import check_whole, save_checkpoint
+from segan_ray.training.checkpoint import check_whole, restore, save_checkpoint
+from segan_ray.training.saved_state import Epoch
 from segan_ray.training.state import TrainingState
 
 REPORT: Final = "report.json"
@@ -43,7 +46,7 @@ TAKEN: Final = re.compile(r"taken-(\d{4,})")
 class BestEpoch:
     """The best epoch of a trial by its objective: the later of equals."""
 
-    epoch: int
+    epoch: Epoch
     metrics: Mapping[str, float]
 
     def or_better(self, other: BestEpoch, metric: str, mode: Literal["max", "min"]) -> BestEpoch:
@@ -56,9 +59,12 @@ class BestEpoch:
 class SavedReport:
     """What an epoch came to, and the best so far."""
 
-    epoch: int
+    epoch: Epoch
     metrics: Mapping[str, float]
     best: BestEpoch
+
+
+_REPORT: Final = TypeAdapter(SavedReport)
 
 
 @dataclass(frozen=True)
@@ -74,17 +80,14 @@ class TrialFolder:
     def last(self) -> Path | None:
         """Return the checkpoint of the last epoch that can be read, or None.
 
-        Folders from which something was lost are passed over for the epoch before.
+        Folders from which something was lost, or in which something changed, are passed over for
+        the epoch before.
         """
-        for epoch in reversed(self._epochs()):
-            folder = self.of_epoch(epoch)
-            try:
-                check_whole(folder)
-                read_report(folder)
-            except CheckpointError:
-                continue
-            return folder
-        return None
+        return next((folder for folder in self.newest_first() if is_sound(folder)), None)
+
+    def newest_first(self) -> Iterator[Path]:
+        """Yield the checkpoint of every epoch that was kept, sound or not."""
+        return map(self.of_epoch, reversed(self._epochs()))
 
     def save(
         self,
@@ -154,6 +157,41 @@ class TrialFolder:
         return sorted(int(match[1]) for match in matches if match)
 
 
+def is_sound(folder: Path) -> bool:
+    """Tell whether all of a checkpoint is there, and as it was written."""
+    try:
+        check_whole(folder)
+        read_report(folder)
+    except CheckpointError:
+        return False
+    return True
+
+
+def go_back(newest_first: Iterable[Path], state: TrainingState) -> tuple[Path | None, str | None]:
+    """Restore the newest checkpoint that can be; return it, and in words what was passed over.
+
+    Where none can be restored ``state`` is as it was.
+    """
+    problems = []
+    for folder in newest_first:
+        try:
+            check_whole(folder)
+            read_report(folder)
+            restore(folder, state)
+        except CheckpointError as error:
+            problems.append(error)
+        else:
+            return folder, _passed_over(problems, f"the checkpoint of epoch {state.epoch}")
+    return None, _passed_over(problems, "the beginning")
+
+
+def _passed_over(problems: Sequence[CheckpointError], instead: str) -> str | None:
+    if not problems:
+        return None
+    more = f" ({many(len(problems) - 1, 'more')} cannot be used)" if problems[1:] else ""
+    return f"goes on from {instead}: {said(problems[0])}{more}"
+
+
 def _link(source: str, target: str) -> None:
     try:
         os.link(source, target)
@@ -175,11 +213,13 @@ def write_epoch(
     overlay: Image | None,
 ) -> None:
     """Write all files of an epoch's checkpoint into ``folder``."""
-    save_checkpoint(folder, state, experiment)
+    folder.mkdir(parents=True, exist_ok=True)
     write_origin(folder, origin)
     if overlay is not None:
         overlay.save(folder / OVERLAY, optimize=True)
     (folder / REPORT).write_text(json.dumps(asdict(report)), encoding="utf-8")
+    # Last, with the checksums of what is there.
+    save_checkpoint(folder, state, experiment)
 
 
 def read_report(folder: Path) -> SavedReport:
@@ -189,8 +229,8 @@ def read_report(folder: Path) -> SavedReport:
         CheckpointError: if it is missing or damaged.
     """
     try:
-        return parse_report((folder / REPORT).read_bytes())
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        return parse_report(read_bytes(folder / REPORT, LIST_BYTES))
+    except (OSError, ValueError) as error:
         raise CheckpointError(f"{folder / REPORT}: cannot be read ({said(error)}).") from None
 
 
@@ -198,7 +238,6 @@ def parse_report(text: bytes) -> SavedReport:
     """Return the report that ``text`` holds.
 
     Raises:
-        ValueError, KeyError, TypeError: if it holds none.
+        ValueError: if it holds none.
     """
-    content = json.loads(text)
-    return SavedReport(content["epoch"], content["metrics"], BestEpoch(**content["best"]))
+    return _REPORT.validate_python(parse_json(text))
