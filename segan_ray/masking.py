@@ -17,6 +17,7 @@ _Span = tuple[int, int]
 # A name before a colon; an IPv6 host has colons too.
 _LOGIN: Final = re.compile(r"://(?!\[[\da-f:.]+\])[^\s:/?#@]*:(?=\S)", re.ASCII | re.IGNORECASE)
 _PORT: Final = re.compile(r"\d{1,5}(?=[^\w@%+*!$&=~-]|$)", re.ASCII)
+_BEFORE_HOST: Final = re.compile(r"@(?=[\w.-]{1,253}(?::\d{1,5})?/)", re.ASCII)
 _WORD: Final = re.compile(r"\S*", re.ASCII)
 _TOKEN_AS_USER: Final = re.compile(
     r"(?:(?<=http://)|(?<=https://))[^\s:/?#@]+(?=@)", re.ASCII | re.IGNORECASE
@@ -34,6 +35,7 @@ _NAME: Final = re.compile(
 )
 _QUOTED: Final = re.compile(r"'(?:[^'\\]|\\.)*+'|\"(?:[^\"\\]|\\.)*+\"")
 _VALUE: Final = re.compile(r"[^&#\s]*", re.ASCII)
+_END_OF_PHRASE: Final = re.compile(r"(?<![])}.,:;!?'\"])[])}.,:;!?'\"]++(?=\s|$)", re.ASCII)
 
 
 def mask(text: str) -> str:
@@ -63,8 +65,8 @@ def _replaced(line: str, spans: Iterable[_Span]) -> str:
 def _passwords(line: str) -> Iterator[_Span]:
     """Yield where the password of each address stands: up to the last ``@`` that can be its own.
 
-    That is the last before the next blank or, unless a port stands in the password's place, the
-    last before the next address on the line.
+    That is the last before the next blank or else before the next address on the line. Where a
+    port may stand in the password's place, what stands behind a blank must be a host and a path.
     """
     done = 0
     for login in _LOGIN.finditer(line):
@@ -75,8 +77,12 @@ def _passwords(line: str) -> Iterator[_Span]:
         following = line.find("://", word)
         done = word if following < 0 else line.rfind(" ", word, following) + 1 or word
         last = line.rfind("@", start, word)
-        if not _PORT.match(line, start):
-            last = max(last, line.rfind("@", word, len(line) if following < 0 else following))
+        limit = len(line) if following < 0 else following
+        if _PORT.match(line, start):
+            hosts = [found.start() for found in _BEFORE_HOST.finditer(line, word, limit)]
+            last = max([last, *hosts])
+        else:
+            last = max(last, line.rfind("@", word, limit))
         if last >= 0:
             yield start, last
 
@@ -97,15 +103,15 @@ def _values(line: str) -> Iterator[_Span]:
 
 
 class _Next:
-    """Where a text stands next in a line, for starts that only grow; its length if nowhere."""
+    """Where a pattern stands next in a line, for starts that only grow; its length if nowhere."""
 
-    def __init__(self, line: str, text: str) -> None:
-        self._line, self._text, self._at = line, text, -1
+    def __init__(self, line: str, pattern: str | re.Pattern[str]) -> None:
+        self._line, self._pattern, self._at = line, re.compile(pattern), -1
 
     def at(self, start: int) -> int:
         if self._at < start:
-            found = self._line.find(self._text, start)
-            self._at = len(self._line) if found < 0 else found
+            found = self._pattern.search(self._line, start)
+            self._at = len(self._line) if found is None else found.start()
         return self._at
 
 
@@ -116,6 +122,7 @@ class _Ends:
         self._line = line
         self._address = _Next(line, "://")
         self._brace = _Next(line, "}")
+        self._phrase = _Next(line, _END_OF_PHRASE)
         # Between the settings of a query, and of an ODBC connection.
         self._marks = {"&": _Next(line, "&"), ";": _Next(line, ";")}
 
@@ -130,8 +137,22 @@ class _Ends:
             return word
         mark = self._marks[";" if first == ";" else "&"].at(start if first == ";" else word)
         # Behind a blank it may be of the sentence or of the next address.
-        found = mark < len(self._line) and self._address.at(start) > mark
-        return mark if found else word
+        if mark < len(self._line) and self._address.at(start) > mark:
+            return mark
+        return word if first == "#" or word == start else self._of_last(start, word)
+
+    def _of_last(self, start: int, word: int) -> int:
+        """Return the end of the last value of a query, whose first word ends at ``word``.
+
+        It may hold blanks. Where its phrase or the line ends, so does it; or before the word that
+        the next address begins in.
+        """
+        phrase, address = self._phrase.at(start), self._address.at(word)
+        if phrase < word:  # the mark is its own last character
+            return word
+        if address < phrase:
+            return max(word, self._line.rfind(" ", word, address))
+        return phrase
 
 
 def _end(pattern: re.Pattern[str], line: str, start: int) -> int:

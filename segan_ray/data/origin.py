@@ -11,9 +11,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from segan_ray.data.manifest import CaseRecord, Manifest, PrepareSettings
+from segan_ray.documents import LIST_BYTES, parse_json, read_bytes
 from segan_ray.errors import CheckpointError, said
 
 ORIGIN: Final = "origin.json"
@@ -114,11 +115,11 @@ def read_origin(folder: Path) -> Origin:
     """
     path = folder / ORIGIN
     try:
-        return Origin.model_validate_json(path.read_text(encoding="utf-8"))
+        return Origin.model_validate(parse_json(read_bytes(path, LIST_BYTES)))
     except FileNotFoundError:
         raise CheckpointError(
             f"{folder}: no {ORIGIN}, which says what the network was trained on. It was made by "
             "an older segan-ray: train it again."
         ) from None
-    except (OSError, ValueError, ValidationError) as error:
+    except (OSError, ValueError) as error:
         raise CheckpointError(f"{path}: cannot be read ({said(error)}).") from None

@@ -32,7 +32,8 @@ from segan_ray.data.phantom_patient import (
     grid_shape,
     synthesize_patient,
 )
-from segan_ray.errors import DataError, nearest
+from segan_ray.documents import SETTINGS_BYTES, parse_json, read_bytes
+from segan_ray.errors import DataError, nearest, said
 from segan_ray.files import write_text
 
 if TYPE_CHECKING:
@@ -184,7 +185,13 @@ def _claim(out: Path, settings: _Settings) -> None:
     """Write down in ``out`` what it holds, or check that it holds just that."""
     file = out / _SETTINGS_FILE
     if file.is_file():
-        _compare(out, json.loads(file.read_text()), asdict(settings))
+        try:
+            found = parse_json(read_bytes(file, SETTINGS_BYTES))
+        except (OSError, ValueError) as error:
+            raise DataError(
+                f"{file}: cannot be read ({said(error)}). Give another folder."
+            ) from None
+        _compare(out, found if isinstance(found, dict) else {}, asdict(settings))
         return
     if out.is_file() or (
         out.is_dir() and any(not entry.name.startswith(".") for entry in out.iterdir())

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-from pydantic import ValidationError
 
 from segan_ray.brats import REGIONS
 from segan_ray.data.arrays import Boxed, boxed_arrays
@@ -21,6 +20,7 @@ from segan_ray.data.headers import ImageError, blamed_on_file
 from segan_ray.data.images import carried_checksum
 from segan_ray.data.manifest import ARRAYS, STORE_VERSION, CaseRecord, PrepareSettings
 from segan_ray.data.volumes import Volume, read_volume
+from segan_ray.documents import LIST_BYTES, open_regular, parse_json, read_bytes
 from segan_ray.errors import CaseError, DataError
 from segan_ray.files import sync_folder, writing
 
@@ -153,19 +153,19 @@ def _checksum(path: Path) -> str:
 
 def sha256(path: Path) -> str:
     """Return the SHA-256 of a file, in hex digits."""
-    with path.open("rb") as stream:
+    with open_regular(path) as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _finished(folder: Path, case: Case, stamp: dict[str, Any]) -> CaseRecord | None:
     """Return the record of a case an earlier run finished from the same files, or None."""
     try:
-        stamped = json.loads((folder / "record.json").read_text(encoding="utf-8"))
+        stamped = parse_json(read_bytes(folder / "record.json", LIST_BYTES))
         record = CaseRecord.model_validate(stamped.pop("record"))
         known = (record.patient, record.grade, record.sources)
         same = stamped == stamp and known == (case.patient, case.grade, signature(case))
         return record if same and _is_intact(folder, record) else None
-    except (OSError, ValueError, KeyError, AttributeError, ValidationError):
+    except (OSError, ValueError, KeyError, AttributeError, TypeError):
         return None
 
 

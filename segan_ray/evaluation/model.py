@@ -14,16 +14,18 @@ registry holds, MLflow's own files are around it.
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import nn
 
 from segan_ray.brats import REGIONS, Region
 from segan_ray.config import Experiment
 from segan_ray.data.origin import Origin, read_origin, write_origin
+from segan_ray.documents import SETTINGS_BYTES, parse_json, read_bytes
 from segan_ray.errors import CheckpointError, said
 from segan_ray.evaluation.seal import check_seal, is_sealed, seal
 from segan_ray.training.checkpoint import load_segmentor, save_segmentor
@@ -98,9 +100,9 @@ def model_folder(folder: Path) -> Path:
 
 def _read_postprocessing(folder: Path) -> Postprocessing:
     path = folder / POSTPROCESSING
-    if not path.exists():
+    if not os.path.lexists(path):
         return Postprocessing()
     try:
-        return Postprocessing.model_validate_json(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, ValidationError) as error:
+        return Postprocessing.model_validate(parse_json(read_bytes(path, SETTINGS_BYTES)))
+    except (OSError, ValueError) as error:
         raise CheckpointError(f"{path}: cannot be read ({said(error)}).") from None

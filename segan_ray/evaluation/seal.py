@@ -12,7 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from segan_ray.errors import CheckpointError, said
+from segan_ray.documents import LIST_BYTES, DocumentError, open_regular, parse_json, read_bytes
+from segan_ray.errors import CheckpointError, cut, said, visible
 
 CHECKSUMS: Final = "checksums.json"
 ADDED: Final = frozenset({"registered_model_meta"})
@@ -42,7 +43,11 @@ def check_seal(folder: Path) -> None:
         path = folder / name
         if not path.is_file():
             raise CheckpointError(f"{path}: is missing from the packaged model. Fetch it again.")
-        if _sha256(path) != expected:
+        try:
+            found = _sha256(path)
+        except (OSError, DocumentError) as error:
+            raise CheckpointError(f"{path}: cannot be read ({said(error)}).") from None
+        if found != expected:
             raise CheckpointError(
                 f"{path}: was changed after the model was packaged (its SHA-256 is not the one in "
                 f"{CHECKSUMS}). Fetch the model again, or promote it again if that does not help."
@@ -71,7 +76,7 @@ def _files(folder: Path) -> Iterator[Path]:
 
 def _noted(path: Path) -> dict[str, str]:
     try:
-        noted = json.loads(path.read_text(encoding="utf-8"))
+        noted = parse_json(read_bytes(path, LIST_BYTES))
     except FileNotFoundError:
         raise CheckpointError(f"{path}: is missing from the packaged model.") from None
     except (OSError, ValueError) as error:
@@ -79,14 +84,14 @@ def _noted(path: Path) -> dict[str, str]:
     if not isinstance(noted, dict) or not noted:
         raise CheckpointError(f"{path}: expected checksums by file name.")
     for name in noted:
-        if name != Path(name).name:
+        if name != Path(name).name or "\0" in name:
             raise CheckpointError(
-                f"{path}: names '{name}', which is no file beside it. It is not as it was made: "
-                "fetch the model again."
+                f"{path}: names '{visible(cut(name))}', which is no file beside it. It is not as "
+                "it was made: fetch the model again."
             )
     return noted
 
 
 def _sha256(path: Path) -> str:
-    with path.open("rb") as stream:
+    with open_regular(path) as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -19,7 +19,7 @@ from segan_ray.orchestration.hold import held, interruptible
 from segan_ray.orchestration.logbook import Logbook, NobodyJudges
 from segan_ray.orchestration.progress import OnEvent
 from segan_ray.orchestration.room import check_room
-from segan_ray.orchestration.run_file import recorded_experiment, run_file
+from segan_ray.orchestration.run_file import read_run, recorded_experiment, run_file
 from segan_ray.orchestration.session import ray_session
 from segan_ray.orchestration.shared_folder import make_shared
 from segan_ray.orchestration.sweep import check_nothing_there, make_task, parked_if_cut_off
@@ -146,7 +146,7 @@ def _settle(run: Run) -> None:
             f"'{run.name}' began with other settings: {'; '.join(changed)}. Resume it without "
             "settings, or begin another run."
         )
-    content = json.loads(file.read_text(encoding="utf-8"))
+    content = read_run(file)
     check_place(run.name, content.get("storage"), run.home.storage_setting)
     recorded_here = partial(name_is_taken, run.home, run.name)
     check_records(run.name, content.get("records"), run.home, recorded_here)

@@ -20,7 +20,8 @@ from segan_ray.data.manifest import CaseRecord, Manifest
 from segan_ray.data.prepare import OnCase, ignore_case
 from segan_ray.data.split_file import Placement, place_tested, read_split_file
 from segan_ray.data.store import PreparedCase, open_for_tuning, open_test, read_manifest
-from segan_ray.errors import RegistryError, StoreError, TrackingError
+from segan_ray.documents import parse_json
+from segan_ray.errors import RegistryError, StoreError, TrackingError, said
 from segan_ray.evaluation.comparison import compare
 from segan_ray.evaluation.eligibility import cautions, refuse_seen
 from segan_ray.evaluation.model import Model, load_model
@@ -270,5 +271,10 @@ def latest_evaluation(home: Home, sweep: str) -> dict[str, Any] | None:
     )
     if not runs:
         return None
-    text = mlflow.artifacts.load_text(f"{runs[0].info.artifact_uri}/{DOCUMENT}")
-    return {**json.loads(text), "run": runs[0].info.run_id}
+    where = f"{runs[0].info.artifact_uri}/{DOCUMENT}"
+    try:
+        return {**parse_json(mlflow.artifacts.load_text(where)), "run": runs[0].info.run_id}
+    except (ValueError, TypeError) as error:
+        raise TrackingError(
+            f"{where}: is no evaluation ({said(error)}). Evaluate the model again."
+        ) from None

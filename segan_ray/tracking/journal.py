@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from segan_ray.data import locks
+from segan_ray.documents import DocumentError, open_regular
 from segan_ray.errors import StoreError, TrackingError
 from segan_ray.files import write_text, writing
 from segan_ray.home import NAME
@@ -44,7 +45,7 @@ class Record:
 
     @classmethod
     def of_line(cls, line: bytes) -> Record:
-        """Read back what ``line`` wrote; ValueError, KeyError or TypeError if it is none."""
+        """Read back what ``line`` wrote; one of ``NONE`` if it is none."""
         content = json.loads(line)
         trial = content["trial"]
         # It names a folder, which may be given up.
@@ -56,6 +57,9 @@ class Record:
 def record(kind: Kind, trial: str | None = None, **facts: Any) -> Record:
     """Return a record of what happens now."""
     return Record(kind, trial, int(time.time() * 1000), facts)
+
+
+NONE: Final = (ValueError, KeyError, TypeError, OverflowError, RecursionError)
 
 
 @dataclass(frozen=True)
@@ -83,7 +87,7 @@ class Journal:
             if self._lock is None:
                 refuse_if_recording(path)
             self._handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
-            content = path.read_bytes()
+            content = _content(path)
             self._size = content.rfind(b"\n") + 1
             os.ftruncate(self._handle, self._size)
             if not 0 <= self._read_acknowledged() <= self._size:
@@ -171,7 +175,7 @@ def read_journal(path: Path) -> tuple[Record, ...]:
         StoreError: if it cannot be read.
     """
     try:
-        content = path.read_bytes()
+        content = _content(path)
     except FileNotFoundError:
         return ()
     except OSError as error:
@@ -180,13 +184,21 @@ def read_journal(path: Path) -> tuple[Record, ...]:
     return tuple(entry.record for entry in _entries(whole, path))
 
 
+def _content(path: Path) -> bytes:
+    try:
+        with open_regular(path) as stream:
+            return stream.read()
+    except DocumentError as error:
+        raise StoreError(f"{path}: cannot be read ({error}).") from None
+
+
 def _entries(content: bytes, path: Path) -> Iterator[Entry]:
     end = 0
     for line in content.splitlines(keepends=True):
         end += len(line)
         try:
             yield Entry(Record.of_line(line), end)
-        except (ValueError, KeyError, TypeError):
+        except NONE:
             log.warning("%s: the line that ends at byte %d is damaged; left out.", path, end)
 
 

@@ -68,6 +68,16 @@ def test_an_address_without_a_password_stays_as_it_is(
         ('https://h/?password=a"b c&x=1', "https://h/?password=***&x=1"),
         ("Authorization: Bearer abc.def refused", "Authorization: Bearer *** refused"),
         ("MLFLOW_TRACKING_PASSWORD=abc", "MLFLOW_TRACKING_PASSWORD=***"),
+        ("postgresql://h/db?password=a b", "postgresql://h/db?password=***"),
+        ("postgresql://h/db?user=me&password=a b c", "postgresql://h/db?user=me&password=***"),
+        ("DRIVER={X};PWD=a b", "DRIVER={X};PWD=***"),
+        ("'postgresql://h/db?password=a b': refused", "'postgresql://h/db?password=***': refused"),
+        ("see https://h/?key=a: it is away", "see https://h/?key=*** it is away"),
+        ("postgresql://h/db?password=a b (away).", "postgresql://h/db?password=***)."),
+        ("s3://b?key=a b or http://h/x", "s3://b?key=*** http://h/x"),
+        ("postgresql://me:12345 6@h/db", "postgresql://me:***@h/db"),
+        ("postgresql://me:1 2 @ 3@h.org:5432/db", "postgresql://me:***@h.org:5432/db"),
+        ("postgresql://me:1 2@h/a http://h:80 b@c/", "postgresql://me:***@h/a http://h:***@c/"),
         ('{"password": "a b", "x": 1}', '{"password": "***", "x": 1}'),
     ],
 )
@@ -87,7 +97,8 @@ def test_a_password_with_blanks_and_quotes_is_masked(start: str, mark: str, end:
     [
         "a", "a://b:", "://", "://a:b ", "://a:b@ ", "?", "?token", "token.", "?password=",
         "?password= ", "?password=' ", "password={ ", "password='\\", "?key= x", ";key= x",
-        "?key= ://", "http://a", "authorization: ", "\n://a:", "://[", "://[1",
+        "?key= ://", "?key=a ", "?key=a b ://",
+        ";pwd=a b", "?key=a' ", "?key=a''", "a://b:1 ", "a://b:1 @c/", "http://a", "authorization: ", "\n://a:", "://[", "://[1",
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("end", ["", "@", "&", ";", "://"])
