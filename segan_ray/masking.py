@@ -35,6 +35,7 @@ _NAME: Final = re.compile(
 )
 _QUOTED: Final = re.compile(r"'(?:[^'\\]|\\.)*+'|\"(?:[^\"\\]|\\.)*+\"")
 _VALUE: Final = re.compile(r"[^&#\s]*", re.ASCII)
+_MASKED: Final = re.compile(r"\*{3}(?=[])}.,:;!?'\"&#\s]|$)", re.ASCII)
 _END_OF_PHRASE: Final = re.compile(r"(?<![])}.,:;!?'\"])[])}.,:;!?'\"]++(?=\s|$)", re.ASCII)
 
 
@@ -132,6 +133,8 @@ class _Ends:
             return quoted.end()
         if self._line.startswith("{", start) and self._brace.at(start) < len(self._line):
             return self._brace.at(start) + 1
+        if masked := _MASKED.match(self._line, start):
+            return masked.end()
         word = _end(_VALUE, self._line, start)
         if first not in "?&;#":
             return word

@@ -112,7 +112,7 @@ def _follow(cluster: Cluster, job: Job, as_json: bool) -> None:
 
     stream = sys.stderr if as_json else sys.stdout
     try:
-        job = follow(cluster, job, lambda piece: print(piece, end="", file=stream, flush=True))
+        job = follow(cluster, job, lambda piece: show.passed_on(piece, stream))
     except KeyboardInterrupt:
         raise Interrupted(f"\n{job.job} goes on. {_handles(cluster, job)}", signal.SIGINT) from None
     if as_json:

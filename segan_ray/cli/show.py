@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TextIO
 
 from rich.console import Console, ConsoleOptions
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -51,6 +51,14 @@ def note(text: str) -> None:
 def invite(what: str, address: str, then: str) -> None:
     """Print an address on stderr as it is, with the token that its reader needs to open it."""
     print(f"{plain(what)}: {address} ({plain(then)})", file=sys.stderr, flush=True)
+
+
+def passed_on(piece: str, stream: TextIO) -> None:
+    """Print a piece of another program's output: its lines and tabs, and what else as escapes.
+
+    A job may be anybody's, and what it writes could move the cursor or rewrite a line.
+    """
+    print(visible(piece, keep="\n\t"), end="", file=stream, flush=True)
 
 
 def notes(lines: Sequence[str], put: Callable[[str], None] = note, most: int = MOST_ALIKE) -> None:

@@ -13,11 +13,10 @@ import shutil
 import signal
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing, contextmanager
 from functools import partial
-from multiprocessing import get_context, parent_process
+from multiprocessing import parent_process
 from pathlib import Path
 from typing import Final
 
@@ -36,6 +35,7 @@ from segan_ray.data.prepare_case import RESUME, prepare_case, signature
 from segan_ray.data.split_file import Placement, SplitFile, place
 from segan_ray.data.splits import SplitSettings
 from segan_ray.data.volumes import check_headers
+from segan_ray.data.workers import each_done
 from segan_ray.errors import CaseError, DataError, StoreError
 from segan_ray.files import sync_folder, write_text, writing
 
@@ -49,6 +49,10 @@ Outcomes = Callable[
 LOCK: Final = ".lock"
 WRITERS: Final = ".writers"
 WRITERS_GONE_S: Final = 60.0
+KILLED: Final = (
+    "the process that prepared it was killed, tried again with nothing beside it: most often for "
+    "lack of memory. Prepare it on a machine with more."
+)
 
 
 def ignore_case(case: str) -> None:
@@ -92,7 +96,7 @@ def prepare(
         with _alone(work, store):
             if not _is_made(store):  # another run may have sealed it before we held the lock
                 with closing(outcomes(discovery.layout, good, work, settings)) as prepared:
-                    records, worse = _collect(prepared, work, on_case)
+                    records, worse = _collect(prepared, on_case)
                 bad |= worse
                 _refuse_bad(discovery, bad, skip_bad)
                 skipped = _skipped(discovery, bad, worse)
@@ -225,7 +229,7 @@ def _refuse_holes(store: Path, manifest: Manifest) -> None:
 
 
 def _collect(
-    prepared: Iterable[tuple[Case, Callable[[], CaseRecord]]], work: Path, on_case: OnCase
+    prepared: Iterable[tuple[Case, Callable[[], CaseRecord]]], on_case: OnCase
 ) -> tuple[tuple[CaseRecord, ...], dict[str, str]]:
     """Return the records of the good cases, by name, and what is wrong with the others."""
     records: dict[str, CaseRecord] = {}
@@ -236,10 +240,7 @@ def _collect(
         except CaseError as error:
             bad[case.case] = str(error).removeprefix(f"Case {case.case}: ")
         except BrokenProcessPool:
-            raise StoreError(
-                f"{work}: a process that prepared cases was killed, most often for lack of "
-                "memory.\nRun the same with fewer --workers: finished cases are kept."
-            ) from None
+            bad[case.case] = KILLED
         on_case(case.case)
     return tuple(records[name] for name in sorted(records)), dict(sorted(bad.items()))
 
@@ -256,18 +257,12 @@ def _outcomes(
         for case in cases:
             yield case, partial(prepare_case, case, layout.name, work, settings)
         return
-    pool = ProcessPoolExecutor(
-        workers, mp_context=get_context("spawn"), initializer=_join_run, initargs=(work,)
-    )
-    try:
-        futures: dict[Future[CaseRecord], Case] = {
-            pool.submit(prepare_case, case, layout.name, work, settings): case for case in cases
-        }
-        for future in as_completed(futures):
-            yield futures[future], future.result
-    finally:
-        # After an error there is no sense in cases that nobody started yet.
-        pool.shutdown(cancel_futures=True)
+    work_on = partial(prepare_case, layout=layout.name, work=work, settings=settings)
+    with closing(
+        each_done(work_on, cases, workers=workers, begin=partial(_join_run, work))
+    ) as done:
+        for case, future in done:
+            yield case, future.result
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
@@ -15,34 +15,48 @@ Result = TypeVar("Result")
 AHEAD: Final = 2
 
 
+Begin = Callable[[], None]
+
+
 def each_done(
-    work: Callable[[Item], Result], items: Iterable[Item], *, workers: int
-) -> Iterator[tuple[Item, Future[Result]]]:
+    work: Callable[[Item], Result],
+    items: Iterable[Item],
+    *,
+    workers: int,
+    begin: Begin | None = None,
+) -> Generator[tuple[Item, Future[Result]]]:
     """Yield every item with its finished future, as they finish.
 
     At most ``AHEAD`` items a worker are in flight, so that results are taken up as they come.
     A process that dies (killed for memory, crashed in a library) takes all items in flight
     with it, and nobody knows which was to blame: each of those is tried once more with
-    nothing beside it, and only one that dies again yields a ``BrokenProcessPool``.
+    nothing beside it, and only one that dies again yields a ``BrokenProcessPool``. Each process
+    calls ``begin`` first.
     """
     left = deque(items)
     suspects: deque[Item] = deque()
     while left:
         crowd = min(workers, len(left))
-        for item, future in _until_one_dies(work, left, crowd, in_flight=AHEAD * crowd):
+        for item, future in _until_one_dies(work, left, crowd, begin, in_flight=AHEAD * crowd):
             if _died(future):
                 suspects.append(item)
             else:
                 yield item, future
     while suspects:
-        yield from _until_one_dies(work, suspects, 1, in_flight=1)
+        yield from _until_one_dies(work, suspects, 1, begin, in_flight=1)
 
 
 def _until_one_dies(
-    work: Callable[[Item], Result], left: deque[Item], workers: int, *, in_flight: int
-) -> Iterator[tuple[Item, Future[Result]]]:
+    work: Callable[[Item], Result],
+    left: deque[Item],
+    workers: int,
+    begin: Begin | None,
+    *,
+    in_flight: int,
+) -> Generator[tuple[Item, Future[Result]]]:
     """Take items off ``left`` and yield each that was taken; stop early if a process dies."""
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+    context = get_context("spawn")
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=begin) as pool:
         running: dict[Future[Result], Item] = {}
         alive = True
         while running or (left and alive):

@@ -98,7 +98,8 @@ def test_a_password_with_blanks_and_quotes_is_masked(start: str, mark: str, end:
         "a", "a://b:", "://", "://a:b ", "://a:b@ ", "?", "?token", "token.", "?password=",
         "?password= ", "?password=' ", "password={ ", "password='\\", "?key= x", ";key= x",
         "?key= ://", "?key=a ", "?key=a b ://",
-        ";pwd=a b", "?key=a' ", "?key=a''", "a://b:1 ", "a://b:1 @c/", "http://a", "authorization: ", "\n://a:", "://[", "://[1",
+        ";pwd=a b", "?key=a' ", "?key=a''", "?key=*** ", "a://b:1 ", "a://b:1 @c/", "http://a",
+        "authorization: ", "\n://a:", "://[", "://[1",
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("end", ["", "@", "&", ";", "://"])

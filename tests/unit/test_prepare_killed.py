@@ -11,18 +11,19 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 
 from segan_ray.data import prepare as preparing
 from segan_ray.data import prepare_case as writing_cases
-from segan_ray.data.cases import discover
+from segan_ray.data.cases import Case, discover
 from segan_ray.data.locks import acquire, release
 from segan_ray.data.prepare import prepare
 from segan_ray.data.splits import SplitSettings
-from segan_ray.data.store import Manifest, PrepareSettings, read_manifest
-from segan_ray.errors import SeganRayError, StoreError
+from segan_ray.data.store import CaseRecord, Manifest, PrepareSettings, read_manifest
+from segan_ray.errors import DataError, SeganRayError, StoreError
 
 
 def make(folder: Path, store: Path, **options) -> Manifest:
@@ -223,16 +224,26 @@ def test_processes_of_a_killed_run_are_waited_for(
     make(folder, store)
 
 
-def _die(*arguments: object) -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
+HEAVY = "BraTS2021_00003"
 
 
-def test_a_process_killed_for_memory_is_said(
+def _die_of_one(case: Case, *arguments: Any, **named: Any) -> CaseRecord:
+    if case.case == HEAVY:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return writing_cases.prepare_case(case, *arguments, **named)
+
+
+def test_a_case_whose_process_is_killed_for_memory_is_named_and_the_others_go_on(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(preparing, "prepare_case", _die)
-    with pytest.raises(StoreError, match="Run the same with fewer --workers"):
-        make(folder, tmp_path / "store", workers=2)
-    monkeypatch.undo()
-    assert writing_cases.prepare_case is preparing.prepare_case
-    make(folder, tmp_path / "store", workers=2)
+    store = tmp_path / "store"
+    monkeypatch.setattr(preparing, "prepare_case", _die_of_one)
+    with pytest.raises(DataError, match=f"Case {HEAVY}: the process that prepared it was killed"):
+        make(folder, store, workers=2)
+    assert HEAVY not in finished(store)
+    assert len(finished(store)) == 7
+    manifest = make(folder, store, workers=2, skip_bad=True)
+    assert [(case.case, "killed" in case.problem) for case in manifest.skipped] == [(HEAVY, True)]
+    assert {case.case for case in manifest.cases} == {
+        case.name for case in folder.iterdir() if case.name != HEAVY
+    }
