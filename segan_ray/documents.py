@@ -34,6 +34,7 @@ MOST_LISTED: Final = 200_000
 DEEPEST: Final = 64
 LONGEST_NUMBER: Final = 40
 """Characters; the widest double has 24, and Python takes quadratic time over longer integers."""
+_PIECE_BYTES: Final = 2**20
 _TEXT: Final = 100
 """Characters of a text that count as one value more."""
 
@@ -72,11 +73,14 @@ def read_bytes(path: Path, most: int) -> bytes:
         OSError: if it is missing, a folder, or cannot be read.
         BoundsError: if it is a pipe, device or socket, or larger.
     """
+    content = bytearray()
     with open_regular(path) as stream:
-        content = stream.read(most + 1)
-    if len(content) > most:
-        raise BoundsError(f"is larger than {most // 2**20} MiB, which no such file is")
-    return content
+        # Piece by piece: room for all that is asked for at once would be made before it is read.
+        while piece := stream.read(_PIECE_BYTES):
+            content += piece
+            if len(content) > most:
+                raise BoundsError(f"is larger than {most // 2**20} MiB, which no such file is")
+    return bytes(content)
 
 
 @contextmanager

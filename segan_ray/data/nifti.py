@@ -169,7 +169,13 @@ def _read_start(stream: BinaryIO) -> _File:
     if not is_nifti(start):
         raise not_expected(start, "a NIfTI image")
     kind: Any = nib.Nifti1Header if start[344:345] == b"n" else nib.Nifti2Header
-    raw = kind(start[: kind.template_dtype.itemsize], check=False)
+    size = kind.template_dtype.itemsize
+    if len(start) < size:
+        raise ImageError(
+            f"ends within its header, after {len(start)} of {size} bytes. Copy it again from the "
+            "source."
+        )
+    raw = kind(start[:size], check=False)
     pixdim = raw["pixdim"][1:4].copy()
     raw.check_fix(logger=_SILENT)
     return _File(stream, packed, raw, pixdim)

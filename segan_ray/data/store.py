@@ -26,6 +26,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any, BinaryIO, Final, NamedTuple
 
 import numpy as np
@@ -54,6 +55,13 @@ AGAIN: Final = "Prepare the store again, or copy it anew from where it is whole.
 _Stamp = tuple[str, int, int, int]
 _verified: set[_Stamp] = set()
 """Arrays whose checksum this process has compared, as they were then."""
+
+
+_NO_HEADER: Final = (
+    OSError, EOFError, ValueError, KeyError, TypeError, SyntaxError, MemoryError, RecursionError,
+    TokenError,
+)  # fmt: skip
+"""What NumPy raises of headers that are none: it reads them as Python's literals."""
 
 
 class _Promised(NamedTuple):
@@ -244,7 +252,7 @@ def _header(stream: BinaryIO, path: Path) -> tuple[tuple[int, ...], np.dtype[Any
             (2, 0): np.lib.format.read_array_header_2_0,
         }[version]
         shape, by_columns, kind = read(stream)
-    except (OSError, EOFError, ValueError, KeyError, TypeError, SyntaxError, RecursionError):
+    except _NO_HEADER:
         raise StoreError(f"{path}: is damaged. {AGAIN}") from None
     if by_columns:
         raise StoreError(f"{path}: holds its values column by column. {AGAIN}")

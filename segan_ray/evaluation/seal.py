@@ -41,10 +41,12 @@ def check_seal(folder: Path) -> None:
     """
     for name, expected in _noted(folder / CHECKSUMS).items():
         path = folder / name
-        if not path.is_file():
-            raise CheckpointError(f"{path}: is missing from the packaged model. Fetch it again.")
         try:
             found = _sha256(path)
+        except FileNotFoundError:
+            raise CheckpointError(
+                f"{path}: is missing from the packaged model. Fetch it again."
+            ) from None
         except (OSError, DocumentError) as error:
             raise CheckpointError(f"{path}: cannot be read ({said(error)}).") from None
         if found != expected:

@@ -141,9 +141,12 @@ def load_segmentor(folder: Path) -> tuple[nn.Module, Experiment]:
         raise CheckpointError(
             f"{folder / STATE}: its settings cannot be read ({said(error)})."
         ) from None
+    with torch.device("meta"):
+        # No room is made for networks that the file does not hold.
+        weights = _fitting(build_segmentor(experiment), folder / SEGMENTOR)
     segmentor = build_segmentor(experiment)
     place([segmentor], torch.device("cpu"), Numerics(torch.float32, False), synchronised=False)
-    segmentor.load_state_dict(_fitting(segmentor, folder / SEGMENTOR))
+    segmentor.load_state_dict(weights)
     return segmentor.eval(), experiment
 
 
