@@ -3,9 +3,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from segan_ray import sizes
 from segan_ray.config import (
     Experiment,
     build,
@@ -20,6 +22,7 @@ from segan_ray.config import (
     presets,
 )
 from segan_ray.errors import ConfigError
+from segan_ray.models.build import build_critic, build_segmentor
 
 
 def test_flatten_and_nest_are_inverse() -> None:
@@ -161,3 +164,67 @@ def test_resources_that_cannot_be_given(assignments: list[str], words: str) -> N
 
 def test_a_lost_trial_is_begun_again_unless_told_otherwise() -> None:
     assert Experiment().resources.retries == 2
+
+
+@pytest.mark.parametrize(
+    ("assignment", "words"),
+    [
+        ("segmentor.base_width=1000000", "less than or equal to 1024"),
+        ("critic.base_width=1000000", "less than or equal to 1024"),
+        ("training.epochs=1000000000000000000", "less than or equal to 100000"),
+        ("training.batch_size=100000", "less than or equal to 4096"),
+        ("training.accumulate=100000", "less than or equal to 4096"),
+        ("training.steps_per_epoch=10000000", "less than or equal to 1000000"),
+        ("training.crop=1000000", "less than or equal to 4096"),
+        ("training.halve_every=1000000", "less than or equal to 100000"),
+        ("training.patience=1000000", "less than or equal to 100000"),
+        ("critic.steps=1000", "less than or equal to 100"),
+        ("data.fold=100000", "less than 1000"),
+        ("resources.workers=1000000", "less than or equal to 1024"),
+        ("resources.cpus_per_worker=1e300", "less than or equal to 1024"),
+        ("resources.gpus_per_worker=1000", "less than or equal to 64"),
+        ("resources.retries=1000000000", "less than or equal to 100"),
+    ],
+)
+def test_no_size_is_without_an_upper_bound(assignment: str, words: str) -> None:
+    path, *_ = assignment.partition("=")
+    with pytest.raises(ConfigError, match=rf"{path} is .*{words}"):
+        load_experiment(None, [assignment])
+
+
+@pytest.mark.parametrize(
+    ("settings", "network"),
+    [
+        (["segmentor.base_width=1024"], "segmentor"),
+        (["segmentor.base_width=1024", "segmentor.depth=6", "segmentor.skip=add"], "segmentor"),
+        (["variant=unet", "segmentor.base_width=1024"], "segmentor"),
+        (["critic.base_width=1024", "critic.depth=6"], "critic"),
+    ],
+)
+def test_networks_that_would_fill_memory_are_refused(settings: list[str], network: str) -> None:
+    words = rf"{network}\.base_width 1024 and .* a network of [\d,]+ million weights; expected"
+    with pytest.raises(ConfigError, match=words):
+        load_experiment(None, settings)
+
+
+@pytest.mark.parametrize("variant", ["s1-3c", "s3-3c", "unet"])
+@pytest.mark.parametrize("depth", [2, 4, 6])
+@pytest.mark.parametrize("skip", ["add", "concat"])
+def test_weights_are_counted_as_the_networks_have_them(variant: str, depth: int, skip: str) -> None:
+    experiment = load_experiment(
+        None, [f"variant={variant}", f"segmentor.depth={depth}", f"segmentor.skip={skip}"]
+    )
+    with torch.device("meta"):
+        network, critic = build_segmentor(experiment), build_critic(experiment)
+    one = network.segmentors[0] if variant == "s3-3c" else network
+    maps, concat = 1 if variant == "s3-3c" else 3, skip == "concat"
+    found = sum(weights.numel() for weights in one.parameters() if weights.dim() == 4)
+    expected = (
+        sizes.unet_weights(4, maps, depth, 16)
+        if variant == "unet"
+        else sizes.segan_weights(4, maps, depth, 16, concat=concat)
+    )
+    assert found == expected
+    if critic is not None:
+        kernels = [each for each in critic.critics[0].parameters() if each.dim() == 4]
+        assert sum(each.numel() for each in kernels) == sizes.critic_weights(4, 3, 16)

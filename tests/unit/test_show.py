@@ -214,3 +214,8 @@ def test_only_what_is_not_seen_is_escaped(text: str) -> None:
     assert errors.visible(shown) == shown
     if text.isprintable():
         assert shown == text
+
+
+def test_what_a_job_wrote_is_passed_on_without_its_control_characters(capsys) -> None:
+    show.passed_on("epoch 1\tdone\n\x1b[2J\x1b]0;a\x07\r\u202eb\n", sys.stdout)
+    assert capsys.readouterr().out == "epoch 1\tdone\n\\x1b[2J\\x1b]0;a\\x07\\r\\u202eb\n"

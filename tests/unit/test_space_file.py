@@ -317,3 +317,44 @@ def test_whatever_a_file_holds_it_is_refused_in_words_or_every_point_can_run(
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
     for _ in range(10):
         space.experiment(space.suggest(study.ask()))
+
+
+@pytest.mark.parametrize(
+    ("lines", "words"),
+    [
+        ("segmentor.base_width: {type: choice, values: [16, 10000]}", "less than or equal to 1024"),
+        ("training.epochs: {type: int, low: 1, high: 1000000000000000000}", "equal to 100000"),
+        ("segmentor.base_width: {type: int, low: 8, high: 1024}", "million weights"),
+        (
+            "segmentor.base_width: {type: int, low: 8, high: 512}\n"
+            "  segmentor.depth: {type: int, low: 2, high: 6}",
+            "base_width 512 with segmentor.depth 6 makes a network of more than 1,000 million",
+        ),
+    ],
+)
+def test_a_range_beyond_what_can_be_is_named(tmp_path: Path, lines: str, words: str) -> None:
+    file = tmp_path / "space.yaml"
+    file.write_text(f"name: large\nparameters:\n  {lines}\n")
+    with pytest.raises(ConfigError, match=words):
+        load_space(file)
+
+
+@pytest.mark.parametrize(
+    "section",
+    [
+        "budget: {trials: 1000000000000000000}", "budget: {keep_checkpoints: 10000000000}",
+        "budget: {max_concurrent: 10000000000}",
+        "scheduler: {type: asha, grace_period: 1000000000000}",
+        "scheduler: {type: hyperband, reduction_factor: 1000000000000}",
+        "scheduler: {type: median, startup_trials: 1000000000000}",
+        "scheduler: {type: pbt, interval: 1000000000000}",
+        "sampler: {type: tpe, startup_trials: 1000000000000}",
+        "sampler: {type: nsga2, population: 1000000000000}",
+    ],
+)  # fmt: skip
+def test_a_count_beyond_what_can_be_is_named(tmp_path: Path, section: str) -> None:
+    file = tmp_path / "space.yaml"
+    lines = "parameters: {segmentor.lr: {type: float, low: 0.1, high: 0.2}}"
+    file.write_text(f"name: large\n{lines}\n{section}\n")
+    with pytest.raises(ConfigError, match=r"space\.yaml:3: .*(at most|less than or equal to) 1"):
+        load_space(file)

@@ -17,7 +17,7 @@ from PIL import Image
 from segan_ray.config import Experiment, load_experiment
 from segan_ray.errors import CheckpointError
 from segan_ray.training import trial_folder
-from segan_ray.training.checkpoint import check_whole, restore
+from segan_ray.training.checkpoint import check_whole, load_segmentor, restore, save_checkpoint
 from segan_ray.training.state import TrainingState, new_state
 from segan_ray.training.trial_folder import (
     OVERLAY,
@@ -25,6 +25,7 @@ from segan_ray.training.trial_folder import (
     BestEpoch,
     SavedReport,
     TrialFolder,
+    go_back,
     read_report,
 )
 from tests.unit.stored import ORIGIN
@@ -41,7 +42,20 @@ EXPERIMENT = load_experiment(
 
 @pytest.fixture(scope="module")
 def state() -> TrainingState:
-    return new_state(EXPERIMENT, torch.device("cpu"))
+    return stepped(EXPERIMENT)
+
+
+def stepped(experiment: Experiment) -> TrainingState:
+    """Return networks whose optimizers have taken a step, so that they have something to keep."""
+    state = new_state(experiment, torch.device("cpu"))
+    for network, optimizer in (
+        (state.segmentor, state.segmentor_optimizer),
+        (state.critic, state.critic_optimizer),
+    ):
+        for parameter in network.parameters():
+            parameter.grad = torch.ones_like(parameter)
+        optimizer.step()
+    return state
 
 
 def best_of(scores: list[float], mode: str) -> BestEpoch:
@@ -143,6 +157,101 @@ def test_a_newest_without_its_weights_is_passed_over(tmp_path, state, file: str,
     train(folder, state, [0.5, 0.4])
     damage(folder.of_epoch(2) / f"{file}.safetensors")
     assert folder.last() == folder.of_epoch(1)
+
+
+def flip_a_bit(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) * 2 // 3] ^= 4
+    path.write_bytes(content)
+
+
+def of_another_network(path: Path) -> None:
+    other = load_experiment(None, ["segmentor.base_width=3", "segmentor.depth=3"])
+    save_checkpoint(path.parent / "other", stepped(other), other)
+    os.replace(path.parent / "other" / path.name, path)
+
+
+def without_checksums(folder: Path) -> None:
+    """Leave a checkpoint as it was written before there were checksums."""
+    content = json.loads((folder / "state.json").read_text())
+    del content["checksums"]
+    (folder / "state.json").write_text(json.dumps(content))
+
+
+FILES = ["state.json", *(f"{name}.safetensors" for name in ("segmentor", "critic", "optimizers"))]
+DAMAGES = [flip_a_bit, lambda path: os.truncate(path, 0), Path.unlink, of_another_network]
+
+
+@pytest.mark.parametrize("file", FILES)
+@pytest.mark.parametrize("damage", DAMAGES, ids=["bit", "empty", "missing", "other"])
+def test_training_goes_on_from_before_a_damaged_checkpoint_and_says_so(
+    tmp_path: Path, state, file: str, damage
+) -> None:
+    folder = TrialFolder(tmp_path / "000")
+    train(folder, state, [0.5, 0.4])
+    damage(folder.of_epoch(2) / file)
+    ours = new_state(EXPERIMENT, torch.device("cpu"))
+    last, warning = go_back(folder.newest_first(), ours)
+    assert (last, ours.epoch) == (folder.of_epoch(1), 1)
+    assert warning.startswith("goes on from the checkpoint of epoch 1: ")
+    assert str(folder.of_epoch(2)) in warning
+    assert "\n" not in warning
+    assert folder.last() == folder.of_epoch(1)
+
+
+@pytest.mark.parametrize("file", FILES)
+@pytest.mark.parametrize("damage", DAMAGES[1:], ids=["empty", "missing", "other"])
+def test_a_damaged_checkpoint_of_before_checksums_is_passed_over_too(
+    tmp_path: Path, state, file: str, damage
+) -> None:
+    folder = TrialFolder(tmp_path / "000")
+    train(folder, state, [0.5, 0.4])
+    for epoch in (1, 2):
+        without_checksums(folder.of_epoch(epoch))
+    damage(folder.of_epoch(2) / file)
+    last, warning = go_back(folder.newest_first(), new_state(EXPERIMENT, torch.device("cpu")))
+    assert last == folder.of_epoch(1)
+    assert "goes on from the checkpoint of epoch 1" in warning
+
+
+def test_a_checkpoint_of_before_checksums_is_read(tmp_path: Path, state) -> None:
+    folder = TrialFolder(tmp_path / "000")
+    train(folder, state, [0.5])
+    without_checksums(folder.of_epoch(1))
+    ours = new_state(EXPERIMENT, torch.device("cpu"))
+    assert go_back(folder.newest_first(), ours) == (folder.of_epoch(1), None)
+    load_segmentor(folder.of_epoch(1))
+
+
+def test_where_no_checkpoint_is_sound_training_begins_anew(tmp_path: Path, state) -> None:
+    folder = TrialFolder(tmp_path / "000")
+    train(folder, state, [0.5, 0.4])
+    for epoch in (1, 2):
+        flip_a_bit(folder.of_epoch(epoch) / "optimizers.safetensors")
+    ours, fresh = (new_state(EXPERIMENT, torch.device("cpu")) for _ in range(2))
+    last, warning = go_back(folder.newest_first(), ours)
+    assert (last, ours.epoch) == (None, 0)
+    assert "goes on from the beginning" in warning
+    assert "1 more cannot be used" in warning
+    for name, tensor in fresh.segmentor.state_dict().items():
+        assert torch.equal(tensor, ours.segmentor.state_dict()[name])
+
+
+def test_a_donor_gives_its_last_sound_checkpoint(tmp_path: Path, state) -> None:
+    donor, trial = TrialFolder(tmp_path / "001"), TrialFolder(tmp_path / "000")
+    train(trial, state, [0.1])
+    train(donor, state, [0.5, 0.4])
+    flip_a_bit(donor.of_epoch(2) / "critic.safetensors")
+    taken = Path(trial.take(donor, 1))
+    assert json.loads((taken / REPORT).read_text())["epoch"] == 1
+
+
+def test_weights_of_which_a_bit_changed_are_not_used(tmp_path: Path, state) -> None:
+    folder = save(TrialFolder(tmp_path), state, 1, [0.5])
+    load_segmentor(folder)
+    flip_a_bit(folder / "segmentor.safetensors")
+    with pytest.raises(CheckpointError, match=r"segmentor\.safetensors: was changed after"):
+        load_segmentor(folder)
 
 
 def test_a_checkpoint_names_no_file_of_another_folder(tmp_path: Path, state) -> None:
