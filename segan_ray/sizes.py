@@ -53,7 +53,7 @@ def critic_weights(channels: int, depth: int, base_width: int) -> int:
 
 def unet_weights(channels: int, regions: int, depth: int, base_width: int) -> int:
     """Return how many weights the convolutions of MONAI's U-Net have."""
-    widths = [base_width * 2**level for level in range(depth + 1)]
+    widths = [base_width << level for level in range(depth + 1)]
     down = sum(9 * one * other for one, other in pairwise([channels, *widths]))
     joined = [2 * width for width in widths[:-2]] + [widths[-2] + widths[-1]]
     up = sum(9 * one * other for one, other in zip(joined, [regions, *widths], strict=False))
@@ -61,4 +61,4 @@ def unet_weights(channels: int, regions: int, depth: int, base_width: int) -> in
 
 
 def _widths(base_width: int, depth: int) -> list[int]:
-    return [base_width * min(2**level, _WIDEST_FACTOR) for level in range(depth)]
+    return [base_width * min(1 << level, _WIDEST_FACTOR) for level in range(depth)]

@@ -25,9 +25,10 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
 from tokenize import TokenError
-from typing import Any, BinaryIO, Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float16, Shaped, UInt8
@@ -244,7 +245,7 @@ def _check_array(path: Path, kind: np.dtype[Any], shape: tuple[int, ...]) -> int
     return start
 
 
-def _header(stream: BinaryIO, path: Path) -> tuple[tuple[int, ...], np.dtype[Any]]:
+def _header(stream: BufferedReader, path: Path) -> tuple[tuple[int, ...], np.dtype[Any]]:
     try:
         version = np.lib.format.read_magic(stream)
         read = {
@@ -280,7 +281,7 @@ def _check_content(path: Path, checksum: str) -> None:
 
 
 @contextmanager
-def _plain_file(path: Path) -> Iterator[BinaryIO]:
+def _plain_file(path: Path) -> Iterator[BufferedReader]:
     try:
         with open_regular(path) as stream:
             yield stream
