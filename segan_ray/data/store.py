@@ -42,7 +42,7 @@ from segan_ray.data.manifest import (
     read_manifest,
 )
 from segan_ray.data.origin import Origin, origin_of
-from segan_ray.documents import DocumentError, open_regular
+from segan_ray.documents import open_regular
 from segan_ray.errors import StoreError, cut, said
 
 __all__ = [
@@ -285,5 +285,6 @@ def _plain_file(path: Path) -> Iterator[BufferedReader]:
     try:
         with open_regular(path) as stream:
             yield stream
-    except (OSError, DocumentError) as error:
+    except (OSError, ValueError) as error:
+        # A name may be none that a system takes.
         raise StoreError(f"{path}: cannot be read ({said(error)}). {AGAIN}") from None

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from segan_ray.documents import LIST_BYTES, DocumentError, open_regular, parse_json, read_bytes
+from segan_ray.documents import LIST_BYTES, open_regular, parse_json, read_bytes
 from segan_ray.errors import CheckpointError, cut, said, visible
 
 CHECKSUMS: Final = "checksums.json"
@@ -47,8 +47,11 @@ def check_seal(folder: Path) -> None:
             raise CheckpointError(
                 f"{path}: is missing from the packaged model. Fetch it again."
             ) from None
-        except (OSError, DocumentError) as error:
-            raise CheckpointError(f"{path}: cannot be read ({said(error)}).") from None
+        except (OSError, ValueError) as error:
+            # A name may be none that a system takes.
+            raise CheckpointError(
+                f"{folder}/{visible(cut(name))}: cannot be read ({said(error)})."
+            ) from None
         if found != expected:
             raise CheckpointError(
                 f"{path}: was changed after the model was packaged (its SHA-256 is not the one in "

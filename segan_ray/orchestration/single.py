@@ -146,11 +146,11 @@ def _settle(run: Run) -> None:
             f"'{run.name}' began with other settings: {'; '.join(changed)}. Resume it without "
             "settings, or begin another run."
         )
-    content = read_run(file)
-    check_place(run.name, content.get("storage"), run.home.storage_setting)
+    begun = read_run(file)
+    check_place(run.name, begun.get("storage"), run.home.storage_setting)
     recorded_here = partial(name_is_taken, run.home, run.name)
-    check_records(run.name, content.get("records"), run.home, recorded_here)
-    store = content["store"]
+    check_records(run.name, begun.get("records"), run.home, recorded_here)
+    store = begun["store"]
     if store != run.card.fingerprint:
         raise SweepError(
             f"'{run.name}' began on the store with fingerprint {store}, this one has "

@@ -115,7 +115,8 @@ def restore(folder: Path, state: TrainingState) -> None:
         _lay_out_as_parameters(optimizer)
     generators.restore()
     state.epoch, state.collapsed = progress.epoch, progress.collapsed
-    state.best = progress.best and Best(progress.best.epoch, progress.best.scores)
+    best = progress.best
+    state.best = None if best is None else Best(best.epoch, best.scores)
 
 
 def save_segmentor(folder: Path, segmentor: nn.Module, experiment: Experiment) -> None:

@@ -7,14 +7,14 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from torch import Tensor
 from torch.optim import Optimizer, RMSprop
 
-from segan_ray.documents import LIST_BYTES, DocumentError, open_regular, parse_json, read_bytes
+from segan_ray.documents import LIST_BYTES, open_regular, parse_json, read_bytes
 from segan_ray.errors import CheckpointError, cut, said, visible
 from segan_ray.sizes import MOST_EPOCHS
 from segan_ray.training.scores import SCORE
@@ -51,7 +51,7 @@ class Progress(BaseModel):
     epoch: Epoch
     best: _BestSaved | None
     collapsed: Epoch
-    optimizers: dict[Literal["segmentor", "critic"], list[dict[str, Any]]]
+    optimizers: dict[str, list[dict[str, Any]]]
 
 
 def write_state(folder: Path, content: Mapping[str, Any]) -> None:
@@ -108,8 +108,11 @@ def check_files(
             continue
         try:
             found = _sha256(path)
-        except (OSError, DocumentError) as error:
-            raise CheckpointError(f"{path}: cannot be read ({said(error)}).") from None
+        except (OSError, ValueError) as error:
+            # A name may be none that a system takes.
+            raise CheckpointError(
+                f"{folder}/{visible(cut(name))}: cannot be read ({said(error)})."
+            ) from None
         if found != noted.get(name):
             raise CheckpointError(_changed(path))
 

@@ -30,12 +30,13 @@ from segan_ray.data.images import carried_checksum, read_header, read_image
 from segan_ray.data.origin import read_origin
 from segan_ray.data.split_file import read_split_file
 from segan_ray.data.store import open_for_tuning, read_manifest
-from segan_ray.errors import CaseError, SeganRayError
+from segan_ray.errors import CaseError, CheckpointError, SeganRayError
 from segan_ray.evaluation.model import Postprocessing, load_model
 from segan_ray.evaluation.seal import seal
 from segan_ray.masking import mask
 from segan_ray.search.space_file import load_space
 from segan_ray.training.checkpoint import load_segmentor, restore
+from segan_ray.training.saved_state import check_files
 from segan_ray.training.state import new_state
 from segan_ray.training.trial_folder import BestEpoch, SavedReport, read_report, write_epoch
 from tests.unit.promotable import write_store
@@ -354,6 +355,17 @@ def test_what_lies_beside_weights(saved: Path, tmp_path: Path, file: str) -> Non
     read = {"origin.json": read_origin, "report.json": read_report}.get(file, load_model)
     outcomes = trial(f"model's {file}", folder / file, as_text, lambda: read(folder), 60)
     assert outcomes["refused"]
+
+
+@pytest.mark.parametrize("name", ["a\ud800", "a" * 300, "a\0b", "..", "../a", "gone.json", ""])
+def test_names_that_are_no_file_s(saved: Path, tmp_path: Path, name: str) -> None:
+    folder = Path(shutil.copytree(saved, tmp_path / "model"))
+    (folder / "checksums.json").write_text(json.dumps({name: "0"}))
+    content = json.loads((folder / "state.json").read_text())
+    with pytest.raises(CheckpointError):
+        load_model(folder)
+    with pytest.raises(CheckpointError):
+        check_files(folder, {**content, "checksums": {name: "0"}})
 
 
 def test_masking() -> None:
