@@ -14,6 +14,7 @@ SeganRayError
 ├── TrialError           the processes that train a trial were lost
 ├── ClusterError         a Ray cluster cannot be reached, or a job on it refused or failed
 ├── TrackingError        MLflow cannot be reached or used
+│   └── RunError         one run's tags are not as segan-ray writes them
 └── RegistryError        a model, version or alias that is not registered
 
 Messages are one or two plain lines: which file or key, what was found, what was expected,
@@ -125,6 +126,21 @@ class ClusterError(SeganRayError):
 
 class TrackingError(SeganRayError):
     """MLflow cannot be reached or used."""
+
+
+class RunError(TrackingError):
+    """One run is not as segan-ray writes them; ``run`` says which, ``problem`` how."""
+
+    def __init__(self, run: str, problem: str) -> None:
+        super().__init__(
+            f"MLflow's run {run}: {problem}. Correct that or delete the run in MLflow's UI: "
+            "segan-ray ui"
+        )
+        self.run = run
+        self.problem = problem
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (self.run, self.problem)
 
 
 class RegistryError(SeganRayError):

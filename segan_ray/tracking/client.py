@@ -1,4 +1,4 @@
-"""Reaching MLflow: the client, the project's experiment, and the names of our tags."""
+"""Reaching MLflow: the client, and the project's experiment."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ import warnings
 from collections.abc import Iterator
 from importlib.metadata import version
 from typing import Final
-from urllib.parse import quote
 
 from segan_ray.data import locks
 from segan_ray.databases import is_database, tables_at
@@ -35,28 +34,10 @@ from mlflow.entities import Experiment, Run
 from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
-from segan_ray.tracking.database import make_database
+from segan_ray.tracking.database import LOCK, is_writable, make_database, read_only
 from segan_ray.tracking.moved import follow_move, is_anothers
+from segan_ray.tracking.names import EXPERIMENT
 
-EXPERIMENT: Final = "segan-ray"
-PARENT: Final = "mlflow.parentRunId"
-KIND: Final = "segan.kind"
-SWEEP: Final = "segan.sweep"
-TRIAL: Final = "segan.trial"
-STORE: Final = "segan.store"
-STATUS: Final = "segan.status"
-EPOCHS: Final = "segan.epochs"
-SCORE: Final = "segan.score"
-BEST_EPOCH: Final = "segan.best_epoch"
-PARAMS: Final = "segan.params"
-REPEAT_OF: Final = "segan.repeat_of"
-OBJECTIVES: Final = "segan.objectives"
-REASON: Final = "segan.reason"
-METRIC: Final = "segan.metric"
-MODE: Final = "segan.mode"
-
-
-LOCK: Final = ".mlflow.lock"
 MAKING_S: Final = 120.0
 """How long to wait for another process that makes the database."""
 
@@ -118,15 +99,11 @@ def connect_to_read(home: Home) -> MlflowClient:
         TrackingError: if the store cannot be reached.
     """
     database = home.tracking_database
-    if not home.tracks_itself or not database.is_file() or _is_writable(home):
+    if not home.tracks_itself or not database.is_file() or is_writable(home):
         return connect(home)
     _be_quiet()
-    # Without a log of what was written last, SQLite need not share memory with its writer,
-    # which takes a file beside the database. With one, that file is there too.
-    log = database.with_name(f"{database.name}-wal")
-    way = "mode=ro" if log.is_file() and log.stat().st_size else "mode=ro&immutable=1"
     # MLflow would make the folder "file:" of a URI that names no driver.
-    uri = f"sqlite+pysqlite:///file:{quote(str(database))}?{way}&uri=true"
+    uri = f"sqlite+pysqlite:///{read_only(database)}&uri=true"
     try:
         client = MlflowClient(uri, registry_uri=uri)
         found = client.get_experiment_by_name(EXPERIMENT)
@@ -143,12 +120,6 @@ def connect_to_read(home: Home) -> MlflowClient:
             f"it: segan-ray sweeps --home {home.folder}"
         )
     return client
-
-
-def _is_writable(home: Home) -> bool:
-    """Tell whether this process may write all that connecting to the home's database writes."""
-    needed = (home.folder, home.tracking_database, home.folder / LOCK)
-    return all(os.access(path, os.W_OK) for path in needed if os.path.lexists(path))
 
 
 def _be_quiet() -> None:

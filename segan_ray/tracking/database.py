@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sqlite3
 from pathlib import Path
 from typing import Final
@@ -12,6 +13,23 @@ from segan_ray.databases import make_sqlite, sqlite_url
 from segan_ray.home import Home
 
 RECORDS: Final = ("runs", "registered_models")
+LOCK: Final = ".mlflow.lock"
+"""What a process holds while it makes the database."""
+
+
+def is_writable(home: Home) -> bool:
+    """Tell whether this process may write all that connecting to the home's database writes."""
+    needed = (home.folder, home.tracking_database, home.folder / LOCK)
+    return all(os.access(path, os.W_OK) for path in needed if os.path.lexists(path))
+
+
+def read_only(database: Path) -> str:
+    """Return the URI by which SQLite reads a file beside which nothing can be written."""
+    # Without a log of what was written last, SQLite need not share memory with its writer,
+    # which takes a file beside the database. With one, that file is there too.
+    log = database.with_name(f"{database.name}-wal")
+    way = "mode=ro" if log.is_file() and log.stat().st_size else "mode=ro&immutable=1"
+    return f"file:{quote(str(database))}?{way}"
 
 
 def make_database(home: Home) -> None:

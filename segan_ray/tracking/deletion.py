@@ -11,7 +11,7 @@ from mlflow.entities import Run
 from segan_ray.errors import SweepError, TrackingError, said
 from segan_ray.home import Home, check_name
 from segan_ray.places import is_url
-from segan_ray.tracking import client as names
+from segan_ray.tracking import names
 from segan_ray.tracking.artifacts import delete_artifacts
 from segan_ray.tracking.client import connect, search
 from segan_ray.tracking.journal import JOURNAL, refuse_if_recording

@@ -10,7 +10,7 @@ from typing import Final, Literal, cast
 from segan_ray.errors import SweepError
 from segan_ray.home import Home
 from segan_ray.search.ranking import Mode, SweepStatus, TrialStatus
-from segan_ray.tracking import client as names
+from segan_ray.tracking import names
 from segan_ray.tracking.card import StoreCard
 from segan_ray.tracking.client import connect, search
 from segan_ray.tracking.facts import SweepFacts

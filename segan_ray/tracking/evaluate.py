@@ -37,7 +37,7 @@ from segan_ray.evaluation.scoring import Predict, checkpoint_predictor, model_pr
 from segan_ray.evaluation.threshold import tuned_threshold
 from segan_ray.home import Home
 from segan_ray.models.build import fastest_device, halvings
-from segan_ray.tracking import client as names
+from segan_ray.tracking import names
 from segan_ray.tracking.card import StoreCard
 from segan_ray.tracking.client import connect, connect_to_read, experiment_id
 from segan_ray.tracking.evaluation_run import Subject, evaluation_run

@@ -18,7 +18,7 @@ from mlflow.exceptions import MlflowException
 from segan_ray.evaluation.case_files import ENDINGS, encode_table
 from segan_ray.home import Home
 from segan_ray.places import absolute, place_name
-from segan_ray.tracking import client as names
+from segan_ray.tracking import names
 from segan_ray.tracking.card import StoreCard
 from segan_ray.tracking.client import experiment_id, version_tags
 from segan_ray.tracking.facts import dataset_input

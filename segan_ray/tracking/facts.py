@@ -14,7 +14,7 @@ from mlflow.entities import Dataset, DatasetInput, InputTag
 
 from segan_ray.places import absolute, is_url, place_name
 from segan_ray.search.ranking import Mode
-from segan_ray.tracking import client as names
+from segan_ray.tracking import names
 from segan_ray.tracking.card import StoreCard
 from segan_ray.tracking.client import version_tags
 

@@ -20,7 +20,7 @@ from segan_ray.evaluation.scores import CaseScores
 from segan_ray.evaluation.scoring import Predict, checkpoint_predictor, model_predictor, score_cases
 from segan_ray.home import Home
 from segan_ray.search.ranking import SweepRecord, TrialRecord
-from segan_ray.tracking import client as names
+from segan_ray.tracking import names
 from segan_ray.tracking.registry import MODEL, fetched
 from segan_ray.tracking.tries import count_try
 

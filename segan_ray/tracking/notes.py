@@ -16,7 +16,7 @@ from mlflow import MlflowClient
 from segan_ray.documents import DocumentError, parse_yaml
 from segan_ray.places import absolute, place_name
 from segan_ray.search.ranking import SweepRecord
-from segan_ray.tracking import client as names
+from segan_ray.tracking import names
 from segan_ray.tracking.facts import SweepFacts
 from segan_ray.tracking.views import run_page, trials_page
 

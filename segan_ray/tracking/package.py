@@ -34,7 +34,7 @@ from segan_ray.evaluation.model import PACKAGED, Model, save_model
 from segan_ray.evaluation.raw_cases import SPACING_MM
 from segan_ray.evaluation.seal import digest
 from segan_ray.files import follow_umask
-from segan_ray.tracking import client as names
+from segan_ray.tracking import names
 from segan_ray.tracking.artifacts import delete_below
 
 LOGGED_AS: Final = "model"

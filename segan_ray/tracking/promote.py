@@ -22,7 +22,7 @@ from segan_ray.errors import RegistryError, StoreError, SweepError
 from segan_ray.evaluation.gate import Verdict
 from segan_ray.home import Home
 from segan_ray.search.ranking import SweepRecord, TrialRecord, winner
-from segan_ray.tracking import client as names
+from segan_ray.tracking import names
 from segan_ray.tracking.aliases import check_movable, move_alias, registry_lock
 from segan_ray.tracking.candidate import candidate_model
 from segan_ray.tracking.client import connect

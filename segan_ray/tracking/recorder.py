@@ -25,7 +25,7 @@ from segan_ray.errors import TrackingError
 from segan_ray.home import Home
 from segan_ray.masking import mask
 from segan_ray.search.ranking import Mode, SweepStatus, TrialStatus
-from segan_ray.tracking import client as names
+from segan_ray.tracking import names
 from segan_ray.tracking.card import StoreCard
 from segan_ray.tracking.checkpoints import CheckpointFolders
 from segan_ray.tracking.facts import SweepFacts

@@ -21,7 +21,8 @@ from segan_ray.errors import CheckpointError, RegistryError, TrackingError, said
 from segan_ray.evaluation.model import model_folder
 from segan_ray.evaluation.seal import check_seal, digest, is_sealed
 from segan_ray.home import NAME, Home
-from segan_ray.tracking.client import KIND, SWEEP, connect_to_read, pointing_at, search
+from segan_ray.tracking.client import connect_to_read, pointing_at, search
+from segan_ray.tracking.names import KIND, SWEEP
 from segan_ray.tracking.notes import version_note
 from segan_ray.tracking.package import Package
 from segan_ray.training.checkpoint import read_state

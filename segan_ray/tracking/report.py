@@ -17,12 +17,12 @@ from segan_ray.evaluation.report import Promoted, SweepReport
 from segan_ray.home import Home
 from segan_ray.places import place_name
 from segan_ray.search.ranking import SweepRecord
-from segan_ray.tracking import client as names
-from segan_ray.tracking.client import connect_to_read, search, version_tags
+from segan_ray.tracking import names
+from segan_ray.tracking.client import connect_to_read, version_tags
 from segan_ray.tracking.evaluate import latest_evaluation
 from segan_ray.tracking.registry import MODEL, aliases
 from segan_ray.tracking.showcase import read_showcase
-from segan_ray.tracking.sweeps import histories, read_space, read_sweep, store_place
+from segan_ray.tracking.sweeps import histories, own_run, read_space, read_sweep, store_place
 
 
 def collect_report(home: Home, sweep: str) -> SweepReport:
@@ -41,7 +41,7 @@ def collect_report(home: Home, sweep: str) -> SweepReport:
         histories=histories(home, record, record.metric),
         overlay_png=None if showcase else _overlay(client, record),
         evaluation=evaluation,
-        provenance=_provenance(home, client, record),
+        provenance=_provenance(home, record),
         showcase=showcase,
         promoted=_promoted(client, sweep),
     )
@@ -97,10 +97,9 @@ def _read(version: ModelVersion, held: tuple[str, ...]) -> Promoted:
     )
 
 
-def _provenance(home: Home, client: MlflowClient, record: SweepRecord) -> dict[str, str]:
+def _provenance(home: Home, record: SweepRecord) -> dict[str, str]:
     store = _store(home, record.sweep)
-    query = f"tags.`{names.KIND}` = 'sweep' and tags.`{names.SWEEP}` = '{record.sweep}'"
-    tags = next((run.data.tags for run in search(client, query)), {})
+    tags = own_run(home, record.sweep).data.tags
     versions = {
         name.removeprefix("segan.version."): tags.get(name, now)
         for name, now in version_tags().items()

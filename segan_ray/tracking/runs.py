@@ -16,7 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from segan_ray.errors import TrackingError
 from segan_ray.home import NAME, Home
 from segan_ray.masking import mask
-from segan_ray.tracking import client as names
+from segan_ray.tracking import names
 from segan_ray.tracking.client import connect, experiment_id, search
 from segan_ray.tracking.facts import SweepFacts
 from segan_ray.tracking.journal import Record

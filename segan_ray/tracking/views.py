@@ -15,7 +15,7 @@ from urllib.parse import urlencode
 from mlflow import MlflowClient
 
 from segan_ray.brats import REGIONS
-from segan_ray.tracking import client as names
+from segan_ray.tracking import names
 from segan_ray.tracking.client import search
 
 TAG: Final = "mlflow.sharedViewState."

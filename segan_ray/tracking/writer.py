@@ -7,6 +7,7 @@ Runs: looked up by their tags before one is made. Files: written over. Everythin
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
@@ -14,7 +15,8 @@ from typing import Any, Final, TypeVar
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, RunTag
 
-from segan_ray.tracking import client as names
+from segan_ray.errors import RunError
+from segan_ray.tracking import names
 from segan_ray.tracking.artifacts import delete_artifacts
 from segan_ray.tracking.checkpoints import CheckpointFolders, near_copy
 from segan_ray.tracking.journal import Record
@@ -22,6 +24,8 @@ from segan_ray.tracking.notes import NOTE, sweep_result, with_result
 from segan_ray.tracking.registry import versions_of
 from segan_ray.tracking.runs import SweepRuns
 from segan_ray.tracking.sweeps import sweep_record
+
+log = logging.getLogger(__name__)
 
 MOST_METRICS: Final = 900
 MOST_PARAMS: Final = 90
@@ -147,9 +151,14 @@ class RunWriter:
         self._client.set_terminated(parent, ENDED_AS.get(status, "FINISHED"), record.at)
 
     def _describe(self, parent: str) -> None:
-        """Put what came of the sweep into its description."""
+        """Put what came of the sweep into its description, unless somebody changed its tags."""
         run = self._client.get_run(parent)
-        result = sweep_result(sweep_record(self._client, run), self.runs.experiment)
+        try:
+            record = sweep_record(self._client, run)
+        except RunError as error:
+            log.warning("%s", error)
+            return
+        result = sweep_result(record, self.runs.experiment)
         note = with_result(run.data.tags.get(NOTE, ""), result)
         self._client.set_tag(parent, NOTE, note)
 

@@ -36,7 +36,7 @@ from segan_ray.evaluation.scores import (
     means_over_cases,
 )
 from segan_ray.home import Home
-from segan_ray.tracking import client as names
+from segan_ray.tracking import names
 from segan_ray.tracking.card import StoreCard
 from segan_ray.tracking.client import connect, experiment_id, search
 from segan_ray.tracking.evaluate import evaluate, latest_evaluation

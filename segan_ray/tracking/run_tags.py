@@ -1,0 +1,206 @@
+"""What the tags of a run say, checked: anybody can make or change a run in MLflow's UI.
+
+Every field is read here and nowhere else. What is not as the recorder writes it is a ``RunError``,
+which whoever lists runs turns into a note.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final, cast, get_args
+
+from segan_ray.documents import DocumentError, parse_json
+from segan_ray.errors import RunError, cut
+from segan_ray.home import NAME
+from segan_ray.search.ranking import Mode, SweepRecord, SweepStatus, TrialRecord, TrialStatus
+from segan_ray.tracking import names
+
+NUMBER: Final = re.compile(r"[0-9]{1,18}")
+METRIC: Final = re.compile(r"[\w./ :-]{1,250}")
+FINGERPRINT: Final = re.compile(r"[\w.-]{1,200}")
+READ: Final = (
+    names.KIND, names.SWEEP, names.PARENT, names.TRIAL, names.STORE, names.STATUS, names.EPOCHS,
+    names.SCORE, names.BEST_EPOCH, names.PARAMS, names.REPEAT_OF, names.OBJECTIVES, names.REASON,
+    names.METRIC, names.MODE,
+)  # fmt: skip
+"""The tags that are looked at."""
+
+
+@dataclass(frozen=True)
+class TaggedRun:
+    """A run as it is listed: its id, when it started (ms since 1970), and its tags of ``READ``."""
+
+    run: str
+    start_ms: int | None
+    tags: Mapping[str, str]
+
+    @property
+    def kind(self) -> str | None:
+        """Whether it says that it is of a sweep, a trial, a single run or an evaluation."""
+        return self.tags.get(names.KIND)
+
+    @property
+    def said(self) -> str:
+        """What it says that it is, for people."""
+        of = {"trial": names.TRIAL, "sweep": names.SWEEP}
+        name = self.tags.get(of.get(self.kind or "", ""))
+        return f"{self.run} ({self.kind} '{cut(name)}')" if name else self.run
+
+
+def read_sweep_tags(run: TaggedRun) -> SweepRecord:
+    """Return the sweep whose own run is ``run``, without its trials.
+
+    Raises:
+        RunError: if a tag is missing, or is not what the recorder writes.
+    """
+    return SweepRecord(
+        sweep=_like(run, names.SWEEP, NAME, "the name of a sweep"),
+        status=cast("SweepStatus", _one_of(run, names.STATUS, get_args(SweepStatus))),
+        metric=_like(run, names.METRIC, METRIC, "the name of a metric"),
+        mode=_mode(run),
+        store=_like(run, names.STORE, FINGERPRINT, "the fingerprint of a store"),
+        created=_created(run),
+        trials=(),
+        objectives=_directions(run),
+    )
+
+
+def read_trial_tags(run: TaggedRun, sweep: str) -> TrialRecord:
+    """Return the trial of ``sweep`` whose run is ``run``.
+
+    Raises:
+        RunError: as ``read_sweep_tags``, or if it is no trial, or of another sweep.
+    """
+    if run.kind != "trial":
+        raise _wrong(run, names.KIND, "'trial', since it is under a sweep")
+    if run.tags.get(names.SWEEP) != sweep:
+        raise _wrong(run, names.SWEEP, f"'{sweep}', since it is under that sweep's run")
+    repeated = run.tags.get(names.REPEAT_OF)
+    return TrialRecord(
+        trial=_like(run, names.TRIAL, NUMBER, "a number such as 007"),
+        status=cast("TrialStatus", _one_of(run, names.STATUS, get_args(TrialStatus))),
+        epochs=read_whole(run, names.EPOCHS),
+        score=read_score(run),
+        mlflow_run=run.run,
+        params=_params(run),
+        reason=run.tags.get(names.REASON),
+        repeat_of=repeated and _like(run, names.REPEAT_OF, NUMBER, "a number such as 007"),
+        objectives=read_objectives(run),
+    )
+
+
+def read_whole(run: TaggedRun, name: str) -> int:
+    """Return the whole number of a tag.
+
+    Raises:
+        RunError: if it is none.
+    """
+    return int(_like(run, name, NUMBER, "a whole number"))
+
+
+def read_score(run: TaggedRun) -> float | None:
+    """Return the score of a trial, or None before it has one.
+
+    Raises:
+        RunError: if it is no finite number.
+    """
+    text = run.tags.get(names.SCORE)
+    if text is None:
+        return None
+    try:
+        score = float(text) if len(text) <= 40 else math.nan
+    except ValueError:
+        score = math.nan
+    if not math.isfinite(score):
+        raise _wrong(run, names.SCORE, "a number")
+    return score
+
+
+def read_objectives(run: TaggedRun) -> dict[str, float]:
+    """Return the objectives of a trial at its best epoch; one that came out as NaN is left out.
+
+    Raises:
+        RunError: if they are not a JSON object of numbers.
+    """
+    expected = "a JSON object of numbers"
+    found = _json(run, names.OBJECTIVES, expected, "{}")
+    if not isinstance(found, dict) or not all(_is_number(value) for value in found.values()):
+        raise _wrong(run, names.OBJECTIVES, expected)
+    return {name: value for name, value in found.items() if not math.isnan(value)}
+
+
+def _params(run: TaggedRun) -> dict[str, Any]:
+    expected = "a JSON object of settings"
+    found = _json(run, names.PARAMS, expected)
+    if not isinstance(found, dict) or not all(_is_setting(value) for value in found.values()):
+        raise _wrong(run, names.PARAMS, expected)
+    return found
+
+
+def _is_setting(value: Any) -> bool:
+    if isinstance(value, list):
+        return all(_is_setting(one) and not isinstance(one, list) for one in value)
+    return value is None or isinstance(value, str | bool) or _is_finite(value)
+
+
+def _is_finite(value: Any) -> bool:
+    return _is_number(value) and math.isfinite(value)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _mode(run: TaggedRun) -> Mode:
+    return cast("Mode", _one_of(run, names.MODE, get_args(Mode)))
+
+
+def _directions(run: TaggedRun) -> tuple[tuple[str, Mode], ...]:
+    expected = 'JSON such as [["val/dice_mean", "max"]]'
+    found = _json(run, names.OBJECTIVES, expected, "[]")
+    pairs = found if isinstance(found, list) else [None]
+    for pair in pairs:
+        is_pair = isinstance(pair, list) and len(pair) == 2
+        if not is_pair or not isinstance(pair[0], str) or pair[1] not in get_args(Mode):
+            raise _wrong(run, names.OBJECTIVES, expected)
+    return tuple((metric, mode) for metric, mode in pairs)
+
+
+def _created(run: TaggedRun) -> str:
+    try:
+        at = datetime.fromtimestamp(cast("int", run.start_ms) / 1000, UTC)
+    except (TypeError, ValueError, OverflowError, OSError):
+        raise RunError(run.said, f"its start time is {cut(run.start_ms)}, expected one") from None
+    return at.isoformat(timespec="seconds")
+
+
+def _like(run: TaggedRun, name: str, pattern: re.Pattern[str], expected: str) -> str:
+    value = run.tags.get(name)
+    if value is None or not pattern.fullmatch(value):
+        raise _wrong(run, name, expected)
+    return value
+
+
+def _one_of(run: TaggedRun, name: str, values: tuple[str, ...]) -> str:
+    value = run.tags.get(name)
+    if value not in values:
+        raise _wrong(run, name, f"one of {', '.join(values)}")
+    return value
+
+
+def _json(run: TaggedRun, name: str, expected: str, default: str | None = None) -> Any:
+    text = run.tags.get(name, default)
+    try:
+        return parse_json(cast("str", text))
+    except (DocumentError, TypeError):
+        raise _wrong(run, name, expected) from None
+
+
+def _wrong(run: TaggedRun, name: str, expected: str) -> RunError:
+    value = run.tags.get(name)
+    found = "is missing" if value is None else f"is '{cut(value)}'"
+    return RunError(run.said, f"its tag {name} {found}, expected {expected}")
