@@ -66,7 +66,7 @@ def write_many(home: Home, sweeps: int, trials: int, epochs: int = 20) -> list[s
     chance = random.Random(0)
     _record_one(home, sweep_names[0], _trial(chance, 0, epochs))
     with closing(sqlite3.connect(home.tracking_database)) as database, database:
-        kinds = database.execute(f"SELECT value, run_uuid FROM tags WHERE key = '{names.KIND}'")
+        kinds = database.execute("SELECT value, run_uuid FROM tags WHERE key = ?", (names.KIND,))
         ids = dict(kinds.fetchall())
         for number, name in enumerate(sweep_names):
             parent = ids["sweep"]
@@ -122,7 +122,10 @@ def _copy(
     new = {**dict(found.fetchall()), **tags, "mlflow.runName": name}
     _insert(database, "tags", [(key, value, copy) for key, value in new.items()])
     for table in ("params", "latest_metrics"):
-        rows = database.execute(f"SELECT * FROM {table} WHERE run_uuid = ?", (run,)).fetchall()
+        rows = database.execute(
+            f"SELECT * FROM {table} WHERE run_uuid = ?",  # noqa: S608
+            (run,),
+        ).fetchall()
         _insert(database, table, [(*one[:-1], copy) for one in rows])
     inputs = database.execute("SELECT * FROM inputs WHERE destination_id = ?", (run,)).fetchall()
     _insert(database, "inputs", [(copy + one[0][:4], *one[1:4], copy, one[5]) for one in inputs])
@@ -146,4 +149,4 @@ def _points(run: str, one: Trial) -> Iterator[Row]:
 def _insert(database: sqlite3.Connection, table: str, rows: list[Row]) -> None:
     if rows:
         places = ", ".join("?" * len(rows[0]))
-        database.executemany(f"INSERT INTO {table} VALUES ({places})", rows)
+        database.executemany(f"INSERT INTO {table} VALUES ({places})", rows)  # noqa: S608

@@ -65,7 +65,7 @@ def promote(
     from segan_ray.home import Home
     from segan_ray.tracking.promote import promote as run_gate
 
-    with show.progress("Judging cases", None) as done:
+    with show.noting() as note, show.progress("Judging cases", None) as done:
         result = run_gate(
             Home.at(home),
             sweep,
@@ -75,6 +75,7 @@ def promote(
             dry_run=dry_run,
             force=force,
             on_case=done,
+            on_note=note,
         )
     if as_json:
         show.document(result.document())

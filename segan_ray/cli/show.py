@@ -61,7 +61,12 @@ def passed_on(piece: str, stream: TextIO) -> None:
     print(visible(piece, keep="\n\t"), end="", file=stream, flush=True)
 
 
-def notes(lines: Sequence[str], put: Callable[[str], None] = note, most: int = MOST_ALIKE) -> None:
+def notes(
+    lines: Sequence[str],
+    put: Callable[[str], None] = note,
+    most: int = MOST_ALIKE,
+    rest: str = "inspect --json lists them all",
+) -> None:
     """Print lines for people; of those that say the same of many things, the first and a count."""
     kinds: dict[str, list[str]] = {}
     for line in lines:
@@ -70,7 +75,17 @@ def notes(lines: Sequence[str], put: Callable[[str], None] = note, most: int = M
         for line in alike[:most]:
             put(plain(line))
         if len(alike) > most:
-            put(f"... and {len(alike) - most} more like this; inspect --json lists them all.")
+            put(f"... and {len(alike) - most} more like this; {rest}.")
+
+
+@contextmanager
+def noting() -> Iterator[Callable[[str], None]]:
+    """Yield what takes notes on runs that are left out; they are printed at the end, few alike."""
+    lines: list[str] = []
+    try:
+        yield lines.append
+    finally:
+        notes(lines, rest="mend those, and the next are named")
 
 
 def table(

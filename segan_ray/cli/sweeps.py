@@ -30,7 +30,8 @@ def sweeps(home: HomeFolder = None, as_json: Json = False) -> None:
     from segan_ray.home import Home
     from segan_ray.tracking.sweeps import list_sweeps
 
-    found = list_sweeps(Home.at(home))
+    with show.noting() as note:
+        found = list_sweeps(Home.at(home), note)
     if as_json:
         show.document({"sweeps": [sweep.summary() for sweep in found]})
         return
@@ -64,7 +65,8 @@ def trials(sweep: SweepName, home: HomeFolder = None, as_json: Json = False) -> 
     from segan_ray.home import Home
     from segan_ray.tracking.sweeps import read_sweep
 
-    record = read_sweep(Home.at(home), sweep)
+    with show.noting() as note:
+        record = read_sweep(Home.at(home), sweep, note)
     if as_json:
         show.document(record.document())
         return
@@ -180,7 +182,8 @@ def report(
     from segan_ray.home import Home
     from segan_ray.tracking.report import collect_report
 
-    write_report(collect_report(Home.at(home), sweep), out)
+    with show.noting() as note:
+        write_report(collect_report(Home.at(home), sweep, note), out)
     show.say(f"Report: {out}")
 
 

@@ -138,7 +138,8 @@ def tune(
         objective = checked.objective
         with live_view(sweep_name, objective.metric, objective.mode, total) as on_event:
             run_sweep(sweep, on_event, show.note)
-        record = read_sweep(sweep.home, sweep_name)
+        with show.noting() as note:
+            record = read_sweep(sweep.home, sweep_name, note)
     if as_json:
         show.document(record.document())
         return

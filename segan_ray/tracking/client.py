@@ -37,7 +37,10 @@ from sqlalchemy.exc import SQLAlchemyError
 from segan_ray.tracking.database import LOCK, is_writable, make_database, read_only
 from segan_ray.tracking.moved import follow_move, is_anothers
 from segan_ray.tracking.names import EXPERIMENT
+from segan_ray.tracking.run_tags import READ, TaggedRun
 
+PAGE: Final = 1000
+"""Runs that are asked for at once; a server sends all their parameters and metrics."""
 MAKING_S: Final = 120.0
 """How long to wait for another process that makes the database."""
 
@@ -214,11 +217,19 @@ def search(client: MlflowClient, query: str) -> list[Run]:
     found: list[Run] = []
     token: str | None = None
     while True:
-        page = client.search_runs([experiment.experiment_id], query, page_token=token)
+        page = client.search_runs(
+            [experiment.experiment_id], query, max_results=PAGE, page_token=token
+        )
         found.extend(page)
         token = page.token
         if not token:
             return found
+
+
+def tagged(run: Run) -> TaggedRun:
+    """Return what of a run of MLflow's is looked at when runs are listed."""
+    tags = {name: str(run.data.tags[name]) for name in READ if name in run.data.tags}
+    return TaggedRun(str(run.info.run_id), run.info.start_time, tags)
 
 
 def version_tags() -> dict[str, str]:

@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from mlflow import MlflowClient
-from mlflow.entities import Run
 
-from segan_ray.tracking.client import search
-from segan_ray.tracking.run_tags import READ, TaggedRun
+from segan_ray.tracking.client import search, tagged
+from segan_ray.tracking.run_tags import TaggedRun
 from segan_ray.tracking.runs import said_in_words
 
 AT_ONCE: Final = 500
@@ -66,7 +65,8 @@ class ClientReader:
                     return found
 
     def _points(self, runs: Sequence[str], metric: str) -> Iterator[tuple[str, Any]]:
-        store = self.client._tracking_client.store
+        # Of MLflow's client alone one run after another can be asked.
+        store = self.client._tracking_client.store  # noqa: SLF001
         if hasattr(store, "get_metric_history_bulk"):
             for start in range(0, len(runs), AT_ONCE):
                 some = list(runs[start : start + AT_ONCE])
@@ -79,9 +79,3 @@ class ClientReader:
             for run, points in zip(runs, each, strict=True):
                 for point in points:
                     yield run, point
-
-
-def tagged(run: Run) -> TaggedRun:
-    """Return what of a run of MLflow's is looked at."""
-    tags = {name: str(run.data.tags[name]) for name in READ if name in run.data.tags}
-    return TaggedRun(str(run.info.run_id), run.info.start_time, tags)

@@ -5,18 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal, cast
+from typing import Final, Literal, get_args
 
 from segan_ray.errors import SweepError
 from segan_ray.home import Home
-from segan_ray.search.ranking import Mode, SweepStatus, TrialStatus
+from segan_ray.search.ranking import SweepStatus, TrialStatus
 from segan_ray.tracking import names
 from segan_ray.tracking.card import StoreCard
-from segan_ray.tracking.client import connect, search
+from segan_ray.tracking.client import connect, search, tagged
 from segan_ray.tracking.facts import SweepFacts
 from segan_ray.tracking.journal import JOURNAL, read_journal
 from segan_ray.tracking.ledger import Ledger
 from segan_ray.tracking.recorder import open_recorder
+from segan_ray.tracking.run_tags import TaggedRun, epochs_if_told, read_sweep_tags
 from segan_ray.tracking.runs import SweepRuns, reach, said_in_words
 
 SINGLE_ENDED: Final = {"completed": "finished", "stopped": "stopped", "failed": "failed"}
@@ -44,8 +45,8 @@ def recorded(home: Home, name: str) -> Recorded | None:
     Raises:
         TrackingError: if MLflow cannot be reached.
     """
-    runs = search(connect(home), f"tags.`{names.SWEEP}` = '{name}'")
-    kinds = {run.data.tags.get(names.KIND): run.data.tags for run in runs}
+    runs = [tagged(run) for run in search(connect(home), f"tags.`{names.SWEEP}` = '{name}'")]
+    kinds = {run.kind: run for run in runs}
     journal = read_journal(home.sweeps / name / JOURNAL)
     opened = [one.facts["sweep"]["kind"] for one in journal if one.kind == "open"]
     if not opened and not kinds.keys() & {"sweep", "train"}:
@@ -54,12 +55,20 @@ def recorded(home: Home, name: str) -> Recorded | None:
     if journal:
         status = Ledger("", "max").note_all(journal).status
     else:
-        tags = kinds["train" if single else "sweep"]
-        status = cast("SweepStatus", tags[names.STATUS])
-        if single:
-            status = cast("SweepStatus", SINGLE_ENDED.get(tags[names.STATUS], "running"))
-    trials = sum(run.data.tags.get(names.KIND) in ("trial", "train") for run in runs)
+        status = _status(kinds["train" if single else "sweep"])
+    trials = sum(run.kind in ("trial", "train") for run in runs)
     return Recorded("train" if single else "sweep", status, trials)
+
+
+def _status(run: TaggedRun) -> SweepStatus:
+    """Return how far a run says that it is; of one that says nothing of the kind, running.
+
+    So whatever is wrong with its tags, it can be stopped and deleted.
+    """
+    said = run.tags.get(names.STATUS, "")
+    if run.kind == "train":
+        said = SINGLE_ENDED.get(said, "running")
+    return next((status for status in get_args(SweepStatus) if status == said), "running")
 
 
 def recorded_names(home: Home) -> list[str]:
@@ -96,7 +105,7 @@ def _end_unrecorded(runs: SweepRuns) -> None:
     """End what still runs in MLflow and is in no journal: an older segan-ray kept none."""
     with said_in_words(runs.client):
         for run in runs.all("attributes.status = 'RUNNING'"):
-            ended = "stopped" if int(run.data.tags[names.EPOCHS]) else "failed"
+            ended = "stopped" if epochs_if_told(tagged(run)) else "failed"
             runs.client.set_tag(run.info.run_id, names.STATUS, ended)
             runs.client.set_terminated(run.info.run_id)
 
@@ -110,7 +119,6 @@ def _recorded(home: Home, name: str, folder: Path) -> tuple[SweepFacts, int | No
     found = search(connect(home), query)
     if not found:
         raise SweepError(f"Nothing is recorded of a sweep '{name}'. segan-ray sweeps lists all.")
-    tags = found[0].data.tags
-    mode: Mode = "max" if tags[names.MODE] == "max" else "min"
-    card = StoreCard("", tags[names.STORE], {})
-    return SweepFacts(name, "trial", card, tags[names.METRIC], mode), None
+    sweep = read_sweep_tags(tagged(found[0]))
+    card = StoreCard("", sweep.store, {})
+    return SweepFacts(name, "trial", card, sweep.metric, sweep.mode), None

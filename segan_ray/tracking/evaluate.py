@@ -20,8 +20,7 @@ from segan_ray.data.manifest import CaseRecord, Manifest
 from segan_ray.data.prepare import OnCase, ignore_case
 from segan_ray.data.split_file import Placement, place_tested, read_split_file
 from segan_ray.data.store import PreparedCase, open_for_tuning, open_test, read_manifest
-from segan_ray.documents import parse_json
-from segan_ray.errors import RegistryError, StoreError, TrackingError, said
+from segan_ray.errors import RegistryError, StoreError, TrackingError
 from segan_ray.evaluation.comparison import compare
 from segan_ray.evaluation.eligibility import cautions, refuse_seen
 from segan_ray.evaluation.model import Model, load_model
@@ -37,16 +36,15 @@ from segan_ray.evaluation.scoring import Predict, checkpoint_predictor, model_pr
 from segan_ray.evaluation.threshold import tuned_threshold
 from segan_ray.home import Home
 from segan_ray.models.build import fastest_device, halvings
-from segan_ray.tracking import names
 from segan_ray.tracking.card import StoreCard
-from segan_ray.tracking.client import connect, connect_to_read, experiment_id
+from segan_ray.tracking.client import connect
 from segan_ray.tracking.evaluation_run import Subject, evaluation_run
+from segan_ray.tracking.evaluations import DOCUMENT
 from segan_ray.tracking.registry import FetchedModel, fetched
 from segan_ray.tracking.showcase import log_showcase
 from segan_ray.training.checkpoint import load_segmentor
 
 THRESHOLD: Final = "threshold"
-DOCUMENT: Final = "evaluation.json"
 
 
 @dataclass(frozen=True)
@@ -256,25 +254,3 @@ def _picture(folder: Path, cases: tuple[PreparedCase, ...]) -> Any:
         neighbours=experiment.data.neighbours,
         device=torch.device("cpu"),
     )
-
-
-def latest_evaluation(home: Home, sweep: str) -> dict[str, Any] | None:
-    """Return the newest evaluation of a model from ``sweep`` with its ``run``, or None."""
-    import mlflow
-
-    client = connect_to_read(home)
-    runs = client.search_runs(
-        [experiment_id(client, home)],
-        f"tags.`{names.KIND}` = 'evaluation' and tags.`{names.SWEEP}` = '{sweep}'",
-        order_by=["attributes.start_time DESC"],
-        max_results=1,
-    )
-    if not runs:
-        return None
-    where = f"{runs[0].info.artifact_uri}/{DOCUMENT}"
-    try:
-        return {**parse_json(mlflow.artifacts.load_text(where)), "run": runs[0].info.run_id}
-    except (ValueError, TypeError) as error:
-        raise TrackingError(
-            f"{where}: is no evaluation ({said(error)}). Evaluate the model again."
-        ) from None

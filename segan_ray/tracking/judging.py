@@ -12,7 +12,7 @@ from mlflow.exceptions import MlflowException
 
 from segan_ray.data.prepare import OnCase
 from segan_ray.data.store import PreparedCase, open_for_tuning
-from segan_ray.errors import CheckpointError, RegistryError
+from segan_ray.errors import CheckpointError, RegistryError, RunError, cut
 from segan_ray.evaluation.gate import Verdict, first_champion, judge
 from segan_ray.evaluation.intervals import MINIMUM_PATIENTS
 from segan_ray.evaluation.model import Model
@@ -22,6 +22,7 @@ from segan_ray.home import Home
 from segan_ray.search.ranking import SweepRecord, TrialRecord
 from segan_ray.tracking import names
 from segan_ray.tracking.registry import MODEL, fetched
+from segan_ray.tracking.run_tags import NUMBER
 from segan_ray.tracking.tries import count_try
 
 POSTPROCESSING: Final = "segan.postprocessing"
@@ -124,8 +125,14 @@ class Bench:
 
 
 def fold_of(client: MlflowClient, run: str) -> int | None:
-    """Return the fold of the store that a run trained on, or None for the single split."""
+    """Return the fold of the store that a run trained on, or None for the single split.
+
+    Raises:
+        RunError: if its parameter says neither.
+    """
     fold = client.get_run(run).data.params.get("data.fold", "None")
+    if fold != "None" and not NUMBER.fullmatch(fold):
+        raise RunError(run, f"its parameter data.fold is '{cut(fold)}', expected a number or None")
     return None if fold == "None" else int(fold)
 
 
@@ -133,5 +140,5 @@ def _fold_if_known(client: MlflowClient, run: str | None) -> tuple[int | None] |
     """Return the fold of a run, in a tuple since it may be None, or None if the run is gone."""
     try:
         return (fold_of(client, str(run)),)
-    except MlflowException:
+    except (MlflowException, RunError):
         return None

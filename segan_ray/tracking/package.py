@@ -36,6 +36,7 @@ from segan_ray.evaluation.seal import digest
 from segan_ray.files import follow_umask
 from segan_ray.tracking import names
 from segan_ray.tracking.artifacts import delete_below
+from segan_ray.tracking.run_tags import NUMBER
 
 LOGGED_AS: Final = "model"
 REQUIREMENTS: Final = (
@@ -160,8 +161,8 @@ def delete_packages(client: MlflowClient, run: str) -> None:
 def _repeat_scores(client: MlflowClient, run: str, model_id: str) -> None:
     """Say the validation scores of the best epoch of ``run`` of its model as well."""
     data = client.get_run(run).data
-    epoch = data.tags.get(names.BEST_EPOCH)
-    if epoch is None:
+    epoch = data.tags.get(names.BEST_EPOCH, "")
+    if not NUMBER.fullmatch(epoch):  # none was scored, or somebody changed the tag
         return
     scores = [
         Metric(one.key, one.value, one.timestamp, one.step, model_id=model_id, run_id=run)

@@ -30,7 +30,7 @@ from segan_ray.tracking.judging import POSTPROCESSING, Bench
 from segan_ray.tracking.package import package_model
 from segan_ray.tracking.registry import SHA256, find_alias, register, retag, versions_of
 from segan_ray.tracking.runs import said_in_words
-from segan_ray.tracking.sweeps import read_sweep, store_place
+from segan_ray.tracking.sweeps import Note, ignore_note, read_sweep, store_place
 
 GATE: Final = "segan.gate"
 """Tags of a trial's run that begin so say what the gate last said of it."""
@@ -85,13 +85,15 @@ def promote(
     dry_run: bool = False,
     force: bool = False,
     on_case: OnCase = ignore_case,
+    on_note: Note = ignore_note,
 ) -> Promotion:
     """Judge the best checkpoint of ``sweep`` against ``alias`` and move it there if better.
 
     With ``non_inferior``, a margin in Dice, it is enough not to be worse by more than that. With
     ``flips`` the model averages over mirrored slices, at the gate and wherever it is used. The
     gate's word is written to the trial's run, and to the version of what is promoted. A
-    ``dry_run`` writes nothing but that these patients were asked.
+    ``dry_run`` writes nothing but that these patients were asked. ``on_note`` is told of trials
+    that are left out, since their runs are not as the recorder writes them.
 
     Raises:
         SweepError: if the sweep is unknown or has no scored trial.
@@ -101,7 +103,7 @@ def promote(
     """
     check_movable(alias)
     check_margin(non_inferior)
-    record = read_sweep(home, sweep)
+    record = read_sweep(home, sweep, on_note)
     candidate = _best_ended(record)
     store = sweep_store(home, record)
     client = connect(home)

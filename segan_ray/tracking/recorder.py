@@ -28,9 +28,11 @@ from segan_ray.search.ranking import Mode, SweepStatus, TrialStatus
 from segan_ray.tracking import names
 from segan_ray.tracking.card import StoreCard
 from segan_ray.tracking.checkpoints import CheckpointFolders
+from segan_ray.tracking.client import tagged
 from segan_ray.tracking.facts import SweepFacts
 from segan_ray.tracking.journal import JOURNAL, Journal, Kind, read_journal, record
 from segan_ray.tracking.ledger import ENDS, Ledger, Tally
+from segan_ray.tracking.run_tags import read_objectives, read_score, read_whole
 from segan_ray.tracking.runs import SweepRuns, reach
 from segan_ray.tracking.spool import Spool
 from segan_ray.tracking.writer import RunWriter
@@ -245,17 +247,20 @@ def open_recorder(
 
 
 def known_facts(run: Run) -> dict[str, Any]:
-    """Return how far a trial had come by its run, as the ledger counts."""
-    tags = run.data.tags
-    score = tags.get(names.SCORE)
-    status = tags[names.STATUS]
+    """Return how far a trial had come by its run, as the ledger counts.
+
+    Raises:
+        RunError: if its tags do not say that.
+    """
+    known = tagged(run)
+    status = known.tags.get(names.STATUS)
     return {
         "status": status if status in ENDS else "pending",
-        "epochs": int(tags[names.EPOCHS]),
-        "score": None if score is None else float(score),
-        "best_epoch": int(tags.get(names.BEST_EPOCH, "0")),
-        "repeat_of": tags.get(names.REPEAT_OF),
-        "objectives": json.loads(tags.get(names.OBJECTIVES, "{}")),
+        "epochs": read_whole(known, names.EPOCHS),
+        "score": read_score(known),
+        "best_epoch": read_whole(known, names.BEST_EPOCH, "0"),
+        "repeat_of": known.tags.get(names.REPEAT_OF),
+        "objectives": read_objectives(known),
     }
 
 

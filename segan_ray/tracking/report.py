@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import mlflow
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
+from pydantic import ValidationError
 
+from segan_ray.documents import DocumentError, parse_json
 from segan_ray.errors import SweepError
 from segan_ray.evaluation.report import Promoted, SweepReport
 from segan_ray.home import Home
@@ -19,21 +21,31 @@ from segan_ray.places import place_name
 from segan_ray.search.ranking import SweepRecord
 from segan_ray.tracking import names
 from segan_ray.tracking.client import connect_to_read, version_tags
-from segan_ray.tracking.evaluate import latest_evaluation
+from segan_ray.tracking.evaluations import Score, latest_evaluation
 from segan_ray.tracking.registry import MODEL, aliases
 from segan_ray.tracking.showcase import read_showcase
-from segan_ray.tracking.sweeps import histories, own_run, read_space, read_sweep, store_place
+from segan_ray.tracking.sweeps import (
+    Note,
+    histories,
+    ignore_note,
+    own_run,
+    read_space,
+    read_sweep,
+    store_place,
+)
 
 
-def collect_report(home: Home, sweep: str) -> SweepReport:
+def collect_report(home: Home, sweep: str, on_note: Note = ignore_note) -> SweepReport:
     """Read everything a report of ``sweep`` shows out of MLflow.
+
+    ``on_note`` is told of each run that is left out, since it is not as segan-ray writes them.
 
     Raises:
         SweepError: if no sweep has that name.
     """
-    record = read_sweep(home, sweep)
+    record = read_sweep(home, sweep, on_note)
     client = connect_to_read(home)
-    evaluation = latest_evaluation(home, sweep)
+    evaluation = latest_evaluation(home, sweep, on_note)
     showcase = {} if evaluation is None else _showcase(client, evaluation["run"])
     return SweepReport(
         sweep=record,
@@ -49,7 +61,7 @@ def collect_report(home: Home, sweep: str) -> SweepReport:
 
 def _space(home: Home, sweep: str) -> str:
     """Return the text of the space file, empty while or where it is not recorded."""
-    with contextlib.suppress(MlflowException, OSError):
+    with contextlib.suppress(MlflowException, OSError, UnicodeDecodeError):
         return read_space(home, sweep)
     return ""
 
@@ -84,6 +96,15 @@ def _promoted(client: MlflowClient, sweep: str) -> tuple[Promoted, ...]:
     return tuple(_read(version, held.get(str(version.version), ())) for version in ordered)
 
 
+def _difference(text: str) -> dict[str, Any] | None:
+    """Return what the gate noted on a version, None where nobody was met or somebody changed it."""
+    with contextlib.suppress(DocumentError, ValidationError):
+        noted = parse_json(text)
+        Score.model_validate(noted)
+        return dict(noted)
+    return None
+
+
 def _read(version: ModelVersion, held: tuple[str, ...]) -> Promoted:
     tags = version.tags
     return Promoted(
@@ -91,7 +112,7 @@ def _read(version: ModelVersion, held: tuple[str, ...]) -> Promoted:
         aliases=held,
         trial=tags.get(names.TRIAL, ""),
         verdict=tags.get("segan.verdict", "No verdict was recorded."),
-        difference=json.loads(tags.get("segan.difference", "null")),
+        difference=_difference(tags.get("segan.difference", "null")),
         forced=tags.get("segan.forced") == "true",
         optimistic=tags.get("segan.optimistic") == "true",
     )

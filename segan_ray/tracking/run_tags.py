@@ -86,20 +86,28 @@ def read_trial_tags(run: TaggedRun, sweep: str) -> TrialRecord:
         epochs=read_whole(run, names.EPOCHS),
         score=read_score(run),
         mlflow_run=run.run,
-        params=_params(run),
+        params=read_params(run),
         reason=run.tags.get(names.REASON),
         repeat_of=repeated and _like(run, names.REPEAT_OF, NUMBER, "a number such as 007"),
         objectives=read_objectives(run),
     )
 
 
-def read_whole(run: TaggedRun, name: str) -> int:
-    """Return the whole number of a tag.
+def read_whole(run: TaggedRun, name: str, default: str | None = None) -> int:
+    """Return the whole number of a tag, or ``default`` where there is none.
 
     Raises:
         RunError: if it is none.
     """
+    if default is not None and name not in run.tags:
+        return int(default)
     return int(_like(run, name, NUMBER, "a whole number"))
+
+
+def epochs_if_told(run: TaggedRun) -> int:
+    """Return how many epochs a trial has by its tag, 0 if that is no number."""
+    text = run.tags.get(names.EPOCHS, "")
+    return int(text) if NUMBER.fullmatch(text) else 0
 
 
 def read_score(run: TaggedRun) -> float | None:
@@ -133,7 +141,12 @@ def read_objectives(run: TaggedRun) -> dict[str, float]:
     return {name: value for name, value in found.items() if not math.isnan(value)}
 
 
-def _params(run: TaggedRun) -> dict[str, Any]:
+def read_params(run: TaggedRun) -> dict[str, Any]:
+    """Return the settings that were drawn for a trial.
+
+    Raises:
+        RunError: if they are not a JSON object of values, and lists of values.
+    """
     expected = "a JSON object of settings"
     found = _json(run, names.PARAMS, expected)
     if not isinstance(found, dict) or not all(_is_setting(value) for value in found.values()):

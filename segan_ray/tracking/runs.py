@@ -17,11 +17,12 @@ from segan_ray.errors import TrackingError
 from segan_ray.home import NAME, Home
 from segan_ray.masking import mask
 from segan_ray.tracking import names
-from segan_ray.tracking.client import connect, experiment_id, search
+from segan_ray.tracking.client import connect, experiment_id, search, tagged
 from segan_ray.tracking.facts import SweepFacts
 from segan_ray.tracking.journal import Record
 from segan_ray.tracking.notes import NOTE, describe_experiment, sweep_note, trial_note
 from segan_ray.tracking.refusals import persistently, reason_of
+from segan_ray.tracking.run_tags import epochs_if_told
 
 SPACE: str = "space.yaml"
 
@@ -78,7 +79,7 @@ class SweepRuns:
         return [run for run in found if run.info.run_id in self._known.values()]
 
     def _trial_of(self, run: Run) -> str:
-        trial = run.data.tags[names.TRIAL]
+        trial = str(run.data.tags.get(names.TRIAL, ""))
         if not NAME.fullmatch(trial):
             raise TrackingError(
                 f"MLflow's run {run.info.run_id} of '{self.facts.name}' says in {names.TRIAL} that "
@@ -177,4 +178,4 @@ def said_in_words(client: MlflowClient) -> Iterator[None]:
 
 def _most_epochs(run: Run) -> tuple[int, str]:
     """Order runs by epochs, and equal ones in an order that stays the same."""
-    return -int(run.data.tags.get(names.EPOCHS, "0")), run.info.run_id
+    return -epochs_if_told(tagged(run)), run.info.run_id

@@ -1,4 +1,4 @@
-"""Reading sweeps back out of MLflow; what is not as the recorder writes it is left out, and said."""
+"""Reading sweeps back out of MLflow: what is not as recorded is left out, and said."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import contextlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from segan_ray.data.locks import is_held
@@ -72,7 +73,8 @@ def sweep_record(client: MlflowClient, parent: Run) -> SweepRecord:
         RunError: if that run is not as the recorder writes it.
         TrackingError: if MLflow cannot be read.
     """
-    from segan_ray.tracking.client_reader import ClientReader, tagged
+    from segan_ray.tracking.client import tagged
+    from segan_ray.tracking.client_reader import ClientReader
 
     sweep = read_sweep_tags(tagged(parent))
     below = ClientReader(client).runs(names.PARENT, str(parent.info.run_id))
@@ -164,11 +166,8 @@ def _sweeps(
         by_name.setdefault(sweep.sweep, []).append((run, sweep))
     chosen = []
     for name, same in by_name.items():
-        first, *others = (
-            sorted(same, key=lambda one: (-len(below(one[0].run)), one[0].run))
-            if len(same) > 1
-            else same
-        )
+        ordered = same if len(same) == 1 else sorted(same, key=partial(_most_trials, below))
+        first, *others = ordered
         chosen.append(first)
         for run, _ in others:
             said = f"'{name}' is the name of the sweep of run {first[0].run} too"
@@ -176,10 +175,18 @@ def _sweeps(
     return chosen
 
 
+def _most_trials(
+    below: Callable[[str], Sequence[TaggedRun]], own: tuple[TaggedRun, SweepRecord]
+) -> tuple[int, str]:
+    """Order the runs of one sweep: that of most trials first, of as many always the same."""
+    run, sweep = own
+    return -sum(one.tags.get(names.SWEEP) == sweep.sweep for one in below(run.run)), run.run
+
+
 def _with_trials(sweep: SweepRecord, below: Sequence[TaggedRun], on_note: Note) -> SweepRecord:
     """Return ``sweep`` with the trials whose runs are ``below`` its own."""
     trials: dict[str, TrialRecord] = {}
-    for run, trial in _readable(below, lambda run: read_trial_tags(run, sweep.sweep), on_note):
+    for _, trial in _readable(below, lambda run: read_trial_tags(run, sweep.sweep), on_note):
         other = trials.get(trial.trial)
         trials[trial.trial] = trial if other is None else min(other, trial, key=_most_epochs)
         if other is not None:

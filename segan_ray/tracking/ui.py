@@ -30,7 +30,7 @@ def serve_ui(home: Home, port: int, when_ready: Callable[[str], None]) -> None:
     with said_in_words(client):
         experiment = experiment_id(client, home)
         describe_experiment(client, experiment)
-        save_views(client, experiment)
+        save_views(client, experiment, home)
         location = client.get_experiment(experiment).artifact_location
     start = view_page(experiment, SWEEPS)
     if uri.startswith(("http://", "https://")):

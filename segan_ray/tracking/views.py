@@ -6,6 +6,7 @@ lists it under *Views*; ``?viewStateShareKey=<its key>`` opens it.
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -15,8 +16,11 @@ from urllib.parse import urlencode
 from mlflow import MlflowClient
 
 from segan_ray.brats import REGIONS
+from segan_ray.errors import RunError
+from segan_ray.home import Home
 from segan_ray.tracking import names
-from segan_ray.tracking.client import search
+from segan_ray.tracking.reader import open_reader
+from segan_ray.tracking.run_tags import read_params
 
 TAG: Final = "mlflow.sharedViewState."
 MODEL_TRAINING: Final = {"workflowType": "machine_learning"}
@@ -97,24 +101,27 @@ EVALUATIONS: Final = View(
 )
 
 
-def save_views(client: MlflowClient, experiment: str) -> None:
+def save_views(client: MlflowClient, experiment: str, home: Home) -> None:
     """Write the views to the experiment, as far as they are not there already."""
     there = client.get_experiment(experiment).tags
-    params = drawn_settings(client)
+    params = drawn_settings(client, home)
     for view, columns in ((SWEEPS, params), (TRIALS, params), (EVALUATIONS, ())):
         key, value = view.tag(columns)
         if there.get(key) != value:
             client.set_experiment_tag(experiment, key, value)
 
 
-def drawn_settings(client: MlflowClient) -> list[str]:
-    """Return the settings that sweeps draw, those of the newest first."""
-    found: dict[str, None] = {}
-    trials = search(client, f"tags.`{names.KIND}` = 'trial'")
-    for run in sorted(trials, key=lambda run: run.info.start_time, reverse=True):
-        drawn = json.loads(run.data.tags[names.PARAMS])
-        found |= {name: None for name in drawn if name in run.data.params}
-    return list(found)[:MOST_PARAMS]
+def drawn_settings(client: MlflowClient, home: Home) -> list[str]:
+    """Return the settings that sweeps draw, those of the newest first.
+
+    Of thousands of trials the tags alone are read, and the parameters of the first of each kind.
+    """
+    found: dict[str, str] = {}
+    for run in open_reader(home).runs(names.KIND, "trial"):
+        with contextlib.suppress(RunError):
+            found |= {name: run.run for name in read_params(run) if name not in found}
+    logged = {run: client.get_run(run).data.params for run in dict.fromkeys(found.values())}
+    return [name for name, run in found.items() if name in logged[run]][:MOST_PARAMS]
 
 
 def view_page(experiment: str, view: View) -> str:

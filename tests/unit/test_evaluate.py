@@ -39,8 +39,9 @@ from segan_ray.home import Home
 from segan_ray.tracking import names
 from segan_ray.tracking.card import StoreCard
 from segan_ray.tracking.client import connect, experiment_id, search
-from segan_ray.tracking.evaluate import evaluate, latest_evaluation
+from segan_ray.tracking.evaluate import evaluate
 from segan_ray.tracking.evaluation_run import Subject, evaluation_run
+from segan_ray.tracking.evaluations import latest_evaluation
 from segan_ray.tracking.predict import predict
 from segan_ray.tracking.registry import MODEL, FetchedModel
 from tests.unit.test_cli import refused, segan

@@ -1,0 +1,308 @@
+"""Runs that somebody made or changed in MLflow: left out with a note, and nothing else with them."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sqlite3
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from segan_ray.cli import sweeps as commands
+from segan_ray.config import Experiment
+from segan_ray.errors import SeganRayError, SweepError
+from segan_ray.evaluation.report import render_report
+from segan_ray.home import TRACKING_URI, Home
+from segan_ray.orchestration.ending import doomed
+from segan_ray.tracking import names, reader
+from segan_ray.tracking.card import StoreCard
+from segan_ray.tracking.client import connect
+from segan_ray.tracking.ending import recorded, recorded_names
+from segan_ray.tracking.recorder import Recorder, known_facts
+from segan_ray.tracking.registry import fetched
+from segan_ray.tracking.report import collect_report
+from segan_ray.tracking.sweeps import list_sweeps, read_sweep, store_place
+from segan_ray.tracking.views import drawn_settings
+
+METRIC = "val/dice_mean"
+CARD = StoreCard("/data/store", "f", {"train": 4})
+PARENT_TAGS = (
+    names.KIND, names.SWEEP, names.STATUS, names.METRIC, names.MODE, names.STORE, names.OBJECTIVES,
+)  # fmt: skip
+TRIAL_TAGS = (
+    names.KIND, names.SWEEP, names.PARENT, names.TRIAL, names.STATUS, names.EPOCHS, names.SCORE,
+    names.BEST_EPOCH, names.PARAMS, names.REPEAT_OF, names.OBJECTIVES, names.REASON, names.STORE,
+)  # fmt: skip
+VALUES = (
+    None, "", "abc", "nan", "-1", "1e999", "0x10", "٣", "null", "[]", "{}", "[[1, 2]]", '{"a": NaN}',
+    '{"a": {"b": 2}}', '{"a": "1"}', '[["x", "up"]]', '["max"]', "\x1b[2J\n\u202e'\"", "x" * 5000,
+    "9" * 5000, "[" * 5000, "../../../etc", "sweep", "trial", "evaluation", "good",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A home with the sweeps ``good`` and ``odd`` and a single run; runs by what they are."""
+
+    home: Home
+    runs: dict[str, str]
+
+    @contextlib.contextmanager
+    def changed(self, run: str, tag: str, value: str | None) -> Iterator[None]:
+        """Have a run say something else, or nothing, while the context lasts."""
+        key = (tag, self.runs[run])
+        before = self.query("SELECT value FROM tags WHERE key = ? AND run_uuid = ?", *key)
+        self._put(key, value)
+        try:
+            yield
+        finally:
+            self._put(key, before[0][0] if before else None)
+
+    def _put(self, key: tuple[str, str], value: str | None) -> None:
+        self.query("DELETE FROM tags WHERE key = ? AND run_uuid = ?", *key)
+        if value is not None:
+            self.query("INSERT INTO tags (key, run_uuid, value) VALUES (?, ?, ?)", *key, value)
+
+    def query(self, statement: str, *values: Any) -> list[tuple[Any, ...]]:
+        with contextlib.closing(sqlite3.connect(self.home.tracking_database)) as database, database:
+            return database.execute(statement, values).fetchall()
+
+
+def record(home: Home, name: str) -> None:
+    folder = home.sweeps / name
+    recorder = Recorder.for_sweep(
+        home, name, CARD, METRIC, "max", "name: test", folder,
+        objectives=[(METRIC, "max"), ("val/dice_core", "max")],
+    )  # fmt: skip
+    for number in range(2):
+        trial = f"{number:03d}"
+        recorder.start_trial(trial, Experiment(), {"critic.depth": number, "segmentor.lr": 0.1})
+        recorder.log_epoch(trial, 1, {METRIC: 0.5 + number / 10, "val/dice_core": 0.1})
+        recorder.end_trial(trial, "completed", None, None)
+    recorder.close("finished")
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Scene:
+    home = Home(tmp_path_factory.mktemp("foreign") / "home")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv(TRACKING_URI, raising=False)
+        for name in ("good", "odd"):
+            record(home, name)
+        recorder = Recorder.for_run(home, "single", CARD, METRIC, "max", home.sweeps / "single")
+        recorder.start_trial("000", Experiment(), {})
+        recorder.close("stopped")
+        client = connect(home)
+        runs = client.search_runs(["1"])
+    found = {str(run.info.run_name): str(run.info.run_id) for run in runs}
+    return Scene(home, found)
+
+
+@pytest.fixture
+def scene(template: Scene, monkeypatch: pytest.MonkeyPatch) -> Iterator[Scene]:
+    """The home, which a test leaves as it was."""
+    monkeypatch.delenv(TRACKING_URI, raising=False)
+    yield template
+    assert [len(one.trials) for one in list_sweeps(template.home, pytest.fail)] == [2, 2]
+
+
+def attempt(act: Callable[[], object]) -> str | None:
+    """Do something that may be refused, and return in which words it was."""
+    try:
+        act()
+    except SeganRayError as error:
+        assert len(str(error).splitlines()) <= 2
+        return str(error)
+    return None
+
+
+def shown(capsys: pytest.CaptureFixture[str], act: Callable[[], object]) -> tuple[Any, str, bool]:
+    """Return the document and the notes of a command, and whether it was refused."""
+    refused = attempt(act)
+    out, notes = capsys.readouterr()
+    assert "\x1b" not in out + notes
+    assert len(max(notes.splitlines(), key=len, default="")) < 1000
+    return (None if refused else json.loads(out)), notes, refused is not None
+
+
+CASES = [
+    *(("odd", tag) for tag in PARENT_TAGS),
+    *(("odd-000", tag) for tag in TRIAL_TAGS),
+    *(("single", tag) for tag in (names.KIND, names.SWEEP, names.STATUS, names.EPOCHS)),
+]
+
+
+@pytest.mark.parametrize(("run", "tag"), CASES)
+def test_sweeps_and_trials_show_what_is_sound_and_say_what_is_not(
+    scene: Scene, capsys: pytest.CaptureFixture[str], run: str, tag: str
+) -> None:
+    folder, id_of = scene.home.folder, scene.runs[run]
+    sound, _, _ = shown(capsys, lambda: commands.sweeps(folder, as_json=True))
+    leaderboard, _, _ = shown(capsys, lambda: commands.trials("odd", folder, as_json=True))
+    for value in VALUES:
+        with scene.changed(run, tag, value):
+            listed, notes, refused = shown(capsys, lambda: commands.sweeps(folder, as_json=True))
+            assert not refused
+            assert listed["sweeps"][0] == sound["sweeps"][0]
+            if [one["trials"] for one in listed["sweeps"]] != [2, 2]:
+                assert id_of in notes, (tag, value)
+            trials, notes, refused = shown(
+                capsys, lambda: commands.trials("odd", folder, as_json=True)
+            )
+            assert refused or trials.keys() == leaderboard.keys()
+            if not refused and len(trials["trials"]) != 2 and tag != names.PARENT:
+                assert id_of in notes, (tag, value)
+            if run == "odd-000":
+                assert not refused
+                assert trials["trials"][0]["trial"] == "001"
+
+
+@pytest.mark.parametrize(("run", "tag"), CASES)
+def test_every_other_command_reads_past_a_changed_tag(
+    scene: Scene, tmp_path: Path, run: str, tag: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home, client = scene.home, connect(scene.home)
+    for value in (None, "x" * 5000):
+        with scene.changed(run, tag, value):
+            for name in ("odd", "single"):
+                attempt(lambda name=name: recorded(home, name))
+                attempt(lambda name=name: doomed(home, name))
+            assert "good" in recorded_names(home)
+            assert attempt(lambda: drawn_settings(client, home)) is None
+            attempt(lambda: store_place(home, "odd"))
+            attempt(lambda: fetched(home, "single").__enter__())
+
+
+@pytest.mark.parametrize(
+    ("run", "tag"),
+    [("odd", names.MODE), ("odd-000", names.PARAMS), ("odd-000", names.SCORE), ("odd", names.KIND)],
+)
+def test_a_report_is_made_of_what_is_sound(scene: Scene, run: str, tag: str) -> None:
+    with scene.changed(run, tag, "abc"):
+        notes: list[str] = []
+        report = collect_report(scene.home, "good", notes.append)
+        assert notes == []
+        assert "val/dice_mean" in render_report(report)
+        refused = attempt(lambda: collect_report(scene.home, "odd", notes.append))
+        assert refused is not None if run == "odd" else notes
+
+
+def test_mlflow_s_own_reading_says_the_same(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    for run, tag in (("odd", names.MODE), ("odd-000", names.EPOCHS), ("odd-000", names.PARENT)):
+        told: list[list[str]] = []
+        with scene.changed(run, tag, "abc"), monkeypatch.context() as patch:
+            for _ in range(2):
+                notes: list[str] = []
+                found = list_sweeps(scene.home, notes.append)
+                told.append([*notes, str(found)])
+                patch.setattr(reader, "sqlite_reader", lambda _: None)
+        assert told[0] == told[1]
+        assert len(told[0]) >= 2
+
+
+def test_the_words_of_a_note(scene: Scene) -> None:
+    with scene.changed("odd-000", names.EPOCHS, "abc"):
+        notes: list[str] = []
+        read_sweep(scene.home, "odd", notes.append)
+    assert notes == [
+        f"Left out: MLflow's run {scene.runs['odd-000']} (trial '000'): its tag segan.epochs is "
+        "'abc', expected a whole number. Correct that or delete the run in MLflow's UI: segan-ray ui"
+    ]
+
+
+def test_a_sweep_whose_own_run_is_broken_is_refused_in_words(scene: Scene) -> None:
+    with (
+        scene.changed("odd", names.MODE, "up"),
+        pytest.raises(SeganRayError, match=r"its tag segan.mode is 'up', expected one of max, min"),
+    ):
+        read_sweep(scene.home, "odd")
+    with (
+        scene.changed("odd", names.KIND, None),
+        pytest.raises(SweepError, match=r"2 trials of 'odd' under MLflow's run .* delete odd"),
+    ):
+        read_sweep(scene.home, "odd")
+
+
+@pytest.mark.parametrize("column", ["start_time = NULL", "start_time = 9e18", "end_time = NULL"])
+@pytest.mark.parametrize("run", ["odd", "odd-000"])
+def test_runs_without_times(scene: Scene, run: str, column: str) -> None:
+    id_of, notes = scene.runs[run], []
+    before = scene.query("SELECT start_time, end_time FROM runs WHERE run_uuid = ?", id_of)[0]
+    scene.query(f"UPDATE runs SET {column} WHERE run_uuid = ?", id_of)
+    try:
+        found = list_sweeps(scene.home, notes.append)
+        attempt(lambda: collect_report(scene.home, "odd"))
+    finally:
+        scene.query(
+            "UPDATE runs SET start_time = ?, end_time = ? WHERE run_uuid = ?", *before, id_of
+        )
+    broken = run == "odd" and column.startswith("start")
+    assert [one.sweep for one in found if one.sweep == "good"] == ["good"]
+    assert len(found) == (1 if broken else 2)
+    assert any(id_of in note for note in notes) == broken
+
+
+def test_trials_of_a_deleted_sweep_are_told_once(scene: Scene) -> None:
+    client, notes = connect(scene.home), []
+    client.delete_run(scene.runs["odd"])
+    try:
+        assert [one.sweep for one in list_sweeps(scene.home, notes.append)] == ["good"]
+        (note,) = notes
+        assert note.startswith("Left out: 2 trials of 'odd' under MLflow's run")
+        with pytest.raises(SweepError, match="2 trials of 'odd'"):
+            read_sweep(scene.home, "odd")
+    finally:
+        client.restore_run(scene.runs["odd"])
+
+
+def test_of_two_runs_of_one_name_that_with_the_trials_is_the_sweep(scene: Scene) -> None:
+    client = connect(scene.home)
+    tags = {name: value for name, value in client.get_run(scene.runs["odd"]).data.tags.items()}
+    double = client.create_run("1", tags=tags).info.run_id
+    try:
+        for read in (lambda note: list_sweeps(scene.home, note)[1],
+                     lambda note: read_sweep(scene.home, "odd", note)):  # fmt: skip
+            notes: list[str] = []
+            assert len(read(notes.append).trials) == 2
+            (note,) = notes
+            assert f"run {double} (sweep 'odd')" in note
+    finally:
+        client.delete_run(double)
+
+
+def test_of_two_runs_of_one_trial_that_with_more_epochs_is_shown(scene: Scene) -> None:
+    client = connect(scene.home)
+    tags = dict(client.get_run(scene.runs["odd-000"]).data.tags)
+    double = client.create_run("1", tags=tags | {names.EPOCHS: "0"}).info.run_id
+    try:
+        notes: list[str] = []
+        trials = read_sweep(scene.home, "odd", notes.append).trials
+        assert {one.mlflow_run for one in trials} == {scene.runs["odd-000"], scene.runs["odd-001"]}
+        assert double in notes[0]
+    finally:
+        client.delete_run(double)
+
+
+def test_a_nested_run_made_by_hand_is_left_out(scene: Scene) -> None:
+    client = connect(scene.home)
+    made = client.create_run("1", tags={names.PARENT: scene.runs["odd"]}).info.run_id
+    try:
+        notes: list[str] = []
+        assert len(read_sweep(scene.home, "odd", notes.append).trials) == 2
+        assert made in notes[0]
+        assert "its tag segan.kind is missing" in notes[0]
+    finally:
+        client.delete_run(made)
+
+
+def test_what_a_resume_would_know_of_a_changed_trial_is_refused_in_words(scene: Scene) -> None:
+    client = connect(scene.home)
+    for tag in (names.EPOCHS, names.SCORE, names.BEST_EPOCH, names.OBJECTIVES):
+        with scene.changed("odd-000", tag, "abc"):
+            refused = attempt(lambda: known_facts(client.get_run(scene.runs["odd-000"])))
+            assert refused is not None
+            assert f"its tag {tag} is 'abc'" in refused
