@@ -10,7 +10,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final, TextIO
 
-from rich.console import Console, ConsoleOptions
+from rich.cells import cell_len
+from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
@@ -108,6 +109,10 @@ def table(
     watched = sys.stdout.isatty()
     width = console.width if watched else sys.maxsize
     shape = lay_out(columns, texts, width, len(columns) if essential is None else essential)
+    # At a terminal every character counts, and away from one, thousands of rows.
+    if _widths(shape.headers, _longest(texts, shape.shown), shape.gap) - shape.gap <= width:
+        _print_lines(console, title, shape, texts)
+        return [name for index, name in enumerate(columns) if index not in shape.shown]
     grid = Table(
         box=None,
         pad_edge=False,
@@ -123,12 +128,44 @@ def table(
         )
     for row in texts:
         grid.add_row(*(Text(row[index]) for index in shape.shown))
-    if not watched:
-        console.width = console.measure(grid, options=_boundless(console)).maximum
     # As a title of the table it would be broken where the columns end.
     console.print(Text(title, style="table.title"), soft_wrap=True)
     console.print(grid)
     return [name for index, name in enumerate(columns) if index not in shape.shown]
+
+
+def _print_lines(console: Console, title: str, shape: Shape, rows: Sequence[Sequence[str]]) -> None:
+    """Print a table whose lines need no folding: Rich takes a millisecond a row to find that out."""
+    headers = [header.split("\n") for header in shape.headers]
+    height = max(map(len, headers))
+    head = zip(*([""] * (height - len(lines)) + lines for lines in headers), strict=True)
+    cells = [[row[index] for index in shape.shown] for row in rows]
+    widths = [
+        max(map(cell_len, [*lines, *(row[place] for row in cells)]))
+        for place, lines in enumerate(headers)
+    ]
+    # As a title of the table it would be broken where the columns end.
+    console.print(Text(title, style="table.title"), soft_wrap=True)
+    for line in head:
+        console.print(Text(_line(line, widths, shape.gap), style="bold"), soft_wrap=True)
+    console.file.write("".join(f"{_line(row, widths, shape.gap)}\n" for row in cells))
+    console.file.flush()
+
+
+def _line(cells: Sequence[str], widths: Sequence[int], gap: int) -> str:
+    """Return one line of a table: the first column to the left, the others to the right."""
+    first, *others = (
+        cell + " " * (width - cell_len(cell))
+        if place == 0
+        else " " * (width - cell_len(cell)) + cell
+        for place, (cell, width) in enumerate(zip(cells, widths, strict=True))
+    )
+    return (" " * gap).join([first, *others])
+
+
+def _longest(rows: Sequence[Sequence[str]], shown: Sequence[int]) -> list[int]:
+    """Return how wide the widest cell of each column is, in places of a terminal."""
+    return [max((cell_len(row[index]) for row in rows), default=0) for index in shown]
 
 
 @dataclass(frozen=True)
@@ -231,7 +268,3 @@ def _widths(headers: Sequence[str], values: Sequence[int], gap: int) -> int:
         max(value, *map(len, header.split("\n"))) + gap
         for header, value in zip(headers, values, strict=True)
     )
-
-
-def _boundless(console: Console) -> ConsoleOptions:
-    return console.options.update(max_width=100_000)

@@ -6,6 +6,7 @@ which whoever lists runs turns into a note.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import re
 from collections.abc import Mapping
@@ -20,6 +21,7 @@ from segan_ray.search.ranking import Mode, SweepRecord, SweepStatus, TrialRecord
 from segan_ray.tracking import names
 
 NUMBER: Final = re.compile(r"[0-9]{1,18}")
+SCORE: Final = re.compile(r"[-+.eE0-9]{1,40}")
 METRIC: Final = re.compile(r"[\w./ :-]{1,250}")
 FINGERPRINT: Final = re.compile(r"[\w.-]{1,200}")
 READ: Final = (
@@ -119,13 +121,10 @@ def read_score(run: TaggedRun) -> float | None:
     text = run.tags.get(names.SCORE)
     if text is None:
         return None
-    try:
-        score = float(text) if len(text) <= 40 else math.nan
-    except ValueError:
-        score = math.nan
-    if not math.isfinite(score):
-        raise _wrong(run, names.SCORE, "a number")
-    return score
+    with contextlib.suppress(ValueError):
+        if SCORE.fullmatch(text) and math.isfinite(float(text)):
+            return float(text)
+    raise _wrong(run, names.SCORE, "a number")
 
 
 def read_objectives(run: TaggedRun) -> dict[str, float]:
@@ -175,12 +174,14 @@ def _mode(run: TaggedRun) -> Mode:
 def _directions(run: TaggedRun) -> tuple[tuple[str, Mode], ...]:
     expected = 'JSON such as [["val/dice_mean", "max"]]'
     found = _json(run, names.OBJECTIVES, expected, "[]")
-    pairs = found if isinstance(found, list) else [None]
-    for pair in pairs:
-        is_pair = isinstance(pair, list) and len(pair) == 2
-        if not is_pair or not isinstance(pair[0], str) or pair[1] not in get_args(Mode):
-            raise _wrong(run, names.OBJECTIVES, expected)
-    return tuple((metric, mode) for metric, mode in pairs)
+    if not isinstance(found, list) or not all(map(_is_direction, found)):
+        raise _wrong(run, names.OBJECTIVES, expected)
+    return tuple((metric, mode) for metric, mode in found)
+
+
+def _is_direction(pair: Any) -> bool:
+    is_pair = isinstance(pair, list) and len(pair) == 2
+    return is_pair and isinstance(pair[0], str) and pair[1] in ("max", "min")
 
 
 def _created(run: TaggedRun) -> str:

@@ -151,7 +151,7 @@ def _find(reader: Reader, home: Home, name: str, on_note: Note) -> tuple[TaggedR
     if NAME.fullmatch(name):
         left = [run for run in reader.runs(names.SWEEP, name) if run.kind == "trial"]
         if left:
-            raise SweepError(_said_lost(name, len(left), left[0].tags.get(names.PARENT, "")))
+            raise SweepError(_said_lost(left))
     raise SweepError(
         f"No sweep is called '{name}' at {home.records}.{nearest(name, known)} {listed}"
     )
@@ -214,24 +214,27 @@ def _readable(
 
 def _tell_lost(lost: Mapping[str, Sequence[TaggedRun]], reader: Reader, on_note: Note) -> None:
     """Tell of trials that are under no sweep, but for those that the registry holds on to."""
-    trials = {run: [one for one in of if one.kind == "trial"] for run, of in lost.items()}
-    held = reader.registered() if any(trials.values()) else set()
-    for parent, of in trials.items():
-        by_name: dict[str, int] = {}
-        for one in of:
-            if one.run not in held:
-                name = one.tags.get(names.SWEEP, "")
-                by_name[name] = by_name.get(name, 0) + 1
-        for name, count in by_name.items():
-            on_note(f"Left out: {_said_lost(name, count, parent)}")
+    trials = [run for of in lost.values() for run in of if run.kind == "trial"]
+    held = reader.registered() if trials else set()
+    by_sweep: dict[tuple[str, str], list[TaggedRun]] = {}
+    for run in trials:
+        if run.run not in held:
+            place = run.tags.get(names.SWEEP, ""), run.tags.get(names.PARENT, "")
+            by_sweep.setdefault(place, []).append(run)
+    for of in by_sweep.values():
+        on_note(f"Left out: {_said_lost(of)}")
 
 
-def _said_lost(name: str, count: int, parent: str) -> str:
-    under = f"MLflow's run {cut(parent)}, which is no sweep's own run" if parent else "no run"
+def _said_lost(trials: Sequence[TaggedRun]) -> str:
+    """Return which trials are under no sweep, and what to do."""
+    tags = trials[0].tags
+    name, parent = cut(tags.get(names.SWEEP, "")), tags.get(names.PARENT)
+    under = f"MLflow's run {cut(parent)}, which is no sweep's own" if parent else "no run"
+    first = "run" if len(trials) == 1 else "the first is run"
     return (
-        f"{many(count, 'trial')} of '{cut(name)}' under {under}: it was deleted, or a tag was "
-        f"changed. Restore it in MLflow's UI (segan-ray ui), or delete what is left: segan-ray "
-        f"delete {cut(name)}"
+        f"{many(len(trials), 'trial')} of '{name}' ({first} {trials[0].run}) under {under}: it was "
+        "deleted, or a tag was changed. Restore it in MLflow's UI (segan-ray ui), or delete what "
+        f"is left: segan-ray delete {name}"
     )
 
 
