@@ -135,7 +135,7 @@ def table(
 
 
 def _print_lines(console: Console, title: str, shape: Shape, rows: Sequence[Sequence[str]]) -> None:
-    """Print a table whose lines need no folding: Rich takes a millisecond a row to find that out."""
+    """Print a table whose lines need no folding, which takes Rich a millisecond a row to see."""
     headers = [header.split("\n") for header in shape.headers]
     height = max(map(len, headers))
     head = zip(*([""] * (height - len(lines)) + lines for lines in headers), strict=True)
@@ -154,13 +154,9 @@ def _print_lines(console: Console, title: str, shape: Shape, rows: Sequence[Sequ
 
 def _line(cells: Sequence[str], widths: Sequence[int], gap: int) -> str:
     """Return one line of a table: the first column to the left, the others to the right."""
-    first, *others = (
-        cell + " " * (width - cell_len(cell))
-        if place == 0
-        else " " * (width - cell_len(cell)) + cell
-        for place, (cell, width) in enumerate(zip(cells, widths, strict=True))
-    )
-    return (" " * gap).join([first, *others])
+    blanks = [" " * (width - cell_len(cell)) for cell, width in zip(cells, widths, strict=True)]
+    right = [blank + cell for cell, blank in zip(cells, blanks, strict=True)]
+    return (" " * gap).join([cells[0] + blanks[0], *right[1:]])
 
 
 def _longest(rows: Sequence[Sequence[str]], shown: Sequence[int]) -> list[int]:

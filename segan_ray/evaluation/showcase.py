@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -16,7 +16,9 @@ from segan_ray.data.store import BRAIN_BIT, PreparedCase
 from segan_ray.evaluation.contours import Line, contours, dashes
 from segan_ray.evaluation.palette import COLOURS
 from segan_ray.evaluation.scores import CaseScores, patient_scores
-from segan_ray.evaluation.scoring import Predict
+
+if TYPE_CHECKING:
+    from segan_ray.evaluation.scoring import Predict
 
 Place = Literal["best", "median", "worst"]
 

@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import mlflow
 from mlflow import MlflowClient
@@ -18,14 +18,14 @@ from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_MODEL_VERSIONS
 
 from segan_ray.errors import CheckpointError, RegistryError, TrackingError, said
-from segan_ray.evaluation.model import model_folder
 from segan_ray.evaluation.seal import check_seal, digest, is_sealed
 from segan_ray.home import NAME, Home
 from segan_ray.tracking.client import connect_to_read, pointing_at, search
 from segan_ray.tracking.names import KIND, SWEEP
 from segan_ray.tracking.notes import version_note
-from segan_ray.tracking.package import Package
-from segan_ray.training.checkpoint import read_state
+
+if TYPE_CHECKING:
+    from segan_ray.tracking.package import Package
 
 MODEL: Final = "segan"
 SHA256: Final = "segan.sha256"
@@ -174,6 +174,10 @@ def _version_uri(client: MlflowClient, version: ModelVersion) -> str:
 
 def _whole(folder: Path) -> Path:
     """Return where in ``folder`` the model's files are, once they are known to be its own."""
+    # Whoever only reads what is registered does without PyTorch.
+    from segan_ray.evaluation.model import model_folder
+    from segan_ray.training.checkpoint import read_state
+
     inner = model_folder(folder)
     if is_sealed(inner):
         check_seal(inner)

@@ -24,7 +24,7 @@ NUMBER: Final = re.compile(r"[0-9]{1,18}")
 SCORE: Final = re.compile(r"[-+.eE0-9]{1,40}")
 METRIC: Final = re.compile(r"[\w./ :-]{1,250}")
 FINGERPRINT: Final = re.compile(r"[\w.-]{1,200}")
-READ: Final = (
+READ: Final[tuple[str, ...]] = (
     names.KIND, names.SWEEP, names.PARENT, names.TRIAL, names.STORE, names.STATUS, names.EPOCHS,
     names.SCORE, names.BEST_EPOCH, names.PARAMS, names.REPEAT_OF, names.OBJECTIVES, names.REASON,
     names.METRIC, names.MODE,

@@ -5,14 +5,17 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import mlflow
 from mlflow import MlflowClient
 
-from segan_ray.data.store import PreparedCase
-from segan_ray.evaluation.scores import CaseScores
-from segan_ray.evaluation.scoring import Predict
 from segan_ray.evaluation.showcase import PLACES, draw_showcase
+
+if TYPE_CHECKING:
+    from segan_ray.data.store import PreparedCase
+    from segan_ray.evaluation.scores import CaseScores
+    from segan_ray.evaluation.scoring import Predict
 
 FOLDER = "overlays"
 

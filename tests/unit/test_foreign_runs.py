@@ -39,7 +39,8 @@ TRIAL_TAGS = (
 VALUES = (
     None, "", "abc", "nan", "-1", "1e999", "0x10", "٣", "null", "[]", "{}", "[[1, 2]]",
     '{"a": NaN}', '{"a": {"b": 2}}', '{"a": "1"}', '[["x", "up"]]', '["max"]',
-    "\x1b[2J\n\u202e'\"", "x" * 5000, "9" * 5000, "[" * 5000, "../../../etc", "sweep", "trial", "evaluation", "good",
+    "\x1b[2J\n\u202e'\"", "x" * 5000, "9" * 5000, "[" * 5000, "../../../etc",
+    "sweep", "trial", "evaluation", "good",
 )  # fmt: skip
 
 
