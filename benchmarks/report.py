@@ -1,8 +1,9 @@
-"""What the page of a sweep of 500 trials takes: `segan-ray report`, as a whole process.
+"""What looking at 3000 recorded trials takes: `sweeps`, `trials` and `report` as whole processes.
 
-The trials go through the recorder into MLflow on SQLite, a hundred epochs each and two of three
-stopped early, as ASHA leaves them; then the command is timed. The first time, the system still
-reads its programs from disk.
+Two homes on SQLite: one with a sweep of all the trials, one with sixty sweeps that share them, with
+learning curves of up to twenty epochs and eleven metrics. In turns with the commands, a
+process that imports MLflow and does nothing else: what that takes, no program can do without that
+uses MLflow for anything. The first round, while programs still come from disk, is not counted.
 """
 
 from __future__ import annotations
@@ -10,84 +11,100 @@ from __future__ import annotations
 import argparse
 import os
 import platform
-import random
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from resource import RUSAGE_CHILDREN, getrusage
 from statistics import median
 from time import perf_counter
-from typing import Any
+from typing import Any, Final
 
 import _run
-from phantom_store import make_store
+from _many_trials import write_many
 
-from segan_ray.config import load_experiment
-from segan_ray.data.manifest import read_manifest
 from segan_ray.home import Home
-from segan_ray.tracking.card import StoreCard
-from segan_ray.tracking.recorder import Recorder
 
-EPOCHS = (3, 9, 100)
-METRICS = ("val/dice_mean", "val/dice_whole", "val/dice_core", "val/dice_enhancing")
-TARGET_S, TARGET_BYTES = 10.0, 10e6
-SPACE = Path(__file__).parents[1] / "search_spaces" / "critic.yaml"
+SWEEPS: Final = 60
+TARGETS_S: Final = {"sweeps": 3.0, "trials": 3.0, "report": 8.0}
+TARGET_BYTES: Final = 10e6
+IMPORT: Final = "import mlflow"
 
 
-def record(home: Home, store: Path, trials: int) -> None:
-    """Record a sweep called ``many`` whose curves rise and level off."""
-    chance = random.Random(0)
-    card = StoreCard(store, read_manifest(store).fingerprint, {})
-    recorder = Recorder.for_sweep(
-        home, "many", card, METRICS[0], "max", SPACE.read_text(), home.sweeps / "many"
-    )
-    for number in range(trials):
-        trial, epochs = f"{number:03d}", EPOCHS[number % 3]
-        params = {
-            "segmentor.lr": 10 ** chance.uniform(-5, -2.5),
-            "critic.lr": 10 ** chance.uniform(-5, -2.5),
-            "critic.depth": chance.randint(1, 5),
-        }
-        recorder.start_trial(trial, load_experiment(None, []), params)
-        for epoch in range(1, epochs + 1):
-            level = 0.8 * epoch / (epoch + 3) + chance.gauss(0, 0.02)
-            recorder.log_epoch(trial, epoch, dict.fromkeys(METRICS, level))
-        recorder.end_trial(trial, "completed" if epochs == 100 else "stopped", None, None)
-    recorder.close("finished", patience_s=600)
+def commands(folder: Path, trials: int, sweeps: int) -> dict[str, list[str]]:
+    """Record the trials and return what is timed, by name."""
+    one, several = Home(folder / "one"), Home(folder / "several")
+    (name,) = write_many(one, 1, trials)
+    write_many(several, sweeps, max(1, trials // sweeps))
+    segan = [sys.executable, "-m", "segan_ray"]
+    return {
+        IMPORT: [sys.executable, "-c", IMPORT],
+        "sweeps": [*segan, "sweeps", "--home", str(several.folder)],
+        "trials": [*segan, "trials", name, "--home", str(one.folder)],
+        "report": [*segan, "report", name, str(folder / "page.html"), "--home", str(one.folder)],
+    }
+
+
+def measure(timed: dict[str, list[str]], rounds: int) -> dict[str, list[tuple[float, float]]]:
+    """Return (seconds, seconds of a processor) of each command in every round; they take turns."""
+    taken: dict[str, list[tuple[float, float]]] = {name: [] for name in timed}
+    for number in range(rounds + 1):
+        for name, command in timed.items():
+            start, before = perf_counter(), _processor_s()
+            subprocess.run(command, check=True, capture_output=True)
+            if number:
+                taken[name].append((perf_counter() - start, _processor_s() - before))
+    return taken
+
+
+def _processor_s() -> float:
+    used = getrusage(RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--trials", type=int, default=500)
+    parser.add_argument("--trials", type=int, default=3000)
     parser.add_argument("--rounds", type=int, default=5)
-    options = _run.begin(parser, trials=3, rounds=1)
-    seconds = []
+    parser.set_defaults(sweeps=SWEEPS)
+    options = _run.begin(parser, trials=3, rounds=0, sweeps=2)
     with tempfile.TemporaryDirectory() as folder:
-        store = make_store(Path(folder), cases=8, spacing_mm=4.0)
-        home, page = Home(Path(folder) / "home"), Path(folder) / "report.html"
-        record(home, store, options.trials)
-        command = [sys.executable, "-m", "segan_ray", "report", "many", str(page)]
-        for _ in range(options.rounds):
-            start = perf_counter()
-            subprocess.run([*command, "--home", str(home.folder)], check=True, capture_output=True)
-            seconds.append(perf_counter() - start)
-        size = page.stat().st_size
-    values = {"seconds": (median(seconds), TARGET_S), "bytes": (size, TARGET_BYTES)}
-    ratios = {
-        name: {"value": value / target, "target": 1.0, "ok": value < target}
-        for name, (value, target) in values.items()
-    }
+        timed = commands(Path(folder), options.trials, options.sweeps)
+        taken = measure(timed, options.rounds)
+        size = (Path(folder) / "page.html").stat().st_size
     device = f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores"
-    detail = {"seconds": seconds, "bytes": size, "trials": options.trials}
-    _run.finish(options, {"device": device, "ratios": ratios, "detail": detail}, show)
+    seconds = {name: [wall for wall, _ in each] for name, each in taken.items()}
+    processor = {name: [used for _, used in each] for name, each in taken.items()}
+    detail = {
+        "seconds": seconds, "processor": processor, "bytes": size, "trials": options.trials,
+    }  # fmt: skip
+    _run.finish(
+        options, {"device": device, "ratios": _ratios(seconds, size), "detail": detail}, show
+    )
+
+
+def _ratios(seconds: dict[str, list[float]], size: int) -> dict[str, Any]:
+    """Return every median and the page's size as shares of their targets."""
+    values = {
+        name: median(seconds[name]) / target for name, target in TARGETS_S.items() if seconds[name]
+    }
+    values["bytes"] = size / TARGET_BYTES
+    return {name: {"value": v, "target": 1.0, "ok": v <= 1.0} for name, v in values.items()}
 
 
 def show(document: dict[str, Any]) -> None:
     detail = document["detail"]
-    seconds, size = detail["seconds"], detail["bytes"]
-    print(f"segan-ray report of {detail['trials']} trials: {document['device']}")
-    print(f"median {median(seconds):.1f} s [{min(seconds):.1f}, {max(seconds):.1f}], "
-          f"{size / 1e6:.1f} MB; target {TARGET_S:g} s, {TARGET_BYTES / 1e6:g} MB")  # fmt: skip
+    base = detail["seconds"][IMPORT]
+    print(f"{detail['trials']} trials: {document['device']}")
+    print(f"{'':14}{'seconds':>9}{'range':>14}{'target':>8}{'to the import':>15}{'processor':>11}")
+    for name, taken in detail["seconds"].items():
+        # Of a round, not of medians: others may slow a whole round.
+        ratio = median(one / other for one, other in zip(taken, base, strict=True))
+        span = f"{min(taken):.1f} to {max(taken):.1f}"
+        used = median(detail["processor"][name])
+        target = f"{TARGETS_S[name]:g}" if name in TARGETS_S else ""
+        print(f"{name:14}{median(taken):9.2f}{span:>14}{target:>8}{ratio:15.2f}{used:11.2f}")
+    print(f"page: {detail['bytes'] / 1e6:.1f} MB, target {TARGET_BYTES / 1e6:g} MB")
 
 
 if __name__ == "__main__":

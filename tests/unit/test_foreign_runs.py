@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shutil
 import sqlite3
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -16,14 +17,17 @@ from segan_ray.config import Experiment
 from segan_ray.errors import SeganRayError, SweepError
 from segan_ray.evaluation.report import render_report
 from segan_ray.home import TRACKING_URI, Home
-from segan_ray.orchestration.ending import doomed
+from segan_ray.orchestration.ending import doomed, stop
 from segan_ray.tracking import names, reader
 from segan_ray.tracking.card import StoreCard
 from segan_ray.tracking.client import connect
 from segan_ray.tracking.ending import recorded, recorded_names
+from segan_ray.tracking.evaluations import DOCUMENT
+from segan_ray.tracking.facts import SweepFacts
 from segan_ray.tracking.recorder import Recorder, known_facts
 from segan_ray.tracking.registry import fetched
 from segan_ray.tracking.report import collect_report
+from segan_ray.tracking.runs import SweepRuns
 from segan_ray.tracking.sweeps import list_sweeps, read_sweep, store_place
 from segan_ray.tracking.views import drawn_settings
 
@@ -307,3 +311,64 @@ def test_what_a_resume_would_know_of_a_changed_trial_is_refused_in_words(scene: 
             refused = attempt(lambda: known_facts(client.get_run(scene.runs["odd-000"])))
             assert refused is not None
             assert f"its tag {tag} is 'abc'" in refused
+
+
+@pytest.mark.parametrize("tag", [names.TRIAL, names.EPOCHS, names.SWEEP, names.KIND, names.STATUS])
+@pytest.mark.parametrize("value", [None, "abc/../x"])
+def test_a_resume_goes_on_or_is_refused_in_words(scene: Scene, tag: str, value: str | None) -> None:
+    client = connect(scene.home)
+    runs = SweepRuns(client, "1", SweepFacts("odd", "trial", CARD, METRIC, "max"))
+    with scene.changed("odd-000", tag, value):
+        refused = attempt(runs.know_trials)
+    assert (refused is not None) == (tag == names.TRIAL)
+    assert refused is None or scene.runs["odd-000"] in refused
+
+
+def test_stopping_what_says_nothing_of_its_end_is_refused_in_words(scene: Scene) -> None:
+    folder = scene.home.sweeps / "odd"
+    aside = folder.rename(folder.with_name("aside"))  # as if its journal were lost
+    try:
+        with scene.changed("odd", names.STATUS, "abc"), scene.changed("odd", names.MODE, None):
+            refused = attempt(lambda: stop(scene.home, "odd", print))
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        aside.rename(folder)
+    assert refused is not None
+    assert scene.runs["odd"] in refused
+
+
+def test_a_report_passes_over_evaluations_that_are_half_made_or_another_programs(
+    scene: Scene,
+) -> None:
+    client, made = connect(scene.home), []
+    try:
+        for document in (None, "no JSON", "[]", '{"summary": {}}', "[" * 5000):
+            tags = {names.KIND: "evaluation", names.SWEEP: "good"}
+            made.append(client.create_run("1", tags=tags).info.run_id)
+            if document is not None:
+                client.log_text(made[-1], document, DOCUMENT)
+        notes: list[str] = []
+        report = collect_report(scene.home, "good", notes.append)
+        assert report.evaluation is None
+        assert len(notes) == len(made)
+        assert all(any(run in note for note in notes) for run in made)
+    finally:
+        for run in made:
+            client.delete_run(run)
+
+
+def test_of_many_that_are_alike_a_few_are_named(
+    scene: Scene, capsys: pytest.CaptureFixture[str]
+) -> None:
+    client = connect(scene.home)
+    tags = {names.PARENT: scene.runs["odd"]}
+    made = [client.create_run("1", tags=tags).info.run_id for _ in range(8)]
+    try:
+        commands.sweeps(scene.home.folder, as_json=True)
+        out, err = capsys.readouterr()
+        assert json.loads(out)["sweeps"][1]["trials"] == 2
+        assert len(err.splitlines()) == 6
+        assert "... and 3 more like this" in err
+    finally:
+        for run in made:
+            client.delete_run(run)
