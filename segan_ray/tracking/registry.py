@@ -163,8 +163,18 @@ def fetched(home: Home, model: str) -> Iterator[FetchedModel]:
             folder=_whole(Path(local)),
             version=None if version is None else str(version.version),
             run=run,
-            sweep=client.get_run(run).data.tags.get(SWEEP),
+            sweep=_sweep_of(client, run),
         )
+
+
+def _sweep_of(client: MlflowClient, run: str) -> str | None:
+    """Return the sweep of a run, or None if it has none, or is gone while its version is not."""
+    try:
+        return client.get_run(run).data.tags.get(SWEEP)
+    except MlflowException as error:
+        if error.error_code in NOT_FOUND:
+            return None
+        raise TrackingError(f"MLflow's run {run} cannot be read: {said(error)}.") from None
 
 
 def _version_uri(client: MlflowClient, version: ModelVersion) -> str:

@@ -233,8 +233,8 @@ def _said_lost(trials: Sequence[TaggedRun]) -> str:
     first = "run" if len(trials) == 1 else "the first is run"
     return (
         f"{many(len(trials), 'trial')} of '{name}' ({first} {trials[0].run}) under {under}: it was "
-        "deleted, or a tag was changed. Restore it in MLflow's UI (segan-ray ui), or delete what "
-        f"is left: segan-ray delete {name}"
+        "deleted, or a tag was changed. Restore it or delete what is left, in MLflow's UI: "
+        "segan-ray ui"
     )
 
 

@@ -320,7 +320,7 @@ def test_ctrl_c_and_a_full_disk_are_no_faults_of_the_program(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def raised(error: BaseException) -> tuple[int, str]:
-        def fail(_: Home) -> None:
+        def fail(*_: object) -> None:
             raise error
 
         monkeypatch.setattr(sweeps, "list_sweeps", fail)

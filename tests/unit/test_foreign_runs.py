@@ -21,6 +21,7 @@ from segan_ray.orchestration.ending import doomed, stop
 from segan_ray.tracking import names, reader
 from segan_ray.tracking.card import StoreCard
 from segan_ray.tracking.client import connect
+from segan_ray.tracking.client_reader import ClientReader
 from segan_ray.tracking.ending import recorded, recorded_names
 from segan_ray.tracking.evaluations import DOCUMENT
 from segan_ray.tracking.facts import SweepFacts
@@ -227,7 +228,7 @@ def test_a_sweep_whose_own_run_is_broken_is_refused_in_words(scene: Scene) -> No
         read_sweep(scene.home, "odd")
     with (
         scene.changed("odd", names.KIND, None),
-        pytest.raises(SweepError, match=r"2 trials of 'odd' .* under MLflow's run .* delete odd"),
+        pytest.raises(SweepError, match=r"2 trials of 'odd' .* under MLflow's run .*: segan-ray"),
     ):
         read_sweep(scene.home, "odd")
 
@@ -262,6 +263,23 @@ def test_trials_of_a_deleted_sweep_are_told_once(scene: Scene) -> None:
             read_sweep(scene.home, "odd")
     finally:
         client.restore_run(scene.runs["odd"])
+
+
+def test_trials_that_the_registry_holds_on_to_are_not_told(scene: Scene) -> None:
+    """Of a deleted sweep they stay on purpose."""
+    client, kept = connect(scene.home), scene.runs["odd-000"]
+    client.create_registered_model("segan")
+    client.create_model_version("segan", client.get_run(kept).info.artifact_uri, run_id=kept)
+    client.delete_run(scene.runs["odd"])
+    try:
+        assert ClientReader(client).registered() == {kept}
+        notes: list[str] = []
+        list_sweeps(scene.home, notes.append)
+        (note,) = notes
+        assert f"1 trial of 'odd' (run {scene.runs['odd-001']})" in note
+    finally:
+        client.restore_run(scene.runs["odd"])
+        client.delete_registered_model("segan")
 
 
 def test_of_two_runs_of_one_name_that_with_the_trials_is_the_sweep(scene: Scene) -> None:
