@@ -38,7 +38,7 @@ from segan_ray.evaluation.scores import (
 from segan_ray.home import Home
 from segan_ray.tracking import names
 from segan_ray.tracking.card import StoreCard
-from segan_ray.tracking.client import connect, experiment_id, search
+from segan_ray.tracking.client import connect, experiment_id, pointing_at, search
 from segan_ray.tracking.evaluate import evaluate
 from segan_ray.tracking.evaluation_run import Subject, evaluation_run
 from segan_ray.tracking.evaluations import latest_evaluation
@@ -359,7 +359,7 @@ def test_a_version_shows_where_it_was_evaluated(home: Home, tmp_path: Path) -> N
     run = client.create_run(experiment_id(client, home)).info.run_id
     client.create_registered_model(MODEL)
     logged = client.create_logged_model(experiment_id(client, home), name="segan")
-    with names.pointing_at(home.tracking_uri):
+    with pointing_at(home.tracking_uri):
         version = client.create_model_version(
             MODEL, f"models:/{logged.model_id}", run_id=run, model_id=logged.model_id
         ).version
