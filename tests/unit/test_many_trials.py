@@ -27,7 +27,7 @@ from segan_ray.tracking.sweeps import histories, list_sweeps, read_sweep
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
-    """Three sweeps of twelve trials; read only."""
+    """Three sweeps of twelve trials; tests change nothing of these."""
     made = Home(tmp_path_factory.mktemp("many") / "home")
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv(TRACKING_URI, raising=False)
