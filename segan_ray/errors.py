@@ -10,7 +10,8 @@ SeganRayError
 ├── CheckpointError      a checkpoint is missing, unfinished, not ours or was changed
 ├── ExportError          a model cannot be exported: unknown format, or not installed
 ├── SweepError           a sweep or trial is unknown, already there, or all of it failed
-│   └── Interrupted      a sweep was asked to end by a signal; it can be resumed
+│   ├── Interrupted      a sweep was asked to end by a signal; it can be resumed
+│   └── TakenOver        a sweep goes on in another process, since this one stood still
 ├── TrialError           the processes that train a trial were lost
 ├── ClusterError         a Ray cluster cannot be reached, or a job on it refused or failed
 ├── TrackingError        MLflow cannot be reached or used
@@ -114,6 +115,21 @@ class Interrupted(SweepError):  # noqa: N818 - nothing went wrong
     def __init__(self, message: str, signal: int) -> None:
         super().__init__(message)
         self.signal = signal
+
+
+class TakenOver(SweepError):  # noqa: N818 - nothing went wrong with the sweep
+    """Another process, ``by``, has taken over a sweep: this one may write no more of it."""
+
+    def __init__(self, sweep: str, by: str) -> None:
+        self.sweep, self.by = sweep, by
+        super().__init__(
+            f"'{sweep}' was taken over by {by} while this process was stopped or cut off from the "
+            f"database.\nThis one has ended and writes nothing more of it. Watch the sweep: "
+            f"segan-ray trials {sweep}"
+        )
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (self.sweep, self.by)
 
 
 class TrialError(SeganRayError):

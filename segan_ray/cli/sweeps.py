@@ -127,9 +127,9 @@ def delete(
     from segan_ray.orchestration.ending import doomed
 
     where = Home.at(home)
-    goes = doomed(where, sweep)
+    goes = doomed(where, sweep, show.note)
     _confirm(goes.sentence(), yes)
-    gone = remove(where, sweep)
+    gone = remove(where, sweep, show.note, goes)
     if as_json:
         show.document(
             {

@@ -1,13 +1,15 @@
 """Ending a sweep or single run from outside the process that runs it, and deleting one.
 
 A process that holds it is asked to end it. Where none does, its process was killed, and what it
-left running in the records is ended here. Nothing in this module starts Ray.
+left running in the records is ended here. One of another home is asked through the study, which
+both homes see, and says there whether it lives. Nothing in this module starts Ray.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -19,11 +21,28 @@ from segan_ray.orchestration.logbook import STOPPED
 from segan_ray.orchestration.run_file import recorded_place
 from segan_ray.places import is_url
 from segan_ray.search.estimate import said_size
-from segan_ray.search.opening import delete_study, is_ours, records_of_study, study_exists
+from segan_ray.search.lease import (
+    Holding,
+    Vigil,
+    ask_to_stop,
+    holder_of,
+    lease_of,
+    leased,
+    outlive,
+)
+from segan_ray.search.opening import (
+    delete_study,
+    is_half_made,
+    is_ours,
+    records_of_study,
+    study_exists,
+)
+from segan_ray.search.owned_storage import OwnedStorage
 from segan_ray.search.ranking import SweepStatus
 from segan_ray.search.storage import open_storage, studies_place
 from segan_ray.search.study import Ended, SweepStudy
 from segan_ray.search.whereabouts import check_records
+from segan_ray.tracking.client import always
 from segan_ray.tracking.deletion import Deleted, delete_sweep
 from segan_ray.tracking.ending import Recorded, close_dead_sweep, recorded, recorded_names
 from segan_ray.tracking.sweeps import name_is_taken
@@ -47,13 +66,17 @@ class Stopped:
 
 @dataclass(frozen=True)
 class Doomed:
-    """What deleting a sweep or run would delete, and what of it not; sizes in bytes."""
+    """What deleting a sweep or run would delete, and what of it not; sizes in bytes.
+
+    ``dead`` is what its study says of a process that was found dead.
+    """
 
     sweep: str
     trials: int
     checkpoint_bytes: int
     study: bool
     out_of_reach: tuple[str, ...] = ()
+    dead: str | None = None
 
     def sentence(self) -> str:
         """Say what goes, for people."""
@@ -77,11 +100,15 @@ def stop(home: Home, name: str, say: Say, *, wait_s: float = WAIT_S) -> Stopped:
     if asked:
         request_stop(folder)
         say(f"Asked the process that runs '{name}' to end it: its running trials end as stopped.")
-        _wait(folder, name, say, wait_s)
+        _wait(lambda: is_held(folder), name, say, wait_s)
+    dead = None
+    if not asked:
+        asked, dead = _stop_elsewhere(home, name, say, wait_s)
     found = _known(home, name)
     if found.ended:
         return Stopped(name, found.status, already=not asked)
-    if not folder.exists() and not home.tracks_itself:
+    here = folder.exists() or home.tracks_itself or is_ours(name, open_storage(home))
+    if not here:
         raise SweepError(
             f"'{name}' was started in another home, where it may be running: {folder} is not "
             "there. Stop it there, with that --home."
@@ -89,15 +116,16 @@ def stop(home: Home, name: str, say: Say, *, wait_s: float = WAIT_S) -> Stopped:
     before = _recorded_place(home, name)
     check_records(name, before, home, lambda: name_is_taken(home, name))
     say(f"No process runs '{name}': ending what is left open in its records.")
-    with held(folder, name):
-        ends = _end_study(home, name) if found.kind == "sweep" else {}
+    with held(folder, name), _study_held(home, name, found, say, dead) as holding:
+        ends = {} if holding is None else _end_study(home, name, holding)
         told = {f"{number:03d}": (end.outcome, end.reason) for number, end in ends.items()}
-        close_dead_sweep(home, name, folder, told)
+        check = always if holding is None else holding.check
+        close_dead_sweep(home, name, folder, told, check)
     return Stopped(name, "stopped", already=False)
 
 
-def doomed(home: Home, name: str) -> Doomed:
-    """Return what ``delete`` would delete.
+def doomed(home: Home, name: str, say: Say = print) -> Doomed:
+    """Return what ``delete`` would delete, waiting for a process that may have died.
 
     Raises:
         SweepError: if it is running, or nothing has that name.
@@ -109,22 +137,27 @@ def doomed(home: Home, name: str) -> Doomed:
     study = _has_study(home, name, found)
     if found is None and not study and not folder.exists():
         raise _unknown(home, name)
+    dead = outlive(name, open_storage(home), holder_of(home), say) if study else None
     trials = 0 if found is None else found.trials
     left = tuple(_out_of_reach(home, name, found, study))
-    return Doomed(name, trials, size_of(home.checkpoints(name)), study, left)
+    return Doomed(name, trials, size_of(home.checkpoints(name)), study, left, dead)
 
 
-def delete(home: Home, name: str) -> Deleted:
+def delete(home: Home, name: str, say: Say = print, goes: Doomed | None = None) -> Deleted:
     """Delete the runs, artifacts, study and folder of a sweep or run that nobody runs now.
+
+    ``goes`` is what ``doomed`` has just said of it.
 
     Raises:
         SweepError: if it is running, or nothing has that name.
         TrackingError: if MLflow cannot be reached, or the folder cannot be deleted.
     """
-    goes = doomed(home, name)
-    with held(home.sweeps / name, name):
+    goes = goes or doomed(home, name, say)
+    storage, by = open_storage(home), holder_of(home)
+    mine = leased(name, storage, by, say, dead=goes.dead) if goes.study else nullcontext()
+    with held(home.sweeps / name, name), mine:
         if goes.study:
-            delete_study(name, open_storage(home))
+            delete_study(name, storage)
         return delete_sweep(home, name)
 
 
@@ -169,10 +202,42 @@ def _unknown(home: Home, name: str) -> SweepError:
     return SweepError(f"No sweep or run is called '{name}'.{nearest(name, known)} {listed}")
 
 
-def _end_study(home: Home, name: str) -> dict[int, Ended]:
+def _stop_elsewhere(home: Home, name: str, say: Say, wait_s: float) -> tuple[bool, str | None]:
+    """Have a process of another home end a sweep, if one runs it.
+
+    Returns whether that ended it, and what the study says of a process that was found dead.
+    """
     storage = open_storage(home)
+    lease = lease_of(name, storage) if is_ours(name, storage) else None
+    if lease is None or lease.by == holder_of(home):
+        return False, None
+    ask_to_stop(name, storage, lease)
+    say(
+        f"Asked {lease.by}, which runs '{name}' or did so last, to end it: its running trials end "
+        "as stopped."
+    )
+    vigil = Vigil(name, storage)
+    _wait(vigil.may_live, name, say, wait_s)
+    if vigil.dead is not None:
+        say(f"Nothing was heard of {lease.by}: its process is dead.")
+    return vigil.dead is None, vigil.dead
+
+
+def _study_held(
+    home: Home, name: str, found: Recorded, say: Say, dead: str | None
+) -> AbstractContextManager[Holding | None]:
+    """Hold the study of a sweep whose process is gone, if it has one to be ended."""
+    storage, by = open_storage(home), holder_of(home)
     # An older segan-ray wrote nothing into its studies that they could be taken up by.
-    if not is_ours(name, storage) or not study_exists(name, storage):
+    if found.kind != "sweep" or not is_ours(name, storage):
+        return nullcontext()
+    return leased(name, storage, by, say, dead=dead)
+
+
+def _end_study(home: Home, name: str, holding: Holding) -> dict[int, Ended]:
+    storage = OwnedStorage(open_storage(home), holding.check)
+    if is_half_made(name, storage):
+        delete_study(name, storage)
         return {}
     return SweepStudy.reopened(name, storage).end(STOPPED)
 
@@ -182,7 +247,8 @@ def _has_study(home: Home, name: str, found: Recorded | None) -> bool:
     storage = open_storage(home)
     if found is None:
         return is_ours(name, storage)
-    return found.kind == "sweep" and study_exists(name, storage)
+    there = study_exists(name, storage) or is_half_made(name, storage)
+    return found.kind == "sweep" and there
 
 
 def _recorded_place(home: Home, name: str) -> str | None:
@@ -198,10 +264,10 @@ def _out_of_reach(home: Home, name: str, found: Recorded | None, study: bool) ->
         yield f"its study, which is not in {studies_place(home)} ({OPTUNA_STORAGE} is another's)"
 
 
-def _wait(folder: Path, name: str, say: Say, wait_s: float) -> None:
+def _wait(runs: Callable[[], bool], name: str, say: Say, wait_s: float) -> None:
     began = time.monotonic()
     noted = 0.0
-    while is_held(folder):
+    while runs():
         waited = time.monotonic() - began
         if waited >= wait_s:
             raise SweepError(

@@ -7,7 +7,7 @@ is not noted twice, and ``reconcile`` notes in the journal what only the study k
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -99,12 +99,15 @@ class Logbook:
         objectives: Sequence[Objective],
         checkpoints: str,
         on_event: OnEvent,
+        check: Callable[[], None] = lambda: None,
     ) -> None:
+        """Note trials of this process; ``check`` raises once they are another's."""
         self._judge = judge
         self._recorder = recorder
         self._objectives = tuple(objectives)
         self._checkpoints = checkpoints
         self._on_event = on_event
+        self.check = check
         self._open: dict[str, Followed] = {}
         self.ended: dict[str, Followed] = {}
 
@@ -192,6 +195,11 @@ class Logbook:
         self._recorder.park(patience_s=PARK_S)
         for followed in self._open.values():
             self._tell(followed, "pending")
+        self._open.clear()
+
+    def abandon(self) -> None:
+        """Note nothing more, anywhere: the sweep is another process's."""
+        self._recorder.abandon()
         self._open.clear()
 
     def reconcile(self) -> None:

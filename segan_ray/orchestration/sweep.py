@@ -7,6 +7,7 @@ in whether these are there. Whatever ends the process, the next one can resume.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import shutil
 import signal
@@ -17,11 +18,11 @@ from pathlib import Path
 from typing import Any
 
 from segan_ray.config import Experiment
-from segan_ray.errors import Interrupted, SeganRayError, SweepError, many
+from segan_ray.errors import Interrupted, SeganRayError, SweepError, TakenOver, many, said
 from segan_ray.home import OPTUNA_STORAGE, Home
 from segan_ray.orchestration.doctor import refuse_if_unfit
 from segan_ray.orchestration.engine_storage import forget_engine
-from segan_ray.orchestration.hold import Asked, held, interruptible, stop_requested
+from segan_ray.orchestration.hold import Asked, held, interruptible, request_stop, stop_requested
 from segan_ray.orchestration.logbook import Logbook
 from segan_ray.orchestration.progress import OnEvent
 from segan_ray.orchestration.room import Room, room_for
@@ -30,19 +31,23 @@ from segan_ray.orchestration.shared_folder import make_shared
 from segan_ray.orchestration.tuning import Tasks, run_tasks
 from segan_ray.places import absolute, is_url
 from segan_ray.search import estimate
-from segan_ray.search.lease import holder_of, leased
+from segan_ray.search.lease import Holding, forget_half_made, holder_of, leased
+from segan_ray.search.opening import empty_study, reserve_study
+from segan_ray.search.owned_storage import OwnedStorage
 from segan_ray.search.ranking import SweepStatus
 from segan_ray.search.same_points import count_points
 from segan_ray.search.space import SearchSpace
 from segan_ray.search.storage import Storage, open_storage, studies_place
 from segan_ray.search.study import Point, SweepStudy, TakeOver, study_exists
-from segan_ray.search.warm_start import earlier_trials
+from segan_ray.search.warm_start import EarlierTrials, earlier_trials
 from segan_ray.search.whereabouts import settle_place, settle_records
 from segan_ray.tracking.card import StoreCard
 from segan_ray.tracking.client import connect
 from segan_ray.tracking.recorder import Recorder
 from segan_ray.tracking.sweeps import name_is_taken
 from segan_ray.training.remote_folder import anything_at
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -79,6 +84,7 @@ def run_sweep(sweep: Sweep, on_event: OnEvent, say: Any = print) -> SweepStatus:
             trial, or all failed.
         TrackingError: if its runs cannot be recorded.
         Interrupted: if a signal asked for its end; nothing is left running.
+        TakenOver: if another process runs it by now.
     """
     check_servers(sweep.home)
     with (
@@ -91,12 +97,17 @@ def run_sweep(sweep: Sweep, on_event: OnEvent, say: Any = print) -> SweepStatus:
     ):
         refuse_if_unfit(sweep.home, absolute(sweep.store))
         room = room_for(sweep.space, say)
-        study = _study(sweep, until_the_end, say)
+        study, holding = _study(sweep, until_the_end, say)
         _say_estimate(sweep, study, room, say)
         with asked.later():
-            recorder = _recorder(sweep)
+            recorder = _recorder(sweep, holding)
         logbook = Logbook(
-            study, recorder, sweep.space.objectives, sweep.home.checkpoints(sweep.name), on_event
+            study,
+            recorder,
+            sweep.space.objectives,
+            sweep.home.checkpoints(sweep.name),
+            on_event,
+            holding.check,
         )
         with parked_if_cut_off(sweep.name, sweep.resume_with, logbook, asked):
             make_shared(sweep.home.checkpoints(sweep.name))
@@ -122,10 +133,23 @@ def parked_if_cut_off(name: str, command: str, logbook: Logbook, asked: Asked) -
 
     Raises:
         Interrupted: for a signal, saying how to go on.
+        TakenOver: if the records are another process's by now; they are left as they are.
     """
+    try:
+        with _parked(name, command, logbook, asked):
+            yield
+    except TakenOver:
+        logbook.abandon()
+        raise
+
+
+@contextlib.contextmanager
+def _parked(name: str, command: str, logbook: Logbook, asked: Asked) -> Iterator[None]:
     try:
         asked.now()
         yield
+    except TakenOver:
+        raise
     except KeyboardInterrupt:
         logbook.park()
         raise Interrupted(
@@ -133,8 +157,13 @@ def parked_if_cut_off(name: str, command: str, logbook: Logbook, asked: Asked) -
             asked.signal or signal.SIGINT,
         ) from None
     except BaseException as error:
-        with contextlib.suppress(Exception):
+        try:
             logbook.park()
+        except TakenOver:
+            # What went wrong did so since the other process cut this one off.
+            raise
+        except Exception as second:  # what went wrong first is what counts
+            log.debug("The sweep could not be parked: %s", said(second))
         if isinstance(error, SeganRayError):
             raise SweepError(f"{error} Then go on: {command}") from None
         raise
@@ -155,22 +184,29 @@ def check_servers(home: Home) -> None:
         open_storage(home)
 
 
-def _study(sweep: Sweep, until_the_end: contextlib.ExitStack, say: Any) -> SweepStudy:
+def _study(
+    sweep: Sweep, until_the_end: contextlib.ExitStack, say: Any
+) -> tuple[SweepStudy, Holding]:
     """Open or make the study, hold it, and see that checkpoints are where they were."""
-    storage = open_storage(sweep.home)
-    mine = partial(leased, sweep.name, storage, holder_of(sweep.home), say)
+    storage, by = open_storage(sweep.home), holder_of(sweep.home)
+    ask = partial(request_stop, sweep.folder)
+    mine = partial(leased, sweep.name, storage, by, say, on_stop=ask)
+    forget_half_made(sweep.name, storage, by, say)
     if study_exists(sweep.name, storage):
         if not sweep.resume:
             raise SweepError(_taken(sweep.name))
-        until_the_end.enter_context(mine())
-        study = _earlier_study(sweep, storage, say)
+        holding = until_the_end.enter_context(mine())
+        study = _earlier_study(sweep, OwnedStorage(storage, holding.check), say)
     else:
         check_nothing_there(sweep.home, sweep.name)
-        study = _new_study(sweep, storage, say)
-        until_the_end.enter_context(mine())
+        earlier = _earlier_trials(sweep, storage)
+        # Held first, then filled: another process may look at it meanwhile.
+        reserve_study(sweep.name, sweep.space, storage)
+        holding = until_the_end.enter_context(mine(new=True))
+        study = _new_study(sweep, OwnedStorage(storage, holding.check), earlier, say)
     settle_place(study.study, sweep.home.storage_setting)
     settle_records(study.study, sweep.home, lambda: name_is_taken(sweep.home, sweep.name))
-    return study
+    return study, holding
 
 
 def _earlier_study(sweep: Sweep, storage: Storage, say: Any) -> SweepStudy:
@@ -182,13 +218,19 @@ def _earlier_study(sweep: Sweep, storage: Storage, say: Any) -> SweepStudy:
     return study
 
 
-def _new_study(sweep: Sweep, storage: Storage, say: Any) -> SweepStudy:
+def _earlier_trials(sweep: Sweep, storage: Storage) -> EarlierTrials:
+    """Return what a new sweep learns from first, if nothing of its name is recorded."""
     if name_is_taken(sweep.home, sweep.name):
         raise SweepError(_without_study(sweep) if sweep.resume else _taken(sweep.name))
-    fingerprint = sweep.card.fingerprint
-    earlier = earlier_trials(sweep.space, storage, fingerprint)
-    study = SweepStudy.create(
-        sweep.name, sweep.space, storage, store=fingerprint, earlier=earlier.trials
+    return earlier_trials(sweep.space, storage, sweep.card.fingerprint)
+
+
+def _new_study(sweep: Sweep, storage: Storage, earlier: EarlierTrials, say: Any) -> SweepStudy:
+    study = SweepStudy.begin(
+        empty_study(sweep.name, sweep.space, storage),
+        sweep.space,
+        store=sweep.card.fingerprint,
+        earlier=earlier.trials,
     )
     for sentence in (*earlier.said, *study.skipped):
         say(sentence)
@@ -247,7 +289,7 @@ def _without_study(sweep: Sweep) -> str:
     )
 
 
-def _recorder(sweep: Sweep) -> Recorder:
+def _recorder(sweep: Sweep, holding: Holding) -> Recorder:
     first, *_ = sweep.space.objectives
     return Recorder.for_sweep(
         sweep.home,
@@ -260,6 +302,7 @@ def _recorder(sweep: Sweep) -> Recorder:
         objectives=tuple((each.metric, each.mode) for each in sweep.space.objectives),
         keep_checkpoints=sweep.space.budget.keep_checkpoints,
         resume=sweep.resume,
+        check=holding.check,
     )
 
 

@@ -112,7 +112,7 @@ def _tune(
         run_config=tune.RunConfig(
             name="tune",
             **engine_storage(f"{storage}/{ENGINE}"),
-            stop=_StopFile(folder),
+            stop=_Ends(folder, logbook),
             failure_config=tune.FailureConfig(max_failures=tasks.retries),
             # Workers keep checkpoints; a lane has nothing to add.
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
@@ -261,16 +261,22 @@ class _Notes(Callback):
         self._ledger.retry(trial.config["task"]["trial"])
 
 
-class _StopFile(Stopper):
-    """Ends a sweep when somebody has asked for it."""
+class _Ends(Stopper):
+    """Ends a sweep when somebody has asked for it, or it is another process's."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, logbook: Logbook) -> None:
         self._folder = folder
+        self._ledger = logbook
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Pickle as nothing, as the scheduler does."""
+        return {}
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
         return False
 
     def stop_all(self) -> bool:
+        self._ledger.check()
         return stop_requested(self._folder)
 
 

@@ -30,21 +30,15 @@ WARM: Final = "warm"
 READY: Final = "ready"
 
 
-def create_study(
-    sweep: str,
-    space: SearchSpace,
-    storage: BaseStorage | None,
-    store: str,
-    earlier: Sequence[FrozenTrial],
-) -> optuna.Study:
-    """Make the study of a new sweep, which begins with the ``earlier`` trials.
+def reserve_study(sweep: str, space: SearchSpace, storage: BaseStorage | None) -> optuna.Study:
+    """Make the study of a new sweep, still empty, so that nobody else has its name.
 
     Raises:
         SweepError: if ``storage`` holds a study of that name already.
     """
     modes = {"max": StudyDirection.MAXIMIZE, "min": StudyDirection.MINIMIZE}
     try:
-        study = optuna.create_study(
+        return optuna.create_study(
             study_name=sweep,
             storage=storage,
             directions=[modes[objective.mode] for objective in space.objectives],
@@ -55,6 +49,17 @@ def create_study(
             f"A sweep named '{sweep}' exists already. Choose another --name, or go on with "
             "it: --resume."
         ) from None
+
+
+def empty_study(sweep: str, space: SearchSpace, storage: BaseStorage) -> optuna.Study:
+    """Return the study that ``reserve_study`` made."""
+    return optuna.load_study(study_name=sweep, storage=storage, pruner=make_pruner(space))
+
+
+def fill_study(
+    study: optuna.Study, space: SearchSpace, store: str, earlier: Sequence[FrozenTrial]
+) -> None:
+    """Write into an empty study what it is of; that it is whole comes last."""
     study.set_user_attr(SPACE, space.model_dump_json())
     study.set_user_attr(STORE, store)
     study.set_user_attr(BUDGET, space.budget.trials)
@@ -62,7 +67,6 @@ def create_study(
     study.add_trials(earlier)
     study.set_user_attr(WARM, len(earlier))
     study.set_user_attr(READY, True)
-    return study
 
 
 def load_study(
@@ -109,19 +113,20 @@ def recorded(sweep: str, storage: BaseStorage) -> tuple[SearchSpace, str]:
 
 
 def study_exists(sweep: str, storage: BaseStorage) -> bool:
-    """Tell whether ``storage`` holds a study of that name.
+    """Tell whether ``storage`` holds a whole study of that name, a sweep's or anybody's."""
+    return sweep in optuna.get_all_study_names(storage) and not is_half_made(sweep, storage)
 
-    One that was cut off while it was made is none, and is removed; one that somebody else made
-    in a shared storage is left alone.
+
+def is_half_made(sweep: str, storage: BaseStorage) -> bool:
+    """Tell whether a sweep's study is there that is being made, or was cut off while it was.
+
+    One that somebody else made in a shared storage is none of a sweep's.
     """
     if sweep not in optuna.get_all_study_names(storage):
         return False
     study = optuna.load_study(study_name=sweep, storage=storage)
     attributes = study.user_attrs
-    cut_off = READY not in attributes and (SPACE in attributes or not study.get_trials())
-    if cut_off:
-        delete_study(sweep, storage)
-    return not cut_off
+    return READY not in attributes and (SPACE in attributes or not study.get_trials())
 
 
 def is_ours(sweep: str, storage: BaseStorage) -> bool:

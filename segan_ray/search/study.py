@@ -29,10 +29,11 @@ from segan_ray.search.opening import (
     IN_FILE,
     SPACE,
     WARM,
-    create_study,
     delete_study,
+    fill_study,
     load_study,
     recorded,
+    reserve_study,
     study_exists,
 )
 from segan_ray.search.points import (
@@ -114,7 +115,19 @@ class SweepStudy:
         Raises:
             SweepError: if ``storage`` holds a study of that name already.
         """
-        study = create_study(sweep, space, storage, store, earlier)
+        return cls.begin(reserve_study(sweep, space, storage), space, store=store, earlier=earlier)
+
+    @classmethod
+    def begin(
+        cls,
+        study: optuna.Study,
+        space: SearchSpace,
+        *,
+        store: str,
+        earlier: Sequence[FrozenTrial],
+    ) -> SweepStudy:
+        """Start in a study that is there and still empty; see ``create``."""
+        fill_study(study, space, store, earlier)
         first = first_points(space)
         return cls(space, study, first.points, first.skipped, len(earlier))
 

@@ -8,9 +8,9 @@ import os
 import shlex
 import sqlite3
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib.metadata import version
-from typing import Final
+from typing import Any, Final, cast
 
 from segan_ray.data import locks
 from segan_ray.databases import is_database, tables_at
@@ -41,6 +41,8 @@ from segan_ray.tracking.run_tags import READ, TaggedRun
 
 PAGE: Final = 1000
 """Runs that are asked for at once; a server sends all their parameters and metrics."""
+Check = Callable[[], None]
+"""Raises once this process may write nothing more, since its sweep is another's."""
 MAKING_S: Final = 120.0
 """How long to wait for another process that makes the database."""
 
@@ -93,6 +95,28 @@ def _refuse_optunas(uri: str) -> None:
             f"{TRACKING_URI}={mask(uri)} is Optuna's database. MLflow needs one of its own: make "
             "another on the same server, and name that."
         )
+
+
+def always() -> None:
+    """Let a process write whose records no other can take over."""
+
+
+class _Checked:
+    """A client whose every request is preceded by ``check``."""
+
+    def __init__(self, client: MlflowClient, check: Check) -> None:
+        self._client = client
+        self._check = check
+
+    def __getattr__(self, name: str) -> Any:
+        if not name.startswith("_"):
+            self._check()
+        return getattr(self._client, name)
+
+
+def checked(client: MlflowClient, check: Check) -> MlflowClient:
+    """Return ``client``, which sends nothing once ``check`` raises."""
+    return client if check is always else cast("MlflowClient", _Checked(client, check))
 
 
 def connect_to_read(home: Home) -> MlflowClient:

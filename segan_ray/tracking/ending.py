@@ -12,7 +12,7 @@ from segan_ray.home import Home
 from segan_ray.search.ranking import SweepStatus, TrialStatus
 from segan_ray.tracking import names
 from segan_ray.tracking.card import StoreCard
-from segan_ray.tracking.client import connect, search, tagged
+from segan_ray.tracking.client import Check, always, connect, search, tagged
 from segan_ray.tracking.facts import SweepFacts
 from segan_ray.tracking.journal import JOURNAL, read_journal
 from segan_ray.tracking.ledger import Ledger
@@ -81,21 +81,23 @@ def recorded_names(home: Home) -> list[str]:
     return sorted({run.data.tags[names.SWEEP] for run in runs})
 
 
-def close_dead_sweep(home: Home, name: str, folder: Path, ends: Ends | None = None) -> None:
+def close_dead_sweep(
+    home: Home, name: str, folder: Path, ends: Ends | None = None, check: Check = always
+) -> None:
     """End the records of a sweep, or of a single run, that was killed and is not to go on.
 
     What its journal holds is written first. Trials that were under way end as ``ends`` says,
     with a reason; others as ``stopped`` if they have an epoch and as ``failed`` otherwise; the
-    sweep as ``stopped``.
+    sweep as ``stopped``. ``check`` is called before MLflow is.
 
     Raises:
         TrackingError: if MLflow cannot be reached or written, or a process still records it.
         SweepError: if nothing is recorded of that sweep.
     """
     facts, keep = _recorded(home, name, folder)
-    runs = reach(home, facts)
+    runs = reach(home, facts, check)
     runs_of = runs if facts.kind == "train" else runs.with_parent(None)
-    recorder = open_recorder(runs_of, folder, home.checkpoints(name), keep)
+    recorder = open_recorder(runs_of, folder, home.checkpoints(name), keep, check)
     recorder.end_unfinished(ends or {})
     recorder.close("stopped")
     _end_unrecorded(runs)

@@ -21,14 +21,14 @@ from typing import Any, Final
 from mlflow.entities import Run
 
 from segan_ray.config import Experiment, flatten
-from segan_ray.errors import TrackingError
+from segan_ray.errors import TrackingError, said
 from segan_ray.home import Home
 from segan_ray.masking import mask
 from segan_ray.search.ranking import Mode, SweepStatus, TrialStatus
 from segan_ray.tracking import names
 from segan_ray.tracking.card import StoreCard
 from segan_ray.tracking.checkpoints import CheckpointFolders
-from segan_ray.tracking.client import tagged
+from segan_ray.tracking.client import Check, always, tagged
 from segan_ray.tracking.facts import SweepFacts
 from segan_ray.tracking.journal import JOURNAL, Journal, Kind, read_journal, record
 from segan_ray.tracking.ledger import ENDS, Ledger, Tally
@@ -57,6 +57,7 @@ class Recorder:
     writer: RunWriter
     spool: Spool
     lock: threading.RLock
+    check: Check
 
     @classmethod
     def for_sweep(
@@ -72,8 +73,11 @@ class Recorder:
         objectives: Objectives = (),
         keep_checkpoints: int = 10,
         resume: bool = False,
+        check: Check = always,
     ) -> Recorder:
         """Open the records of a sweep in ``folder``, new or to go on with.
+
+        ``check`` is called before MLflow is, and raises once the sweep is another process's.
 
         Raises:
             TrackingError: if MLflow cannot be reached, another process records there, or
@@ -82,9 +86,8 @@ class Recorder:
         """
         facts = SweepFacts(name, "trial", card, metric, mode, tuple(objectives))
         _refuse_records(folder, resume)
-        runs = reach(home, facts)
-        checkpoints = home.checkpoints(name)
-        return open_recorder(runs.with_parent(space_text), folder, checkpoints, keep_checkpoints)
+        runs = reach(home, facts, check).with_parent(space_text)
+        return open_recorder(runs, folder, home.checkpoints(name), keep_checkpoints, check)
 
     @classmethod
     def for_run(
@@ -178,6 +181,7 @@ class Recorder:
         """
         if self.ledger.status != "running":
             return
+        self.check()
         try:
             with self.lock:
                 self._close_trials(status)
@@ -186,11 +190,24 @@ class Recorder:
             # Also when the disk is full: what it took before is still to be written.
             left = self.spool.finish(patience_s)
         if left:
+            self.check()
             log.warning(
                 "%d records of '%s' wait in %s: MLflow did not answer. The next --resume of it "
                 "writes them.",
                 left, self.facts.name, self.spool.path,
             )  # fmt: skip
+
+    def abandon(self) -> None:
+        """Write nothing more: the sweep is another process's.
+
+        What MLflow has not taken is put aside, for it tells of what the other one does again.
+        """
+        self.spool.stop()
+        journal = self.spool.path
+        try:
+            journal.replace(journal.with_name(f"{journal.name}.taken-over"))
+        except OSError as error:
+            log.warning("%s: cannot be put aside (%s).", journal, said(error))
 
     @property
     def unfinished(self) -> list[str]:
@@ -226,7 +243,11 @@ class Recorder:
 
 
 def open_recorder(
-    runs: SweepRuns, folder: Path, checkpoints: str, keep_checkpoints: int | None
+    runs: SweepRuns,
+    folder: Path,
+    checkpoints: str,
+    keep_checkpoints: int | None,
+    check: Check = always,
 ) -> Recorder:
     """Go on with the journal in ``folder``, or begin one, and bring MLflow up to date with it.
 
@@ -239,9 +260,9 @@ def open_recorder(
     ledger = Ledger(facts.metric, facts.mode, facts.objectives)
     ledger.note_all(entry.record for entry in journal.entries)
     lock = threading.RLock()
-    writer = RunWriter(runs, CheckpointFolders(checkpoints, ledger, lock))
+    writer = RunWriter(runs, CheckpointFolders(checkpoints, ledger, lock), check)
     spool = Spool(journal, writer.apply)
-    recorder = Recorder(folder, facts, keep_checkpoints, ledger, writer, spool, lock)
+    recorder = Recorder(folder, facts, keep_checkpoints, ledger, writer, spool, lock, check)
     recorder.begin()
     return recorder
 

@@ -17,7 +17,15 @@ from segan_ray.errors import TrackingError
 from segan_ray.home import NAME, Home
 from segan_ray.masking import mask
 from segan_ray.tracking import names
-from segan_ray.tracking.client import connect, experiment_id, search, tagged
+from segan_ray.tracking.client import (
+    Check,
+    always,
+    checked,
+    connect,
+    experiment_id,
+    search,
+    tagged,
+)
 from segan_ray.tracking.facts import SweepFacts
 from segan_ray.tracking.journal import Record
 from segan_ray.tracking.notes import NOTE, describe_experiment, sweep_note, trial_note
@@ -150,13 +158,13 @@ class SweepRuns:
         return sorted(search(self.client, f"{mine} and {query}"), key=_most_epochs)
 
 
-def reach(home: Home, facts: SweepFacts) -> SweepRuns:
-    """Return the runs of a sweep, still without its own.
+def reach(home: Home, facts: SweepFacts, check: Check = always) -> SweepRuns:
+    """Return the runs of a sweep, still without its own; ``check`` comes before each request.
 
     Raises:
         TrackingError: if MLflow cannot be reached.
     """
-    client = connect(home)
+    client = checked(connect(home), check)
     with said_in_words(client):
         experiment = experiment_id(client, home)
         # Of two sweeps that describe it at once a database may refuse one.

@@ -17,7 +17,7 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Final
 
-from segan_ray.errors import DataError, TrackingError
+from segan_ray.errors import DataError, TakenOver, TrackingError
 from segan_ray.tracking.journal import Entry, Journal, Record
 from segan_ray.tracking.refusals import is_refusal, reason_of
 
@@ -73,6 +73,7 @@ class Spool:
 
         Raises:
             TrackingError: if the tracking store is away.
+        TakenOver: if the records are another process's by now.
         """
         for pause_s in (*self._pauses_s[:REPLAY_TRIES], None):
             error: Exception | None = None
@@ -80,6 +81,8 @@ class Spool:
                 error = self._step(tries=len(self._pauses_s))
             if error is None:
                 return
+            if isinstance(error, TakenOver):
+                raise error
             if pause_s is None:
                 raise TrackingError(
                     f"MLflow cannot be written: {reason_of(error)}\n{len(self._waiting)} records "
@@ -121,6 +124,8 @@ class Spool:
         tries = 0
         while self._wait_for_records():
             error = self._step(tries)
+            if isinstance(error, TakenOver):
+                return
             if error is None:
                 if self._failing:
                     log.warning("MLflow answers again.")
@@ -167,6 +172,8 @@ class Spool:
         """Apply ``records``; if the store refuses one of them for good, all but that one."""
         try:
             self._apply(records)
+        except TakenOver:
+            raise
         except Exception as error:  # every store has errors of its own
             if not is_refusal(error, tries):
                 raise

@@ -40,12 +40,14 @@ class RunWriter:
 
     runs: SweepRuns
     checkpoints: CheckpointFolders
+    check: names.Check = names.always
 
     def apply(self, records: Sequence[Record]) -> None:
         """Write ``records``, either epochs or one other, into their runs.
 
         What was ``known`` came from there.
         """
+        self.check()
         first = records[0]
         if first.kind == "epoch":
             self._epochs(records)

@@ -66,6 +66,7 @@ class Killable:
     name: str = "sweep"
     space: dict = field(default_factory=space_of)
     environment: dict[str, str] = field(default_factory=dict)
+    program: tuple[str, ...] = ("-m", "segan_ray")
     started: list[subprocess.Popen[str]] = field(default_factory=list)
 
     @property
@@ -81,7 +82,7 @@ class Killable:
         file = self.folder / "space.yaml"
         file.write_text(yaml.safe_dump(self.space, sort_keys=False))
         command = [
-            sys.executable, "-m", "segan_ray", "tune", str(self.store), "--space", str(file),
+            sys.executable, *self.program, "tune", str(self.store), "--space", str(file),
             "--name", self.name, "--home", str(self.home.folder), "--resume", *more,
         ]  # fmt: skip
         log = (self.folder / f"{self.name}.log").open("a")

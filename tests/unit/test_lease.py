@@ -2,32 +2,60 @@
 
 from __future__ import annotations
 
+import json
+import threading
 import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import optuna
 import pytest
+from sqlalchemy.exc import OperationalError
 
-from segan_ray.errors import SweepError
+from segan_ray.errors import SweepError, TakenOver
 from segan_ray.home import Home
 from segan_ray.search import lease
-from segan_ray.search.lease import HELD, holder_of, lease_of, leased
+from segan_ray.search.lease import (
+    Holding,
+    Vigil,
+    ask_to_stop,
+    forget_half_made,
+    holder_of,
+    lease_of,
+    leased,
+    outlive,
+)
+from segan_ray.search.lease_record import HELD, LeaseRecord
+from segan_ray.search.opening import READY, SPACE, empty_study, reserve_study
+from segan_ray.search.owned_storage import OwnedStorage
+from segan_ray.search.server_lock import ServerLock
 from segan_ray.search.storage import Storage, open_storage
+from segan_ray.search.study import SweepStudy
 from segan_ray.search.whereabouts import settle_place, settle_records
+from tests.unit.test_study import space
 
 SWEEP = "sweep"
+NEVER = 1e6
 
 
 @pytest.fixture(autouse=True)
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, seconds in (("LEASE_S", 1.0), ("RENEW_S", 0.1), ("SETTLE_S", 0.2)):
+    for name, seconds in (("LEASE_S", 0.4), ("RENEW_S", 0.1)):
         monkeypatch.setattr(lease, name, seconds)
+
+
+@pytest.fixture
+def long(short: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A lease that runs out in no test, however slow the machine."""
+    monkeypatch.setattr(lease, "LEASE_S", NEVER)
 
 
 @pytest.fixture
 def storage(tmp_path: Path) -> Storage:
     storage = open_storage(Home(tmp_path))
-    optuna.create_study(study_name=SWEEP, storage=storage)
+    optuna.create_study(study_name=SWEEP, storage=storage).set_user_attr(READY, True)
     return storage
 
 
@@ -36,52 +64,321 @@ def study(storage: Storage) -> optuna.Study:
     return optuna.load_study(study_name=SWEEP, storage=storage)
 
 
-def test_a_sweep_is_held_and_given_back(storage: Storage, study: optuna.Study) -> None:
+def eventually(holds: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+@contextmanager
+def standing_still(storage: Storage, by: str) -> Iterator[Holding]:
+    """Hold the study as a process does that is stopped: nothing of it is renewed."""
+    record = LeaseRecord(SWEEP, storage)
+    with ServerLock(record.engine, SWEEP) as lock:
+        holding = Holding(record, by, lock)
+        assert lock.take(lambda: False)
+        assert holding.take(record.read())
+        yield holding
+
+
+def test_a_sweep_is_held_and_given_back(storage: Storage, long) -> None:
     with leased(SWEEP, storage, "a", print):
-        first = lease_of(study)
-        assert first.by == "a"
-        end = time.monotonic() + 30
-        while lease_of(study).until == first.until:
-            assert time.monotonic() < end
-    assert lease_of(study) is None
+        first = lease_of(SWEEP, storage)
+        assert (first.by, len(first.token)) == ("a", 32)
+        eventually(lambda: lease_of(SWEEP, storage).renewals > first.renewals + 1)
+        assert lease_of(SWEEP, storage).token == first.token
+    assert lease_of(SWEEP, storage) is None
+    # And again, by whoever comes, without waiting.
+    with leased(SWEEP, storage, "b", pytest.fail):
+        assert lease_of(SWEEP, storage).by == "b"
+    assert lease_of("unknown", storage) is None
 
 
-def test_another_process_finds_it_running(storage: Storage, study: optuna.Study) -> None:
+def test_nothing_of_a_lease_is_a_time(storage: Storage) -> None:
+    with leased(SWEEP, storage, "a", print):
+        assert json.loads(LeaseRecord(SWEEP, storage).read()).keys() == {"by", "token", "renewals"}
+
+
+def test_another_process_finds_it_running(storage: Storage, long) -> None:
     said: list[str] = []
     with leased(SWEEP, storage, "there:/home", print):
         here = leased(SWEEP, storage, "here:/home", said.append)
-        with pytest.raises(SweepError, match="is running now, by there:/home"), here:
+        with pytest.raises(SweepError, match="is running now, by there:/home") as told, here:
             raise AssertionError("both have it")
+        assert "End it first: segan-ray stop sweep" in str(told.value)
         # And it was not harmed.
-        assert lease_of(study).by == "there:/home"
+        assert lease_of(SWEEP, storage).by == "there:/home"
     assert "run by there:/home" in said[0]
 
 
-def test_a_dead_ones_sweep_is_taken_over(storage: Storage, study: optuna.Study) -> None:
-    study.set_user_attr(HELD, {"by": "dead", "until": time.time() + 0.5})
-    with leased(SWEEP, storage, "here", print):
-        assert lease_of(study).by == "here"
-        assert time.time() < lease_of(study).until
+def test_who_stood_still_finds_that_another_took_over(storage: Storage) -> None:
+    with standing_still(storage, "there:/home") as stopped:
+        with leased(SWEEP, storage, "here:/home", print):
+            with pytest.raises(TakenOver, match="'sweep' was taken over by here:/home while"):
+                stopped.check()
+            with pytest.raises(TakenOver):
+                stopped.renew()
+            stopped.give_back()
+            assert lease_of(SWEEP, storage).by == "here:/home"
+        # That it ended meanwhile makes nobody a holder again.
+        assert lease_of(SWEEP, storage) is None
+        with pytest.raises(TakenOver):
+            stopped.check()
+    assert lease_of(SWEEP, storage) is None
 
 
-def test_the_same_home_takes_over_at_once(storage: Storage, study: optuna.Study) -> None:
+def test_who_comes_after_all_is_told_of_it_too(storage: Storage) -> None:
+    with standing_still(storage, "there:/home") as stopped:
+        with leased(SWEEP, storage, "here:/home", print):
+            pass
+        with pytest.raises(TakenOver, match="by another process, which has ended"):
+            stopped.renew()
+
+
+def test_who_stands_still_for_less_goes_on(storage: Storage, monkeypatch, long) -> None:
+    with standing_still(storage, "a") as stopped, monkeypatch.context() as patch:
+        patch.setattr(stopped._record, "change", pytest.fail)
+        # Soon after a renewal the database is not even asked.
+        stopped.check()
+    with standing_still(storage, "a") as stopped:
+        monkeypatch.setattr(lease, "_passed", lambda _: 2 * NEVER)
+        stopped.check()
+        assert lease_of(SWEEP, storage).renewals == 1
+
+
+@pytest.mark.parametrize("clock", range(3))
+def test_any_clock_that_went_on_counts(clock: int, monkeypatch) -> None:
+    monkeypatch.setattr(lease, "_clocks", lambda: tuple(float(n == clock) * 9 for n in range(3)))
+    assert lease._passed((0.0, 0.0, 0.0)) == 9
+    assert len(lease._clocks()) == 3
+
+
+def test_an_answer_that_was_lost_is_no_loss(storage: Storage, monkeypatch) -> None:
+    with standing_still(storage, "a") as holding:
+        change = holding._record.change
+
+        def unheard(before: str | None, now: str | None) -> bool:
+            monkeypatch.setattr(holding._record, "change", change)
+            change(before, now)
+            return False
+
+        monkeypatch.setattr(holding._record, "change", unheard)
+        holding.renew()
+        assert lease_of(SWEEP, storage).renewals == 2
+        holding.renew()
+
+
+def test_while_the_database_is_away_nothing_is_sure(storage: Storage, monkeypatch) -> None:
+    away = OperationalError("", None, OSError("away"))
+
+    def fail(*_: object) -> bool:
+        raise away
+
+    with standing_still(storage, "a") as holding:
+        monkeypatch.setattr(holding._record, "change", fail)
+        monkeypatch.setattr(lease, "SURE", 0.0)
+        with pytest.raises(OperationalError):
+            holding.check()
+
+
+def test_a_holder_writes_and_one_that_was_taken_over_from_does_not(tmp_path: Path) -> None:
+    storage = open_storage(Home(tmp_path))
+    reserve_study(SWEEP, space(), storage)
+    with standing_still(storage, "there:/home") as stopped:
+        owned = OwnedStorage(storage, stopped.check)
+        ours = SweepStudy.begin(empty_study(SWEEP, space(), owned), space(), store="f", earlier=())
+        asked, waiting = ours.ask(), ours.ask()
+        ours.report(asked.number, 1, 0.5)
+        with leased(SWEEP, storage, "here:/home", print):
+            before = [(trial.state, trial.user_attrs) for trial in ours.study.trials]
+            for write in (
+                ours.ask,
+                lambda: ours.report(waiting.number, 1, 0.5),
+                lambda: ours.tell(asked.number, "completed"),
+                lambda: ours.enqueue_repeats(1, 1),
+                lambda: ours.take_budget(30),
+                lambda: ours.end("ended"),
+                ours.park,
+                lambda: settle_place(ours.study, "s3://b/s"),
+            ):
+                with pytest.raises(TakenOver):
+                    write()
+            again = optuna.load_study(study_name=SWEEP, storage=storage)
+            assert [(trial.state, trial.user_attrs) for trial in again.trials] == before
+
+
+def test_each_method_of_a_storage_is_passed_on() -> None:
+    own = {name for name in vars(OwnedStorage) if not name.startswith("_")}
+    assert own >= optuna.storages.BaseStorage.__abstractmethods__
+    writes = {name for name in own if name.startswith(("set_", "create_", "delete_"))}
+
+    class Passed(Exception):
+        pass
+
+    def check() -> None:
+        raise Passed
+
+    refusing = OwnedStorage(optuna.storages.InMemoryStorage(), check)
+    for name in writes:
+        method = getattr(refusing, name)
+        needed = [0] * (method.__code__.co_argcount - 1 - len(method.__defaults__ or ()))
+        with pytest.raises(Passed):
+            method(*needed)
+    assert len(writes) == 10
+
+
+@pytest.mark.parametrize(
+    "left",
+    [{"by": "dead", "token": "t", "renewals": 3}, {"by": "dead", "until": 9e12}],
+    ids=["", "of an older segan-ray, whose clock is fast"],
+)
+def test_a_dead_ones_sweep_is_taken_over(storage: Storage, study: optuna.Study, left) -> None:
+    study.set_user_attr(HELD, left)
+    said: list[str] = []
+    with leased(SWEEP, storage, "here", said.append):
+        assert lease_of(SWEEP, storage).by == "here"
+    assert said == [
+        "'sweep' was run by dead until now: waiting 0 s to see whether it still is.",
+    ]
+
+
+def test_an_older_segan_ray_that_lives_is_left_alone(storage, study, monkeypatch, long) -> None:
+    # Its clock is an hour behind: by that its lease ran out long ago.
+    study.set_user_attr(HELD, {"by": "old", "until": time.time() - 3600})
+    sleep = time.sleep
+
+    def meanwhile(seconds: float) -> None:
+        sleep(seconds)
+        study.set_user_attr(HELD, {"by": "old", "until": time.time() - 3500})
+
+    monkeypatch.setattr(lease.time, "sleep", meanwhile)
+    with pytest.raises(SweepError, match="running now, by old"), leased(SWEEP, storage, "b", print):
+        raise AssertionError("both have it")
+
+
+def test_the_same_home_takes_over_at_once(storage: Storage, study, long) -> None:
     # Its lock has said that the process is gone.
-    study.set_user_attr(HELD, {"by": "here", "until": time.time() + 1e6})
+    study.set_user_attr(HELD, {"by": "here", "token": "t", "renewals": 3})
     with leased(SWEEP, storage, "here", pytest.fail):
         pass
 
 
-def test_of_two_that_take_over_at_once_one_has_it(storage, study, monkeypatch) -> None:
-    study.set_user_attr(HELD, {"by": "dead", "until": time.time() + 0.2})
+def test_a_dead_one_is_waited_for_once(storage: Storage, study, monkeypatch) -> None:
+    study.set_user_attr(HELD, {"by": "dead", "token": "t", "renewals": 3})
+    dead = outlive(SWEEP, storage, "here", print)
+    assert json.loads(dead)["by"] == "dead"
+    monkeypatch.setattr(lease, "LEASE_S", NEVER)
+    with leased(SWEEP, storage, "here", pytest.fail, dead=dead):
+        pass
 
-    def other(_: float) -> None:
-        if lease_of(study).by == "here":
-            study.set_user_attr(HELD, {"by": "other", "until": time.time() + 60})
 
-    monkeypatch.setattr(lease.time, "sleep", other)
-    here = leased(SWEEP, storage, "here", print)
-    with pytest.raises(SweepError, match="running now, by other"), here:
-        raise AssertionError("both have it")
+def test_one_that_ends_while_others_wait_is_dead_to_nobody(storage, monkeypatch, long) -> None:
+    sleep = time.sleep
+    with standing_still(storage, "there") as holding:
+
+        def end(seconds: float) -> None:
+            holding.give_back()
+            sleep(seconds)
+
+        monkeypatch.setattr(lease.time, "sleep", end)
+        assert outlive(SWEEP, storage, "here", print) is None
+
+
+def test_one_that_waits_and_stands_still_itself_looks_again(storage: Storage, monkeypatch) -> None:
+    with standing_still(storage, "there") as holding:
+        vigil = Vigil(SWEEP, storage)
+        now = time.monotonic()
+        monkeypatch.setattr(lease.time, "monotonic", lambda: now + 100)
+        holding.renew()
+        assert vigil.may_live()
+        assert vigil.moved
+        assert vigil.dead is None
+
+
+def test_of_many_that_take_over_at_once_one_has_it(storage: Storage, study, long) -> None:
+    study.set_user_attr(HELD, {"by": "dead", "token": "t", "renewals": 3})
+    dead = LeaseRecord(SWEEP, storage).read()
+    over = threading.Event()
+
+    def take(number: int) -> str:
+        try:
+            with leased(SWEEP, storage, f"home {number}", lambda _: None, dead=dead):
+                over.wait(30)
+                return "had it"
+        except SweepError as error:
+            return str(error)
+
+    with ThreadPoolExecutor(6) as pool:
+        tries = [pool.submit(take, number) for number in range(6)]
+        eventually(lambda: sum(each.done() for each in tries) == 5)
+        holder = lease_of(SWEEP, storage)
+        over.set()
+    told = [each.result() for each in tries]
+    assert told.count("had it") == 1
+    others = {sentence for sentence in told if sentence != "had it"}
+    assert others == {f"'sweep' is running now, by {holder.by}. End it first: segan-ray stop sweep"}
+
+
+def test_the_first_lease_of_a_study_is_one_too(storage: Storage) -> None:
+    records = [LeaseRecord(SWEEP, storage) for _ in range(6)]
+    with ThreadPoolExecutor(6) as pool:
+        took = list(pool.map(lambda record: record.change(None, '{"by": "a"}'), records))
+    assert took.count(True) == 1
+    storage.delete_study(storage.get_study_id_from_name(SWEEP))
+    # Of a study that is gone nothing is left behind: SQLite gives its number to the next.
+    assert not records[0].change(None, '{"by": "a"}')
+    assert records[0].read() is None
+
+
+def test_another_home_asks_for_the_end(storage: Storage, long) -> None:
+    asked = threading.Event()
+    with leased(SWEEP, storage, "there", print, on_stop=asked.set):
+        ask_to_stop(SWEEP, storage, lease_of(SWEEP, storage))
+        assert asked.wait(30)
+    # A later holder is not meant.
+    with leased(SWEEP, storage, "there", print, on_stop=pytest.fail):
+        first = lease_of(SWEEP, storage)
+        eventually(lambda: lease_of(SWEEP, storage).renewals > first.renewals + 2)
+
+
+@pytest.mark.parametrize("attributes", [{}, {SPACE: "{}"}], ids=["empty", "begun"])
+def test_a_study_that_is_being_made_is_left_alone(storage: Storage, attributes, long) -> None:
+    made = optuna.create_study(study_name="new", storage=storage)
+    for key, value in attributes.items():
+        made.set_user_attr(key, value)
+    with (
+        leased("new", storage, "there", pytest.fail, new=True),
+        pytest.raises(SweepError, match="'new' is running now, by there"),
+    ):
+        forget_half_made("new", storage, "here", print)
+    assert made.user_attrs.keys() >= attributes.keys()
+
+
+def test_a_study_whose_maker_comes_to_its_first_word_is_left_alone(storage, monkeypatch, long):
+    made = optuna.create_study(study_name="new", storage=storage)
+    sleep = time.sleep
+
+    def meanwhile(seconds: float) -> None:
+        sleep(seconds)
+        made.set_user_attr(HELD, {"by": "there", "token": "t", "renewals": 0})
+
+    monkeypatch.setattr(lease.time, "sleep", meanwhile)
+    with pytest.raises(SweepError, match="'new' is running now, by there"):
+        forget_half_made("new", storage, "here", print)
+
+
+@pytest.mark.parametrize("by", [None, "here", "there"])
+def test_a_study_whose_maker_died_is_removed(storage: Storage, by: str | None) -> None:
+    made = optuna.create_study(study_name="new", storage=storage)
+    if by is not None:
+        made.set_user_attr(HELD, {"by": by, "token": "t", "renewals": 0})
+        made.set_user_attr(SPACE, "{}")
+    said: list[str] = []
+    forget_half_made("new", storage, "here", said.append)
+    assert optuna.get_all_study_names(storage) == [SWEEP]
+    # Where the maker was of this home, whose lock is held, there is nothing to wait for.
+    assert len(said) == (by != "here")
 
 
 def test_who_holds_it_says_where(tmp_path: Path) -> None:

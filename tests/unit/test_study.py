@@ -11,7 +11,7 @@ from optuna.trial import TrialState
 
 from segan_ray.errors import SweepError
 from segan_ray.home import Home
-from segan_ray.search.opening import READY, SPACE
+from segan_ray.search.opening import READY, SPACE, is_half_made
 from segan_ray.search.points import REUSED
 from segan_ray.search.same_points import count_points
 from segan_ray.search.space import SearchSpace
@@ -313,8 +313,10 @@ def test_a_study_cut_off_while_it_was_made_is_none(sweep: Sweep) -> None:
         for key, value in attributes.items():
             made.set_user_attr(key, value)
         assert not study_exists(name, sweep.storage)
-        assert name not in optuna.get_all_study_names(sweep.storage)
+        assert is_half_made(name, sweep.storage)
     assert not study_exists("unknown", sweep.storage)
+    assert not is_half_made("unknown", sweep.storage)
+    assert not is_half_made("sweep", sweep.storage)
     assert delete_study("sweep", sweep.storage)
     assert not delete_study("sweep", sweep.storage)
 
@@ -323,6 +325,7 @@ def test_a_study_that_somebody_else_made_is_left_alone(sweep: Sweep) -> None:
     others = optuna.create_study(study_name="others", storage=sweep.storage)
     others.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=1)
     assert study_exists("others", sweep.storage)
+    assert not is_half_made("others", sweep.storage)
     assert READY not in others.user_attrs
     with pytest.raises(SweepError, match="none that this segan-ray began"):
         SweepStudy.open("others", sweep.space, sweep.storage)

@@ -1,0 +1,130 @@
+"""What a study says of its holder, changed only by a process that knows what it says now.
+
+The change is one statement of the database, which compares and sets: of two processes that would
+write at once one does, and the other learns that it did not.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Final, TypeVar, cast
+
+from optuna.storages import BaseStorage, RDBStorage
+from sqlalchemy import Engine, column, exists, insert, literal, select, table, update
+from sqlalchemy.exc import DBAPIError, IntegrityError
+
+HELD: Final = "held"
+STOP_WANTED: Final = "stop_wanted"
+NOBODY: Final = "null"
+"""What a study says after a clean end."""
+STUDIES: Final = table("studies", column("study_id"))
+ATTRIBUTES: Final = table(
+    "study_user_attributes", column("study_id"), column("key"), column("value_json")
+)
+"""Optuna's own tables; what is written here, ``study.user_attrs`` reads."""
+Answer = TypeVar("Answer")
+
+
+@dataclass(frozen=True)
+class Lease:
+    """Who runs a sweep: for people, by a token of this hold alone, and how often it was renewed.
+
+    A lease without a token is an older segan-ray's.
+    """
+
+    by: str
+    token: str | None = None
+    renewals: int = 0
+
+    @property
+    def text(self) -> str:
+        """The lease as the database keeps it."""
+        return json.dumps(asdict(self))
+
+
+def lease_in(text: str | None) -> Lease | None:
+    """Read back what ``Lease.text`` wrote."""
+    if text is None:
+        return None
+    content = json.loads(text)
+    return Lease(content["by"], content.get("token"), content.get("renewals", 0))
+
+
+class LeaseRecord:
+    """The lease of one sweep's study, as text: what its database holds, to the letter."""
+
+    def __init__(self, sweep: str, storage: BaseStorage) -> None:
+        """Find the study.
+
+        Raises:
+            KeyError: if there is none of that name.
+        """
+        self.sweep = sweep
+        self._study = storage.get_study_id_from_name(sweep)
+        self.engine = engine_of(storage)
+
+    def read(self) -> str | None:
+        """Return the lease, or None where nobody holds the study."""
+        return self._value(HELD)
+
+    def stop_wanted_of(self) -> str | None:
+        """Return the token of the hold that is asked to end, if one is."""
+        wanted = self._value(STOP_WANTED)
+        return None if wanted is None else str(json.loads(wanted))
+
+    def change(self, before: str | None, now: str | None) -> bool:
+        """Replace the lease if it is still ``before``; tell whether it was."""
+        changed = (
+            update(ATTRIBUTES)
+            .where(ATTRIBUTES.c.study_id == self._study, ATTRIBUTES.c.key == HELD)
+            .where(ATTRIBUTES.c.value_json == (before or NOBODY))
+            .values(value_json=now or NOBODY)
+        )
+        return self._runs(changed) or (before is None and self._insert(now or NOBODY))
+
+    def _insert(self, now: str) -> bool:
+        """Write the first lease of a study, unless another process does or the study is gone."""
+        there = exists().where(STUDIES.c.study_id == self._study)
+        row = select(literal(self._study), literal(HELD), literal(now)).where(there)
+        try:
+            return self._runs(
+                insert(ATTRIBUTES).from_select(["study_id", "key", "value_json"], row)
+            )
+        except IntegrityError:
+            return False
+
+    def _runs(self, statement: object) -> bool:
+        def run() -> bool:
+            with self.engine.begin() as connection:
+                return bool(connection.execute(statement).rowcount)  # type: ignore[call-overload]
+
+        return _once_more(run)
+
+    def _value(self, key: str) -> str | None:
+        wanted = select(ATTRIBUTES.c.value_json).where(
+            ATTRIBUTES.c.study_id == self._study, ATTRIBUTES.c.key == key
+        )
+
+        def ask() -> str | None:
+            with self.engine.connect() as connection:
+                return cast("str | None", connection.execute(wanted).scalar())
+
+        value = _once_more(ask)
+        return None if value in (None, NOBODY) else value
+
+
+def engine_of(storage: BaseStorage) -> Engine:
+    """Return what a storage of studies reaches its database by."""
+    return cast("RDBStorage", getattr(storage, "_backend", storage)).engine
+
+
+def _once_more(act: Callable[[], Answer]) -> Answer:
+    """Return what ``act`` does, again if its connection was cut while nobody used it."""
+    try:
+        return act()
+    except DBAPIError as error:
+        if not error.connection_invalidated:
+            raise
+        return act()

@@ -1,0 +1,119 @@
+"""Two homes that share databases and no disk, as two drivers on a cluster do: one runs a sweep."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+
+from segan_ray.search.opening import is_ours
+from segan_ray.search.storage import open_storage
+from segan_ray.tracking.client import EXPERIMENT
+from segan_ray.tracking.sweeps import read_sweep
+from tests.integration.backends import postgresql
+from tests.integration.killing import (
+    TRIALS,
+    Killable,
+    assert_nothing_runs,
+    assert_same_search,
+    assert_whole,
+)
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
+SHORT = """
+from segan_ray.search import lease
+lease.LEASE_S, lease.RENEW_S, lease.SETTLE_S = 8.0, 1.0, 0.5
+from segan_ray.cli.main import main
+main()
+"""
+"""The command line, with a lease of seconds."""
+
+
+@pytest.fixture
+def homes(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[tuple[Killable, Killable]]:
+    shared = {
+        "MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path}/mlflow.db",
+        "OPTUNA_STORAGE": f"sqlite:///{tmp_path}/optuna.db",
+        "SEGAN_RAY_STORAGE": str(tmp_path / "storage"),
+    }
+    for name, value in shared.items():
+        monkeypatch.setenv(name, value)
+    client = MlflowClient(shared["MLFLOW_TRACKING_URI"])
+    client.create_experiment(EXPERIMENT, artifact_location=f"{tmp_path}/artifacts")
+    both = [Killable(tmp_path / name, store, program=("-c", SHORT)) for name in ("a", "b")]
+    for each in both:
+        each.folder.mkdir()
+    yield both[0], both[1]
+    for each in both:
+        each.end_all()
+
+
+def command(at: Killable, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Say ``segan-ray arguments`` in a home."""
+    return subprocess.run(
+        [sys.executable, *at.program, *arguments, "--home", str(at.home.folder)],
+        check=False, capture_output=True, text=True, timeout=200,
+    )  # fmt: skip
+
+
+def take_over_from_one_that_stands_still(first: Killable, second: Killable) -> None:
+    stopped = first.start()
+    first.wait_for_epochs(2, stopped)
+    stopped.send_signal(signal.SIGSTOP)
+    taker = second.start()
+    second.wait_for_epochs(2, taker)
+    stopped.send_signal(signal.SIGCONT)
+    assert stopped.wait(120) == 1, first.log
+    assert f"'sweep' was taken over by {os.uname().nodename}:{second.home.folder}" in first.log
+    assert taker.wait(300) == 0, second.log
+    assert_whole(second.home, second.name, TRIALS)
+    assert_same_search(second.home, second.name, second.space)
+    # Nor did it say that anything of it goes on.
+    assert read_sweep(first.home, first.name) == read_sweep(second.home, second.name)
+
+
+def test_one_that_was_stopped_and_taken_over_from_ends(homes, tmp_path, monkeypatch) -> None:
+    with postgresql(tmp_path) as postgres:
+        url = postgres.database("studies")
+        monkeypatch.setenv("OPTUNA_STORAGE", url)
+        take_over_from_one_that_stands_still(*homes)
+
+
+@pytest.mark.endurance
+def test_without_postgresql_too(homes) -> None:
+    take_over_from_one_that_stands_still(*homes)
+
+
+def test_another_home_ends_a_sweep_through_its_own_process(homes) -> None:
+    first, second = homes
+    process = first.start()
+    first.wait_for_epochs(1, process)
+
+    refused = command(second, "delete", "sweep", "--yes")
+    print(refused)
+    assert refused.returncode == 1
+    assert f"'sweep' is running now, by {os.uname().nodename}:{first.home.folder}" in refused.stderr
+    assert "segan-ray stop sweep" in refused.stderr
+    assert process.poll() is None
+    assert is_ours("sweep", open_storage(second.home))
+
+    asked = command(second, "stop", "sweep")
+    print(asked)
+    assert asked.returncode == 0, asked.stderr
+    assert "'sweep' has ended: stopped." in asked.stdout
+    assert process.wait(60) == 0, first.log
+    assert_nothing_runs(first.home, "sweep")
+    assert read_sweep(second.home, "sweep").status == "stopped"
+
+    gone = command(second, "delete", "sweep", "--yes")
+    assert gone.returncode == 0, gone.stderr
+    assert not is_ours("sweep", open_storage(second.home))
