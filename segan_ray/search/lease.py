@@ -81,10 +81,10 @@ def leased(
     with ServerLock(record.engine, sweep) as lock:
         before = None if new else outlive(sweep, storage, by, say, dead=dead)
         if not lock.take(lambda: record.read() == before):
-            raise running(sweep, record)
+            raise running(sweep, record, before)
         holding = Holding(record, by, lock)
         if not holding.take(before):
-            raise running(sweep, record)
+            raise running(sweep, record, before)
         with _renewed(holding, on_stop):
             yield holding
 
@@ -167,10 +167,11 @@ def forget_half_made(sweep: str, storage: BaseStorage, by: str, say: Say) -> Non
                 delete_study(sweep, storage)
 
 
-def running(sweep: str, record: LeaseRecord) -> SweepError:
-    """Return that a sweep is another process's, and how to end it."""
-    lease = lease_in(record.read())
-    by = SOMEBODY if lease is None else lease.by
+def running(sweep: str, record: LeaseRecord, before: str | None = None) -> SweepError:
+    """Return that a sweep is another process's; while the study says ``before``, of no name yet."""
+    there = record.read()
+    lease = lease_in(there)
+    by = SOMEBODY if lease is None or there == before else lease.by
     return SweepError(f"'{sweep}' is running now, by {by}. End it first: segan-ray stop {sweep}")
 
 

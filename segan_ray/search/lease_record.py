@@ -12,7 +12,18 @@ from dataclasses import asdict, dataclass
 from typing import Final, TypeVar, cast
 
 from optuna.storages import BaseStorage, RDBStorage
-from sqlalchemy import Engine, column, exists, insert, literal, select, table, update
+from sqlalchemy import (
+    Engine,
+    Insert,
+    Update,
+    column,
+    exists,
+    insert,
+    literal,
+    select,
+    table,
+    update,
+)
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
 HELD: Final = "held"
@@ -95,10 +106,13 @@ class LeaseRecord:
         except IntegrityError:
             return False
 
-    def _runs(self, statement: object) -> bool:
+    def _runs(self, statement: Insert | Update) -> bool:
+        # Of an INSERT not every driver keeps the count by itself.
+        counted = statement.execution_options(preserve_rowcount=True)
+
         def run() -> bool:
             with self.engine.begin() as connection:
-                return bool(connection.execute(statement).rowcount)  # type: ignore[call-overload]
+                return connection.execute(counted).rowcount == 1
 
         return _once_more(run)
 

@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import optuna
 import psycopg2
 import pytest
+from optuna.storages import BaseStorage
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
 
+from segan_ray.errors import SweepError, TakenOver
 from segan_ray.home import Home
+from segan_ray.search import lease
+from segan_ray.search.lease import lease_of, leased
+from segan_ray.search.lease_record import engine_of
+from segan_ray.search.opening import READY
 from segan_ray.search.storage import open_storage
-from tests.integration.backends import LOOPBACK, object_store, postgresql
+from tests.integration.backends import LOOPBACK, PostgreSQL, object_store, postgresql
+from tests.unit import test_lease
+from tests.unit.test_lease import SWEEP, eventually, standing_still
 
 pytestmark = pytest.mark.slow
 
@@ -44,3 +57,87 @@ def test_the_object_store_asks_for_its_secret(tmp_path: Path) -> None:
         )
         with pytest.raises(PermissionError):
             stranger.ls(store.bucket)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgreSQL]:
+    with postgresql(tmp_path_factory.mktemp("server")) as postgres:
+        yield postgres
+
+
+@pytest.fixture
+def shared(
+    server: PostgreSQL, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request
+) -> BaseStorage:
+    """A study on PostgreSQL, and a lease of less than a second."""
+    monkeypatch.setattr(lease, "LEASE_S", 0.5)
+    monkeypatch.setattr(lease, "RENEW_S", 0.1)
+    monkeypatch.setenv("OPTUNA_STORAGE", server.database(request.node.name[:60]))
+    storage = open_storage(Home(tmp_path))
+    optuna.create_study(study_name=SWEEP, storage=storage).set_user_attr(READY, True)
+    return storage
+
+
+def locks_on(storage: BaseStorage) -> list[int]:
+    """The connections that hold an advisory lock of this database."""
+    asked = text(
+        "SELECT pid FROM pg_locks JOIN pg_database ON oid = database"
+        " WHERE locktype = 'advisory' AND granted AND datname = current_database()"
+    )
+    with engine_of(storage).connect() as connection:
+        return list(connection.execute(asked).scalars())
+
+
+def test_a_lock_goes_with_its_lease(shared: BaseStorage) -> None:
+    with leased(SWEEP, shared, "a", print) as holding:
+        first = locks_on(shared)
+        assert len(first) == 1
+        # A connection that was cut is replaced; the lease was never another's.
+        with engine_of(shared).connect() as connection:
+            connection.execute(text("SELECT pg_terminate_backend(:pid)"), {"pid": first[0]})
+        eventually(lambda: locks_on(shared) not in (first, []))
+        holding.check()
+        here = leased(SWEEP, shared, "b", print)
+        with pytest.raises(SweepError, match="running now, by a"), here:
+            raise AssertionError("both have it")
+        assert len(locks_on(shared)) == 1
+    assert locks_on(shared) == []
+
+
+def test_one_that_stands_still_is_cut_off(shared: BaseStorage) -> None:
+    with standing_still(shared, "there") as stopped:
+        (before,) = locks_on(shared)
+        with leased(SWEEP, shared, "here", print):
+            (now,) = locks_on(shared)
+            assert now != before
+            with pytest.raises(TakenOver, match="taken over by here"):
+                stopped.check()
+            with pytest.raises(DBAPIError, match=r"terminat|closed"):
+                stopped._lock._connection.execute(text("SELECT 1"))
+        assert locks_on(shared) == []
+    assert lease_of(SWEEP, shared) is None
+
+
+def test_one_that_may_not_be_cut_off_is_left_its_sweep(
+    shared: BaseStorage, server: PostgreSQL, tmp_path: Path, monkeypatch
+) -> None:
+    with engine_of(shared).begin() as connection:
+        connection.execute(text("CREATE ROLE guest LOGIN PASSWORD 'guest'"))
+        connection.execute(text("GRANT ALL ON ALL TABLES IN SCHEMA public TO guest"))
+        connection.execute(text("GRANT ALL ON ALL SEQUENCES IN SCHEMA public TO guest"))
+    url = os.environ["OPTUNA_STORAGE"].replace(f"postgres:{server.password}", "guest:guest")
+    monkeypatch.setenv("OPTUNA_STORAGE", url)
+    guests = open_storage(Home(tmp_path))
+    with standing_still(shared, "there") as stopped:
+        here = leased(SWEEP, guests, "here", print)
+        with pytest.raises(SweepError, match=r"SELECT pg_terminate_backend\(\d+\)") as told, here:
+            raise AssertionError("both have it")
+        assert "you may not end that" in str(told.value)
+        stopped.renew()
+
+
+def test_of_many_one_takes_over_on_a_server_too(shared: BaseStorage, monkeypatch) -> None:
+    monkeypatch.setattr(lease, "LEASE_S", 1e6)
+    study = optuna.load_study(study_name=SWEEP, storage=shared)
+    test_lease.test_of_many_that_take_over_at_once_one_has_it(shared, study, None)
+    test_lease.test_the_first_lease_of_a_study_is_one_too(shared)

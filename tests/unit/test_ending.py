@@ -5,20 +5,30 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
+import optuna
 import pytest
+from mlflow import MlflowClient
 
 from segan_ray.config import Experiment
 from segan_ray.data import locks
 from segan_ray.errors import SweepError
 from segan_ray.home import Home
 from segan_ray.orchestration.ending import Stopped, delete, doomed, size_of, stop
-from segan_ray.orchestration.hold import LOCK, held
+from segan_ray.orchestration.hold import LOCK, held, request_stop, stop_requested
+from segan_ray.search import lease
+from segan_ray.search.lease import holder_of, lease_of, leased
+from segan_ray.search.lease_record import HELD
 from segan_ray.search.storage import open_storage
 from segan_ray.search.study import SweepStudy, study_exists
 from segan_ray.search.whereabouts import settle_records
 from segan_ray.tracking.card import StoreCard
+from segan_ray.tracking.client import EXPERIMENT
 from segan_ray.tracking.recorder import Recorder
 from segan_ray.tracking.sweeps import name_is_taken, read_sweep
 from tests.unit.test_study import space
@@ -178,6 +188,100 @@ def test_what_was_killed_before_it_was_recorded_can_be_deleted(home: Home) -> No
         stop(home, "sweep", print)
     assert delete(home, "sweep").runs == 0
     assert not study_exists("sweep", open_storage(home))
+
+
+@pytest.fixture
+def homes(home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Home, Home]:
+    """Two homes that share their records and studies and nothing else; a lease of seconds."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    monkeypatch.setenv("OPTUNA_STORAGE", f"sqlite:///{tmp_path}/optuna.db")
+    monkeypatch.setattr(lease, "RENEW_S", 0.1)
+    client = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
+    client.create_experiment(EXPERIMENT, artifact_location=f"{tmp_path}/artifacts")
+    return home, Home(tmp_path / "other")
+
+
+def run_until_asked(home: Home, begun: threading.Event) -> None:
+    """Run a sweep as its process does, until it is asked to end."""
+    folder = home.sweeps / "sweep"
+    study, recorder = begin(home)
+    with (
+        held(folder, "sweep"),
+        leased(
+            "sweep",
+            open_storage(home),
+            holder_of(home),
+            print,
+            on_stop=partial(request_stop, folder),
+        ),
+    ):
+        begun.set()
+        deadline = time.monotonic() + 60
+        while not stop_requested(folder):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        study.end("Stopped by segan-ray stop.")
+        recorder.close("stopped")
+
+
+def test_another_home_asks_the_process_that_runs_a_sweep(homes) -> None:
+    here, other = homes
+    begun, said = threading.Event(), []
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(run_until_asked, here, begun)
+        assert begun.wait(60)
+        for refused in (doomed, delete):
+            with pytest.raises(SweepError, match=f"running now, by .*:{here.folder}. End it first"):
+                refused(other, "sweep")
+        assert stop(other, "sweep", said.append) == Stopped("sweep", "stopped", already=False)
+        running.result()
+    assert f":{here.folder}, which runs 'sweep' or did so last, to end it" in said[0]
+    assert len(said) == 1
+    assert statuses(other)["001"] == "stopped"
+    assert stop(other, "sweep", print).already
+    assert delete(other, "sweep").runs == 4
+    assert not study_exists("sweep", open_storage(here))
+
+
+def test_a_process_of_another_home_that_does_not_end_in_time(homes) -> None:
+    here, other = homes
+    _, recorder = begin(here)
+    with (
+        leased("sweep", open_storage(here), "there", print),
+        pytest.raises(SweepError, match="still runs after"),
+    ):
+        stop(other, "sweep", print, wait_s=0)
+    recorder.close("stopped")
+
+
+def test_what_was_killed_in_another_home_is_ended_from_this_one(homes, monkeypatch) -> None:
+    here, other = homes
+    killed(here)
+    study = optuna.load_study(study_name="sweep", storage=open_storage(here))
+    study.set_user_attr(HELD, {"by": "there", "token": "t", "renewals": 3})
+    monkeypatch.setattr(lease, "LEASE_S", 0.5)
+    said: list[str] = []
+    assert stop(other, "sweep", said.append) == Stopped("sweep", "stopped", already=False)
+    assert said[1:] == [
+        "Nothing was heard of there: its process is dead.",
+        "No process runs 'sweep': ending what is left open in its records.",
+    ]
+    assert statuses(other) == {"000": "completed", "001": "stopped", "002": "failed"}
+    assert lease_of("sweep", open_storage(other)) is None
+
+
+def test_what_was_killed_in_another_home_is_deleted_once_that_is_sure(homes, monkeypatch) -> None:
+    here, other = homes
+    killed(here)
+    study = optuna.load_study(study_name="sweep", storage=open_storage(here))
+    study.set_user_attr(HELD, {"by": "there", "token": "t", "renewals": 3})
+    monkeypatch.setattr(lease, "LEASE_S", 0.5)
+    said: list[str] = []
+    goes = doomed(other, "sweep", said.append)
+    assert said == ["'sweep' was run by there until now: waiting 0 s to see whether it still is."]
+    monkeypatch.setattr(lease, "LEASE_S", 1e6)
+    assert delete(other, "sweep", pytest.fail, goes).runs == 4
+    assert not study_exists("sweep", open_storage(here))
 
 
 @pytest.mark.parametrize("scheme", ["file://", ""])

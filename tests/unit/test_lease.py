@@ -316,8 +316,11 @@ def test_of_many_that_take_over_at_once_one_has_it(storage: Storage, study, long
         over.set()
     told = [each.result() for each in tries]
     assert told.count("had it") == 1
-    others = {sentence for sentence in told if sentence != "had it"}
-    assert others == {f"'sweep' is running now, by {holder.by}. End it first: segan-ray stop sweep"}
+    # Who was there too early to know its name was told as much.
+    assert set(told) - {"had it"} <= {
+        f"'sweep' is running now, by {by}. End it first: segan-ray stop sweep"
+        for by in (holder.by, "another process")
+    }
 
 
 def test_the_first_lease_of_a_study_is_one_too(storage: Storage) -> None:
