@@ -18,15 +18,17 @@ from segan_ray.tracking.client import EXPERIMENT
 from segan_ray.tracking.sweeps import read_sweep
 from tests.integration.backends import postgresql
 from tests.integration.killing import (
-    TRIALS,
     Killable,
     assert_nothing_runs,
     assert_same_search,
     assert_whole,
+    eventually,
+    space_of,
 )
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
+TRIALS = 2
 SHORT = """
 from segan_ray.search import lease
 lease.LEASE_S, lease.RENEW_S, lease.SETTLE_S = 8.0, 1.0, 0.5
@@ -49,7 +51,10 @@ def homes(
         monkeypatch.setenv(name, value)
     client = MlflowClient(shared["MLFLOW_TRACKING_URI"])
     client.create_experiment(EXPERIMENT, artifact_location=f"{tmp_path}/artifacts")
-    both = [Killable(tmp_path / name, store, program=("-c", SHORT)) for name in ("a", "b")]
+    both = [
+        Killable(tmp_path / name, store, space=space_of(TRIALS), program=("-c", SHORT))
+        for name in ("a", "b")
+    ]
     for each in both:
         each.folder.mkdir()
     yield both[0], both[1]
@@ -68,6 +73,10 @@ def command(at: Killable, *arguments: str) -> subprocess.CompletedProcess[str]:
 def take_over_from_one_that_stands_still(first: Killable, second: Killable) -> None:
     stopped = first.start()
     first.wait_for_epochs(2, stopped)
+    # What MLflow has not taken stays in a journal that the second home does not see.
+    journal = first.sweep_folder / "tracking.jsonl"
+    taken = journal.with_name(f"{journal.name}.acknowledged")
+    assert eventually(lambda: int(taken.read_text()) == journal.stat().st_size, 60)
     stopped.send_signal(signal.SIGSTOP)
     taker = second.start()
     second.wait_for_epochs(2, taker)
@@ -77,7 +86,8 @@ def take_over_from_one_that_stands_still(first: Killable, second: Killable) -> N
     assert taker.wait(300) == 0, second.log
     assert_whole(second.home, second.name, TRIALS)
     assert_same_search(second.home, second.name, second.space)
-    # Nor did it say that anything of it goes on.
+    # What it had still to say is put aside, and nobody takes the sweep for interrupted.
+    assert not journal.exists()
     assert read_sweep(first.home, first.name) == read_sweep(second.home, second.name)
 
 
@@ -99,7 +109,6 @@ def test_another_home_ends_a_sweep_through_its_own_process(homes) -> None:
     first.wait_for_epochs(1, process)
 
     refused = command(second, "delete", "sweep", "--yes")
-    print(refused)
     assert refused.returncode == 1
     assert f"'sweep' is running now, by {os.uname().nodename}:{first.home.folder}" in refused.stderr
     assert "segan-ray stop sweep" in refused.stderr
@@ -107,7 +116,6 @@ def test_another_home_ends_a_sweep_through_its_own_process(homes) -> None:
     assert is_ours("sweep", open_storage(second.home))
 
     asked = command(second, "stop", "sweep")
-    print(asked)
     assert asked.returncode == 0, asked.stderr
     assert "'sweep' has ended: stopped." in asked.stdout
     assert process.wait(60) == 0, first.log

@@ -22,7 +22,7 @@ from PIL import Image
 
 from segan_ray.config import Experiment, load_experiment
 from segan_ray.databases import make_sqlite
-from segan_ray.errors import SweepError, TrackingError
+from segan_ray.errors import SweepError, TakenOver, TrackingError
 from segan_ray.home import Home
 from segan_ray.search.storage import open_storage
 from segan_ray.tracking.aliases import move_alias
@@ -80,8 +80,12 @@ def killed(recorder: Recorder) -> None:
     recorder.spool.stop()
 
 
+def checkpoint_of(home: Home, trial: str, epoch: int = 1) -> str:
+    return str(home.sweeps / "s" / "checkpoints" / trial / f"epoch-{epoch:04d}")
+
+
 def checkpoint(home: Home, trial: str, epoch: int = 1) -> str:
-    folder = home.sweeps / "s" / "checkpoints" / trial / f"epoch-{epoch:04d}"
+    folder = Path(checkpoint_of(home, trial, epoch))
     folder.mkdir(parents=True)
     (folder / "state.json").write_text(json.dumps({"epoch": epoch}))
     (folder / "segmentor.safetensors").write_bytes(trial.encode())
@@ -355,6 +359,43 @@ def test_a_sweep_whose_journal_was_lost_goes_on_from_its_runs(home: Home) -> Non
     found = runs(home)
     assert found[""].data.metrics[METRIC] == 0.9
     assert found["002"].data.metrics[METRIC] == 0.2
+
+
+def test_what_was_taken_over_is_not_written_any_more(home: Home, caplog) -> None:
+    taken: list[TakenOver] = []
+
+    def check() -> None:
+        if taken:
+            raise taken[0]
+
+    recorder = opened(home, check=check, keep=1)
+    train(recorder, home, "000", 0.3)
+    recorder.start_trial("001", Experiment(), {})
+    recorder.log_epoch("001", 1, {METRIC: 0.1})
+    assert recorder.spool.finish(30) == 0
+    recorder.spool = Spool(recorder.spool._journal, recorder.writer.apply)
+    recorder.spool.start()
+    before = content(home)
+
+    taken.append(TakenOver("s", "there:/home"))
+    recorder.log_epoch("001", 2, {METRIC: 0.9})
+    # The other trial's checkpoint would be given up for this one's, here too.
+    recorder.end_trial("001", "completed", None, checkpoint(home, "001"))
+    for end in (recorder.park, lambda: recorder.close("finished"), recorder.begin):
+        with pytest.raises(TakenOver):
+            end()
+    recorder.abandon()
+    assert content(home) == before
+    assert Path(checkpoint_of(home, "000")).is_dir()
+    assert caplog.messages == []
+
+    # This home knows what every other home does, and nothing of its own.
+    assert not (home.sweeps / "s" / JOURNAL).exists()
+    assert len(read_journal(home.sweeps / "s" / f"{JOURNAL}.taken-over")) > 5
+    assert read_sweep(home, "s").status == "running"
+    recorder = opened(home, resume=True)
+    assert recorder.ledger.trials["001"].epochs == 1
+    recorder.close("stopped")
 
 
 def test_a_dropped_trial_that_starts_again_keeps_its_new_folder(home: Home) -> None:

@@ -20,7 +20,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos import databricks_pb2 as codes
 from sqlalchemy.exc import OperationalError
 
-from segan_ray.errors import StoreError, TrackingError
+from segan_ray.errors import StoreError, TakenOver, TrackingError
 from segan_ray.tracking.journal import Journal, Record, lock_of, read_journal, record
 from segan_ray.tracking.refusals import is_refusal
 from segan_ray.tracking.spool import Spool
@@ -221,6 +221,25 @@ def test_appending_returns_while_the_store_hangs_and_epochs_go_together(tmp_path
     answers.set()
     assert spool.finish(60) == 0
     assert batches == [["start"]] * 3 + [["epoch"] * 9] + [["end"]] * 3
+
+
+def test_records_of_a_sweep_that_was_taken_over_are_neither_sent_nor_left_out(
+    tmp_path: Path, caplog
+) -> None:
+    path = tmp_path / "tracking.jsonl"
+    store = Store()
+    store.answers = [TakenOver("s", "there:/home")] * 2
+    write(path).release()
+    spool = Spool(Journal(path), store.apply, AT_ONCE)
+    with pytest.raises(TakenOver, match="'s' was taken over by there:/home"):
+        spool.replay()
+    spool.start()
+    # It does not try again, so that nobody waits for it.
+    assert spool.finish(600) == len(RECORDS)
+    assert store.content() == ([], {})
+    assert caplog.messages == []
+    assert not acknowledged_file(path).exists()
+    Journal(path).release()
 
 
 def test_a_store_that_is_away_is_asked_until_it_answers(tmp_path: Path, caplog) -> None:
