@@ -18,7 +18,7 @@ from segan_ray.orchestration.probe import NodeFacts
 from segan_ray.places import is_url
 
 MOST_SKEW_S: Final = 5.0
-"""Leases of sweeps, signatures of S3 and times of metrics all compare clocks."""
+"""Signatures of S3 and times of metrics compare clocks."""
 LEAST_FREE_BYTES: Final = 2 * 10**9
 LEAST_SPEED_MB_S: Final = 5.0
 PORTS: Final = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306}
