@@ -80,7 +80,8 @@ def leased(
     record = LeaseRecord(sweep, storage)
     with ServerLock(record.engine, sweep) as lock:
         before = None if new else outlive(sweep, storage, by, say, dead=dead)
-        if not lock.take(lambda: record.read() == before):
+        last = lease_in(before)
+        if not lock.take(last and last.connections, lambda: record.read() == before):
             raise running(sweep, record, before)
         holding = Holding(record, by, lock)
         if not holding.take(before):
@@ -180,7 +181,7 @@ class Holding:
 
     def __init__(self, record: LeaseRecord, by: str, lock: ServerLock) -> None:
         self._record = record
-        self._lease = Lease(by, secrets.token_hex(16))
+        self._lease = Lease(by, secrets.token_hex(16), connections=lock.name)
         self._text: str | None = None
         self._lock = lock
         self._renewing = threading.Lock()

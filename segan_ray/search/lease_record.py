@@ -42,12 +42,14 @@ Answer = TypeVar("Answer")
 class Lease:
     """Who runs a sweep: for people, by a token of this hold alone, and how often it was renewed.
 
-    A lease without a token is an older segan-ray's.
+    ``connections`` is what its connections to the database are called, if they have a name. A
+    lease without a token is an older segan-ray's.
     """
 
     by: str
     token: str | None = None
     renewals: int = 0
+    connections: str | None = None
 
     @property
     def text(self) -> str:
@@ -60,7 +62,12 @@ def lease_in(text: str | None) -> Lease | None:
     if text is None:
         return None
     content = json.loads(text)
-    return Lease(content["by"], content.get("token"), content.get("renewals", 0))
+    return Lease(
+        content["by"],
+        content.get("token"),
+        content.get("renewals", 0),
+        content.get("connections"),
+    )
 
 
 class LeaseRecord:

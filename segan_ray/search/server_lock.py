@@ -1,7 +1,7 @@
 """An advisory lock of PostgreSQL beside a lease: held by a connection, which the server can end.
 
-The lease decides. The lock shows who is still connected, and lets a process that takes over cut
-off one that stands still, so that nothing of it is under way afterwards. Other databases have no
+The lease decides. The lock shows who is still connected, and lets a process that takes over end
+all connections of one that stands still, with what they were stopped in. Other databases have no
 such locks, nor does every server that speaks PostgreSQL's language.
 """
 
@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import secrets
 import time
 from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Final
 
-from sqlalchemy import Connection, Engine, NullPool, create_engine, text
+from sqlalchemy import Connection, Engine, NullPool, create_engine, make_url, text
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from segan_ray.databases import CONNECT_S
@@ -23,18 +24,39 @@ from segan_ray.errors import SweepError, said
 log = logging.getLogger(__name__)
 
 ENDING_S: Final = 10.0
-"""How long the server may take to end a connection."""
+"""How long the server may take to end connections."""
+OURS: Final = "segan-ray "
+"""What the names of our connections begin with; those of one storage have one name."""
+MOST_OF_A_NAME: Final = 63
+"""PostgreSQL cuts what is longer."""
 LIBPQ: Final = ("psycopg", "psycopg2")
 # A connection of which nothing is heard is given up by both sides within about a minute.
 KEEPALIVES: Final = {"keepalives": 1, "keepalives_idle": 30, "keepalives_interval": 10}
 TRY: Final = text("SELECT pg_try_advisory_lock(:key)")
 ASK: Final = text("SELECT 1")
-END: Final = text("SELECT pg_terminate_backend(:pid)")
-HOLDERS: Final = text(
-    "SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND granted AND objsubid = 1"
-    " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
-    " AND classid = CAST(:high AS bigint)::oid AND objid = CAST(:low AS bigint)::oid"
+END: Final = (
+    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+    " WHERE datname = current_database() AND application_name = "
 )
+REFUSED: Final = "42501"
+"""PostgreSQL's code of a right that is missing."""
+
+
+def named_connections(url: str) -> str:
+    """Return the URL of a database whose connections can be told from those of other processes."""
+    address = make_url(url)
+    if address.get_backend_name() != "postgresql" or address.get_driver_name() not in LIBPQ:
+        return url
+    given = address.query.get("application_name", "")
+    name = f"{OURS}{secrets.token_hex(8)} {given}".strip()[:MOST_OF_A_NAME]
+    named = address.update_query_dict({"application_name": name})
+    return named.render_as_string(hide_password=False)
+
+
+def name_of(engine: Engine) -> str | None:
+    """Return the name of an engine's connections, or None where they have none of ours."""
+    name = engine.url.query.get("application_name")
+    return name if isinstance(name, str) and name.startswith(OURS) else None
 
 
 class ServerLock:
@@ -44,17 +66,12 @@ class ServerLock:
         self._sweep = sweep
         self._key = int.from_bytes(hashlib.sha256(sweep.encode()).digest()[:8], signed=True)
         self._connection: Connection | None = None
-        self._engine = _own_engine(engine) if engine.dialect.name == "postgresql" else None
-        self._before: frozenset[int] = frozenset()
+        self._locked = False
+        self.name = name_of(engine)
+        """What all connections of its holder are called."""
+        self._engine = None if self.name is None else _own_engine(engine)
 
     def __enter__(self) -> ServerLock:
-        """Connect, and note who holds the lock: of these one may have died."""
-        if self._engine is not None:
-            try:
-                self._connection = self._engine.connect()
-                self._before = self._holders()
-            except SQLAlchemyError as error:
-                self._do_without(error)
         return self
 
     def __exit__(
@@ -65,24 +82,26 @@ class ServerLock:
     ) -> None:
         self._close()
 
-    def take(self, may_end_others: Callable[[], bool]) -> bool:
-        """Lock, ending connections that held the lock at first; tell whether that succeeded.
+    def take(self, dead: str | None, is_free: Callable[[], bool]) -> bool:
+        """Lock, ending the connections called ``dead`` if need be; tell whether that succeeded.
 
-        ``may_end_others`` tells whether it is still sure that their process is dead.
+        ``is_free`` tells whether the lease is still one that may be taken.
 
         Raises:
             SweepError: if such a connection cannot be ended.
         """
+        if self._engine is None:
+            return True
         try:
-            if self._connection is None or self._try():
+            self._connection = self._engine.connect()
+            if self._try():
                 return True
-            if self._holders() - self._before or not may_end_others():
-                return False
-            for pid in self._before:
-                self._end(pid)
-            return self._wait()
+            if dead is not None and is_free():
+                self._end(dead)
+            return self._wait(is_free)
         except SQLAlchemyError as error:
-            self._do_without(error)
+            log.info("No lock beside the lease of '%s': %s", self._sweep, said(error))
+            self._close()
             return True
 
     def keep(self) -> None:
@@ -90,51 +109,47 @@ class ServerLock:
         if self._engine is None:
             return
         try:
-            if self._connection is not None:
+            if self._connection is None:
+                self._connection = self._engine.connect()
+            # A connection that was cut may still have it for a moment.
+            if self._locked:
                 self._connection.execute(ASK)
-                return
-            self._connection = self._engine.connect()
-            self._try()
+            else:
+                self._try()
         except SQLAlchemyError as error:
             log.info("The lock on the study of '%s' was cut: %s", self._sweep, said(error))
             self._close()
 
     def _try(self) -> bool:
         assert self._connection is not None
-        return bool(self._connection.execute(TRY, {"key": self._key}).scalar())
+        self._locked = bool(self._connection.execute(TRY, {"key": self._key}).scalar())
+        return self._locked
 
-    def _holders(self) -> frozenset[int]:
-        assert self._connection is not None
-        unsigned = self._key % 2**64
-        parts = {"high": unsigned >> 32, "low": unsigned % 2**32}
-        return frozenset(self._connection.execute(HOLDERS, parts).scalars())
-
-    def _end(self, pid: int) -> None:
+    def _end(self, name: str) -> None:
         assert self._connection is not None
         try:
-            self._connection.execute(END, {"pid": pid})
+            self._connection.execute(text(f"{END}:name"), {"name": name})
         except DBAPIError as error:
+            # Each of the two drivers has a name of its own for it.
+            codes = (getattr(error.orig, each, None) for each in ("pgcode", "sqlstate"))
+            if REFUSED not in codes:
+                raise
             raise SweepError(
                 f"'{self._sweep}' has not been heard of, but its process is still connected to "
                 f"the database, and you may not end that ({said(error)}). Have the owner of the "
-                f"database do it: SELECT pg_terminate_backend({pid})"
+                f"database do it: {END}'{name}'"
             ) from None
 
-    def _wait(self) -> bool:
+    def _wait(self, is_free: Callable[[], bool]) -> bool:
         deadline = time.monotonic() + ENDING_S
         while not self._try():
-            if time.monotonic() >= deadline:
+            if time.monotonic() >= deadline or not is_free():
                 return False
             time.sleep(0.05)
         return True
 
-    def _do_without(self, error: SQLAlchemyError) -> None:
-        log.info("No lock beside the lease of '%s': %s", self._sweep, said(error))
-        self._close()
-        self._engine = None
-
     def _close(self) -> None:
-        connection, self._connection = self._connection, None
+        connection, self._connection, self._locked = self._connection, None, False
         if connection is not None:
             try:
                 connection.close()
@@ -144,9 +159,7 @@ class ServerLock:
 
 def _own_engine(engine: Engine) -> Engine:
     """Return an engine for one connection, which stays open and in no transaction."""
-    options: dict[str, Any] = {}
-    if engine.dialect.driver in LIBPQ:
-        options = {"connect_timeout": CONNECT_S, **KEEPALIVES}
+    options: dict[str, Any] = {"connect_timeout": CONNECT_S, **KEEPALIVES}
     return create_engine(
         engine.url, poolclass=NullPool, isolation_level="AUTOCOMMIT", connect_args=options
     )

@@ -18,6 +18,7 @@ from segan_ray.errors import SweepError, said
 from segan_ray.files import writing
 from segan_ray.home import OPTUNA_STORAGE, OTHER_HOME, TRACKING_URI, Home, mend_database
 from segan_ray.masking import mask
+from segan_ray.search.server_lock import named_connections
 
 PAUSES_S: Final = (0.2, 1.0)
 MLFLOWS: Final = frozenset({"experiments", "runs"})
@@ -59,6 +60,7 @@ def _shared(url: str) -> BaseStorage:
     """Return the storage at a URL; of several that make its tables at once, all but one fail."""
     if is_database(url):
         _refuse_anothers(url)
+        url = named_connections(url)
     for pause_s in PAUSES_S:
         try:
             return get_storage(url)

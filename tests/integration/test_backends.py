@@ -11,7 +11,7 @@ import optuna
 import psycopg2
 import pytest
 from optuna.storages import BaseStorage
-from sqlalchemy import text
+from sqlalchemy import NullPool, create_engine, text
 from sqlalchemy.exc import DBAPIError
 
 from segan_ray.errors import SweepError, TakenOver
@@ -84,7 +84,8 @@ def locks_on(storage: BaseStorage) -> list[int]:
         "SELECT pid FROM pg_locks JOIN pg_database ON oid = database"
         " WHERE locktype = 'advisory' AND granted AND datname = current_database()"
     )
-    with engine_of(storage).connect() as connection:
+    engine = create_engine(engine_of(storage).url, poolclass=NullPool)
+    with engine.connect() as connection:
         return list(connection.execute(asked).scalars())
 
 
@@ -104,10 +105,10 @@ def test_a_lock_goes_with_its_lease(shared: BaseStorage) -> None:
     assert locks_on(shared) == []
 
 
-def test_one_that_stands_still_is_cut_off(shared: BaseStorage) -> None:
+def test_one_that_stands_still_is_cut_off(shared: BaseStorage, tmp_path: Path) -> None:
     with standing_still(shared, "there") as stopped:
         (before,) = locks_on(shared)
-        with leased(SWEEP, shared, "here", print):
+        with leased(SWEEP, open_storage(Home(tmp_path)), "here", print):
             (now,) = locks_on(shared)
             assert now != before
             with pytest.raises(TakenOver, match="taken over by here"):
@@ -116,6 +117,19 @@ def test_one_that_stands_still_is_cut_off(shared: BaseStorage) -> None:
                 stopped._lock._connection.execute(text("SELECT 1"))
         assert locks_on(shared) == []
     assert lease_of(SWEEP, shared) is None
+
+
+def test_one_that_was_stopped_in_a_transaction_holds_nobody_up(
+    shared: BaseStorage, tmp_path: Path
+) -> None:
+    other = open_storage(Home(tmp_path))
+    with standing_still(shared, "there") as stopped, engine_of(shared).connect() as connection:
+        connection.execute(text("UPDATE study_user_attributes SET value_json = '0'"))
+        with leased(SWEEP, other, "here", print):
+            with pytest.raises(DBAPIError, match=r"terminat|closed"):
+                connection.commit()
+            with pytest.raises(TakenOver, match="taken over by here"):
+                stopped.check()
 
 
 def test_one_that_may_not_be_cut_off_is_left_its_sweep(
@@ -130,14 +144,16 @@ def test_one_that_may_not_be_cut_off_is_left_its_sweep(
     guests = open_storage(Home(tmp_path))
     with standing_still(shared, "there") as stopped:
         here = leased(SWEEP, guests, "here", print)
-        with pytest.raises(SweepError, match=r"SELECT pg_terminate_backend\(\d+\)") as told, here:
+        with pytest.raises(SweepError, match=r"SELECT pg_terminate_backend\(pid\)") as told, here:
             raise AssertionError("both have it")
         assert "you may not end that" in str(told.value)
         stopped.renew()
 
 
-def test_of_many_one_takes_over_on_a_server_too(shared: BaseStorage, monkeypatch) -> None:
+def test_of_many_one_takes_over_on_a_server_too(
+    shared: BaseStorage, tmp_path: Path, monkeypatch
+) -> None:
     monkeypatch.setattr(lease, "LEASE_S", 1e6)
     study = optuna.load_study(study_name=SWEEP, storage=shared)
-    test_lease.test_of_many_that_take_over_at_once_one_has_it(shared, study, None)
+    test_lease.one_of_many_takes_over([open_storage(Home(tmp_path)) for _ in range(6)], study)
     test_lease.test_the_first_lease_of_a_study_is_one_too(shared)

@@ -105,6 +105,7 @@ def test_without_postgresql_too(homes) -> None:
 
 def test_another_home_ends_a_sweep_through_its_own_process(homes) -> None:
     first, second = homes
+    first.space = space_of(trials=50)
     process = first.start()
     first.wait_for_epochs(1, process)
 

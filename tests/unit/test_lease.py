@@ -77,7 +77,7 @@ def standing_still(storage: Storage, by: str) -> Iterator[Holding]:
     record = LeaseRecord(SWEEP, storage)
     with ServerLock(record.engine, SWEEP) as lock:
         holding = Holding(record, by, lock)
-        assert lock.take(lambda: False)
+        assert lock.take(None, lambda: False)
         assert holding.take(record.read())
         yield holding
 
@@ -97,7 +97,9 @@ def test_a_sweep_is_held_and_given_back(storage: Storage, long) -> None:
 
 def test_nothing_of_a_lease_is_a_time(storage: Storage) -> None:
     with leased(SWEEP, storage, "a", print):
-        assert json.loads(LeaseRecord(SWEEP, storage).read()).keys() == {"by", "token", "renewals"}
+        assert json.loads(LeaseRecord(SWEEP, storage).read()).keys() == {
+            "by", "token", "renewals", "connections"
+        }  # fmt: skip
 
 
 def test_another_process_finds_it_running(storage: Storage, long) -> None:
@@ -297,13 +299,18 @@ def test_one_that_waits_and_stands_still_itself_looks_again(storage: Storage, mo
 
 
 def test_of_many_that_take_over_at_once_one_has_it(storage: Storage, study, long) -> None:
+    one_of_many_takes_over([storage] * 6, study)
+
+
+def one_of_many_takes_over(storages: list[Storage], study: optuna.Study) -> None:
+    storage = storages[0]
     study.set_user_attr(HELD, {"by": "dead", "token": "t", "renewals": 3})
     dead = LeaseRecord(SWEEP, storage).read()
     over = threading.Event()
 
     def take(number: int) -> str:
         try:
-            with leased(SWEEP, storage, f"home {number}", lambda _: None, dead=dead):
+            with leased(SWEEP, storages[number], f"home {number}", lambda _: None, dead=dead):
                 over.wait(30)
                 return "had it"
         except SweepError as error:
