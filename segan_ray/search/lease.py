@@ -81,7 +81,8 @@ def leased(
     with ServerLock(record.engine, sweep) as lock:
         before = None if new else outlive(sweep, storage, by, say, dead=dead)
         last = lease_in(before)
-        if not lock.take(last and last.connections, lambda: record.read() == before):
+        dead_ones = None if last is None else last.connections
+        if not lock.take(dead_ones, lambda: record.read() == before):
             raise running(sweep, record, before)
         holding = Holding(record, by, lock)
         if not holding.take(before):
