@@ -107,8 +107,7 @@ def stop(home: Home, name: str, say: Say, *, wait_s: float = WAIT_S) -> Stopped:
     found = _known(home, name)
     if found.ended:
         return Stopped(name, found.status, already=not asked)
-    here = folder.exists() or home.tracks_itself or is_ours(name, open_storage(home))
-    if not here:
+    if _is_elsewhere(home, name):
         raise SweepError(
             f"'{name}' was started in another home, where it may be running: {folder} is not "
             "there. Stop it there, with that --home."
@@ -137,6 +136,12 @@ def doomed(home: Home, name: str, say: Say = print) -> Doomed:
     study = _has_study(home, name, found)
     if found is None and not study and not folder.exists():
         raise _unknown(home, name)
+    if found is not None and found.status == "running" and _is_elsewhere(home, name):
+        raise SweepError(
+            f"'{name}' was started in another home, where it may be running: {folder} is not "
+            "there. End it there first, with that --home; if that is lost, its runs can be deleted "
+            "with MLflow's own tools."
+        )
     dead = outlive(name, open_storage(home), holder_of(home), say) if study else None
     trials = 0 if found is None else found.trials
     left = tuple(_out_of_reach(home, name, found, study))
@@ -181,6 +186,12 @@ def size_of(place: str) -> int:
             status = path.stat()
             files[status.st_dev, status.st_ino] = status.st_size
     return sum(files.values())
+
+
+def _is_elsewhere(home: Home, name: str) -> bool:
+    """Tell whether neither this home nor a study says if a process runs something."""
+    here = (home.sweeps / name).exists() or home.tracks_itself
+    return not here and not is_ours(name, open_storage(home))
 
 
 def _known(home: Home, name: str) -> Recorded:

@@ -243,11 +243,7 @@ class Recorder:
 
 
 def open_recorder(
-    runs: SweepRuns,
-    folder: Path,
-    checkpoints: str,
-    keep_checkpoints: int | None,
-    check: Check = always,
+    runs: SweepRuns, folder: Path, checkpoints: str, keep: int | None, check: Check = always
 ) -> Recorder:
     """Go on with the journal in ``folder``, or begin one, and bring MLflow up to date with it.
 
@@ -262,7 +258,7 @@ def open_recorder(
     lock = threading.RLock()
     writer = RunWriter(runs, CheckpointFolders(checkpoints, ledger, lock), check)
     spool = Spool(journal, writer.apply)
-    recorder = Recorder(folder, facts, keep_checkpoints, ledger, writer, spool, lock, check)
+    recorder = Recorder(folder, facts, keep, ledger, writer, spool, lock, check)
     recorder.begin()
     return recorder
 

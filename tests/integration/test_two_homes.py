@@ -31,7 +31,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 TRIALS = 2
 SHORT = """
 from segan_ray.search import lease
-lease.LEASE_S, lease.RENEW_S, lease.SETTLE_S = 8.0, 1.0, 0.5
+lease.LEASE_S, lease.RENEW_S = 8.0, 1.0
 from segan_ray.cli.main import main
 main()
 """

@@ -162,6 +162,12 @@ def test_what_was_started_in_another_home(home: Home, tmp_path: Path, monkeypatc
     monkeypatch.setenv("MLFLOW_TRACKING_URI", home.tracking_uri)
     with pytest.raises(SweepError, match="started in another home"):
         stop(Home(tmp_path / "other"), "sweep", print)
+    with pytest.raises(SweepError, match=r"started in another home.* End it there first"):
+        delete(Home(tmp_path / "other"), "sweep")
+    assert statuses(home)["001"] == "pending"
+    # What has ended there is nobody's to run.
+    assert stop(home, "sweep", print).status == "stopped"
+    assert delete(Home(tmp_path / "other"), "sweep").runs == 4
 
 
 def test_a_deleted_sweep_leaves_its_name_free(home: Home) -> None:
