@@ -16,7 +16,7 @@ from typing import Final
 
 from segan_ray.errors import SweepError, many, nearest
 from segan_ray.home import OPTUNA_STORAGE, TRACKING_URI, Home, check_name
-from segan_ray.orchestration.hold import held, is_held, request_stop
+from segan_ray.orchestration.hold import LOCK, STOP, held, is_held, request_stop
 from segan_ray.orchestration.logbook import STOPPED
 from segan_ray.orchestration.run_file import recorded_place
 from segan_ray.places import is_url
@@ -109,8 +109,8 @@ def stop(home: Home, name: str, say: Say, *, wait_s: float = WAIT_S) -> Stopped:
         return Stopped(name, found.status, already=not asked)
     if _is_elsewhere(home, name):
         raise SweepError(
-            f"'{name}' was started in another home, where it may be running: {folder} is not "
-            "there. Stop it there, with that --home."
+            f"'{name}' was started in another home, where it may be running: {folder} holds "
+            "nothing of it. Stop it there, with that --home."
         )
     before = _recorded_place(home, name)
     check_records(name, before, home, lambda: name_is_taken(home, name))
@@ -138,9 +138,9 @@ def doomed(home: Home, name: str, say: Say = print) -> Doomed:
         raise _unknown(home, name)
     if found is not None and found.status == "running" and _is_elsewhere(home, name):
         raise SweepError(
-            f"'{name}' was started in another home, where it may be running: {folder} is not "
-            "there. End it there first, with that --home; if that is lost, its runs can be deleted "
-            "with MLflow's own tools."
+            f"'{name}' was started in another home, where it may be running: {folder} holds "
+            "nothing of it. End it there first, with that --home; if that is lost, its runs can be "
+            "deleted with MLflow's own tools."
         )
     dead = outlive(name, open_storage(home), holder_of(home), say) if study else None
     trials = 0 if found is None else found.trials
@@ -190,8 +190,10 @@ def size_of(place: str) -> int:
 
 def _is_elsewhere(home: Home, name: str) -> bool:
     """Tell whether neither this home nor a study says if a process runs something."""
-    here = (home.sweeps / name).exists() or home.tracks_itself
-    return not here and not is_ours(name, open_storage(home))
+    folder = home.sweeps / name
+    # A lock alone is of a process that was refused here.
+    left = [path for path in folder.glob("*") if path.name not in (LOCK, STOP)]
+    return not left and not home.tracks_itself and not is_ours(name, open_storage(home))
 
 
 def _known(home: Home, name: str) -> Recorded:

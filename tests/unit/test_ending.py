@@ -162,6 +162,11 @@ def test_what_was_started_in_another_home(home: Home, tmp_path: Path, monkeypatc
     monkeypatch.setenv("MLFLOW_TRACKING_URI", home.tracking_uri)
     with pytest.raises(SweepError, match="started in another home"):
         stop(Home(tmp_path / "other"), "sweep", print)
+    # Nor is it this home's once it has been refused here.
+    with held(tmp_path / "other/sweeps/sweep", "sweep"):
+        pass
+    with pytest.raises(SweepError, match="started in another home"):
+        stop(Home(tmp_path / "other"), "sweep", print)
     with pytest.raises(SweepError, match=r"started in another home.* End it there first"):
         delete(Home(tmp_path / "other"), "sweep")
     assert statuses(home)["001"] == "pending"
