@@ -19,6 +19,7 @@ from segan_ray.errors import RunError
 from segan_ray.tracking import names
 from segan_ray.tracking.artifacts import delete_artifacts
 from segan_ray.tracking.checkpoints import CheckpointFolders, near_copy
+from segan_ray.tracking.client import Check, always
 from segan_ray.tracking.journal import Record
 from segan_ray.tracking.notes import NOTE, sweep_result, with_result
 from segan_ray.tracking.registry import versions_of
@@ -40,7 +41,7 @@ class RunWriter:
 
     runs: SweepRuns
     checkpoints: CheckpointFolders
-    check: names.Check = names.always
+    check: Check = always
 
     def apply(self, records: Sequence[Record]) -> None:
         """Write ``records``, either epochs or one other, into their runs.

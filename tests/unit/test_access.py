@@ -15,10 +15,12 @@ from hypothesis import strategies as st
 from segan_ray.tracking.access import REFUSAL, OwnerOnly, new_secret
 
 PORT = 5000
-SECRET = new_secret()
+# Not drawn: the processes that share the tests out must agree on their names.
+SECRET = "hMCl12-I4OHrEGDXKzliJWLXZvXqX7ku43dZ55bwBPU"
+ANOTHER = "32yQkJQvQKBGIFjFd7EkhZMtlTOHdLuuSkxs1TYm5Tk"
 BEARER = {"Authorization": f"Bearer {SECRET}"}
 COOKIE = {"Cookie": f"segan-ray-{PORT}={SECRET}"}
-WRONG = ("", "token", SECRET[:-1], f"{SECRET}x", SECRET.swapcase(), "ü", "%00", new_secret())
+WRONG = ("", "token", SECRET[:-1], f"{SECRET}x", SECRET.swapcase(), "ü", "%00", ANOTHER)
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "PROPFIND")
 PATHS = (
     "/", "//", "/health", "/version", "/get-artifact?path=x", "/static-files/main.js", "/graphql",
