@@ -119,7 +119,7 @@ def scale_weights(profile: str, depth: int) -> tuple[float, ...]:
 
 
 def write_rows(path: Path, rows: Iterable[Row]) -> None:
-    """Write ``rows`` sorted, whole or not at all; on one Python the same rows give the same bytes."""
+    """Write ``rows`` sorted, whole or not at all; on one Python the same give the same bytes."""
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
     table.writerow(COLUMNS)
