@@ -24,11 +24,18 @@ def pins() -> dict[str, str]:
 
 
 def asked_of(name: str, extra: str) -> list[str]:
-    if name != PROJECT:
-        return distribution(name).requires or []
     # As the file says now, whenever it was installed.
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    lines: list[str] = project["optional-dependencies"][extra] if extra else project["dependencies"]
+    file = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    project = file["project"]
+    # A build of torch for CUDA asks for more, which is pinned nowhere.
+    every_build = {each["name"]: each for each in file["tool"]["uv"]["dependency-metadata"]}
+    lines: list[str]
+    if name == PROJECT:
+        lines = project["optional-dependencies"][extra] if extra else project["dependencies"]
+    elif name in every_build:
+        lines = every_build[name]["requires-dist"]
+    else:
+        lines = distribution(name).requires or []
     return lines
 
 
