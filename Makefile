@@ -1,6 +1,7 @@
 # Everything a contributor types. Each target builds .venv first if it is not there.
 PYTHON ?= python3
-VENV := .venv
+# Another Python than the usual one has an environment of its own beside it.
+VENV := .venv$(addprefix -,$(filter-out python3,$(notdir $(PYTHON))))
 BIN := $(VENV)/bin
 TOOLS := .venv-tools
 
@@ -71,5 +72,5 @@ $(TOOLS)/.installed: Makefile
 	touch $@
 
 clean: ## Remove the environment and every cache, never your records
-	rm -rf $(VENV) $(TOOLS) dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .venv-* dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
