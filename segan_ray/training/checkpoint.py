@@ -207,12 +207,15 @@ def _load(path: Path) -> dict[str, Tensor]:
         with open_regular(path):
             return load_file(path)
     except (OSError, SafetensorError, DocumentError) as error:
-        if _is_pickle(path):
-            raise CheckpointError(
-                f"{path}: is a Python pickle, as torch.save writes, not safetensors. It was not "
-                "opened: reading a pickle runs the code in it. Use the checkpoint as it was made."
-            ) from None
         raise CheckpointError(f"{path}: cannot be read ({said(error)}).") from None
+
+
+def _is_safetensors(path: Path) -> bool:
+    try:
+        with safe_open(path, "pt"):
+            return True
+    except (OSError, SafetensorError):
+        return False
 
 
 def _is_pickle(path: Path) -> bool:
@@ -233,6 +236,11 @@ def _refuse_pickles(folder: Path) -> None:
             raise CheckpointError(
                 f"{path}: segan-ray reads no pickles, and writes none: this folder is not as it "
                 "was made. Use the original checkpoint, or delete that file if you trust the rest."
+            )
+        if path.suffix == ".safetensors" and _is_pickle(path) and not _is_safetensors(path):
+            raise CheckpointError(
+                f"{path}: is a Python pickle, as torch.save writes, not safetensors. It was not "
+                "opened: reading a pickle runs the code in it. Use the checkpoint as it was made."
             )
 
 

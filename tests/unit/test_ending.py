@@ -359,7 +359,8 @@ def test_a_single_run_that_is_recorded_elsewhere_is_not_ended_here(
     recorder = Recorder.for_run(home, "sweep", CARD, METRIC, "max", folder)
     recorder.start_trial("000", Experiment(), {})
     recorder.spool.finish(10)
-    (folder / "run.json").write_text(json.dumps({"records": "http://u:***@server"}))
+    written = {"experiment": {}, "store": "store", "records": "http://u:***@server"}
+    (folder / "run.json").write_text(json.dumps(written))
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/elsewhere.db")
     with pytest.raises(SweepError, match=r"Set MLFLOW_TRACKING_URI=http://u:\*\*\*@server"):
         stop(home, "sweep", print)

@@ -16,6 +16,7 @@ from torch import nn
 
 from segan_ray.brats import CODE_2023, REGIONS, as_written
 from segan_ray.config import load_experiment
+from segan_ray.data.prepare_case import sha256
 from segan_ray.data.store import PreparedCase, TuningCases
 from segan_ray.evaluation.components import pieces, without_small
 from segan_ray.evaluation.metrics import overlap
@@ -54,7 +55,9 @@ def case_of(
     image[:, 1] = probability
     np.save(folder / "image.npy", image)
     np.save(folder / "mask.npy", (8 | 7 * truth).astype(np.uint8))
-    record = case.record.model_copy(update={"spacing_mm": (spacing_mm,) * 3})
+    checksums = {name: sha256(folder / name) for name in case.record.checksums}
+    spacing = (spacing_mm,) * 3
+    record = case.record.model_copy(update={"spacing_mm": spacing, "checksums": checksums})
     return replace(case, record=record)
 
 
