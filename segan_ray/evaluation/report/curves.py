@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+import numpy as np
 import plotly.graph_objects as go
 
 from segan_ray.evaluation.report.content import SweepReport
@@ -101,10 +102,11 @@ def _add_many(
         points = [
             at
             for one in ours
-            for at in (*((x, y, "") for x, y, _ in thinned(lines[one.trial])), GAP)
+            for at in (*((x, y) for x, y, _ in thinned(lines[one.trial])), GAP[:2])
         ]
         if points:
-            xs, ys, _ = zip(*points, strict=True)
+            # Plotly goes through a list number by number, several times.
+            xs, ys = np.array(points, dtype=np.float32).T
             pen = PENS[status] | {"width": 0.8}
             figure.add_scatter(
                 x=xs, y=ys, mode="lines", line=pen, opacity=0.55, hoverinfo="skip",
