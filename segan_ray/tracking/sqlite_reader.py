@@ -18,7 +18,7 @@ from segan_ray.errors import TrackingError, said
 from segan_ray.home import Home, mend_database
 from segan_ray.tracking import names
 from segan_ray.tracking.database import is_writable, read_only
-from segan_ray.tracking.moved import is_anothers
+from segan_ray.tracking.moved import WAIT_S, is_anothers
 from segan_ray.tracking.run_tags import READ, TaggedRun
 
 SCHEMAS: Final = frozenset({"dc11669786a5"})
@@ -122,7 +122,7 @@ def sqlite_reader(home: Home) -> SqliteReader | None:
 
 @contextlib.contextmanager
 def _opened(uri: str) -> Iterator[sqlite3.Connection]:
-    with contextlib.closing(sqlite3.connect(uri, uri=True)) as database:
+    with contextlib.closing(sqlite3.connect(uri, WAIT_S, uri=True)) as database:
         database.execute("PRAGMA query_only = ON")
         # A tag that is no text is somebody's own, and not worth an error of its own.
         database.text_factory = lambda content: content.decode(errors="replace")
