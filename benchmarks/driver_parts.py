@@ -16,7 +16,7 @@ from recorded import Curves, read_curves
 from replayed_lane import METRIC, Reading
 
 from segan_ray.config import load_experiment
-from segan_ray.data.manifest import parse_manifest, read_manifest
+from segan_ray.data.manifest import fingerprint, parse_manifest, read_manifest
 from segan_ray.data.slices import slice_source
 from segan_ray.data.store import PreparedCase
 from segan_ray.home import Home
@@ -108,7 +108,9 @@ def manifest_mb_and_s(store: Path, cases: int) -> tuple[float, float]:
         "splits": {**dict.fromkeys(small.splits, ()), "train": tuple(names)},
         "folds": (),
     }
-    text = small.model_copy(update=made).model_dump_json().encode()
+    many = small.model_copy(update=made)
+    held_to = fingerprint(many.layout, many.settings, many.cases, many.splits, many.folds)
+    text = many.model_copy(update={"fingerprint": held_to}).model_dump_json().encode()
     return len(text) / MB, seconds_of(lambda: parse_manifest(text, "many"), 3)
 
 

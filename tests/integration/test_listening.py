@@ -113,12 +113,15 @@ def test_the_ui(tmp_path: Path) -> None:
     ) as server:  # fmt: skip
         try:
             assert server.stderr is not None
-            assert f"http://127.0.0.1:{port} " in server.stderr.readline()
+            _, _, token = server.stderr.readline().partition(f"http://127.0.0.1:{port}/?token=")
+            ours = {"Authorization": f"Bearer {token.split()[0]}"}
             found = {(address, at) for address, at, _ in listening(psutil.Process(server.pid))}
             assert found == {("127.0.0.1", port)}
             # A page elsewhere could call itself 127.0.0.1 and read along.
+            here = urllib.request.Request(f"http://127.0.0.1:{port}/", headers=ours)
+            assert urllib.request.urlopen(here, timeout=60).status == 200
             elsewhere = urllib.request.Request(
-                f"http://127.0.0.1:{port}/", headers={"Host": "rebound.example"}
+                f"http://127.0.0.1:{port}/", headers={**ours, "Host": "rebound.example"}
             )
             with pytest.raises(urllib.error.HTTPError, match="403"):
                 urllib.request.urlopen(elsewhere, timeout=60)

@@ -180,25 +180,24 @@ def test_a_trial_that_diverges_ends_with_the_worst_score_and_its_reason(
     assert set(told.intermediate_values.values()) == {0.0}
 
 
-def test_a_trial_without_memory_is_retried_then_failed_and_the_others_go_on(
+def test_a_trial_that_cannot_be_trained_is_retried_then_failed_and_the_others_go_on(
     cluster: None, store: Path, tmp_path: Path
 ) -> None:
     tree = SPACE.model_dump()
     tree["base"]["resources"] = {"retries": 1}
+    # The store has no folds.
     tree |= {
-        "parameters": {"segmentor.base_width": {"type": "choice", "values": [2_000_000, 4]}},
+        "parameters": {"data.fold": {"type": "choice", "values": [7, None]}},
         "sampler": {"type": "grid"}, "scheduler": {"type": "none"}, "enqueue": [],
     }  # fmt: skip
     home = Home.at(tmp_path / "home")
     events: list[TrialEvent] = []
-    status = search(
-        SearchSpace.model_validate(tree), "memory", store, home, events.append, trials=5
-    )
+    status = search(SearchSpace.model_validate(tree), "folds", store, home, events.append, trials=5)
     # A grid of two has two trials, whatever the budget.
-    failed, completed = sorted(read_sweep(home, "memory").trials, key=lambda t: t.status)[::-1]
+    failed, completed = sorted(read_sweep(home, "folds").trials, key=lambda t: t.status)[::-1]
     assert status == "finished"
     assert (failed.status, completed.status) == ("failed", "completed")
-    assert "allocate memory" in (failed.reason or "")
+    assert "fold" in (failed.reason or "")
     assert max(event.retries for event in events if event.trial == failed.trial) == 1
     assert {event.retries for event in events if event.trial == completed.trial} == {0}
 
