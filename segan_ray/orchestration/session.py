@@ -142,7 +142,8 @@ def _start_own_cluster(folder: Path) -> None:
             log_to_driver=False,
             logging_level=logging.ERROR,
             object_store_memory=OBJECT_STORE_BYTES,
-            _temp_dir=str(folder),
+            # A folder within, for Ray lets everybody write to this one.
+            _temp_dir=str(folder / "r"),
         )
     finally:
         for name, value in before.items():

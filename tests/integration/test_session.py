@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import subprocess
 import sys
 import tempfile
@@ -114,7 +115,8 @@ def test_nothing_of_a_cluster_outlives_it() -> None:
 
         killed = cluster("kill")
         assert killed.parent == Path(short)
-        assert list(killed.glob("session_*/logs"))
+        assert list(killed.glob("r/session_*/logs"))
+        assert stat.S_IMODE(killed.stat().st_mode) == 0o700
         ended = cluster()
         assert ended.parent == Path(short)
         assert list(Path(short).iterdir()) == [others]

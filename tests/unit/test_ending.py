@@ -265,12 +265,17 @@ def test_a_process_of_another_home_that_does_not_end_in_time(homes) -> None:
     recorder.close("stopped")
 
 
-def test_what_was_killed_in_another_home_is_ended_from_this_one(homes, monkeypatch) -> None:
-    here, other = homes
-    killed(here)
-    study = optuna.load_study(study_name="sweep", storage=open_storage(here))
+def killed_elsewhere(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave the lease of a driver that died, which is waited for half a second."""
+    killed(home)
+    study = optuna.load_study(study_name="sweep", storage=open_storage(home))
     study.set_user_attr(HELD, {"by": "there", "token": "t", "renewals": 3})
     monkeypatch.setattr(lease, "LEASE_S", 0.5)
+
+
+def test_what_was_killed_in_another_home_is_ended_from_this_one(homes, monkeypatch) -> None:
+    here, other = homes
+    killed_elsewhere(here, monkeypatch)
     said: list[str] = []
     assert stop(other, "sweep", said.append) == Stopped("sweep", "stopped", already=False)
     assert said[1:] == [
@@ -283,10 +288,7 @@ def test_what_was_killed_in_another_home_is_ended_from_this_one(homes, monkeypat
 
 def test_what_was_killed_in_another_home_is_deleted_once_that_is_sure(homes, monkeypatch) -> None:
     here, other = homes
-    killed(here)
-    study = optuna.load_study(study_name="sweep", storage=open_storage(here))
-    study.set_user_attr(HELD, {"by": "there", "token": "t", "renewals": 3})
-    monkeypatch.setattr(lease, "LEASE_S", 0.5)
+    killed_elsewhere(here, monkeypatch)
     said: list[str] = []
     goes = doomed(other, "sweep", said.append)
     assert said == ["'sweep' was run by there until now: waiting 0 s to see whether it still is."]
