@@ -112,7 +112,7 @@ class Logbook:
         self.ended: dict[str, Followed] = {}
 
     def checkpoints(self, trial: str) -> TrialCheckpoints:
-        """Return a trial's checkpoints; nothing of them is ever fetched here."""
+        """Return a trial's checkpoints, without a folder for copies of far ones."""
         return trial_checkpoints(f"{self._checkpoints}/{trial}", Path())
 
     def begin(

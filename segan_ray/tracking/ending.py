@@ -14,7 +14,7 @@ from segan_ray.tracking import names
 from segan_ray.tracking.card import StoreCard
 from segan_ray.tracking.client import Check, always, connect, search, tagged
 from segan_ray.tracking.facts import SweepFacts
-from segan_ray.tracking.journal import JOURNAL, read_journal
+from segan_ray.tracking.journal import JOURNAL, is_stale, read_journal
 from segan_ray.tracking.ledger import Ledger
 from segan_ray.tracking.recorder import open_recorder
 from segan_ray.tracking.run_tags import TaggedRun, epochs_if_told, read_sweep_tags
@@ -40,14 +40,16 @@ class Recorded:
 def recorded(home: Home, name: str) -> Recorded | None:
     """Return what MLflow and the journal hold of the sweep or run ``name``, if anything.
 
-    The journal knows best: MLflow may have been away.
+    The journal knows best: MLflow may have been away. One that is out of date knows nothing.
 
     Raises:
         TrackingError: if MLflow cannot be reached.
     """
     runs = [tagged(run) for run in search(connect(home), f"tags.`{names.SWEEP}` = '{name}'")]
     kinds = {run.kind: run for run in runs}
-    journal = read_journal(home.sweeps / name / JOURNAL)
+    path = home.sweeps / name / JOURNAL
+    last = kinds["sweep"].tags.get(names.JOURNAL) if "sweep" in kinds else None
+    journal = () if is_stale(path, last) else read_journal(path)
     opened = [one.facts["sweep"]["kind"] for one in journal if one.kind == "open"]
     if not opened and not kinds.keys() & {"sweep", "train"}:
         return None

@@ -12,7 +12,7 @@ import json
 import logging
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -147,6 +147,35 @@ class Journal:
     @property
     def _acknowledgement(self) -> Path:
         return self.path.with_name(f"{self.path.name}.acknowledged")
+
+
+def tokens_of(records: Iterable[Record]) -> set[str]:
+    """Return what a journal calls itself wherever it was opened; an older one has no name."""
+    return {str(one.facts.get("journal")) for one in records if one.kind == "open"}
+
+
+def is_stale(path: Path, token: str | None) -> bool:
+    """Tell whether another home has recorded the sweep of a journal since this one did.
+
+    ``token`` names the journal that the sweep was recorded from last, as MLflow knows it.
+
+    Raises:
+        StoreError: if the journal cannot be read.
+    """
+    if token is None:
+        return False
+    tokens = tokens_of(read_journal(path))
+    return bool(tokens) and token not in tokens
+
+
+def put_aside(path: Path) -> None:
+    """Put a journal whose sweep is another home's by now where nothing reads it.
+
+    Raises:
+        StoreError: if it cannot be renamed.
+    """
+    with writing(path):
+        path.replace(path.with_name(f"{path.name}.taken-over"))
 
 
 def lock_of(path: Path) -> Path:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import logging
 import re
+import secrets
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from typing import Any, Final
 from mlflow.entities import Run
 
 from segan_ray.config import Experiment, flatten
-from segan_ray.errors import TrackingError, said
+from segan_ray.errors import StoreError, TrackingError
 from segan_ray.home import Home
 from segan_ray.masking import mask
 from segan_ray.search.ranking import Mode, SweepStatus, TrialStatus
@@ -30,7 +31,16 @@ from segan_ray.tracking.card import StoreCard
 from segan_ray.tracking.checkpoints import CheckpointFolders
 from segan_ray.tracking.client import Check, always, tagged
 from segan_ray.tracking.facts import SweepFacts
-from segan_ray.tracking.journal import JOURNAL, Journal, Kind, read_journal, record
+from segan_ray.tracking.journal import (
+    JOURNAL,
+    Journal,
+    Kind,
+    is_stale,
+    put_aside,
+    read_journal,
+    record,
+    tokens_of,
+)
 from segan_ray.tracking.ledger import ENDS, Ledger, Tally
 from segan_ray.tracking.run_tags import read_objectives, read_score, read_whole
 from segan_ray.tracking.runs import SweepRuns, reach
@@ -58,6 +68,8 @@ class Recorder:
     spool: Spool
     lock: threading.RLock
     check: Check
+    token: str
+    """What its journal is called."""
 
     @classmethod
     def for_sweep(
@@ -118,7 +130,8 @@ class Recorder:
         """
         there = self.writer.runs.know_trials()
         keep = self.keep_checkpoints
-        self._append("open", None, sweep=self.facts.document(), keep_checkpoints=keep)
+        facts = self.facts.document()
+        self._append("open", None, sweep=facts, keep_checkpoints=keep, journal=self.token)
         for run in there:
             # The journal was lost with its disk, or stayed on another machine.
             if run.data.tags[names.TRIAL] not in self.ledger.trials:
@@ -203,11 +216,10 @@ class Recorder:
         What MLflow has not taken is put aside, for it tells of what the other one does again.
         """
         self.spool.stop()
-        journal = self.spool.path
         try:
-            journal.replace(journal.with_name(f"{journal.name}.taken-over"))
-        except OSError as error:
-            log.warning("%s: cannot be put aside (%s).", journal, said(error))
+            put_aside(self.spool.path)
+        except StoreError as error:
+            log.warning("%s", error)
 
     @property
     def unfinished(self) -> list[str]:
@@ -247,18 +259,29 @@ def open_recorder(
 ) -> Recorder:
     """Go on with the journal in ``folder``, or begin one, and bring MLflow up to date with it.
 
+    A journal that is out of date, since another home has gone on, is put aside.
+
     Raises:
         TrackingError: if MLflow cannot be written.
         StoreError: if ``folder`` cannot be.
     """
     facts = runs.facts
-    journal = Journal(folder / JOURNAL)
+    path = folder / JOURNAL
+    if is_stale(path, runs.journal()):
+        log.warning(
+            "Another home has gone on with '%s' since this one did. What MLflow has not taken from "
+            "here is out of date and is not written: %s.taken-over", facts.name, path
+        )  # fmt: skip
+        put_aside(path)
+    journal = Journal(path)
+    named = tokens_of(entry.record for entry in journal.entries) - {str(None)}
+    token = min(named, default=secrets.token_hex(8))
     ledger = Ledger(facts.metric, facts.mode, facts.objectives)
     ledger.note_all(entry.record for entry in journal.entries)
     lock = threading.RLock()
     writer = RunWriter(runs, CheckpointFolders(checkpoints, ledger, lock), check)
     spool = Spool(journal, writer.apply)
-    recorder = Recorder(folder, facts, keep, ledger, writer, spool, lock, check)
+    recorder = Recorder(folder, facts, keep, ledger, writer, spool, lock, check, token)
     recorder.begin()
     return recorder
 

@@ -27,7 +27,7 @@ FINGERPRINT: Final = re.compile(r"[\w.-]{1,200}")
 READ: Final[tuple[str, ...]] = (
     names.KIND, names.SWEEP, names.PARENT, names.TRIAL, names.STORE, names.STATUS, names.EPOCHS,
     names.SCORE, names.BEST_EPOCH, names.PARAMS, names.REPEAT_OF, names.OBJECTIVES, names.REASON,
-    names.METRIC, names.MODE,
+    names.METRIC, names.MODE, names.JOURNAL,
 )  # fmt: skip
 """The tags that are looked at."""
 

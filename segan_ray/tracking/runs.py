@@ -70,6 +70,19 @@ class SweepRuns:
             self.client.log_inputs(parent, [self.facts.dataset()])
         return parent
 
+    def journal(self) -> str | None:
+        """Return which journal the sweep was recorded from last, if its own run says so.
+
+        Raises:
+            TrackingError: if MLflow cannot be read.
+        """
+        parent = self.parent
+        if parent is None:
+            return None
+        with said_in_words(self.client):
+            tags = persistently(lambda: self.client.get_run(parent)).data.tags
+        return tags.get(names.JOURNAL)
+
     def all(self, query: str) -> list[Run]:
         """Return the trials' runs that ``query`` finds."""
         return self._search(f"tags.`{names.KIND}` = '{self.facts.kind}' and {query}")

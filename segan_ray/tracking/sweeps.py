@@ -14,7 +14,7 @@ from segan_ray.errors import RunError, SweepError, cut, many, nearest
 from segan_ray.home import NAME, Home
 from segan_ray.search.ranking import SweepRecord, TrialRecord, rank
 from segan_ray.tracking import names
-from segan_ray.tracking.journal import JOURNAL, lock_of
+from segan_ray.tracking.journal import JOURNAL, is_stale, lock_of
 from segan_ray.tracking.reader import Reader, open_reader
 from segan_ray.tracking.run_tags import TaggedRun, read_sweep_tags, read_trial_tags
 
@@ -48,7 +48,7 @@ def list_sweeps(home: Home, on_note: Note = ignore_note) -> list[SweepRecord]:
     lost = {run: of for run, of in below.items() if run not in {one.run for one in own}}
     _tell_lost(lost, reader, on_note)
     return [
-        _if_alive(home, _with_trials(sweep, below.get(run.run, ()), on_note))
+        _if_alive(home, run, _with_trials(sweep, below.get(run.run, ()), on_note))
         for run, sweep in _sweeps(own, lambda run: below.get(run, ()), on_note)
     ]
 
@@ -63,7 +63,7 @@ def read_sweep(home: Home, name: str, on_note: Note = ignore_note) -> SweepRecor
     """
     reader = open_reader(home)
     run, sweep = _find(reader, home, name, on_note)
-    return _if_alive(home, _with_trials(sweep, reader.runs(names.PARENT, run.run), on_note))
+    return _if_alive(home, run, _with_trials(sweep, reader.runs(names.PARENT, run.run), on_note))
 
 
 def sweep_record(client: MlflowClient, parent: Run) -> SweepRecord:
@@ -242,14 +242,15 @@ def _left_out(error: RunError) -> str:
     return f"Left out: {error}"
 
 
-def _if_alive(home: Home, record: SweepRecord) -> SweepRecord:
+def _if_alive(home: Home, own: TaggedRun, record: SweepRecord) -> SweepRecord:
     """Return ``record`` as interrupted if it says that it runs, but its process was killed.
 
-    Of a sweep recorded in another home nobody here can know.
+    Of a sweep recorded in another home, or gone on with in one, nobody here can know.
     """
     journal = home.sweeps / record.sweep / JOURNAL
-    alive = not journal.exists() or is_held(lock_of(journal))
-    if record.status != "running" or alive:
+    if record.status != "running" or not journal.exists() or is_held(lock_of(journal)):
+        return record
+    if is_stale(journal, own.tags.get(names.JOURNAL)):
         return record
     trials = tuple(
         replace(trial, status="pending") if trial.status == "running" else trial

@@ -53,7 +53,7 @@ class RunWriter:
         if first.kind == "epoch":
             self._epochs(records)
         elif first.kind == "open":
-            self._open()
+            self._open(first)
         elif first.kind == "close":
             self._close(first)
         elif first.kind == "start":
@@ -69,11 +69,12 @@ class RunWriter:
     def _client(self) -> MlflowClient:
         return self.runs.client
 
-    def _open(self) -> None:
+    def _open(self, record: Record) -> None:
         parent = self.runs.parent
         if parent is not None:
             self._client.update_run(parent, status="RUNNING")
-            self._client.set_tag(parent, names.STATUS, "running")
+            tags = {names.STATUS: "running", names.JOURNAL: record.facts["journal"]}
+            self._client.log_batch(parent, tags=_tags(tags))
 
     def _start(self, record: Record) -> None:
         trial = str(record.trial)

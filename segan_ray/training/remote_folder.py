@@ -14,6 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Final, Protocol, TypeVar
 
 from PIL.Image import Image
@@ -34,6 +35,7 @@ from segan_ray.training.trial_folder import (
     epoch_name,
     is_sound,
     parse_report,
+    read_report,
     write_epoch,
 )
 
@@ -155,6 +157,16 @@ class RemoteFolder:
                 return report
         return None
 
+    def last_sound(self) -> int | None:
+        """Return the last epoch whose checkpoint can be read, which is fetched and left again.
+
+        Raises:
+            CheckpointError: as ``last``.
+        """
+        with TemporaryDirectory(prefix="segan-ray-") as near:
+            copy = RemoteFolder(self.url, Path(near)).last()
+            return None if copy is None else read_report(copy).epoch
+
     def kept(self, epoch: int) -> str | None:
         """Return where the checkpoint of an epoch is, or None if it was not kept."""
         return f"{self.url}/{epoch_name(epoch)}" if self._report(epoch_name(epoch)) else None
@@ -183,7 +195,7 @@ class RemoteFolder:
         self._keep(report.epoch, report.best.epoch)
 
     def take(self, donor: RemoteFolder, epoch: int) -> str | None:
-        """Keep the donor's last checkpoint, to go on from after ``epoch``; None if it has none.
+        """Keep the donor's last sound checkpoint, to go on from after ``epoch``; None without one.
 
         It is a copy, made by the store: the donor may train on and remove its own.
         """
@@ -191,12 +203,12 @@ class RemoteFolder:
         for _ in range(TRIES):
             if self._report(name) is not None:
                 return f"{self.url}/{name}"
-            last = donor.last_report()
-            if last is None:
-                return None
             # The donor may just have replaced it by the next one.
             with suppress(FileNotFoundError):
-                _patiently(self.url, "written", partial(self._copy, donor, last.epoch, name))
+                last = donor.last_sound()
+                if last is None:
+                    return None
+                _patiently(self.url, "written", partial(self._copy, donor, last, name))
         return f"{self.url}/{name}" if self._report(name) is not None else None
 
     def fetch(self, name: str) -> Path | None:

@@ -124,7 +124,7 @@ class TrialFolder:
         return str(folder) if folder.is_dir() else None
 
     def take(self, donor: TrialFolder, epoch: int) -> str | None:
-        """Keep the donor's last checkpoint, to go on from after ``epoch``; None if it has none.
+        """Keep the donor's last sound checkpoint, to go on from after ``epoch``; None without one.
 
         It is linked, not copied: the donor may train on and remove it.
         """

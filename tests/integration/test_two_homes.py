@@ -7,8 +7,10 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import pytest
 from mlflow import MlflowClient
 
@@ -23,6 +25,8 @@ from tests.integration.killing import (
     assert_same_search,
     assert_whole,
     eventually,
+    family,
+    runs_of,
     space_of,
 )
 
@@ -101,6 +105,46 @@ def test_one_that_was_stopped_and_taken_over_from_ends(homes, tmp_path, monkeypa
 @pytest.mark.endurance
 def test_without_postgresql_too(homes) -> None:
     take_over_from_one_that_stands_still(*homes)
+
+
+def test_of_several_that_resume_at_once_one_does_and_nothing_old_is_written(homes) -> None:
+    first, second = homes
+    killed = first.start()
+    first.wait_for_epochs(4, killed)
+    below = family(psutil.Process(killed.pid))
+    killed.kill()
+    killed.wait()
+    psutil.wait_procs(below, 60)
+    # Its journal is longer than what MLflow has: all of it would be written once more.
+    journal = first.sweep_folder / "tracking.jsonl"
+    journal.with_name(f"{journal.name}.acknowledged").unlink()
+
+    third = replace(second, folder=second.folder.with_name("c"), started=[])
+    third.folder.mkdir()
+    try:
+        processes = {each: each.start() for each in (second, third)}
+        ended = {each: process.wait(300) for each, process in processes.items()}
+        told = f"{second.log}\n{third.log}"
+        assert sorted(ended.values()) == [0, 1], told
+        assert "'sweep' is running now, by" in told
+        assert_whole(second.home, second.name, TRIALS)
+        assert_same_search(second.home, second.name, second.space)
+
+        before = shown_by_mlflow(second)
+        late = first.start()
+        assert late.wait(120) == 0, first.log
+        assert "Another home has gone on with 'sweep'" in first.log
+        assert shown_by_mlflow(second) == before
+    finally:
+        third.end_all()
+
+
+def shown_by_mlflow(at: Killable) -> list:
+    """Return what MLflow has of every trial, but for when it was changed."""
+    return [
+        (run.info.run_id, run.info.status, run.data.metrics, run.data.params, run.data.tags)
+        for run in sorted(runs_of(at.home, at.name), key=lambda run: run.info.run_id)
+    ]
 
 
 def test_another_home_ends_a_sweep_through_its_own_process(homes) -> None:

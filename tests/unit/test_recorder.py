@@ -30,7 +30,7 @@ from segan_ray.tracking.card import StoreCard
 from segan_ray.tracking.client import connect, experiment_id, search
 from segan_ray.tracking.database import make_database
 from segan_ray.tracking.deletion import delete_sweep
-from segan_ray.tracking.ending import close_dead_sweep, recorded_names
+from segan_ray.tracking.ending import close_dead_sweep, recorded, recorded_names
 from segan_ray.tracking.journal import JOURNAL, Journal, lock_of, read_journal
 from segan_ray.tracking.recorder import Recorder
 from segan_ray.tracking.spool import Spool
@@ -396,6 +396,47 @@ def test_what_was_taken_over_is_not_written_any_more(home: Home, caplog) -> None
     recorder = opened(home, resume=True)
     assert recorder.ledger.trials["001"].epochs == 1
     recorder.close("stopped")
+
+
+def test_what_waits_here_is_out_of_date_once_another_home_went_on(
+    home: Home, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    recorder = opened(home)
+    train(recorder, home, "000", 0.4)
+    recorder.start_trial("001", Experiment(), {})
+    recorder.log_epoch("001", 1, {METRIC: 0.1})
+    assert recorder.spool.finish(30) == 0
+    recorder.log_epoch("001", 2, {METRIC: 0.2})
+    recorder.end_trial("001", "failed", "killed", None)
+    killed(recorder)
+    assert read_sweep(home, "s").status == "interrupted"
+
+    there = home.sweeps / "there"
+    other = Recorder.for_sweep(home, "s", CARD, METRIC, "max", SPACE, there, resume=True)
+    # Whether a process of the other home runs it is not known here.
+    assert read_sweep(home, "s").status == "running"
+    other.log_epoch("001", 2, {METRIC: 0.9})
+    other.end_trial("001", "completed", None, None)
+    other.close("finished")
+    before = content(home)
+
+    assert recorded(home, "s").status == "finished"
+    assert caplog.messages == []
+    again = opened(home, resume=True)
+    assert "Another home has gone on with 's'" in caplog.text
+    assert len(read_journal(home.sweeps / "s" / f"{JOURNAL}.taken-over")) > 6
+    assert again.ledger.trials["001"].score == 0.9
+    again.close("finished")
+    after = content(home)
+    assert {trial: after[trial] for trial in ("000", "001")} == {
+        trial: before[trial] for trial in ("000", "001")
+    }
+
+    # The other home's is by now: each goes on from what MLflow has.
+    last = Recorder.for_sweep(home, "s", CARD, METRIC, "max", SPACE, there, resume=True)
+    assert (there / f"{JOURNAL}.taken-over").exists()
+    last.close("finished")
+    assert read_sweep(home, "s").status == "finished"
 
 
 def test_a_dropped_trial_that_starts_again_keeps_its_new_folder(home: Home) -> None:

@@ -208,6 +208,29 @@ def test_another_trials_checkpoint_outlives_it(place: str, tmp_path: Path, state
     assert names(trial.url) == ["epoch-0003"]
 
 
+@pytest.mark.parametrize("damage", [cut_short, remove])
+@pytest.mark.parametrize("file", ["segmentor.safetensors", "state.json", "report.json"])
+def test_of_another_trial_s_checkpoints_the_last_sound_one_is_taken(
+    place: str, tmp_path: Path, state, damage, file: str
+) -> None:
+    donor, trial = (RemoteFolder(f"{place}/{name}", tmp_path / "near") for name in ("001", "000"))
+    train(donor, state, [0.5, 0.4])
+    damage(f"{donor.url}/epoch-0002/{file}")
+    assert not (tmp_path / "near").exists() or not list((tmp_path / "near").iterdir())
+    restore(copied_near(trial.take(donor, 2), tmp_path / "near"), state)
+    assert state.epoch == 1
+
+
+def test_of_another_trial_without_a_sound_checkpoint_nothing_is_taken(
+    place: str, tmp_path: Path, state
+) -> None:
+    donor, trial = (RemoteFolder(f"{place}/{name}", tmp_path / "near") for name in ("001", "000"))
+    train(donor, state, [0.5])
+    cut_short(f"{donor.url}/epoch-0001/segmentor.safetensors")
+    assert trial.take(donor, 2) is None
+    assert names(trial.url) == []
+
+
 def test_a_checkpoint_that_is_gone(place: str, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"epoch-0007: no checkpoint"):
         copied_near(f"{place}/000/epoch-0007", tmp_path)
