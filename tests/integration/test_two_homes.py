@@ -122,10 +122,10 @@ def test_of_several_that_resume_at_once_one_does_and_nothing_old_is_written(home
     third = replace(second, folder=second.folder.with_name("c"), started=[])
     third.folder.mkdir()
     try:
-        processes = {each: each.start() for each in (second, third)}
-        ended = {each: process.wait(300) for each, process in processes.items()}
+        at_once = [each.start() for each in (second, third)]
+        ended = [process.wait(300) for process in at_once]
         told = f"{second.log}\n{third.log}"
-        assert sorted(ended.values()) == [0, 1], told
+        assert sorted(ended) == [0, 1], told
         assert "'sweep' is running now, by" in told
         assert_whole(second.home, second.name, TRIALS)
         assert_same_search(second.home, second.name, second.space)
@@ -140,10 +140,11 @@ def test_of_several_that_resume_at_once_one_does_and_nothing_old_is_written(home
 
 
 def shown_by_mlflow(at: Killable) -> list:
-    """Return what MLflow has of every trial, but for when it was changed."""
+    """Return what MLflow has of every trial."""
     return [
         (run.info.run_id, run.info.status, run.data.metrics, run.data.params, run.data.tags)
         for run in sorted(runs_of(at.home, at.name), key=lambda run: run.info.run_id)
+        if "segan.trial" in run.data.tags
     ]
 
 
