@@ -1,6 +1,7 @@
 """An empty trial as a plain script for ``torchrun``, and what every side of trial_overhead shares.
 
-The work is that of ``orchestration/worker.py`` without Ray: open the store, build both networks,
+The work is that of ``orchestration/train/worker.py`` without Ray: open the store, build both
+networks,
 one epoch of two tiny steps, validation, the overlay, a checkpoint.
 """
 
@@ -22,10 +23,10 @@ SETTINGS: dict[str, Any] = {
 
 def stamp_first_steps(trial: str, stamps: Path) -> None:
     """Have the next trial of this process leave ``<stamps>/<trial>`` as its first step begins."""
-    from segan_ray.training import fit, recipe
+    from segan_ray.training import build_step, fit
 
     def make_step(experiment: Any) -> Callable[..., Any]:
-        step = recipe.make_step(experiment)
+        step = build_step.make_step(experiment)
 
         def stamped(*arguments: Any) -> Any:
             if not (stamps / trial).exists():
@@ -42,16 +43,16 @@ def train(store: Path, checkpoints: Path) -> None:
     import torch
 
     from segan_ray.config import Experiment
-    from segan_ray.data.cache import local_store
-    from segan_ray.data.slices import fitting_crop, slice_source
-    from segan_ray.data.store import open_for_tuning
-    from segan_ray.evaluation.overlays import draw_overlay
-    from segan_ray.evaluation.validation import validate
+    from segan_ray.data.sampling.slices import fitting_crop, slice_source
+    from segan_ray.data.store.cache import local_store
+    from segan_ray.data.store.opened_store import open_for_tuning
+    from segan_ray.evaluation.figures.overlays import draw_overlay
+    from segan_ray.evaluation.inference.validation import validate
     from segan_ray.models.build import halvings
+    from segan_ray.training.checkpoints.trial_folder import BestEpoch, SavedReport, TrialFolder
+    from segan_ray.training.distributed import average, average_buffers, gather
     from segan_ray.training.fit import EpochReport, Place, fit
-    from segan_ray.training.group import average, average_buffers, gather
     from segan_ray.training.state import new_state
-    from segan_ray.training.trial_folder import BestEpoch, SavedReport, TrialFolder
 
     experiment, device = Experiment.model_validate(SETTINGS), torch.device("cpu")
     torch.set_num_threads(1)

@@ -18,9 +18,9 @@ from typing import Any, Final
 from segan_ray.brats import REGIONS
 from segan_ray.config import load_experiment
 from segan_ray.home import Home
-from segan_ray.tracking import names
-from segan_ray.tracking.card import StoreCard
-from segan_ray.tracking.recorder import Recorder
+from segan_ray.tracking import tag_names
+from segan_ray.tracking.description.card import StoreCard
+from segan_ray.tracking.recording.recorder import Recorder
 
 OBJECTIVE: Final = "val/dice_mean"
 METRICS: Final = (
@@ -51,12 +51,12 @@ class Trial:
     def tags(self) -> dict[str, str]:
         params = {"segmentor.lr": self.lr, "critic.lr": self.lr / 2, "critic.depth": self.depth}
         return {
-            names.TRIAL: f"{self.number:03d}",
-            names.STATUS: STATUSES[self.number % 3],
-            names.EPOCHS: str(len(self.curve)),
-            names.SCORE: repr(max(self.curve)),
-            names.BEST_EPOCH: str(self.best_epoch),
-            names.PARAMS: json.dumps(params),
+            tag_names.TRIAL: f"{self.number:03d}",
+            tag_names.STATUS: STATUSES[self.number % 3],
+            tag_names.EPOCHS: str(len(self.curve)),
+            tag_names.SCORE: repr(max(self.curve)),
+            tag_names.BEST_EPOCH: str(self.best_epoch),
+            tag_names.PARAMS: json.dumps(params),
         }
 
 
@@ -66,17 +66,19 @@ def write_many(home: Home, sweeps: int, trials: int, epochs: int = 20) -> list[s
     chance = random.Random(0)
     _record_one(home, sweep_names[0], _trial(chance, 0, epochs))
     with closing(sqlite3.connect(home.tracking_database)) as database, database:
-        kinds = database.execute("SELECT value, run_uuid FROM tags WHERE key = ?", (names.KIND,))
+        kinds = database.execute(
+            "SELECT value, run_uuid FROM tags WHERE key = ?", (tag_names.KIND,)
+        )
         ids = dict(kinds.fetchall())
         for number, name in enumerate(sweep_names):
             parent = ids["sweep"]
             if number:
                 parent = f"{number:032x}"
-                _copy(database, ids["sweep"], parent, name, {names.SWEEP: name}, number)
+                _copy(database, ids["sweep"], parent, name, {tag_names.SWEEP: name}, number)
             for place in range(0 if number else 1, trials):
                 one = _trial(chance, place, epochs)
                 run = f"{1 + number:08x}{place:024x}"
-                tags = {**one.tags, names.SWEEP: name, names.PARENT: parent}
+                tags = {**one.tags, tag_names.SWEEP: name, tag_names.PARENT: parent}
                 _copy(database, ids["trial"], run, f"{name}-{place:03d}", tags, number)
                 _write_curves(database, run, one)
     return sweep_names
@@ -94,8 +96,8 @@ def _record_one(home: Home, name: str, one: Trial) -> None:
         home, name, StoreCard("/data/store", "f" * 16, {"train": 4, "val": 2}), OBJECTIVE, "max",
         SPACE.read_text(), home.sweeps / name,
     )  # fmt: skip
-    trial = one.tags[names.TRIAL]
-    params = json.loads(one.tags[names.PARAMS])
+    trial = one.tags[tag_names.TRIAL]
+    params = json.loads(one.tags[tag_names.PARAMS])
     recorder.start_trial(trial, load_experiment(None, []), params)
     for epoch, value in enumerate(one.curve, start=1):
         recorder.log_epoch(trial, epoch, dict.fromkeys(METRICS, value))

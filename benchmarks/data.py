@@ -45,12 +45,12 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, IterableDataset, RandomSampler
 
-from segan_ray.data.cases import discover
-from segan_ray.data.phantom import write_phantoms
-from segan_ray.data.prepare import prepare
-from segan_ray.data.slices import SliceSource, epoch_batches, slice_source
-from segan_ray.data.splits import SplitSettings
-from segan_ray.data.store import PreparedCase, PrepareSettings, read_manifest
+from segan_ray.data.layouts.cases import discover
+from segan_ray.data.phantom.dataset import write_phantoms
+from segan_ray.data.sampling.slices import SliceSource, epoch_batches, slice_source
+from segan_ray.data.store.opened_store import PreparedCase, PrepareSettings, read_manifest
+from segan_ray.data.store.prepare import prepare
+from segan_ray.data.store.splits import SplitSettings
 
 CROP, BATCH, PROCESSES = 160, 8, 2
 MODALITIES = ("flair", "t1", "t1ce", "t2")

@@ -16,17 +16,17 @@ from recorded import Curves, read_curves
 from replayed_lane import METRIC, Reading
 
 from segan_ray.config import load_experiment
-from segan_ray.data.manifest import fingerprint, parse_manifest, read_manifest
-from segan_ray.data.slices import slice_source
-from segan_ray.data.store import PreparedCase
+from segan_ray.data.sampling.slices import slice_source
+from segan_ray.data.store.manifest import fingerprint, parse_manifest, read_manifest
+from segan_ray.data.store.opened_store import PreparedCase
 from segan_ray.home import Home
-from segan_ray.orchestration.capacity import Node, how_many_fit
-from segan_ray.orchestration.sweep import make_task
-from segan_ray.search.space import SearchSpace
-from segan_ray.search.storage import open_storage
-from segan_ray.search.study import SweepStudy
-from segan_ray.tracking.card import StoreCard
-from segan_ray.tracking.recorder import Recorder
+from segan_ray.orchestration.cluster.capacity import Node, how_many_fit
+from segan_ray.orchestration.tune.sweep import make_task
+from segan_ray.search.space.search_space import SearchSpace
+from segan_ray.search.storage.open_storage import open_storage
+from segan_ray.search.study.sweep_study import SweepStudy
+from segan_ray.tracking.description.card import StoreCard
+from segan_ray.tracking.recording.recorder import Recorder
 
 MB: Final = 1e6
 RUNGS: Final = (1, 1, 1, 1, 1, 1, 3, 3, 9)

@@ -44,15 +44,15 @@ from phantom_store import make_store
 from recorded import SPACE
 from replayed_lane import ReplayedLane
 
-from segan_ray.data.manifest import read_manifest
+from segan_ray.data.store.manifest import read_manifest
 from segan_ray.home import Home
-from segan_ray.orchestration import sweep as sweeps
-from segan_ray.orchestration import tuning
-from segan_ray.orchestration.progress import TrialEvent
-from segan_ray.search.space import load_space
-from segan_ray.search.study import Point, SweepStudy
-from segan_ray.tracking.card import StoreCard
-from segan_ray.tracking.recorder import Recorder
+from segan_ray.orchestration.train.epoch_result import TrialEvent
+from segan_ray.orchestration.tune import run_trials
+from segan_ray.orchestration.tune import sweep as sweeps
+from segan_ray.search.space.search_space import load_space
+from segan_ray.search.study.sweep_study import Point, SweepStudy
+from segan_ray.tracking.description.card import StoreCard
+from segan_ray.tracking.recording.recorder import Recorder
 
 TENTHS: Final = 10
 ENDS: Final = ("completed", "stopped", "failed")
@@ -170,7 +170,7 @@ def replayed(watch: Watch, lanes: int) -> Iterator[None]:
         return watch.recorder
 
     with (
-        patch.object(tuning, "Lane", ReplayedLane),
+        patch.object(run_trials, "Lane", ReplayedLane),
         patch.object(sweeps, "room_for", lambda *_: Lanes(lanes)),
         patch.object(SweepStudy, "ask", timed),
         patch.object(Recorder, "for_sweep", seen),

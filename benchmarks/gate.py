@@ -16,8 +16,8 @@ from typing import Any, Final
 
 import numpy as np
 
-from segan_ray.evaluation.gate import FAILED_DICE, level_of, passes
-from segan_ray.evaluation.intervals import bootstrap_interval, expanded_interval, widened
+from segan_ray.evaluation.metrics.intervals import bootstrap_interval, expanded_interval, widened
+from segan_ray.evaluation.scoring.gate import FAILED_DICE, level_of, passes
 
 EXPERIMENTS: Final = 1000
 MODELS: Final = 50

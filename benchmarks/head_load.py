@@ -16,7 +16,7 @@ from time import perf_counter, sleep
 from typing import Any, Final
 
 # The session's settings must be in the environment before Ray is imported.
-from segan_ray.orchestration import session  # noqa: F401  # isort: skip
+from segan_ray.orchestration.cluster import session  # noqa: F401  # isort: skip
 
 import _run
 import psutil

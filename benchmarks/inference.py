@@ -44,14 +44,14 @@ from torch import Tensor, nn
 
 from segan_ray.brats import CODE_2017_TO_2021, MODALITIES, REGIONS
 from segan_ray.config import load_experiment
-from segan_ray.data.cases import discover
-from segan_ray.data.manifest import PrepareSettings
-from segan_ray.data.origin import Origin
-from segan_ray.data.phantom import write_phantoms
-from segan_ray.data.volumes import read_volume
-from segan_ray.evaluation.model import Model, Postprocessing
-from segan_ray.evaluation.segment import probabilities_of_volume
-from segan_ray.evaluation.stream import segment_stream
+from segan_ray.data.io.volumes import read_volume
+from segan_ray.data.layouts.cases import discover
+from segan_ray.data.phantom.dataset import write_phantoms
+from segan_ray.data.store.manifest import PrepareSettings
+from segan_ray.data.store.origin import Origin
+from segan_ray.evaluation.inference.packaged_model import Model, Postprocessing
+from segan_ray.evaluation.inference.segment_volume import probabilities_of_volume
+from segan_ray.evaluation.inference.stream_cases import segment_stream
 from segan_ray.models.build import Numerics, build_segmentor, choose_numerics, halvings, place
 
 TARGET = 2.0

@@ -27,9 +27,9 @@ from monai.metrics import compute_hausdorff_distance
 from scipy import ndimage
 
 from segan_ray.brats import CODE_2017_TO_2021
-from segan_ray.data.phantom import synthesize_patient
-from segan_ray.evaluation.lesions import score_lesions
-from segan_ray.evaluation.metrics import hausdorff95, score_region
+from segan_ray.data.phantom.dataset import synthesize_patient
+from segan_ray.evaluation.metrics.lesions import score_lesions
+from segan_ray.evaluation.metrics.region_metrics import hausdorff95, score_region
 
 TARGET = 3.0
 SPACING_MM = (1.0, 1.0, 1.0)

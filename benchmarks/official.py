@@ -35,9 +35,9 @@ import numpy as np
 from scipy import ndimage
 
 from segan_ray.brats import CODE_2023, REGIONS
-from segan_ray.data.phantom import synthesize_patient
-from segan_ray.evaluation.lesions import score_lesions
-from segan_ray.evaluation.metrics import score_case
+from segan_ray.data.phantom.dataset import synthesize_patient
+from segan_ray.evaluation.metrics.lesions import score_lesions
+from segan_ray.evaluation.metrics.region_metrics import score_case
 
 TARGET: Final = 10.0
 SERVE: Final = """

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from segan_ray.data.cases import discover
-from segan_ray.data.phantom import write_phantoms
-from segan_ray.data.prepare import prepare
-from segan_ray.data.splits import SplitSettings
-from segan_ray.data.store import PrepareSettings
+from segan_ray.data.layouts.cases import discover
+from segan_ray.data.phantom.dataset import write_phantoms
+from segan_ray.data.store.opened_store import PrepareSettings
+from segan_ray.data.store.prepare import prepare
+from segan_ray.data.store.splits import SplitSettings
 
 
 def make_store(folder: Path, *, cases: int, spacing_mm: float) -> Path:

@@ -27,19 +27,24 @@ from recorded import CURVES, HEADER, PROFILES, SPACE, Grid, Row, Setting, read_r
 
 from segan_ray.brats import REGIONS
 from segan_ray.config import Experiment
-from segan_ray.data.cases import discover
-from segan_ray.data.phantom import write_phantoms
-from segan_ray.data.prepare import prepare
-from segan_ray.data.slices import fitting_crop, slice_source
-from segan_ray.data.splits import SplitSettings
-from segan_ray.data.store import PrepareSettings, TuningCases, open_for_tuning, read_manifest
-from segan_ray.evaluation.validation import validate
-from segan_ray.files import write_text
+from segan_ray.data.layouts.cases import discover
+from segan_ray.data.phantom.dataset import write_phantoms
+from segan_ray.data.sampling.slices import fitting_crop, slice_source
+from segan_ray.data.store.opened_store import (
+    PrepareSettings,
+    TuningCases,
+    open_for_tuning,
+    read_manifest,
+)
+from segan_ray.data.store.prepare import prepare
+from segan_ray.data.store.splits import SplitSettings
+from segan_ray.evaluation.inference.validation import validate
+from segan_ray.filesystem.atomic_files import write_text
 from segan_ray.models.build import halvings
-from segan_ray.search.space import SearchSpace, load_space
+from segan_ray.search.space.search_space import SearchSpace, load_space
 from segan_ray.training.fit import EpochReport, Place, fit
-from segan_ray.training.scores import SCORE
 from segan_ray.training.state import new_state
+from segan_ray.training.validation_scores import SCORE
 
 CPU: Final = torch.device("cpu")
 PHANTOM: Final = {"cases": 28, "spacing_mm": 4.0, "seed": 7}

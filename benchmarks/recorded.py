@@ -18,7 +18,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from segan_ray.files import write_bytes
+from segan_ray.filesystem.atomic_files import write_bytes
 
 FOLDER: Final = Path(__file__).parent / "curves"
 CURVES: Final = FOLDER / "segan_phantom.csv.gz"

@@ -31,7 +31,7 @@ class Point(Protocol):
 
 
 class Search(Protocol):
-    """What ``segan_ray.search.study.SweepStudy`` is to whoever runs trials."""
+    """What ``segan_ray.search.study.sweep_study.SweepStudy`` is to whoever runs trials."""
 
     def ask(self) -> Point: ...
 

@@ -8,12 +8,12 @@ from random import Random
 from typing import Any, Final
 
 # The session's settings must be in the environment before Ray is imported.
-from segan_ray.orchestration import session  # noqa: F401  # isort: skip
+from segan_ray.orchestration.cluster import session  # noqa: F401  # isort: skip
 
 from ray import tune
 from recorded import Curves, read_curves
 
-from segan_ray.orchestration.progress import EpochResult
+from segan_ray.orchestration.train.epoch_result import EpochResult
 
 METRIC: Final = "val/dice_mean"
 BROKE_OFF: Final = "The recorded run broke off here."
@@ -53,7 +53,7 @@ class Reading:
 
 
 class ReplayedLane(tune.Trainable):
-    """Takes the configuration of ``segan_ray.orchestration.lane.Lane``; nothing is trained."""
+    """Takes the configuration of ``orchestration.tune.trainable.Lane``; nothing is trained."""
 
     def setup(self, config: dict[str, Any]) -> None:
         self._reading = Reading.of(config["task"], _curves())

@@ -19,7 +19,7 @@ from typing import Any
 import _run
 from phantom_store import make_store
 
-from segan_ray.orchestration.session import ray_session
+from segan_ray.orchestration.cluster.session import ray_session
 
 import ray.train  # isort: skip
 import torch
@@ -27,11 +27,11 @@ from ray.train import RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 
 from segan_ray.config import Experiment, build, load_experiment
-from segan_ray.data.slices import epoch_batches, slice_source
-from segan_ray.data.store import open_for_tuning
+from segan_ray.data.sampling.slices import epoch_batches, slice_source
+from segan_ray.data.store.opened_store import open_for_tuning
+from segan_ray.training.build_step import make_step
+from segan_ray.training.distributed import average
 from segan_ray.training.fit import Place, train_epoch
-from segan_ray.training.group import average
-from segan_ray.training.recipe import make_step
 from segan_ray.training.state import new_state
 
 CORES = len(os.sched_getaffinity(0))

@@ -32,12 +32,12 @@ import _run
 from phantom_store import make_store
 
 from segan_ray.config import load_experiment
-from segan_ray.data.manifest import read_manifest
+from segan_ray.data.store.manifest import read_manifest
 from segan_ray.home import Home
-from segan_ray.orchestration import single
-from segan_ray.orchestration.progress import TrialEvent
-from segan_ray.orchestration.session import ray_session
-from segan_ray.tracking.card import StoreCard
+from segan_ray.orchestration.cluster.session import ray_session
+from segan_ray.orchestration.train.epoch_result import TrialEvent
+from segan_ray.orchestration.tune import single
+from segan_ray.tracking.description.card import StoreCard
 
 SETTINGS = [
     "segmentor.base_width=4", "segmentor.depth=2", "critic.base_width=4", "critic.depth=1",

@@ -30,7 +30,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from segan_ray.config import Experiment, load_experiment
 from segan_ray.models.build import choose_numerics
-from segan_ray.training.recipe import make_step
+from segan_ray.training.build_step import make_step
 from segan_ray.training.state import TrainingState, new_state
 from segan_ray.training.step import Part, keep
 

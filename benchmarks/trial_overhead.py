@@ -28,17 +28,17 @@ from typing import Any
 import _run
 from phantom_store import make_store
 
-from segan_ray.orchestration.session import ray_session
+from segan_ray.orchestration.cluster.session import ray_session
 
 import _empty_trial as empty  # isort: skip
 from ray import tune
 
-from segan_ray.data.store import read_manifest
+from segan_ray.data.store.opened_store import read_manifest
 from segan_ray.home import Home
-from segan_ray.orchestration import lane, sweep, tuning
-from segan_ray.search.space import SearchSpace
-from segan_ray.search.study import Point, SweepStudy
-from segan_ray.tracking.card import StoreCard
+from segan_ray.orchestration.tune import run_trials, sweep, trainable
+from segan_ray.search.space.search_space import SearchSpace
+from segan_ray.search.study.sweep_study import Point, SweepStudy
+from segan_ray.tracking.description.card import StoreCard
 
 CORES = len(os.sched_getaffinity(0))
 TARGET = 1.0
@@ -93,18 +93,18 @@ def torchrun(store: Path, folder: Path, count: int, at_once: int) -> Side:
     return Side(decided, stepped, wall_s, apart(stepped))
 
 
-class StampedLane(lane.Lane):
+class StampedLane(trainable.Lane):
     """Our lane, whose workers leave a stamp at the first step of each trial."""
 
     def setup(self, config: dict[str, Any]) -> None:
-        from segan_ray.orchestration import crew
+        from segan_ray.orchestration.train import worker_group
 
-        crew.train_worker = stamped_worker
+        worker_group.train_worker = stamped_worker
         super().setup(config)
 
 
 def stamped_worker(config: dict[str, str]) -> None:
-    from segan_ray.orchestration import worker
+    from segan_ray.orchestration.train import worker
 
     begin = worker.Trial.begin
 
@@ -149,12 +149,12 @@ def our_sweep(store: Path, folder: Path, trials: int, at_once: int) -> Side:
         decided[point.number] = now
         return point
 
-    SweepStudy.ask, tuning.Lane = stamped_ask, StampedLane  # type: ignore[method-assign,misc]
+    SweepStudy.ask, run_trials.Lane = stamped_ask, StampedLane  # type: ignore[method-assign,misc]
     began = time.time()
     try:
         sweep.run_sweep(asked, lambda _: None, lambda _: None)
     finally:
-        SweepStudy.ask, tuning.Lane = ask, lane.Lane  # type: ignore[method-assign,misc]
+        SweepStudy.ask, run_trials.Lane = ask, trainable.Lane  # type: ignore[method-assign,misc]
     wall_s, stepped = time.time() - began, stamped(stamps, trials)
     return Side(
         [decided[number] for number in range(trials)],
@@ -200,7 +200,7 @@ def naive(store: Path, folder: Path, count: int) -> Side:
     began = time.time()
     with ray_session():
         tune.Tuner(
-            tune.with_resources(trial, {"memory": tuning.DRIVER_BYTES}),
+            tune.with_resources(trial, {"memory": run_trials.DRIVER_BYTES}),
             tune_config=tune.TuneConfig(
                 num_samples=count, search_alg=Draws(), max_concurrent_trials=1
             ),

@@ -28,12 +28,12 @@ from phantom_store import make_store
 
 from segan_ray.brats import REGIONS
 from segan_ray.config import load_experiment
-from segan_ray.data.slices import fitting_crop, slice_source
-from segan_ray.data.store import open_for_tuning, open_test
-from segan_ray.evaluation.inference import predict_box
-from segan_ray.evaluation.scores import patient_table
-from segan_ray.evaluation.scoring import score_cases
-from segan_ray.evaluation.validation import validate
+from segan_ray.data.sampling.slices import fitting_crop, slice_source
+from segan_ray.data.store.opened_store import open_for_tuning, open_test
+from segan_ray.evaluation.inference.slicewise import predict_box
+from segan_ray.evaluation.inference.validation import validate
+from segan_ray.evaluation.metrics.scores import patient_table
+from segan_ray.evaluation.scoring.score_cases import score_cases
 from segan_ray.models.build import halvings
 from segan_ray.training.fit import EpochReport, Place, fit
 from segan_ray.training.state import new_state

@@ -21,9 +21,9 @@ from PIL import Image
 from playwright.sync_api import Page, sync_playwright
 
 from segan_ray.home import Home
-from segan_ray.search.ranking import SweepRecord
-from segan_ray.tracking.sweeps import list_sweeps
-from segan_ray.tracking.views import TRIALS, run_page, trials_page, view_page
+from segan_ray.search.results.ranking import SweepRecord
+from segan_ray.tracking.description.views import TRIALS, run_page, trials_page, view_page
+from segan_ray.tracking.reading.sweeps import list_sweeps
 
 EXPERIMENT = "1"
 IMAGES = Path(__file__).parents[1] / "docs" / "images"

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from segan_ray.files import sync_folder
+from segan_ray.filesystem.atomic_files import sync_folder
 
 CONNECT_S: Final = 5
 SERVERS: Final = ("postgresql", "mysql")

@@ -11,8 +11,8 @@ from typing import Final
 
 from segan_ray.databases import sqlite_url
 from segan_ray.errors import SweepError
-from segan_ray.masking import mask
-from segan_ray.places import absolute
+from segan_ray.filesystem.locations import absolute
+from segan_ray.redaction import mask
 
 DEFAULT_HOME: Final = "segan-ray-home"
 TRACKING_URI: Final = "MLFLOW_TRACKING_URI"

@@ -12,11 +12,11 @@ import pytest
 from hypothesis import settings
 from xdist.scheduler import LoadScopeScheduling
 
-from segan_ray.data.cases import discover
-from segan_ray.data.phantom import write_phantoms
-from segan_ray.data.prepare import prepare
-from segan_ray.data.splits import SplitSettings
-from segan_ray.data.store import PrepareSettings, TuningCases, open_for_tuning
+from segan_ray.data.layouts.cases import discover
+from segan_ray.data.phantom.dataset import write_phantoms
+from segan_ray.data.store.opened_store import PrepareSettings, TuningCases, open_for_tuning
+from segan_ray.data.store.prepare import prepare
+from segan_ray.data.store.splits import SplitSettings
 from segan_ray.home import TRACKING_URI
 
 # How long an example takes is the machine's affair.

@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from segan_ray.cli import show
 from segan_ray.cli.options import Json, Layout, NewStore
+from segan_ray.cli.terminal import show
 from segan_ray.errors import SplitError, many
 from segan_ray.sizes import MOST_CASES, MOST_FOLDS, MOST_SEED, MOST_WORKERS
 
 if TYPE_CHECKING:
-    from segan_ray.data.folder_report import FolderReport
-    from segan_ray.data.manifest import Manifest
-    from segan_ray.data.prepare import Outcomes
+    from segan_ray.data.inspection.folder_report import FolderReport
+    from segan_ray.data.store.manifest import Manifest
+    from segan_ray.data.store.prepare import Outcomes
 
 Data = Annotated[Path, typer.Argument(help="A folder of BRATS cases.", metavar="DATA")]
 Workers = Annotated[int, typer.Option(min=1, max=MOST_WORKERS, help="Processes to work with.")]
@@ -51,7 +51,7 @@ def phantom(
     as_json: Json = False,
 ) -> None:
     """Write anatomical BRATS-like cases: synthetic gliomas in the ICBM-152 brain."""
-    from segan_ray.data.phantom import write_phantoms
+    from segan_ray.data.phantom.dataset import write_phantoms
 
     with show.progress("Growing tumours", cases) as done:
         names = write_phantoms(
@@ -77,9 +77,9 @@ def inspect(
     as_json: Json = False,
 ) -> None:
     """Show what is in a BRATS folder, and everything that is wrong with it."""
-    from segan_ray.data.cases import discover
-    from segan_ray.data.inspection import inspect_cases
-    from segan_ray.evaluation.thumbnails import SIDE, check_sheet, write_sheets
+    from segan_ray.data.inspection.inspect_folder import inspect_cases
+    from segan_ray.data.layouts.cases import discover
+    from segan_ray.evaluation.figures.thumbnails import SIDE, check_sheet, write_sheets
 
     side = None
     if pictures is not None:
@@ -101,7 +101,7 @@ def inspect(
 
 
 def _show_report(title: str, report: FolderReport) -> None:
-    from segan_ray.data.folder_report import COLUMNS
+    from segan_ray.data.inspection.folder_report import COLUMNS
 
     show.table(title, COLUMNS, (case.row() for case in report.cases))
     for case, problem in report.problems():
@@ -145,12 +145,12 @@ def prepare(
     With RAY_ADDRESS set, cases are prepared as tasks of that cluster, whose nodes must see DATA
     and STORE at the same paths.
     """
-    from segan_ray.data.cases import discover
-    from segan_ray.data.folder_report import region_notes
-    from segan_ray.data.prepare import prepare as make_store
-    from segan_ray.data.split_file import read_split_file
-    from segan_ray.data.splits import split_settings
-    from segan_ray.data.store import PrepareSettings
+    from segan_ray.data.inspection.folder_report import region_notes
+    from segan_ray.data.layouts.cases import discover
+    from segan_ray.data.store.opened_store import PrepareSettings
+    from segan_ray.data.store.prepare import prepare as make_store
+    from segan_ray.data.store.split_file import read_split_file
+    from segan_ray.data.store.splits import split_settings
 
     settings = split_settings(val=val, gate=gate, test=test, seed=seed, folds=folds)
     if split_file is not None:
@@ -186,7 +186,7 @@ def _where_cases_are_prepared() -> Iterator[Outcomes | None]:
     if not os.environ.get("RAY_ADDRESS"):
         yield None
         return
-    from segan_ray.orchestration.preparation import outcomes_on_ray, ray_session
+    from segan_ray.orchestration.cluster.preparation import outcomes_on_ray, ray_session
 
     with ray_session():
         yield outcomes_on_ray

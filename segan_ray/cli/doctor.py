@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from segan_ray.cli import show
 from segan_ray.cli.options import HomeFolder, Json
+from segan_ray.cli.terminal import show
 from segan_ray.errors import ClusterError
 
 if TYPE_CHECKING:
     from segan_ray.home import Home
-    from segan_ray.orchestration.verdicts import Check
+    from segan_ray.orchestration.cluster.findings import Check
 
 EXAMPLE = "Example: segan-ray doctor s3://bucket/store --address 10.0.0.1:6379"
 
@@ -40,8 +40,8 @@ def doctor(
     as_json: Json = False,
 ) -> None:
     """Look from every node: versions, GPUs, storage, records, clocks, disks, network."""
+    from segan_ray.filesystem.locations import absolute
     from segan_ray.home import Home
-    from segan_ray.places import absolute
 
     place = None if store is None else absolute(store)
     checks = []
@@ -58,15 +58,15 @@ def doctor(
 
 def _checks(address: str | None, home: Home, store: str | None) -> Iterator[Check]:
     if address is not None and address.startswith(("http://", "https://")):
-        from segan_ray.orchestration.far_doctor import examine_by_job
+        from segan_ray.orchestration.jobs.doctor_job import examine_by_job
 
         yield from examine_by_job(address, home, store)
         return
     if address is not None:
         # Read when Ray's settings are, on import.
         os.environ["RAY_ADDRESS"] = address
-    from segan_ray.orchestration.doctor import examine
-    from segan_ray.orchestration.session import ray_session
+    from segan_ray.orchestration.cluster.doctor import examine
+    from segan_ray.orchestration.cluster.session import ray_session
 
     with ray_session():
         yield from examine(home, store)

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from segan_ray.cli import show
 from segan_ray.cli.options import Json
+from segan_ray.cli.terminal import show
 from segan_ray.errors import ClusterError, Interrupted
-from segan_ray.masking import mask
+from segan_ray.redaction import mask
 
 if TYPE_CHECKING:
-    from segan_ray.orchestration.jobs import Cluster, Job
+    from segan_ray.orchestration.jobs.ray_jobs import Cluster, Job
 
 EXAMPLE = (
     "Example: segan-ray submit --address http://head:8265 -- tune s3://bucket/store --space critic"
@@ -62,7 +62,7 @@ def submit(
     environment of the cluster's nodes.
     """
     _one_of(bool(command), listed, follow is not None, stop is not None)
-    from segan_ray.orchestration.jobs import Cluster
+    from segan_ray.orchestration.jobs.ray_jobs import Cluster
 
     if listed:
         _list(Cluster.at(address), as_json)
@@ -85,7 +85,7 @@ def _submit(
     command: list[str], address: str | None, package: bool, no_wait: bool, as_json: bool
 ) -> None:
     from segan_ray.cli.packing import pack
-    from segan_ray.orchestration.jobs import Cluster
+    from segan_ray.orchestration.jobs.ray_jobs import Cluster
 
     parcel = pack(command, package, show.note)
     cluster = Cluster.at(address)
@@ -108,7 +108,7 @@ def _follow(cluster: Cluster, job: Job, as_json: bool) -> None:
     """
     import signal
 
-    from segan_ray.orchestration.following import follow
+    from segan_ray.orchestration.jobs.job_logs import follow
 
     stream = sys.stderr if as_json else sys.stdout
     try:

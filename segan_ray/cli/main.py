@@ -15,8 +15,9 @@ from typing import Annotated, Final
 import typer
 
 from segan_ray import __version__
-from segan_ray.cli import data, doctor, jobs, models, show, sweeps, training
-from segan_ray.cli.encoding import show_anything
+from segan_ray.cli import data, doctor, jobs, models, sweeps, training
+from segan_ray.cli.terminal import show
+from segan_ray.cli.terminal.encoding import show_anything
 from segan_ray.errors import Interrupted, SeganRayError, named
 
 app = typer.Typer(

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from segan_ray.cli import show
 from segan_ray.cli.options import HomeFolder, Json, Layout, Store, SweepName
+from segan_ray.cli.terminal import show
 from segan_ray.errors import many
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from segan_ray.evaluation.prediction import Prediction
+    from segan_ray.evaluation.inference.prediction import Prediction
 
 Model = Annotated[
     str,
@@ -63,7 +63,7 @@ def promote(
     Each try on the same gate patients has to be surer than the one before.
     """
     from segan_ray.home import Home
-    from segan_ray.tracking.promote import promote as run_gate
+    from segan_ray.workflows.promote import promote as run_gate
 
     with show.noting() as note, show.progress("Judging cases", None) as done:
         result = run_gate(
@@ -97,7 +97,7 @@ def rollback(
 ) -> None:
     """Give an alias back to the version that had it before; a second time undoes the first."""
     from segan_ray.home import Home
-    from segan_ray.tracking.aliases import rollback as give_back
+    from segan_ray.tracking.registry.aliases import rollback as give_back
 
     result = give_back(Home.at(home), alias)
     if as_json:
@@ -140,11 +140,11 @@ def evaluate(
     model was trained or chosen with are refused, whatever their names.
     With --against, models are compared patient by patient.
     """
-    from segan_ray.cli.scores import show_scores
-    from segan_ray.evaluation.case_files import check_table, write_table
-    from segan_ray.files import check_folder, write_text
+    from segan_ray.cli.terminal.score_tables import show_scores
+    from segan_ray.evaluation.scoring.case_files import check_table, write_table
+    from segan_ray.filesystem.atomic_files import check_folder, write_text
     from segan_ray.home import Home
-    from segan_ray.tracking.evaluate import evaluate as score_models
+    from segan_ray.workflows.evaluate import evaluate as score_models
 
     if output is not None:
         check_folder(output)
@@ -195,9 +195,9 @@ def predict(
     They are in the label code of their layout and named as its challenge wants them. A bad case
     does not stop the rest; the exit code is then 1.
     """
-    from segan_ray.data.cases import discover_input
+    from segan_ray.data.layouts.cases import discover_input
     from segan_ray.home import Home
-    from segan_ray.tracking.predict import predict as segment
+    from segan_ray.workflows.predict import predict as segment
 
     discovery = discover_input(source, layout)
     show.notes(discovery.notes)
@@ -229,10 +229,10 @@ def export(
     as_json: Json = False,
 ) -> None:
     """Write the network of a model as ONNX or torch.export program, with what surrounds it."""
-    from segan_ray.evaluation.export import check_format, export_model
-    from segan_ray.evaluation.model import load_model
+    from segan_ray.evaluation.inference.export import check_format, export_model
+    from segan_ray.evaluation.inference.packaged_model import load_model
     from segan_ray.home import Home
-    from segan_ray.tracking.registry import fetched
+    from segan_ray.tracking.registry.model_versions import fetched
 
     check_format(kind)
     with show.progress("Exporting", 1) as done, fetched(Home.at(home), model) as found:

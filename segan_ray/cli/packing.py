@@ -19,7 +19,7 @@ import typer.main
 from segan_ray.cli import training
 
 if TYPE_CHECKING:
-    from segan_ray.orchestration.parcel import Parcel
+    from segan_ray.orchestration.jobs.job_spec import Parcel
 
 ONLY = ("tune", "train")
 
@@ -32,7 +32,7 @@ def pack(command: Sequence[str], package: bool, say: Callable[[str], None]) -> P
         ClusterError: if it holds a password, or a file that cannot travel.
     """
     from segan_ray.home import DEFAULT_HOME
-    from segan_ray.orchestration import parcel as parcels
+    from segan_ray.orchestration.jobs import job_spec as parcels
 
     typed = parse(command)
     name, files = _settle(typed)
@@ -126,12 +126,12 @@ def _settle(typed: Typed) -> tuple[str, list[tuple[str, str, bytes]]]:
         ConfigError: if a file is not what its command reads.
     """
     from segan_ray.home import check_name
-    from segan_ray.orchestration.parcel import carried
+    from segan_ray.orchestration.jobs.job_spec import carried
 
     values = typed.values
     name = training.named(values["name"], values["resume"])
     if typed.command == "tune":
-        from segan_ray.search.space_file import load_space, resolve_space
+        from segan_ray.search.space.space_file import load_space, resolve_space
 
         file = resolve_space(values["space"])
         space = load_space(file)
@@ -151,7 +151,7 @@ def _said(
     there: Mapping[str, Any], environment: Mapping[str, str], unsent: Sequence[str]
 ) -> list[str]:
     """Return what a user should know of where things are."""
-    from segan_ray.places import is_url
+    from segan_ray.filesystem.locations import is_url
 
     said = []
     if not is_url(there["store"]):

@@ -10,8 +10,8 @@ from typing import Annotated
 
 import typer
 
-from segan_ray.cli import show
 from segan_ray.cli.options import HomeFolder, Json, SweepName
+from segan_ray.cli.terminal import show
 from segan_ray.errors import SweepError, many
 
 
@@ -28,7 +28,7 @@ def register(app: typer.Typer) -> None:
 def sweeps(home: HomeFolder = None, as_json: Json = False) -> None:
     """List every sweep, oldest first."""
     from segan_ray.home import Home
-    from segan_ray.tracking.sweeps import list_sweeps
+    from segan_ray.tracking.reading.sweeps import list_sweeps
 
     with show.noting() as note:
         found = list_sweeps(Home.at(home), note)
@@ -63,7 +63,7 @@ def sweeps(home: HomeFolder = None, as_json: Json = False) -> None:
 def trials(sweep: SweepName, home: HomeFolder = None, as_json: Json = False) -> None:
     """Show the leaderboard of one sweep."""
     from segan_ray.home import Home
-    from segan_ray.tracking.sweeps import read_sweep
+    from segan_ray.tracking.reading.sweeps import read_sweep
 
     with show.noting() as note:
         record = read_sweep(Home.at(home), sweep, note)
@@ -106,7 +106,7 @@ def trials(sweep: SweepName, home: HomeFolder = None, as_json: Json = False) -> 
 def stop(sweep: SweepName, home: HomeFolder = None, as_json: Json = False) -> None:
     """End a sweep or run: trials that are running end as stopped."""
     from segan_ray.home import Home
-    from segan_ray.orchestration.ending import stop as end
+    from segan_ray.orchestration.tune.end_sweep import stop as end
 
     ended = end(Home.at(home), sweep, show.note)
     if as_json:
@@ -123,8 +123,8 @@ def delete(
 ) -> None:
     """Delete a sweep or run: its runs, checkpoints and study; never a registered model."""
     from segan_ray.home import Home
-    from segan_ray.orchestration.ending import delete as remove
-    from segan_ray.orchestration.ending import doomed
+    from segan_ray.orchestration.tune.end_sweep import delete as remove
+    from segan_ray.orchestration.tune.end_sweep import doomed
 
     where = Home.at(home)
     goes = doomed(where, sweep, show.note)
@@ -180,7 +180,7 @@ def report(
     """Write the sweep as one self-contained page."""
     from segan_ray.evaluation.report import write_report
     from segan_ray.home import Home
-    from segan_ray.tracking.report import collect_report
+    from segan_ray.workflows.write_report import collect_report
 
     with show.noting() as note:
         write_report(collect_report(Home.at(home), sweep, note), out)
@@ -196,7 +196,7 @@ def ui(
     It listens on loopback, and answers only with the token in the address that it prints.
     """
     from segan_ray.home import Home
-    from segan_ray.tracking.ui import serve_ui
+    from segan_ray.tracking.ui.open_ui import serve_ui
 
     where = Home.at(home)
     serve_ui(where, port, lambda at: show.invite(f"MLflow UI of {where.folder}", at, "Ctrl-C ends"))

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from segan_ray.cli import show
 from segan_ray.cli.options import HomeFolder, Json, Store
+from segan_ray.cli.terminal import show
 from segan_ray.errors import Interrupted, SweepError
 from segan_ray.sizes import MOST_SEEDS, MOST_TRIALS, MOST_WORKERS
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from segan_ray.config import Experiment
     from segan_ray.home import Home
-    from segan_ray.tracking.card import StoreCard
+    from segan_ray.tracking.description.card import StoreCard
 
 Resume = Annotated[
     bool, typer.Option("--resume", help="Go on with what an earlier process left, or begin.")
@@ -56,7 +56,7 @@ def train(
 ) -> None:
     """Train one model with fixed settings."""
     from segan_ray.home import Home, check_name, resume_command
-    from segan_ray.orchestration.address import check_reachable
+    from segan_ray.orchestration.cluster.address import check_reachable
 
     where = Home.at(home)
     run_name = check_name(named(name, resume) or f"train-{now()}")
@@ -66,8 +66,8 @@ def train(
 
     check_reachable()
     with resumable(run_name, resume_command(where, "train", store, "--name", run_name)):
-        from segan_ray.cli.live import live_run
-        from segan_ray.orchestration.single import Run, run_single
+        from segan_ray.cli.terminal.live import live_run
+        from segan_ray.orchestration.tune.single import Run, run_single
 
         run = Run(run_name, experiment, store, card, where, resume)
         with live_run(run_name, "val/dice_mean", experiment.training.epochs) as on_event:
@@ -113,8 +113,8 @@ def tune(
     """Search a space with a sweep of trials."""
     from segan_ray.config import read_settings
     from segan_ray.home import Home, check_name, resume_command
-    from segan_ray.orchestration.address import check_reachable
-    from segan_ray.search.space_file import load_space, resolve_space
+    from segan_ray.orchestration.cluster.address import check_reachable
+    from segan_ray.search.space.space_file import load_space, resolve_space
 
     file = resolve_space(space)
     checked = load_space(file)
@@ -126,9 +126,9 @@ def tune(
     again = resume_command(where, "tune", store, "--space", space, "--name", sweep_name, *repeats)
     check_reachable()
     with resumable(sweep_name, again):
-        from segan_ray.cli.live import live_view
-        from segan_ray.orchestration.sweep import Sweep, run_sweep
-        from segan_ray.tracking.sweeps import read_sweep
+        from segan_ray.cli.terminal.live import live_view
+        from segan_ray.orchestration.tune.sweep import Sweep, run_sweep
+        from segan_ray.tracking.reading.sweeps import read_sweep
 
         sweep = Sweep(
             sweep_name, checked, read_settings(file), store, card, where,
@@ -188,7 +188,7 @@ def _experiment(
     from segan_ray.config import load_experiment
 
     if resume and config is None and preset is None and not given:
-        from segan_ray.orchestration.run_file import recorded_experiment
+        from segan_ray.orchestration.tune.run_file import recorded_experiment
 
         known = recorded_experiment(home, name)
         if known is not None:
@@ -203,10 +203,10 @@ def now() -> str:
 
 def _card(store: str, folds: Sequence[int | None]) -> StoreCard:
     """Return what runs say of the store, once it is sure that every fold can be trained on."""
-    from segan_ray.data.places import manifest_at
-    from segan_ray.data.store import check_tunable
-    from segan_ray.places import absolute
-    from segan_ray.tracking.card import StoreCard
+    from segan_ray.data.store.opened_store import check_tunable
+    from segan_ray.data.store.remote_manifest import manifest_at
+    from segan_ray.filesystem.locations import absolute
+    from segan_ray.tracking.description.card import StoreCard
 
     manifest = manifest_at(store)
     for fold in folds:

@@ -17,10 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from segan_ray.data import locks
 from segan_ray.documents import DocumentError, open_regular
 from segan_ray.errors import StoreError, TrackingError
-from segan_ray.files import write_text, writing
+from segan_ray.filesystem import locks
+from segan_ray.filesystem.atomic_files import write_text, writing
 from segan_ray.home import NAME
 
 log = logging.getLogger(__name__)

@@ -18,15 +18,15 @@ import torch
 from torch import nn
 
 from segan_ray.config import Experiment
-from segan_ray.data.augmentation import Augmentation
-from segan_ray.data.slices import PackedBatch, SliceSource, epoch_batches
+from segan_ray.data.sampling.augmentation import Augmentation
+from segan_ray.data.sampling.slices import PackedBatch, SliceSource, epoch_batches
 from segan_ray.errors import ConfigError
 from segan_ray.models.build import halvings
+from segan_ray.training.build_step import Step, make_step
 from segan_ray.training.divergence import DivergenceWatch
-from segan_ray.training.recipe import Step, make_step
-from segan_ray.training.scores import VALIDATION, Validation
 from segan_ray.training.state import TrainingState
 from segan_ray.training.step import Average, Part, keep
+from segan_ray.training.validation_scores import VALIDATION, Validation
 
 Validate = Callable[[nn.Module], Validation]
 CUDA_LOADERS: Final = 4

@@ -13,7 +13,7 @@ from torch.optim import Adam, AdamW, Optimizer, RMSprop
 
 from segan_ray.config import CriticSettings, Experiment, SegmentorSettings
 from segan_ray.models.build import build_critic, build_segmentor, choose_numerics, place
-from segan_ray.training.scores import SCORE
+from segan_ray.training.validation_scores import SCORE
 
 POLY_POWER: Final = 0.9
 

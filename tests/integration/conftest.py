@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 
 from segan_ray.config import Experiment
-from segan_ray.data.store import read_manifest
+from segan_ray.data.store.opened_store import read_manifest
 from segan_ray.home import Home
-from segan_ray.orchestration.progress import TrialEvent
-from segan_ray.orchestration.session import ray_session
-from segan_ray.orchestration.single import Run, RunResult, run_single
-from segan_ray.orchestration.sweep import Sweep, run_sweep
-from segan_ray.search.space import SearchSpace
-from segan_ray.tracking.card import StoreCard
+from segan_ray.orchestration.cluster.session import ray_session
+from segan_ray.orchestration.train.epoch_result import TrialEvent
+from segan_ray.orchestration.tune.single import Run, RunResult, run_single
+from segan_ray.orchestration.tune.sweep import Sweep, run_sweep
+from segan_ray.search.space.search_space import SearchSpace
+from segan_ray.tracking.description.card import StoreCard
 
 # After orchestration, which sets Ray up before importing it.
 import ray  # isort: skip

@@ -21,11 +21,11 @@ from mlflow import MlflowClient
 from optuna.trial import TrialState
 
 from segan_ray.home import Home
-from segan_ray.search.space import SearchSpace
-from segan_ray.search.storage import open_storage
-from segan_ray.search.study import SweepStudy
+from segan_ray.search.space.search_space import SearchSpace
+from segan_ray.search.storage.open_storage import open_storage
+from segan_ray.search.study.sweep_study import SweepStudy
 from segan_ray.tracking.journal import read_journal
-from segan_ray.tracking.sweeps import read_sweep
+from segan_ray.tracking.reading.sweeps import read_sweep
 
 EPOCHS = 6
 TRIALS = 3

@@ -16,11 +16,11 @@ from sqlalchemy.exc import DBAPIError
 
 from segan_ray.errors import SweepError, TakenOver
 from segan_ray.home import Home
-from segan_ray.search import lease
-from segan_ray.search.lease import lease_of, leased
-from segan_ray.search.lease_record import engine_of
-from segan_ray.search.opening import READY
-from segan_ray.search.storage import open_storage
+from segan_ray.search.storage import lease
+from segan_ray.search.storage.lease import lease_of, leased
+from segan_ray.search.storage.lease_record import engine_of
+from segan_ray.search.storage.open_storage import open_storage
+from segan_ray.search.storage.study_record import READY
 from tests.integration.backends import LOOPBACK, PostgreSQL, object_store, postgresql
 from tests.unit import test_lease
 from tests.unit.test_lease import SWEEP, eventually, standing_still

@@ -37,7 +37,7 @@ SHIPPED = sorted(file.stem for file in (ROOT / "search_spaces").rglob("*.yaml"))
 
 LOAD = """
 import json, sys
-from segan_ray.search.space_file import load_space, resolve_space
+from segan_ray.search.space.space_file import load_space, resolve_space
 files = {name: resolve_space(name) for name in sys.argv[1:]}
 spaces = {name: load_space(file) for name, file in files.items()}
 print(json.dumps({name: [str(files[name]), len(spaces[name].parameters)] for name in spaces}))

@@ -14,7 +14,7 @@ import yaml
 
 from segan_ray.errors import SeganRayError
 from segan_ray.home import Home
-from segan_ray.tracking.sweeps import SweepRecord, read_sweep
+from segan_ray.tracking.reading.sweeps import SweepRecord, read_sweep
 from tests.integration.slurm import Slurm, missing, slurm
 
 pytestmark = [

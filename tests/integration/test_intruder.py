@@ -20,8 +20,8 @@ import pytest
 from mlflow import MlflowClient
 
 from segan_ray.home import Home
-from segan_ray.tracking.access import REFUSAL, new_secret
-from segan_ray.tracking.client import connect, experiment_id
+from segan_ray.tracking.client.connection import connect, experiment_id
+from segan_ray.tracking.ui.access import REFUSAL, new_secret
 from tests.integration.intruder import ask
 from tests.integration.serving import Served, served
 

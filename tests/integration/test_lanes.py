@@ -11,7 +11,7 @@ import pytest
 from ray.util.placement_group import placement_group_table
 
 from segan_ray.home import Home
-from segan_ray.orchestration import tuning
+from segan_ray.orchestration.tune import run_trials
 from tests.integration.conftest import card
 from tests.integration.killing import eventually
 
@@ -21,8 +21,8 @@ from driver_scale import Watch, replayed
 from recorded import SPACE
 from replayed_lane import ReplayedLane
 
-from segan_ray.orchestration import sweep as sweeps
-from segan_ray.search.space import load_space
+from segan_ray.orchestration.tune import sweep as sweeps
+from segan_ray.search.space.search_space import load_space
 
 pytestmark = pytest.mark.slow
 
@@ -56,7 +56,7 @@ def test_no_lane_is_started_twice(cluster: None, store: Path, tmp_path: Path) ->
     )  # fmt: skip
     watch = Watch(TRIALS)
     with replayed(watch, LANES), pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tuning, "Lane", Counted)
+        patch.setattr(run_trials, "Lane", Counted)
         assert sweeps.run_sweep(sweep, watch.event, say=lambda *_: None) == "finished"
     assert watch.ended == TRIALS
     assert len(list(seen.glob("lane-*"))) == LANES

@@ -17,8 +17,8 @@ import pytest
 
 from segan_ray.config import build
 from segan_ray.home import Home
-from segan_ray.orchestration.progress import TrialEvent
-from segan_ray.orchestration.single import Run, run_single
+from segan_ray.orchestration.train.epoch_result import TrialEvent
+from segan_ray.orchestration.tune.single import Run, run_single
 from tests.integration.conftest import SPACE, card
 from tests.integration.killing import family
 
@@ -81,7 +81,7 @@ def test_a_cluster_of_our_own_and_workers_that_train_together(
 
 OPENED = """
 import psutil
-from segan_ray.orchestration.session import ray_session
+from segan_ray.orchestration.cluster.session import ray_session
 from tests.integration.test_listening import is_loopback, listening
 with ray_session():
     found = {at for at, _, _ in listening(psutil.Process())}

@@ -18,18 +18,18 @@ import pytest
 from PIL import Image
 
 from segan_ray.config import Experiment
-from segan_ray.data.origin import origin_of
-from segan_ray.data.store import read_manifest
-from segan_ray.evaluation.model import load_model
+from segan_ray.data.store.opened_store import read_manifest
+from segan_ray.data.store.origin import origin_of
+from segan_ray.evaluation.inference.packaged_model import load_model
 from segan_ray.home import Home
-from segan_ray.tracking.aliases import move_alias
-from segan_ray.tracking.card import StoreCard
-from segan_ray.tracking.client import connect
-from segan_ray.tracking.package import package_model
-from segan_ray.tracking.recorder import Recorder
-from segan_ray.tracking.registry import register
-from segan_ray.tracking.sweeps import read_sweep
-from segan_ray.tracking.views import TRIALS, run_page, trials_page, view_page
+from segan_ray.tracking.client.connection import connect
+from segan_ray.tracking.description.card import StoreCard
+from segan_ray.tracking.description.views import TRIALS, run_page, trials_page, view_page
+from segan_ray.tracking.reading.sweeps import read_sweep
+from segan_ray.tracking.recording.recorder import Recorder
+from segan_ray.tracking.registry.aliases import move_alias
+from segan_ray.tracking.registry.model_versions import register
+from segan_ray.tracking.registry.package import package_model
 from tests.integration.serving import PROGRAM, Served, served
 from tests.unit.trained import checkpoint
 

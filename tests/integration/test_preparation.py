@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from segan_ray.data.cases import discover
-from segan_ray.data.phantom import write_phantoms
-from segan_ray.data.prepare import prepare
-from segan_ray.data.splits import SplitSettings
-from segan_ray.data.store import PrepareSettings
+from segan_ray.data.layouts.cases import discover
+from segan_ray.data.phantom.dataset import write_phantoms
+from segan_ray.data.store.opened_store import PrepareSettings
+from segan_ray.data.store.prepare import prepare
+from segan_ray.data.store.splits import SplitSettings
 from segan_ray.errors import DataError
-from segan_ray.orchestration.preparation import outcomes_on_ray
-from segan_ray.orchestration.session import TOKEN
+from segan_ray.orchestration.cluster.preparation import outcomes_on_ray
+from segan_ray.orchestration.cluster.session import TOKEN
 
 # After orchestration, which sets Ray up before importing it.
 import ray  # isort: skip

@@ -15,18 +15,18 @@ from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 
 from segan_ray.errors import RegistryError
-from segan_ray.evaluation.model import Postprocessing, load_model
+from segan_ray.evaluation.inference.packaged_model import Postprocessing, load_model
 from segan_ray.evaluation.report import render_report
 from segan_ray.home import Home
-from segan_ray.tracking import judging
-from segan_ray.tracking import promote as module
-from segan_ray.tracking.aliases import rollback
-from segan_ray.tracking.client import connect
-from segan_ray.tracking.promote import Promotion, promote
-from segan_ray.tracking.registry import MODEL, SHA256, fetched, find_alias
-from segan_ray.tracking.report import collect_report
-from segan_ray.tracking.sweeps import read_sweep
-from segan_ray.tracking.tries import TRIES
+from segan_ray.tracking.client.connection import connect
+from segan_ray.tracking.reading.sweeps import read_sweep
+from segan_ray.tracking.registry.aliases import rollback
+from segan_ray.tracking.registry.model_versions import MODEL, SHA256, fetched, find_alias
+from segan_ray.tracking.registry.tries import TRIES
+from segan_ray.workflows import gate_run
+from segan_ray.workflows import promote as module
+from segan_ray.workflows.promote import Promotion, promote
+from segan_ray.workflows.write_report import collect_report
 from tests.unit.promotable import (
     ENHANCING_TOO,
     NOTHING,
@@ -254,7 +254,7 @@ def test_what_was_killed_before_its_answer_has_been_counted(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(judging, "judge", die)
+        patch.setattr(gate_run, "judge", die)
         with pytest.raises(KeyboardInterrupt):
             run(home, "lopsided")
     assert len(tries(home)) == 1

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from segan_ray.evaluation.report import SweepReport, write_report
-from segan_ray.search.ranking import rank
+from segan_ray.search.results.ranking import rank
 from tests.unit.test_report import evaluation, picture, report, trial, usual
 
 pytestmark = pytest.mark.slow

@@ -14,7 +14,7 @@ import pytest
 pytestmark = pytest.mark.slow
 
 BEGUN = """
-from segan_ray.orchestration.session import ray_session
+from segan_ray.orchestration.cluster.session import ray_session
 import ray
 from ray.train.v2._internal.constants import is_v2_enabled
 with ray_session():
@@ -49,7 +49,7 @@ def test_a_folder_that_is_too_deep_for_sockets_is_said(tmp_path: Path) -> None:
 STRANGER = """
 import grpc, sys
 from segan_ray.errors import SweepError
-from segan_ray.orchestration.address import check_cluster
+from segan_ray.orchestration.cluster.address import check_cluster
 try:
     check_cluster(sys.argv[1])
 except SweepError as refused:
@@ -57,7 +57,7 @@ except SweepError as refused:
 """
 WITH_A_STRANGER = """
 import os, subprocess, sys
-from segan_ray.orchestration.session import ray_session
+from segan_ray.orchestration.cluster.session import ray_session
 import ray
 before = dict(os.environ)
 for _ in range(2):
@@ -89,7 +89,7 @@ def test_nobody_else_is_let_into_a_cluster_of_our_own(mode: str | None, tmp_path
 
 UNTIL_KILLED = """
 import os, signal, sys
-from segan_ray.orchestration.session import ray_session
+from segan_ray.orchestration.cluster.session import ray_session
 import ray
 with ray_session():
     print(ray.get(ray.remote(lambda: os.environ["TMPDIR"]).remote()), flush=True)

@@ -21,8 +21,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from segan_ray.orchestration.hold import is_held
-from segan_ray.tracking.sweeps import read_sweep
+from segan_ray.orchestration.tune.sweep_lock import is_held
+from segan_ray.tracking.reading.sweeps import read_sweep
 from tests.integration.killing import (
     CONTROLLER,
     EPOCHS,

@@ -13,21 +13,21 @@ from mlflow import MlflowClient
 from optuna.trial import TrialState
 
 from segan_ray.config import load_experiment
-from segan_ray.data.cases import discover
-from segan_ray.data.prepare import prepare
-from segan_ray.data.splits import SplitSettings
-from segan_ray.data.store import PrepareSettings, read_manifest
+from segan_ray.data.layouts.cases import discover
+from segan_ray.data.store.opened_store import PrepareSettings, read_manifest
+from segan_ray.data.store.prepare import prepare
+from segan_ray.data.store.splits import SplitSettings
 from segan_ray.errors import SweepError
 from segan_ray.home import Home
-from segan_ray.orchestration import tuning
-from segan_ray.orchestration.janitor import new_mark, remove_groups_of, tidying
-from segan_ray.orchestration.lane import Lane
-from segan_ray.orchestration.mailbox import MailboxHandle, open_mailbox
-from segan_ray.orchestration.progress import TrialEvent
-from segan_ray.search.space import METRICS, ChoiceParameter, SearchSpace
-from segan_ray.search.storage import open_storage
-from segan_ray.tracking.sweeps import list_sweeps, read_sweep
-from segan_ray.training.checkpoint import load_segmentor
+from segan_ray.orchestration.train.epoch_result import TrialEvent
+from segan_ray.orchestration.train.reaper import new_mark, remove_groups_of, tidying
+from segan_ray.orchestration.train.trial_channel import MailboxHandle, open_mailbox
+from segan_ray.orchestration.tune import run_trials
+from segan_ray.orchestration.tune.trainable import Lane
+from segan_ray.search.space.search_space import METRICS, ChoiceParameter, SearchSpace
+from segan_ray.search.storage.open_storage import open_storage
+from segan_ray.tracking.reading.sweeps import list_sweeps, read_sweep
+from segan_ray.training.checkpoints.checkpoint import load_segmentor
 from tests.integration.conftest import (
     EPOCHS,
     SPACE,
@@ -240,7 +240,7 @@ def test_a_trial_whose_lane_is_lost_before_it_began_is_trained_all_the_same(
                 os._exit(1)
             return super().reset_config(new_config)
 
-    monkeypatch.setattr(tuning, "Lane", LostOnce)
+    monkeypatch.setattr(run_trials, "Lane", LostOnce)
     tree = SPACE.model_dump()
     tree["budget"]["max_concurrent"] = 1
     home = Home.at(tmp_path / "home")

@@ -17,9 +17,9 @@ import pytest
 
 from segan_ray.config import Experiment
 from segan_ray.home import Home
-from segan_ray.tracking.card import StoreCard
-from segan_ray.tracking.recorder import Recorder
-from segan_ray.tracking.sweeps import read_sweep
+from segan_ray.tracking.description.card import StoreCard
+from segan_ray.tracking.reading.sweeps import read_sweep
+from segan_ray.tracking.recording.recorder import Recorder
 from tests.integration.killing import eventually
 
 pytestmark = pytest.mark.slow
@@ -177,8 +177,8 @@ import sys
 from pathlib import Path
 from segan_ray.config import Experiment
 from segan_ray.home import Home
-from segan_ray.tracking.card import StoreCard
-from segan_ray.tracking.recorder import Recorder
+from segan_ray.tracking.description.card import StoreCard
+from segan_ray.tracking.recording.recorder import Recorder
 
 home = Home.at(Path(sys.argv[1]))
 recorder = Recorder.for_sweep(

@@ -12,7 +12,7 @@ import nibabel as nib
 import numpy as np
 
 from segan_ray.brats import MODALITIES
-from segan_ray.data.cases import layout_named
+from segan_ray.data.layouts.cases import layout_named
 
 SHAPE = (24, 28, 20)
 AFFINE = np.diag([-2.0, -2.0, 3.0, 1.0])

@@ -13,15 +13,15 @@ import numpy as np
 import torch
 
 from segan_ray.config import load_experiment
-from segan_ray.data.manifest import STORE_VERSION, Manifest, fingerprint
-from segan_ray.data.origin import origin_of, write_origin
-from segan_ray.data.prepare_case import sha256
-from segan_ray.data.splits import Fold, SplitName, SplitSettings
-from segan_ray.data.store import BRAIN_BIT, CaseRecord, PrepareSettings, read_manifest
+from segan_ray.data.store.manifest import STORE_VERSION, Manifest, fingerprint
+from segan_ray.data.store.opened_store import BRAIN_BIT, CaseRecord, PrepareSettings, read_manifest
+from segan_ray.data.store.origin import origin_of, write_origin
+from segan_ray.data.store.prepare_case import sha256
+from segan_ray.data.store.splits import Fold, SplitName, SplitSettings
 from segan_ray.home import Home
-from segan_ray.tracking.card import StoreCard
-from segan_ray.tracking.recorder import Recorder
-from segan_ray.training.checkpoint import save_checkpoint
+from segan_ray.tracking.description.card import StoreCard
+from segan_ray.tracking.recording.recorder import Recorder
+from segan_ray.training.checkpoints.checkpoint import save_checkpoint
 from segan_ray.training.state import Best, new_state
 
 METRIC = "val/dice_mean"

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 from mlflow import MlflowClient
 
-from segan_ray.data.origin import Origin
-from segan_ray.data.prepare_case import sha256
-from segan_ray.data.store import BRAIN_BIT, CaseRecord, PreparedCase, PrepareSettings
-from segan_ray.tracking.registry import MODEL
+from segan_ray.data.store.opened_store import BRAIN_BIT, CaseRecord, PreparedCase, PrepareSettings
+from segan_ray.data.store.origin import Origin
+from segan_ray.data.store.prepare_case import sha256
+from segan_ray.tracking.registry.model_versions import MODEL
 
 ORIGIN = Origin(store="0" * 16, layout="brats2021", preparation=PrepareSettings(), seen={})
 

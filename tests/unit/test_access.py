@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from segan_ray.tracking.access import REFUSAL, OwnerOnly, new_secret
+from segan_ray.tracking.ui.access import REFUSAL, OwnerOnly, new_secret
 
 PORT = 5000
 # Not drawn: the processes that share the tests out must agree on their names.

@@ -11,8 +11,8 @@ import grpc
 import pytest
 
 from segan_ray.errors import SweepError
-from segan_ray.orchestration import address as addresses
-from segan_ray.orchestration.address import CLUSTER_ID, check_cluster, check_reachable
+from segan_ray.orchestration.cluster import address as addresses
+from segan_ray.orchestration.cluster.address import CLUSTER_ID, check_cluster, check_reachable
 
 Answer = Callable[[bytes, grpc.ServicerContext], bytes]
 

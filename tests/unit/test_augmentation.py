@@ -10,7 +10,7 @@ import torch
 from scipy.ndimage import affine_transform, gaussian_filter
 
 from segan_ray.config import load_experiment
-from segan_ray.data.augmentation import (
+from segan_ray.data.sampling.augmentation import (
     TERMS,
     Augmentation,
     Change,
@@ -19,8 +19,8 @@ from segan_ray.data.augmentation import (
     draw_changes,
     move,
 )
-from segan_ray.data.slices import Batch, SliceSource, epoch_batches, slice_source
-from segan_ray.data.store import TuningCases
+from segan_ray.data.sampling.slices import Batch, SliceSource, epoch_batches, slice_source
+from segan_ray.data.store.opened_store import TuningCases
 from segan_ray.errors import ConfigError
 
 CPU = torch.device("cpu")

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from segan_ray.brats import CODE_2017_TO_2021, MODALITIES
-from segan_ray.data.arrays import boxed_arrays
-from segan_ray.data.background import (
+from segan_ray.data.inspection.inspect_folder import inspect_case
+from segan_ray.data.io.background import (
     Background,
     brain_of,
     find_background,
@@ -21,12 +21,12 @@ from segan_ray.data.background import (
     head_problem,
     misplaced_truth,
 )
-from segan_ray.data.cases import discover
-from segan_ray.data.inspection import inspect_case
-from segan_ray.data.manifest import PrepareSettings
-from segan_ray.data.prepare import prepare
-from segan_ray.data.splits import SplitSettings
-from segan_ray.data.volumes import Volume
+from segan_ray.data.io.volumes import Volume
+from segan_ray.data.layouts.cases import discover
+from segan_ray.data.store.arrays import boxed_arrays
+from segan_ray.data.store.manifest import PrepareSettings
+from segan_ray.data.store.prepare import prepare
+from segan_ray.data.store.splits import SplitSettings
 from segan_ray.errors import DataError
 from tests.unit.malformed import BRAIN, GRID, HEAD, SHAPE, label, scans, write_case
 

@@ -15,16 +15,16 @@ from typing import Any
 import fsspec
 import pytest
 
-from segan_ray.data import cache
-from segan_ray.data.cache import local_store
-from segan_ray.data.cases import discover
-from segan_ray.data.locks import acquire, release
-from segan_ray.data.places import manifest_at
-from segan_ray.data.prepare import prepare
-from segan_ray.data.splits import SplitSettings
-from segan_ray.data.store import PrepareSettings, open_for_tuning, read_manifest
+from segan_ray.data.layouts.cases import discover
+from segan_ray.data.store import cache
+from segan_ray.data.store.cache import local_store
+from segan_ray.data.store.opened_store import PrepareSettings, open_for_tuning, read_manifest
+from segan_ray.data.store.prepare import prepare
+from segan_ray.data.store.remote_manifest import manifest_at
+from segan_ray.data.store.splits import SplitSettings
 from segan_ray.errors import StoreError
-from segan_ray.places import absolute, is_url, place_name
+from segan_ray.filesystem.locations import absolute, is_url, place_name
+from segan_ray.filesystem.locks import acquire, release
 
 SPAWN = multiprocessing.get_context("spawn")
 

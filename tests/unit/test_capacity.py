@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from segan_ray.errors import SweepError
-from segan_ray.orchestration.capacity import Node, check_fits, how_many_fit
+from segan_ray.orchestration.cluster.capacity import Node, check_fits, how_many_fit
 
 GIB = 2**30
 MEMORY = 300 * 2**20

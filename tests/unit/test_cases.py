@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from segan_ray.data.cases import Case, discover, discover_input
-from segan_ray.data.volumes import check_headers
+from segan_ray.data.io.volumes import check_headers
+from segan_ray.data.layouts.cases import Case, discover, discover_input
 from segan_ray.errors import DataError, NoCasesError
 
 CLASSIC = ("t1", "t1ce", "t2", "flair", "seg")

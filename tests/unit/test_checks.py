@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from segan_ray.brats import CODE_2017_TO_2021, CODE_2023, CODE_2024, CODE_MSD, CODE_UNTIL_2015
-from segan_ray.data.checks import (
+from segan_ray.data.io.voxel_checks import (
     as_labels,
     intensity_problems,
     label_problems,

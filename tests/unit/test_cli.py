@@ -18,7 +18,7 @@ from PIL import Image
 
 from segan_ray.cli.main import main
 from segan_ray.home import Home
-from segan_ray.tracking import sweeps
+from segan_ray.tracking.reading import sweeps
 from tests.unit.test_ending import killed
 
 COMMANDS = (

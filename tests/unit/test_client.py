@@ -12,17 +12,17 @@ from typing import Any
 
 import pytest
 
-from segan_ray.data import locks
 from segan_ray.errors import RegistryError, StoreError
+from segan_ray.filesystem import locks
 from segan_ray.home import TRACKING_URI, Home
-from segan_ray.orchestration.hold import held, request_stop
-from segan_ray.search.storage import open_storage
-from segan_ray.tracking.client import connect
+from segan_ray.orchestration.tune.sweep_lock import held, request_stop
+from segan_ray.search.storage.open_storage import open_storage
+from segan_ray.tracking.client.connection import connect
 from segan_ray.tracking.journal import JOURNAL, lock_of
-from segan_ray.tracking.promote import promote
-from segan_ray.tracking.registry import fetched
-from segan_ray.tracking.report import collect_report
-from segan_ray.tracking.sweeps import list_sweeps, read_sweep
+from segan_ray.tracking.reading.sweeps import list_sweeps, read_sweep
+from segan_ray.tracking.registry.model_versions import fetched
+from segan_ray.workflows.promote import promote
+from segan_ray.workflows.write_report import collect_report
 from tests.unit.promotable import WHOLE, record_sweep, write_store
 
 

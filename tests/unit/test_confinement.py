@@ -14,7 +14,7 @@ from mlflow.store.artifact.artifact_repository_registry import (
 )
 
 from segan_ray.home import TRACKING_URI, Home
-from segan_ray.tracking.confinement import Places, confine_experiments, confined, places_of
+from segan_ray.tracking.ui.confinement import Places, confine_experiments, confined, places_of
 
 REFUSED = "are not shown, read or written here"
 

@@ -15,9 +15,9 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from segan_ray.data.contents import open_file
-from segan_ray.data.headers import ImageError
-from segan_ray.data.images import read_header, read_image
+from segan_ray.data.io.contents import open_file
+from segan_ray.data.io.headers import ImageError
+from segan_ray.data.io.images import read_header, read_image
 
 
 def zipped() -> bytes:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from segan_ray.disks import Mount, network_disk, network_kind, parse_mounts
+from segan_ray.filesystem.disks import Mount, network_disk, network_kind, parse_mounts
 
 LINES = r"""
 22 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw

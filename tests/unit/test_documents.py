@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 
 from segan_ray import documents
 from segan_ray.config import load_experiment, load_yaml, parse_assignments
-from segan_ray.data.dataset_file import read_dataset_file
-from segan_ray.data.name_mapping import with_grades
-from segan_ray.data.split_file import read_split_file
+from segan_ray.data.layouts.dataset_file import read_dataset_file
+from segan_ray.data.layouts.name_mapping import with_grades
+from segan_ray.data.store.split_file import read_split_file
 from segan_ray.errors import MOST_PROBLEMS, ConfigError, DataError, SeganRayError, SplitError
-from segan_ray.search.question import question
-from segan_ray.search.space_file import load_space
+from segan_ray.search.space.question import question
+from segan_ray.search.space.space_file import load_space
 
 READERS = {
     "settings": load_experiment,

@@ -17,9 +17,9 @@ from driver_scale import Moment, Watch, document, replayed
 from recorded import SPACE, read_curves
 from replayed_lane import METRIC, REAL_METRICS, Reading, ReplayedLane
 
-from segan_ray.orchestration import sweep as sweeps
-from segan_ray.orchestration import tuning
-from segan_ray.search.space import load_space
+from segan_ray.orchestration.tune import run_trials
+from segan_ray.orchestration.tune import sweep as sweeps
+from segan_ray.search.space.search_space import load_space
 
 CURVES = read_curves()
 MOMENT = Moment(10, 30, 10.0, 0.1, 500.0, 5.0, 400.0, 1.0, 0)
@@ -59,11 +59,11 @@ def test_suggestions_of_a_real_study_are_timed(tmp_path: Path) -> None:
 
 
 def test_a_sweep_is_replayed_only_meanwhile() -> None:
-    lane, room = tuning.Lane, sweeps.room_for
+    lane, room = run_trials.Lane, sweeps.room_for
     with replayed(Watch(1), lanes=3):
-        assert tuning.Lane is ReplayedLane
+        assert run_trials.Lane is ReplayedLane
         assert sweeps.room_for(None, None).now(wanted=10) == 3
-    assert (tuning.Lane, sweeps.room_for) == (lane, room)
+    assert (run_trials.Lane, sweeps.room_for) == (lane, room)
 
 
 def test_ratios_compare_the_end_with_the_beginning() -> None:

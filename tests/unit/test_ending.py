@@ -16,21 +16,21 @@ import pytest
 from mlflow import MlflowClient
 
 from segan_ray.config import Experiment
-from segan_ray.data import locks
 from segan_ray.errors import SweepError
+from segan_ray.filesystem import locks
 from segan_ray.home import Home
-from segan_ray.orchestration.ending import Stopped, delete, doomed, size_of, stop
-from segan_ray.orchestration.hold import LOCK, held, request_stop, stop_requested
-from segan_ray.search import lease
-from segan_ray.search.lease import holder_of, lease_of, leased
-from segan_ray.search.lease_record import HELD
-from segan_ray.search.storage import open_storage
-from segan_ray.search.study import SweepStudy, study_exists
-from segan_ray.search.whereabouts import settle_records
-from segan_ray.tracking.card import StoreCard
-from segan_ray.tracking.client import EXPERIMENT
-from segan_ray.tracking.recorder import Recorder
-from segan_ray.tracking.sweeps import name_is_taken, read_sweep
+from segan_ray.orchestration.tune.end_sweep import Stopped, delete, doomed, size_of, stop
+from segan_ray.orchestration.tune.sweep_lock import LOCK, held, request_stop, stop_requested
+from segan_ray.search.storage import lease
+from segan_ray.search.storage.lease import holder_of, lease_of, leased
+from segan_ray.search.storage.lease_record import HELD
+from segan_ray.search.storage.open_storage import open_storage
+from segan_ray.search.storage.recorded_locations import settle_records
+from segan_ray.search.study.sweep_study import SweepStudy, study_exists
+from segan_ray.tracking.client.connection import EXPERIMENT
+from segan_ray.tracking.description.card import StoreCard
+from segan_ray.tracking.reading.sweeps import name_is_taken, read_sweep
+from segan_ray.tracking.recording.recorder import Recorder
 from tests.unit.test_study import space
 
 CARD = StoreCard("/data/store", "f", {"train": 4, "val": 2})
@@ -40,7 +40,7 @@ HOLDER = """
 import sys, time
 from pathlib import Path
 from segan_ray.home import Home
-from segan_ray.orchestration.hold import held, stop_requested
+from segan_ray.orchestration.tune.sweep_lock import held, stop_requested
 from tests.unit.test_ending import begin
 home = Home(Path(sys.argv[1]))
 folder = home.sweeps / "sweep"
@@ -325,7 +325,7 @@ def test_nobody_else_holds_a_sweep_while_it_is_deleted(home: Home, monkeypatch) 
     seen = []
     lock = home.sweeps / "sweep" / LOCK
     monkeypatch.setattr(
-        "segan_ray.orchestration.ending.delete_sweep",
+        "segan_ray.orchestration.tune.end_sweep.delete_sweep",
         lambda *_: seen.append(locks.acquire(lock)),
     )
     delete(home, "sweep")

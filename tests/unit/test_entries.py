@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from segan_ray.data.entries import Entry, called, count_dicom, is_image_name, plain
+from segan_ray.data.layouts.entries import Entry, called, count_dicom, is_image_name, plain
 
 STEMS = ("BraTS2021_00000_seg", "BraTS-GLI-00005-000-t1n", "Brats17_TCIA_167_1_t1ce")
 

@@ -14,7 +14,7 @@ import torch
 from optuna.trial import TrialState
 
 from segan_ray.config import load_experiment
-from segan_ray.search.estimate import (
+from segan_ray.search.space.estimate import (
     LARGEST,
     Estimate,
     checkpoint_bytes,
@@ -23,9 +23,9 @@ from segan_ray.search.estimate import (
     experiment_bytes,
     sentence,
 )
-from segan_ray.search.schedulers import make_pruner
-from segan_ray.search.space import SearchSpace, load_space
-from segan_ray.training.checkpoint import save_checkpoint
+from segan_ray.search.space.scheduler_settings import make_pruner
+from segan_ray.search.space.search_space import SearchSpace, load_space
+from segan_ray.training.checkpoints.checkpoint import save_checkpoint
 from segan_ray.training.state import new_state
 
 SPACES = Path(__file__).parents[2] / "search_spaces"
@@ -198,7 +198,7 @@ def test_sentences() -> None:
 
 def test_importing_it_makes_no_networks() -> None:
     code = (
-        "import sys, segan_ray.search.estimate; "
+        "import sys, segan_ray.search.space.estimate; "
         "print([m for m in ('torch', 'monai', 'ray') if m in sys.modules])"
     )
     output = subprocess.run(

@@ -16,34 +16,34 @@ import pytest
 import yaml
 
 from segan_ray.cli.models import named_rows
-from segan_ray.cli.scores import show_scores
-from segan_ray.data.cases import discover
-from segan_ray.data.manifest import PrepareSettings, read_manifest
-from segan_ray.data.origin import origin_of
-from segan_ray.data.phantom import write_phantoms
-from segan_ray.data.prepare import prepare
-from segan_ray.data.split_file import place_tested, read_split_file
-from segan_ray.data.splits import SplitSettings
+from segan_ray.cli.terminal.score_tables import show_scores
+from segan_ray.data.layouts.cases import discover
+from segan_ray.data.phantom.dataset import write_phantoms
+from segan_ray.data.store.manifest import PrepareSettings, read_manifest
+from segan_ray.data.store.origin import origin_of
+from segan_ray.data.store.prepare import prepare
+from segan_ray.data.store.split_file import place_tested, read_split_file
+from segan_ray.data.store.splits import SplitSettings
 from segan_ray.errors import DataError, RegistryError, SplitError, StoreError
-from segan_ray.evaluation.case_files import check_table, write_table
-from segan_ray.evaluation.comparison import compare
-from segan_ray.evaluation.eligibility import refuse_seen
-from segan_ray.evaluation.metrics import METRICS, RegionScores
-from segan_ray.evaluation.scores import (
+from segan_ray.evaluation.metrics.region_metrics import METRICS, RegionScores
+from segan_ray.evaluation.metrics.scores import (
     LESION_METRICS,
     CaseScores,
     evaluation_document,
     means_over_cases,
 )
+from segan_ray.evaluation.scoring.case_files import check_table, write_table
+from segan_ray.evaluation.scoring.comparison import compare
+from segan_ray.evaluation.scoring.leakage import refuse_seen
 from segan_ray.home import Home
-from segan_ray.tracking import names
-from segan_ray.tracking.card import StoreCard
-from segan_ray.tracking.client import connect, experiment_id, pointing_at, search
-from segan_ray.tracking.evaluate import evaluate
-from segan_ray.tracking.evaluation_run import Subject, evaluation_run
-from segan_ray.tracking.evaluations import latest_evaluation
-from segan_ray.tracking.predict import predict
-from segan_ray.tracking.registry import MODEL, FetchedModel
+from segan_ray.tracking import tag_names
+from segan_ray.tracking.client.connection import connect, experiment_id, pointing_at, search
+from segan_ray.tracking.description.card import StoreCard
+from segan_ray.tracking.reading.evaluations import latest_evaluation
+from segan_ray.tracking.recording.evaluation_run import Subject, evaluation_run
+from segan_ray.tracking.registry.model_versions import MODEL, FetchedModel
+from segan_ray.workflows.evaluate import evaluate
+from segan_ray.workflows.predict import predict
 from tests.unit.test_cli import refused, segan
 from tests.unit.trained import checkpoint
 
@@ -118,7 +118,7 @@ def split_file(folder: Path, **sides: list[str]) -> Path:
 
 
 def runs_of(home: Home) -> list[mlflow.entities.Run]:
-    return search(connect(home), f"tags.`{names.KIND}` = 'evaluation'")
+    return search(connect(home), f"tags.`{tag_names.KIND}` = 'evaluation'")
 
 
 def artifact(home: Home, run: mlflow.entities.Run, name: str) -> Path:
@@ -147,7 +147,7 @@ def test_one_model_keeps_its_document(home: Home, store: Path, models: tuple[str
     assert run.info.status == "FINISHED"
     assert run.data.metrics["test/dice_whole"] == document["summary"]["whole"]["dice"]["mean"]
     assert set(run.data.metrics) >= {"test/dice_mean", "test/hd95_core"}
-    assert run.data.tags[names.STORE] == manifest.fingerprint
+    assert run.data.tags[tag_names.STORE] == manifest.fingerprint
     (given,) = run.inputs.dataset_inputs
     assert given.dataset.digest == manifest.fingerprint
     assert given.tags[0].value == "testing"
@@ -397,7 +397,7 @@ def test_the_latest_evaluation_is_the_models_own(
 ) -> None:
     import contextlib
 
-    from segan_ray.tracking import evaluate as module
+    from segan_ray.workflows import evaluate as module
 
     @contextlib.contextmanager
     def of_a_sweep(home: Home, model: str):

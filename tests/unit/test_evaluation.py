@@ -15,15 +15,15 @@ from PIL import Image
 from torch import nn
 
 from segan_ray.brats import as_written
-from segan_ray.data.cases import layout_named
-from segan_ray.data.store import BRAIN_BIT, PreparedCase, TuningCases
-from segan_ray.evaluation.inference import predict_box
-from segan_ray.evaluation.lesions import score_case_lesions
-from segan_ray.evaluation.metrics import overlap, score_case
-from segan_ray.evaluation.overlays import COLOURS, draw_overlay
-from segan_ray.evaluation.scoring import score_cases
-from segan_ray.evaluation.threshold import CANDIDATES, FLAIR, tuned_threshold
-from segan_ray.evaluation.validation import validate
+from segan_ray.data.layouts.cases import layout_named
+from segan_ray.data.store.opened_store import BRAIN_BIT, PreparedCase, TuningCases
+from segan_ray.evaluation.figures.overlays import COLOURS, draw_overlay
+from segan_ray.evaluation.inference.slicewise import predict_box
+from segan_ray.evaluation.inference.validation import validate
+from segan_ray.evaluation.metrics.lesions import score_case_lesions
+from segan_ray.evaluation.metrics.region_metrics import overlap, score_case
+from segan_ray.evaluation.scoring.score_cases import score_cases
+from segan_ray.evaluation.scoring.threshold import CANDIDATES, FLAIR, tuned_threshold
 
 CPU = torch.device("cpu")
 

@@ -13,12 +13,12 @@ import pytest
 import torch
 
 from segan_ray.config import Experiment
-from segan_ray.data.origin import Origin
-from segan_ray.data.store import PrepareSettings
+from segan_ray.data.store.opened_store import PrepareSettings
+from segan_ray.data.store.origin import Origin
 from segan_ray.errors import ExportError
-from segan_ray.evaluation import export
-from segan_ray.evaluation.export import export_model
-from segan_ray.evaluation.model import Model, Postprocessing
+from segan_ray.evaluation.inference import export
+from segan_ray.evaluation.inference.export import export_model
+from segan_ray.evaluation.inference.packaged_model import Model, Postprocessing
 from segan_ray.models.build import build_segmentor
 
 # The smallest grid, others, and one slice.

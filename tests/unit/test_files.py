@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from segan_ray import files
 from segan_ray.errors import DataError
-from segan_ray.files import follow_umask, write_bytes
+from segan_ray.filesystem import atomic_files
+from segan_ray.filesystem.atomic_files import follow_umask, write_bytes
 
 
 def test_a_file_is_replaced_whole(tmp_path: Path) -> None:
@@ -83,7 +83,7 @@ def test_the_folder_is_synced_after_the_rename(
 ) -> None:
     found: list[bytes] = []
     monkeypatch.setattr(
-        files, "sync_folder", lambda folder: found.append((folder / "file").read_bytes())
+        atomic_files, "sync_folder", lambda folder: found.append((folder / "file").read_bytes())
     )
     write_bytes(tmp_path / "file", b"whole")
     assert found == [b"whole"]

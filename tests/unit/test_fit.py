@@ -7,15 +7,15 @@ import pytest
 import torch
 
 from segan_ray.config import Experiment, load_experiment
-from segan_ray.data.slices import fitting_crop, slice_source
-from segan_ray.data.store import TuningCases
+from segan_ray.data.sampling.slices import fitting_crop, slice_source
+from segan_ray.data.store.opened_store import TuningCases
 from segan_ray.errors import CheckpointError, ConfigError
-from segan_ray.evaluation.validation import validate
+from segan_ray.evaluation.inference.validation import validate
 from segan_ray.models.build import halvings
-from segan_ray.training.checkpoint import load_segmentor, restore, save_checkpoint
+from segan_ray.training.checkpoints.checkpoint import load_segmentor, restore, save_checkpoint
 from segan_ray.training.fit import EpochReport, Place, fit, steps_per_epoch
-from segan_ray.training.scores import Validation
 from segan_ray.training.state import TrainingState, learning_rate, new_state, rate_factor
+from segan_ray.training.validation_scores import Validation
 
 CPU = torch.device("cpu")
 AUGMENTED = [
@@ -122,7 +122,7 @@ def test_the_seed_decides_everything(tuning_cases: TuningCases) -> None:
 
 
 def test_a_report_holds_the_metrics_of_the_contract(tuning_cases: TuningCases) -> None:
-    from segan_ray.search.space import METRICS
+    from segan_ray.search.space.search_space import METRICS
 
     experiment = load_experiment(None, [*SMALL, "training.epochs=1"])
     (report,) = train(experiment, tuning_cases, new_state(experiment, CPU))

@@ -17,29 +17,32 @@ from segan_ray.config import Experiment
 from segan_ray.errors import SeganRayError, SweepError
 from segan_ray.evaluation.report import render_report
 from segan_ray.home import TRACKING_URI, Home
-from segan_ray.orchestration.ending import doomed, stop
-from segan_ray.tracking import names, reader
-from segan_ray.tracking.card import StoreCard
-from segan_ray.tracking.client import connect
-from segan_ray.tracking.client_reader import ClientReader
-from segan_ray.tracking.ending import recorded, recorded_names
-from segan_ray.tracking.evaluations import DOCUMENT
-from segan_ray.tracking.facts import SweepFacts
-from segan_ray.tracking.recorder import Recorder, known_facts
-from segan_ray.tracking.registry import fetched
-from segan_ray.tracking.report import collect_report
-from segan_ray.tracking.runs import SweepRuns
-from segan_ray.tracking.sweeps import list_sweeps, read_sweep, store_place
-from segan_ray.tracking.views import drawn_settings
+from segan_ray.orchestration.tune.end_sweep import doomed, stop
+from segan_ray.tracking import tag_names
+from segan_ray.tracking.client.connection import connect
+from segan_ray.tracking.description.card import StoreCard
+from segan_ray.tracking.description.facts import SweepFacts
+from segan_ray.tracking.description.views import drawn_settings
+from segan_ray.tracking.reading import reader
+from segan_ray.tracking.reading.client_reader import ClientReader
+from segan_ray.tracking.reading.evaluations import DOCUMENT
+from segan_ray.tracking.reading.sweeps import list_sweeps, read_sweep, store_place
+from segan_ray.tracking.recording.close_dead_sweep import recorded, recorded_names
+from segan_ray.tracking.recording.recorder import Recorder, known_facts
+from segan_ray.tracking.recording.runs import SweepRuns
+from segan_ray.tracking.registry.model_versions import fetched
+from segan_ray.workflows.write_report import collect_report
 
 METRIC = "val/dice_mean"
 CARD = StoreCard("/data/store", "f", {"train": 4})
 PARENT_TAGS = (
-    names.KIND, names.SWEEP, names.STATUS, names.METRIC, names.MODE, names.STORE, names.OBJECTIVES,
+    tag_names.KIND, tag_names.SWEEP, tag_names.STATUS, tag_names.METRIC, tag_names.MODE,
+    tag_names.STORE, tag_names.OBJECTIVES,
 )  # fmt: skip
 TRIAL_TAGS = (
-    names.KIND, names.SWEEP, names.PARENT, names.TRIAL, names.STATUS, names.EPOCHS, names.SCORE,
-    names.BEST_EPOCH, names.PARAMS, names.REPEAT_OF, names.OBJECTIVES, names.REASON, names.STORE,
+    tag_names.KIND, tag_names.SWEEP, tag_names.PARENT, tag_names.TRIAL, tag_names.STATUS,
+    tag_names.EPOCHS, tag_names.SCORE, tag_names.BEST_EPOCH, tag_names.PARAMS, tag_names.REPEAT_OF,
+    tag_names.OBJECTIVES, tag_names.REASON, tag_names.STORE,
 )  # fmt: skip
 VALUES = (
     None, "", "abc", "nan", "-1", "1e999", "0x10", "٣", "null", "[]", "{}", "[[1, 2]]",
@@ -139,7 +142,10 @@ def shown(capsys: pytest.CaptureFixture[str], act: Callable[[], object]) -> tupl
 CASES = [
     *(("odd", tag) for tag in PARENT_TAGS),
     *(("odd-000", tag) for tag in TRIAL_TAGS),
-    *(("single", tag) for tag in (names.KIND, names.SWEEP, names.STATUS, names.EPOCHS)),
+    *(
+        ("single", tag)
+        for tag in (tag_names.KIND, tag_names.SWEEP, tag_names.STATUS, tag_names.EPOCHS)
+    ),
 ]
 
 
@@ -157,12 +163,12 @@ def test_sweeps_and_trials_show_what_is_sound_and_say_what_is_not(
             assert listed["sweeps"][0] == sound["sweeps"][0]
             if [one["trials"] for one in listed["sweeps"]] != [2, 2]:
                 assert "Left out: " in notes, (tag, value)
-                assert id_of in notes or tag == names.SWEEP, (tag, value)
+                assert id_of in notes or tag == tag_names.SWEEP, (tag, value)
             trials, notes, refused = shown(
                 capsys, lambda: commands.trials("odd", folder, as_json=True)
             )
             assert refused or trials.keys() == leaderboard.keys()
-            if not refused and len(trials["trials"]) != 2 and tag != names.PARENT:
+            if not refused and len(trials["trials"]) != 2 and tag != tag_names.PARENT:
                 assert id_of in notes, (tag, value)
             if run == "odd-000":
                 assert not refused
@@ -184,7 +190,12 @@ def test_every_other_command_reads_past_a_changed_tag(scene: Scene, run: str, ta
 
 @pytest.mark.parametrize(
     ("run", "tag"),
-    [("odd", names.MODE), ("odd-000", names.PARAMS), ("odd-000", names.SCORE), ("odd", names.KIND)],
+    [
+        ("odd", tag_names.MODE),
+        ("odd-000", tag_names.PARAMS),
+        ("odd-000", tag_names.SCORE),
+        ("odd", tag_names.KIND),
+    ],
 )
 def test_a_report_is_made_of_what_is_sound(scene: Scene, run: str, tag: str) -> None:
     with scene.changed(run, tag, "abc"):
@@ -197,7 +208,11 @@ def test_a_report_is_made_of_what_is_sound(scene: Scene, run: str, tag: str) -> 
 
 
 def test_mlflow_s_own_reading_says_the_same(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
-    for run, tag in (("odd", names.MODE), ("odd-000", names.EPOCHS), ("odd-000", names.PARENT)):
+    for run, tag in (
+        ("odd", tag_names.MODE),
+        ("odd-000", tag_names.EPOCHS),
+        ("odd-000", tag_names.PARENT),
+    ):
         told: list[list[str]] = []
         with scene.changed(run, tag, "abc"), monkeypatch.context() as patch:
             for _ in range(2):
@@ -210,7 +225,7 @@ def test_mlflow_s_own_reading_says_the_same(scene: Scene, monkeypatch: pytest.Mo
 
 
 def test_the_words_of_a_note(scene: Scene) -> None:
-    with scene.changed("odd-000", names.EPOCHS, "abc"):
+    with scene.changed("odd-000", tag_names.EPOCHS, "abc"):
         notes: list[str] = []
         read_sweep(scene.home, "odd", notes.append)
     assert notes == [
@@ -222,12 +237,12 @@ def test_the_words_of_a_note(scene: Scene) -> None:
 
 def test_a_sweep_whose_own_run_is_broken_is_refused_in_words(scene: Scene) -> None:
     with (
-        scene.changed("odd", names.MODE, "up"),
+        scene.changed("odd", tag_names.MODE, "up"),
         pytest.raises(SeganRayError, match=r"its tag segan.mode is 'up', expected one of max, min"),
     ):
         read_sweep(scene.home, "odd")
     with (
-        scene.changed("odd", names.KIND, None),
+        scene.changed("odd", tag_names.KIND, None),
         pytest.raises(SweepError, match=r"2 trials of 'odd' .* under MLflow's run .*: segan-ray"),
     ):
         read_sweep(scene.home, "odd")
@@ -300,7 +315,7 @@ def test_of_two_runs_of_one_name_that_with_the_trials_is_the_sweep(scene: Scene)
 def test_of_two_runs_of_one_trial_that_with_more_epochs_is_shown(scene: Scene) -> None:
     client = connect(scene.home)
     tags = dict(client.get_run(scene.runs["odd-000"]).data.tags)
-    double = client.create_run("1", tags=tags | {names.EPOCHS: "0"}).info.run_id
+    double = client.create_run("1", tags=tags | {tag_names.EPOCHS: "0"}).info.run_id
     try:
         notes: list[str] = []
         trials = read_sweep(scene.home, "odd", notes.append).trials
@@ -312,7 +327,7 @@ def test_of_two_runs_of_one_trial_that_with_more_epochs_is_shown(scene: Scene) -
 
 def test_a_nested_run_made_by_hand_is_left_out(scene: Scene) -> None:
     client = connect(scene.home)
-    made = client.create_run("1", tags={names.PARENT: scene.runs["odd"]}).info.run_id
+    made = client.create_run("1", tags={tag_names.PARENT: scene.runs["odd"]}).info.run_id
     try:
         notes: list[str] = []
         assert len(read_sweep(scene.home, "odd", notes.append).trials) == 2
@@ -324,21 +339,23 @@ def test_a_nested_run_made_by_hand_is_left_out(scene: Scene) -> None:
 
 def test_what_a_resume_would_know_of_a_changed_trial_is_refused_in_words(scene: Scene) -> None:
     client = connect(scene.home)
-    for tag in (names.EPOCHS, names.SCORE, names.BEST_EPOCH, names.OBJECTIVES):
+    for tag in (tag_names.EPOCHS, tag_names.SCORE, tag_names.BEST_EPOCH, tag_names.OBJECTIVES):
         with scene.changed("odd-000", tag, "abc"):
             refused = attempt(lambda: known_facts(client.get_run(scene.runs["odd-000"])))
             assert refused is not None
             assert f"its tag {tag} is 'abc'" in refused
 
 
-@pytest.mark.parametrize("tag", [names.TRIAL, names.EPOCHS, names.SWEEP, names.KIND, names.STATUS])
+@pytest.mark.parametrize(
+    "tag", [tag_names.TRIAL, tag_names.EPOCHS, tag_names.SWEEP, tag_names.KIND, tag_names.STATUS]
+)
 @pytest.mark.parametrize("value", [None, "abc/../x"])
 def test_a_resume_goes_on_or_is_refused_in_words(scene: Scene, tag: str, value: str | None) -> None:
     client = connect(scene.home)
     runs = SweepRuns(client, "1", SweepFacts("odd", "trial", CARD, METRIC, "max"))
     with scene.changed("odd-000", tag, value):
         refused = attempt(runs.know_trials)
-    assert (refused is not None) == (tag == names.TRIAL)
+    assert (refused is not None) == (tag == tag_names.TRIAL)
     assert refused is None or scene.runs["odd-000"] in refused
 
 
@@ -346,7 +363,10 @@ def test_stopping_what_says_nothing_of_its_end_is_refused_in_words(scene: Scene)
     folder = scene.home.sweeps / "odd"
     aside = folder.rename(folder.with_name("aside"))  # as if its journal were lost
     try:
-        with scene.changed("odd", names.STATUS, "abc"), scene.changed("odd", names.MODE, None):
+        with (
+            scene.changed("odd", tag_names.STATUS, "abc"),
+            scene.changed("odd", tag_names.MODE, None),
+        ):
             refused = attempt(lambda: stop(scene.home, "odd", print))
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -361,7 +381,7 @@ def test_a_report_passes_over_evaluations_that_are_half_made_or_another_programs
     client, made = connect(scene.home), []
     try:
         for document in (None, "no JSON", "[]", '{"summary": {}}', "[" * 5000):
-            tags = {names.KIND: "evaluation", names.SWEEP: "good"}
+            tags = {tag_names.KIND: "evaluation", tag_names.SWEEP: "good"}
             made.append(client.create_run("1", tags=tags).info.run_id)
             if document is not None:
                 client.log_text(made[-1], document, DOCUMENT)
@@ -379,7 +399,7 @@ def test_of_many_that_are_alike_a_few_are_named(
     scene: Scene, capsys: pytest.CaptureFixture[str]
 ) -> None:
     client = connect(scene.home)
-    tags = {names.PARENT: scene.runs["odd"]}
+    tags = {tag_names.PARENT: scene.runs["odd"]}
     made = [client.create_run("1", tags=tags).info.run_id for _ in range(8)]
     try:
         commands.sweeps(scene.home.folder, as_json=True)

@@ -23,22 +23,27 @@ import nibabel as nib
 import pytest
 import torch
 
-from segan_ray.cli import show
+from segan_ray.cli.terminal import show
 from segan_ray.config import load_experiment
-from segan_ray.data.headers import ImageError
-from segan_ray.data.images import carried_checksum, read_header, read_image
-from segan_ray.data.origin import read_origin
-from segan_ray.data.split_file import read_split_file
-from segan_ray.data.store import open_for_tuning, read_manifest
+from segan_ray.data.io.headers import ImageError
+from segan_ray.data.io.images import carried_checksum, read_header, read_image
+from segan_ray.data.store.opened_store import open_for_tuning, read_manifest
+from segan_ray.data.store.origin import read_origin
+from segan_ray.data.store.split_file import read_split_file
 from segan_ray.errors import CaseError, CheckpointError, SeganRayError
-from segan_ray.evaluation.model import Postprocessing, load_model
-from segan_ray.evaluation.seal import seal
-from segan_ray.masking import mask
-from segan_ray.search.space_file import load_space
-from segan_ray.training.checkpoint import load_segmentor, restore
-from segan_ray.training.saved_state import check_files
+from segan_ray.evaluation.inference.checksums import seal
+from segan_ray.evaluation.inference.packaged_model import Postprocessing, load_model
+from segan_ray.redaction import mask
+from segan_ray.search.space.space_file import load_space
+from segan_ray.training.checkpoints.checkpoint import load_segmentor, restore
+from segan_ray.training.checkpoints.saved_state import check_files
+from segan_ray.training.checkpoints.trial_folder import (
+    BestEpoch,
+    SavedReport,
+    read_report,
+    write_epoch,
+)
 from segan_ray.training.state import new_state
-from segan_ray.training.trial_folder import BestEpoch, SavedReport, read_report, write_epoch
 from tests.unit.promotable import write_store
 from tests.unit.stored import ORIGIN
 from tests.unit.test_malformed_headers import metaimage_of, nifti_of

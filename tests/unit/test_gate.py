@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from segan_ray.brats import REGIONS
-from segan_ray.evaluation.gate import first_champion, judge, level_of
-from segan_ray.evaluation.intervals import MINIMUM_PATIENTS
-from segan_ray.evaluation.metrics import RegionScores
-from segan_ray.evaluation.scores import CaseScores
+from segan_ray.evaluation.metrics.intervals import MINIMUM_PATIENTS
+from segan_ray.evaluation.metrics.region_metrics import RegionScores
+from segan_ray.evaluation.metrics.scores import CaseScores
+from segan_ray.evaluation.scoring.gate import first_champion, judge, level_of
 
 
 def scores(dice: np.ndarray) -> list[CaseScores]:

@@ -32,8 +32,8 @@ from gate import (
     tried,
 )
 
-from segan_ray.evaluation.gate import judge
-from segan_ray.evaluation.intervals import RESAMPLES
+from segan_ray.evaluation.metrics.intervals import RESAMPLES
+from segan_ray.evaluation.scoring.gate import judge
 from tests.unit.test_gate import scores
 
 EXPERIMENTS = 2000

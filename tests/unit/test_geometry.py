@@ -14,13 +14,13 @@ from hypothesis import strategies as st
 from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
 
 from segan_ray.brats import CODE_2017_TO_2021
-from segan_ray.data import metaimage
-from segan_ray.data.cases import Case, discover
-from segan_ray.data.geometry import differences, placed, same_shape, turned_affine
-from segan_ray.data.headers import ImageHeader
-from segan_ray.data.inspection import inspect_case
-from segan_ray.data.label_maps import write_label
-from segan_ray.data.volumes import check_headers, geometry_warnings, read_volume
+from segan_ray.data.inspection.inspect_folder import inspect_case
+from segan_ray.data.io import metaimage
+from segan_ray.data.io.geometry import differences, placed, same_shape, turned_affine
+from segan_ray.data.io.headers import ImageHeader
+from segan_ray.data.io.label_maps import write_label
+from segan_ray.data.io.volumes import check_headers, geometry_warnings, read_volume
+from segan_ray.data.layouts.cases import Case, discover
 from segan_ray.errors import CaseError
 from tests.unit.malformed import AFFINE, truth, write_case
 from tests.unit.test_label_maps import ORIENTATIONS, affine_of

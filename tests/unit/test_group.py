@@ -13,11 +13,11 @@ from torch import nn
 from torch.multiprocessing.spawn import spawn
 
 from segan_ray.config import Experiment, build, load_experiment
-from segan_ray.data.slices import slice_source
-from segan_ray.data.store import open_for_tuning
-from segan_ray.evaluation.validation import validate
+from segan_ray.data.sampling.slices import slice_source
+from segan_ray.data.store.opened_store import open_for_tuning
+from segan_ray.evaluation.inference.validation import validate
+from segan_ray.training.distributed import average, average_buffers, gather
 from segan_ray.training.fit import EpochReport, Place, fit
-from segan_ray.training.group import average, average_buffers, gather
 from segan_ray.training.state import TrainingState, new_state
 
 CPU = torch.device("cpu")

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from segan_ray.data.gzipped import first_bytes, trailer, unpack
-from segan_ray.data.headers import ImageError
+from segan_ray.data.io.gzipped import first_bytes, trailer, unpack
+from segan_ray.data.io.headers import ImageError
 
 BGZF_END = bytes.fromhex("1f8b08040000000000ff0600424302001b0003000000000000000000")
 CONTENT = bytes(range(256)) * 40

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from segan_ray.errors import Interrupted, SweepError
-from segan_ray.orchestration.hold import (
+from segan_ray.orchestration.tune.sweep_lock import (
     Asked,
     held,
     interruptible,
@@ -23,7 +23,7 @@ from segan_ray.orchestration.hold import (
 HOLD = """
 import sys
 from pathlib import Path
-from segan_ray.orchestration.hold import held
+from segan_ray.orchestration.tune.sweep_lock import held
 with held(Path(sys.argv[1]), "critic"):
     print("held", flush=True)
     sys.stdin.read()
@@ -106,7 +106,7 @@ def test_what_must_come_to_its_end_does_before_a_signal_is_answered() -> None:
 def test_a_process_dies_of_the_second_signal() -> None:
     code = (
         "import signal\n"
-        "from segan_ray.orchestration.hold import interruptible\n"
+        "from segan_ray.orchestration.tune.sweep_lock import interruptible\n"
         "with interruptible('s', 'again'):\n"
         "    try:\n"
         "        signal.raise_signal(signal.SIGTERM)\n"

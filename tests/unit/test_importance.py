@@ -6,8 +6,8 @@ import random
 
 import pytest
 
-from segan_ray.search.importance import FEWEST, importances
-from segan_ray.search.ranking import TrialRecord
+from segan_ray.search.results.importance import FEWEST, importances
+from segan_ray.search.results.ranking import TrialRecord
 
 
 def trials(count: int, **more) -> list[TrialRecord]:

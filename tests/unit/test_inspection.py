@@ -12,12 +12,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from segan_ray.data import inspection
-from segan_ray.data.cases import Case, Discovery, discover
-from segan_ray.data.folder_report import COLUMNS, CaseReport, FolderReport, region_notes
-from segan_ray.data.inspection import inspect_case, inspect_cases
-from segan_ray.data.prepare_case import signature
-from segan_ray.data.volumes import check_headers, read_volume
+from segan_ray.data.inspection import inspect_folder
+from segan_ray.data.inspection.folder_report import COLUMNS, CaseReport, FolderReport, region_notes
+from segan_ray.data.inspection.inspect_folder import inspect_case, inspect_cases
+from segan_ray.data.io.volumes import check_headers, read_volume
+from segan_ray.data.layouts.cases import Case, Discovery, discover
+from segan_ray.data.store.prepare_case import signature
 from segan_ray.errors import CaseError
 from tests.unit.malformed import MALFORMED, SHAPE, Files, label, scan, truth, write_case
 
@@ -199,7 +199,7 @@ def test_the_unforeseen_is_a_problem_in_words(tmp_path: Path, monkeypatch) -> No
         raise RuntimeError("boom\nat length")
 
     files = write_case(tmp_path, "BraTS2021_00001", 1)
-    monkeypatch.setattr(inspection, "read_array", explode)
+    monkeypatch.setattr(inspect_folder, "read_array", explode)
     (problem,) = inspected(files).problems
     assert "in a way nobody foresaw (RuntimeError: boom at length)" in problem
     assert str(files.folder) in problem

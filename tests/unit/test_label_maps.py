@@ -15,18 +15,18 @@ from hypothesis import strategies as st
 from nibabel.orientations import aff2axcodes, axcodes2ornt, inv_ornt_aff, ornt_transform
 
 from segan_ray.brats import MODALITIES
-from segan_ray.data import metaimage
-from segan_ray.data.cases import Case, discover, discover_input, layout_named
-from segan_ray.data.label_maps import (
+from segan_ray.data.io import metaimage
+from segan_ray.data.io.label_maps import (
     Output,
     outputs,
     refuse_collisions,
     write_label,
     write_probabilities,
 )
-from segan_ray.data.phantom import write_phantoms
-from segan_ray.data.phantom_layouts import PHANTOM_LAYOUTS
-from segan_ray.data.volumes import as_stored, read_array, read_volume
+from segan_ray.data.io.volumes import as_stored, read_array, read_volume
+from segan_ray.data.layouts.cases import Case, discover, discover_input, layout_named
+from segan_ray.data.phantom.dataset import write_phantoms
+from segan_ray.data.phantom.write_layouts import PHANTOM_LAYOUTS
 from segan_ray.errors import DataError, NoCasesError
 
 SHAPE = (5, 7, 4)
@@ -100,7 +100,7 @@ def geometry(image: sitk.Image) -> tuple[list[float], list[float], list[float], 
 
 @given(st.sampled_from(ORIENTATIONS), st.booleans(), st.integers(0, 2))
 def test_as_stored_undoes_the_turn_of_reading(axes: str, oblique: bool, channels: int) -> None:
-    from segan_ray.data.volumes import BRATS_AXES, apply_orientation, io_orientation
+    from segan_ray.data.io.volumes import BRATS_AXES, apply_orientation, io_orientation
 
     affine = affine_of(axes, oblique=oblique)
     assert "".join(aff2axcodes(affine)) == axes

@@ -16,8 +16,8 @@ from sqlalchemy.exc import OperationalError
 
 from segan_ray.errors import SweepError, TakenOver
 from segan_ray.home import Home
-from segan_ray.search import lease
-from segan_ray.search.lease import (
+from segan_ray.search.storage import lease
+from segan_ray.search.storage.lease import (
     Holding,
     Vigil,
     ask_to_stop,
@@ -27,13 +27,13 @@ from segan_ray.search.lease import (
     leased,
     outlive,
 )
-from segan_ray.search.lease_record import HELD, LeaseRecord
-from segan_ray.search.opening import READY, SPACE, empty_study, reserve_study
-from segan_ray.search.owned_storage import OwnedStorage
-from segan_ray.search.server_lock import ServerLock
-from segan_ray.search.storage import Storage, open_storage
-from segan_ray.search.study import SweepStudy
-from segan_ray.search.whereabouts import settle_place, settle_records
+from segan_ray.search.storage.lease_record import HELD, LeaseRecord
+from segan_ray.search.storage.open_storage import Storage, open_storage
+from segan_ray.search.storage.owned_storage import OwnedStorage
+from segan_ray.search.storage.recorded_locations import settle_place, settle_records
+from segan_ray.search.storage.server_lock import ServerLock
+from segan_ray.search.storage.study_record import READY, SPACE, empty_study, reserve_study
+from segan_ray.search.study.sweep_study import SweepStudy
 from tests.unit.test_study import space
 
 SWEEP = "sweep"

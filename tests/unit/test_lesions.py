@@ -11,12 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from segan_ray.brats import REGIONS
-from segan_ray.evaluation.lesions import (
+from segan_ray.evaluation.metrics.lesions import (
     LesionScores,
     score_case_lesions,
     score_lesions,
 )
-from segan_ray.evaluation.metrics import HD95_ONE_EMPTY_MM, hausdorff95
+from segan_ray.evaluation.metrics.region_metrics import HD95_ONE_EMPTY_MM, hausdorff95
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

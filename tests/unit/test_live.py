@@ -12,10 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console, RenderableType
 
-from segan_ray.cli.live import live_run, live_view
-from segan_ray.cli.live_table import RunView, SweepView, choose, rough, watch
-from segan_ray.cli.standing import Standing
-from segan_ray.orchestration.progress import TrialEvent
+from segan_ray.cli.terminal.live import live_run, live_view
+from segan_ray.cli.terminal.live_table import RunView, SweepView, choose, rough, watch
+from segan_ray.cli.terminal.sweep_progress import Standing
+from segan_ray.orchestration.train.epoch_result import TrialEvent
 
 REASON = "ValueError: the loss is not finite: every map was empty in three validations in a row"
 

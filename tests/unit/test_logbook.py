@@ -11,13 +11,13 @@ import torch
 
 from segan_ray.config import Experiment, load_experiment
 from segan_ray.home import Home
-from segan_ray.orchestration.logbook import NO_EPOCH, Judgement, Logbook, NobodyJudges
-from segan_ray.orchestration.progress import EpochResult, TrialEvent
-from segan_ray.search.space import Objective, SearchSpace
-from segan_ray.search.storage import open_storage
-from segan_ray.search.study import Ended, SweepStudy
+from segan_ray.orchestration.train.epoch_result import EpochResult, TrialEvent
+from segan_ray.orchestration.tune.trial_lifecycle import NO_EPOCH, Judgement, Logbook, NobodyJudges
+from segan_ray.search.space.search_space import Objective, SearchSpace
+from segan_ray.search.storage.open_storage import open_storage
+from segan_ray.search.study.sweep_study import Ended, SweepStudy
+from segan_ray.training.checkpoints.trial_folder import BestEpoch, SavedReport
 from segan_ray.training.state import new_state
-from segan_ray.training.trial_folder import BestEpoch, SavedReport
 from tests.unit.stored import ORIGIN
 from tests.unit.test_study import space
 

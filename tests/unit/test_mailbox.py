@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from segan_ray.orchestration import mailbox
-from segan_ray.orchestration.mailbox import STOP, Mailbox, Verdict
-from segan_ray.orchestration.progress import EpochResult
+from segan_ray.orchestration.train import trial_channel
+from segan_ray.orchestration.train.epoch_result import EpochResult
+from segan_ray.orchestration.train.trial_channel import STOP, Mailbox, Verdict
 
 LANE = "lane"
 SOON_S = 0.0
@@ -53,7 +53,7 @@ def test_a_task_waits_for_its_worker_and_a_worker_for_its_task() -> None:
 
 
 def test_workers_without_a_next_task_go_home_together(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mailbox, "IDLE_S", SOON_S)
+    monkeypatch.setattr(trial_channel, "IDLE_S", SOON_S)
 
     async def what(box: Mailbox) -> None:
         first = asyncio.create_task(box.task(LANE, 0))

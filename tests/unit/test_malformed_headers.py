@@ -17,10 +17,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from segan_ray.brats import CODE_UNTIL_2015, MODALITIES
-from segan_ray.data.cases import Case
-from segan_ray.data.headers import ImageError
-from segan_ray.data.images import carried_checksum, read_geometry, read_header, read_image
-from segan_ray.data.volumes import check_headers, geometry_warnings, read_volume
+from segan_ray.data.io.headers import ImageError
+from segan_ray.data.io.images import carried_checksum, read_geometry, read_header, read_image
+from segan_ray.data.io.volumes import check_headers, geometry_warnings, read_volume
+from segan_ray.data.layouts.cases import Case
 from segan_ray.errors import CaseError
 
 SHAPE = (5, 6, 7)

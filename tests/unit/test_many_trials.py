@@ -18,11 +18,12 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 from _many_trials import OBJECTIVE, write_many
 
 from segan_ray.home import TRACKING_URI, Home
-from segan_ray.tracking import client, reader, sqlite_reader
-from segan_ray.tracking.client import connect
-from segan_ray.tracking.client_reader import ClientReader
-from segan_ray.tracking.sqlite_reader import SCHEMAS, SqliteReader
-from segan_ray.tracking.sweeps import histories, list_sweeps, read_sweep
+from segan_ray.tracking.client import connection
+from segan_ray.tracking.client.connection import connect
+from segan_ray.tracking.reading import reader, sqlite_reader
+from segan_ray.tracking.reading.client_reader import ClientReader
+from segan_ray.tracking.reading.sqlite_reader import SCHEMAS, SqliteReader
+from segan_ray.tracking.reading.sweeps import histories, list_sweeps, read_sweep
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +88,7 @@ class Server:
     """A client whose store answers for one run at a time, as that of a server does."""
 
     def __init__(self, client: MlflowClient) -> None:
-        self._client = client
+        self._client = connection
         self._tracking_client = SimpleNamespace(store=object())
 
     def __getattr__(self, name: str):
@@ -99,7 +100,7 @@ def test_a_server_is_read_page_by_page_and_run_by_run(
 ) -> None:
     fast, far = sqlite_reader.sqlite_reader(home), ClientReader(Server(connect(home)))
     assert fast is not None
-    monkeypatch.setattr(client, "PAGE", 7)
+    monkeypatch.setattr(connection, "PAGE", 7)
     assert far.runs() == fast.runs()
     ids = [run.run for run in fast.runs()]
     assert far.histories(ids, OBJECTIVE) == fast.histories(ids, OBJECTIVE)
@@ -143,7 +144,7 @@ def test_only_a_database_as_it_is_known_is_read_directly(
 def test_a_home_is_listed_without_mlflow(home: Home) -> None:
     code = (
         "import sys; from pathlib import Path; from segan_ray.home import Home; "
-        "from segan_ray.tracking.sweeps import list_sweeps; "
+        "from segan_ray.tracking.reading.sweeps import list_sweeps; "
         f"print(len(list_sweeps(Home(Path({str(home.folder)!r}))))); "
         "print([name for name in ('mlflow', 'torch', 'ray', 'sqlalchemy') if name in sys.modules])"
     )

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from segan_ray.masking import holds_secret, mask
+from segan_ray.redaction import holds_secret, mask
 
 WORD = st.text("abcdefghijklmnopqrstuvwxyz0123456789-", min_size=1, max_size=12)
 PASSWORD = st.text(

@@ -13,10 +13,10 @@ import pytest
 import SimpleITK as sitk
 
 from segan_ray.brats import CODE_UNTIL_2015, MODALITIES
-from segan_ray.data import metaimage
-from segan_ray.data.cases import Case
-from segan_ray.data.headers import ImageError
-from segan_ray.data.volumes import check_headers, read_volume
+from segan_ray.data.io import metaimage
+from segan_ray.data.io.headers import ImageError
+from segan_ray.data.io.volumes import check_headers, read_volume
+from segan_ray.data.layouts.cases import Case
 from segan_ray.errors import CaseError
 
 SHAPE = (5, 6, 7)

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from segan_ray.brats import CODE_MSD, MODALITIES
-from segan_ray.data.cases import Case, discover
-from segan_ray.data.inspection import inspect_case
-from segan_ray.data.prepare_case import signature
-from segan_ray.data.volumes import check_headers, read_volume
+from segan_ray.data.inspection.inspect_folder import inspect_case
+from segan_ray.data.io.volumes import check_headers, read_volume
+from segan_ray.data.layouts.cases import Case, discover
+from segan_ray.data.store.prepare_case import signature
 from segan_ray.errors import CaseError, DataError, NoCasesError
 
 PUBLISHED = {"0": "FLAIR", "1": "T1w", "2": "t1gd", "3": "T2w"}
@@ -179,7 +179,7 @@ def test_grids_that_differ(task: Path) -> None:
 def test_a_case_is_inspected_and_reads_every_file_once(
     task: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from segan_ray.data import nifti
+    from segan_ray.data.io import nifti
 
     read = []
     original = nifti.read_image

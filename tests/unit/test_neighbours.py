@@ -13,14 +13,14 @@ from torch import nn
 
 from segan_ray.brats import MODALITIES, as_written
 from segan_ray.config import load_experiment
-from segan_ray.data.origin import write_origin
-from segan_ray.data.slices import epoch_batches, slice_source
-from segan_ray.data.store import PreparedCase, TuningCases
-from segan_ray.evaluation.inference import predict_box
-from segan_ray.evaluation.overlays import draw_overlay
-from segan_ray.evaluation.scoring import checkpoint_predictor
+from segan_ray.data.sampling.slices import epoch_batches, slice_source
+from segan_ray.data.store.opened_store import PreparedCase, TuningCases
+from segan_ray.data.store.origin import write_origin
+from segan_ray.evaluation.figures.overlays import draw_overlay
+from segan_ray.evaluation.inference.slicewise import predict_box
+from segan_ray.evaluation.scoring.score_cases import checkpoint_predictor
 from segan_ray.models.build import build_segmentor
-from segan_ray.training.checkpoint import save_checkpoint
+from segan_ray.training.checkpoints.checkpoint import save_checkpoint
 from segan_ray.training.state import new_state
 from segan_ray.training.step import Part
 from tests.unit.stored import stored_case

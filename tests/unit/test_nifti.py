@@ -10,12 +10,12 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from segan_ray.data import gzipped
-from segan_ray.data.cases import Case, discover
-from segan_ray.data.headers import ImageError
-from segan_ray.data.nifti import carried_checksum, encode_like, read_header, read_image
-from segan_ray.data.prepare_case import signature
-from segan_ray.data.volumes import check_headers, read_volume
+from segan_ray.data.io import gzipped
+from segan_ray.data.io.headers import ImageError
+from segan_ray.data.io.nifti import carried_checksum, encode_like, read_header, read_image
+from segan_ray.data.io.volumes import check_headers, read_volume
+from segan_ray.data.layouts.cases import Case, discover
+from segan_ray.data.store.prepare_case import signature
 from tests.unit.malformed import write_case
 from tests.unit.test_gzipped import BGZF_END
 

@@ -6,10 +6,10 @@ import json
 
 import pytest
 
-from segan_ray.search.ranking import SweepRecord, TrialRecord
-from segan_ray.tracking.card import StoreCard
-from segan_ray.tracking.facts import SweepFacts
-from segan_ray.tracking.notes import (
+from segan_ray.search.results.ranking import SweepRecord, TrialRecord
+from segan_ray.tracking.description.card import StoreCard
+from segan_ray.tracking.description.facts import SweepFacts
+from segan_ray.tracking.description.notes import (
     drawn_by,
     sweep_note,
     sweep_result,
@@ -17,8 +17,8 @@ from segan_ray.tracking.notes import (
     version_note,
     with_result,
 )
-from segan_ray.tracking.server import front_page
-from segan_ray.tracking.views import SWEEPS, view_page
+from segan_ray.tracking.description.views import SWEEPS, view_page
+from segan_ray.tracking.ui.server import front_page
 
 FACTS = SweepFacts("s", "trial", StoreCard("/data/store", "abc", {"train": 8}), "val/x", "max")
 SPACE = "name: s\nparameters:\n  segmentor.lr: {type: float}\n  critic.depth: {type: int}\n"

@@ -14,8 +14,8 @@ import pandas as pd
 import pytest
 
 from segan_ray.brats import CODE_2023
-from segan_ray.evaluation.lesions import score_case_lesions
-from segan_ray.evaluation.metrics import score_case
+from segan_ray.evaluation.metrics.lesions import score_case_lesions
+from segan_ray.evaluation.metrics.region_metrics import score_case
 
 FOLDER = Path(__file__).parents[1] / "data" / "official_brats2023"
 REGION_NAMES = {"WT": "whole", "TC": "core", "ET": "enhancing"}

@@ -20,23 +20,28 @@ import torch
 from mlflow import MlflowClient
 
 from segan_ray.config import Experiment
-from segan_ray.data.cases import discover, layout_named
-from segan_ray.data.origin import origin_of, write_origin
-from segan_ray.data.store import read_manifest
-from segan_ray.data.volumes import Volume, read_volume
+from segan_ray.data.io.volumes import Volume, read_volume
+from segan_ray.data.layouts.cases import discover, layout_named
+from segan_ray.data.store.opened_store import read_manifest
+from segan_ray.data.store.origin import origin_of, write_origin
 from segan_ray.errors import CheckpointError, RegistryError, TrackingError
-from segan_ray.evaluation.model import PACKAGED, Model, Postprocessing, load_model
-from segan_ray.evaluation.segment import probabilities_of_volume, segment_volume
+from segan_ray.evaluation.inference.packaged_model import (
+    PACKAGED,
+    Model,
+    Postprocessing,
+    load_model,
+)
+from segan_ray.evaluation.inference.segment_volume import probabilities_of_volume, segment_volume
 from segan_ray.home import Home
 from segan_ray.models.build import build_segmentor
-from segan_ray.search.ranking import TrialRecord
-from segan_ray.tracking.aliases import move_alias
-from segan_ray.tracking.candidate import candidate_model
-from segan_ray.tracking.client import connect, experiment_id, pointing_at
-from segan_ray.tracking.deletion import delete_packages
-from segan_ray.tracking.package import package_model, requirements, write_package
-from segan_ray.tracking.registry import SHA256, fetched, find_alias, register
-from segan_ray.training.checkpoint import save_segmentor
+from segan_ray.search.results.ranking import TrialRecord
+from segan_ray.tracking.client.connection import connect, experiment_id, pointing_at
+from segan_ray.tracking.recording.deletion import delete_packages
+from segan_ray.tracking.registry.aliases import move_alias
+from segan_ray.tracking.registry.model_versions import SHA256, fetched, find_alias, register
+from segan_ray.tracking.registry.package import package_model, requirements, write_package
+from segan_ray.training.checkpoints.checkpoint import save_segmentor
+from segan_ray.workflows.candidate import candidate_model
 from tests.unit.stored import bare_version
 
 EXPERIMENT = Experiment.model_validate({"segmentor": {"base_width": 4, "depth": 2}})
@@ -151,7 +156,7 @@ def test_another_process_needs_nothing_but_mlflow(
 def test_the_requirements_are_what_the_carried_code_imports(written: Path) -> None:
     """The modules that are loaded to predict, those they import, and what installs these."""
     code = (
-        "import sys, segan_ray.evaluation.raw_cases, segan_ray.models.build;"
+        "import sys, segan_ray.evaluation.inference.raw_cases, segan_ray.models.build;"
         "print(*(m.__file__ for n, m in sys.modules.items() if n.startswith('segan_ray')))"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -185,7 +190,7 @@ def test_nothing_in_a_package_is_pickled(written: Path) -> None:
     suffixes = {Path(name).suffix for name in names}
     assert suffixes <= {"", ".py", ".json", ".yaml", ".txt", ".html", ".safetensors", ".typed"}
     assert "python_model" not in (written / "MLmodel").read_text()
-    assert (written / "code/segan_ray/evaluation/model.py").is_file()
+    assert (written / "code/segan_ray/evaluation/inference/packaged_model.py").is_file()
     assert (written / "input_example.json").stat().st_size < 100_000
 
 

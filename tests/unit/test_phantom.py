@@ -12,7 +12,7 @@ import pytest
 from scipy import ndimage  # type: ignore[import-untyped, unused-ignore]
 
 from segan_ray.brats import CODE_2017_TO_2021, MODALITIES
-from segan_ray.data.phantom import (
+from segan_ray.data.phantom.dataset import (
     PhantomCase,
     grid_affine,
     grid_shape,
@@ -202,7 +202,7 @@ def test_nothing_unfinished_stays_behind(tmp_path: Path, monkeypatch: pytest.Mon
     def no_space(*_: object, **__: object) -> bytes:
         raise OSError("no space left on device")
 
-    monkeypatch.setattr("segan_ray.data.phantom.gzip.compress", no_space)
+    monkeypatch.setattr("segan_ray.data.phantom.dataset.gzip.compress", no_space)
     with pytest.raises(OSError, match="no space"):
         write_phantoms(tmp_path, cases=1, spacing_mm=8)
     assert [entry.name for entry in tmp_path.iterdir()] == ["phantom.json"]

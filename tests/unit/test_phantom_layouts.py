@@ -14,13 +14,13 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from segan_ray.brats import CODE_2017_TO_2021
-from segan_ray.data import phantom as writer
-from segan_ray.data import prepare_case
-from segan_ray.data.cases import LAYOUTS, discover
-from segan_ray.data.phantom import PhantomCase, synthesize_patient, write_phantoms
-from segan_ray.data.phantom_layouts import PHANTOM_LAYOUTS
-from segan_ray.data.store import PrepareSettings
-from segan_ray.data.volumes import check_headers, read_volume
+from segan_ray.data.io.volumes import check_headers, read_volume
+from segan_ray.data.layouts.cases import LAYOUTS, discover
+from segan_ray.data.phantom import dataset as writer
+from segan_ray.data.phantom.dataset import PhantomCase, synthesize_patient, write_phantoms
+from segan_ray.data.phantom.write_layouts import PHANTOM_LAYOUTS
+from segan_ray.data.store import prepare_case
+from segan_ray.data.store.opened_store import PrepareSettings
 
 NAMES = tuple(layout.name for layout in LAYOUTS)
 SPACING_MM = 8.0

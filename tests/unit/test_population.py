@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from segan_ray.config import paths
-from segan_ray.search.population import CHANGEABLE, donor, perturb
-from segan_ray.search.space import SearchSpace
+from segan_ray.search.space.search_space import SearchSpace
+from segan_ray.search.study.population import CHANGEABLE, donor, perturb
 
 SPACE = SearchSpace.model_validate(
     {

@@ -16,19 +16,19 @@ from torch import nn
 
 from segan_ray.brats import CODE_2023, REGIONS, as_written
 from segan_ray.config import load_experiment
-from segan_ray.data.prepare_case import sha256
-from segan_ray.data.store import PreparedCase, TuningCases
-from segan_ray.evaluation.components import pieces, without_small
-from segan_ray.evaluation.metrics import overlap
-from segan_ray.evaluation.model import Model, Postprocessing
-from segan_ray.evaluation.postprocessing import (
+from segan_ray.data.store.opened_store import PreparedCase, TuningCases
+from segan_ray.data.store.prepare_case import sha256
+from segan_ray.evaluation.inference.components import pieces, without_small
+from segan_ray.evaluation.inference.packaged_model import Model, Postprocessing
+from segan_ray.evaluation.inference.postprocessing import (
     SETTINGS,
     SMALLEST_MM3,
     THRESHOLDS,
     fit_postprocessing,
     mean_dice_by_settings,
 )
-from segan_ray.evaluation.segment import segment_case
+from segan_ray.evaluation.inference.segment_volume import segment_case
+from segan_ray.evaluation.metrics.region_metrics import overlap
 from tests.unit.stored import ORIGIN, stored_case
 
 GRIDS = arrays.arrays(bool, st.tuples(*[st.integers(1, 6)] * 3))

@@ -13,18 +13,18 @@ import pytest
 import SimpleITK as sitk
 
 from segan_ray.cli.models import _show_predictions
-from segan_ray.data.cases import Case, discover
-from segan_ray.data.label_maps import outputs
-from segan_ray.data.phantom import write_phantoms
-from segan_ray.data.store import TuningCases
-from segan_ray.data.volumes import check_headers, read_volume
+from segan_ray.data.io.label_maps import outputs
+from segan_ray.data.io.volumes import check_headers, read_volume
+from segan_ray.data.layouts.cases import Case, discover
+from segan_ray.data.phantom.dataset import write_phantoms
+from segan_ray.data.store.opened_store import TuningCases
 from segan_ray.errors import DataError, RegistryError
-from segan_ray.evaluation import prediction
-from segan_ray.evaluation.model import Model, load_model
-from segan_ray.evaluation.prediction import predict_cases
-from segan_ray.evaluation.segment import probabilities_of_volume, segment_volume
+from segan_ray.evaluation.inference import prediction
+from segan_ray.evaluation.inference.packaged_model import Model, load_model
+from segan_ray.evaluation.inference.prediction import predict_cases
+from segan_ray.evaluation.inference.segment_volume import probabilities_of_volume, segment_volume
 from segan_ray.home import Home
-from segan_ray.tracking.predict import predict
+from segan_ray.workflows.predict import predict
 from tests.unit.test_cli import refused, segan
 from tests.unit.trained import checkpoint
 

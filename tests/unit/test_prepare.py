@@ -13,15 +13,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from segan_ray.brats import CODE_2017_TO_2021
-from segan_ray.data import arrays, gzipped
-from segan_ray.data import prepare_case as module
-from segan_ray.data.arrays import correct_bias, normalise
-from segan_ray.data.background import bounding_box
-from segan_ray.data.cases import discover
-from segan_ray.data.manifest import fingerprint
-from segan_ray.data.prepare import prepare
-from segan_ray.data.splits import Fold, SplitSettings
-from segan_ray.data.store import (
+from segan_ray.data.io import gzipped
+from segan_ray.data.io.background import bounding_box
+from segan_ray.data.io.volumes import Volume, read_volume
+from segan_ray.data.layouts.cases import discover
+from segan_ray.data.store import arrays
+from segan_ray.data.store import prepare_case as module
+from segan_ray.data.store.arrays import correct_bias, normalise
+from segan_ray.data.store.manifest import fingerprint
+from segan_ray.data.store.opened_store import (
     Manifest,
     PreparedCase,
     PrepareSettings,
@@ -30,7 +30,8 @@ from segan_ray.data.store import (
     open_test,
     read_manifest,
 )
-from segan_ray.data.volumes import Volume, read_volume
+from segan_ray.data.store.prepare import prepare
+from segan_ray.data.store.splits import Fold, SplitSettings
 from segan_ray.errors import DataError, SplitError, StoreError
 
 

@@ -16,14 +16,14 @@ from typing import Any
 import psutil
 import pytest
 
-from segan_ray.data import prepare as preparing
-from segan_ray.data import prepare_case as writing_cases
-from segan_ray.data.cases import Case, discover
-from segan_ray.data.locks import acquire, release
-from segan_ray.data.prepare import prepare
-from segan_ray.data.splits import SplitSettings
-from segan_ray.data.store import CaseRecord, Manifest, PrepareSettings, read_manifest
+from segan_ray.data.layouts.cases import Case, discover
+from segan_ray.data.store import prepare as preparing
+from segan_ray.data.store import prepare_case as writing_cases
+from segan_ray.data.store.opened_store import CaseRecord, Manifest, PrepareSettings, read_manifest
+from segan_ray.data.store.prepare import prepare
+from segan_ray.data.store.splits import SplitSettings
 from segan_ray.errors import DataError, SeganRayError, StoreError
+from segan_ray.filesystem.locks import acquire, release
 
 
 def make(folder: Path, store: Path, **options) -> Manifest:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from segan_ray.search.ranking import SweepRecord, TrialRecord, pareto_front, rank, winner
+from segan_ray.search.results.ranking import SweepRecord, TrialRecord, pareto_front, rank, winner
 
 VALUES = st.sampled_from([0.0, 0.25, 0.5, 0.75, 1.0])
 MODES = st.sampled_from(["max", "min"])

@@ -8,14 +8,14 @@ import torch
 
 from segan_ray.brats import CODE_2017_TO_2021, CODE_MSD, LabelCode
 from segan_ray.config import Experiment
-from segan_ray.data.origin import Origin
-from segan_ray.data.store import PrepareSettings
-from segan_ray.data.volumes import Volume
+from segan_ray.data.io.volumes import Volume
+from segan_ray.data.store.opened_store import PrepareSettings
+from segan_ray.data.store.origin import Origin
 from segan_ray.errors import DataError
-from segan_ray.evaluation import raw_cases
-from segan_ray.evaluation.model import Model
-from segan_ray.evaluation.raw_cases import predict_arrays
-from segan_ray.evaluation.segment import probabilities_of_volume, segment_volume
+from segan_ray.evaluation.inference import raw_cases
+from segan_ray.evaluation.inference.packaged_model import Model
+from segan_ray.evaluation.inference.raw_cases import predict_arrays
+from segan_ray.evaluation.inference.segment_volume import probabilities_of_volume, segment_volume
 from segan_ray.models.build import build_segmentor
 
 EXPERIMENT = Experiment.model_validate({"segmentor": {"base_width": 4, "depth": 2}})

@@ -24,19 +24,25 @@ from segan_ray.config import Experiment, load_experiment
 from segan_ray.databases import make_sqlite
 from segan_ray.errors import SweepError, TakenOver, TrackingError
 from segan_ray.home import Home
-from segan_ray.search.storage import open_storage
-from segan_ray.tracking.aliases import move_alias
-from segan_ray.tracking.card import StoreCard
-from segan_ray.tracking.client import connect, experiment_id, search
-from segan_ray.tracking.database import make_database
-from segan_ray.tracking.deletion import delete_sweep
-from segan_ray.tracking.ending import close_dead_sweep, recorded, recorded_names
+from segan_ray.search.storage.open_storage import open_storage
+from segan_ray.tracking.client.connection import connect, experiment_id, search
+from segan_ray.tracking.client.database import make_database
+from segan_ray.tracking.description.card import StoreCard
 from segan_ray.tracking.journal import JOURNAL, Journal, lock_of, read_journal
-from segan_ray.tracking.recorder import Recorder
-from segan_ray.tracking.spool import Spool
-from segan_ray.tracking.sweeps import histories, list_sweeps, read_space, read_sweep, store_place
+from segan_ray.tracking.reading.sweeps import (
+    histories,
+    list_sweeps,
+    read_space,
+    read_sweep,
+    store_place,
+)
+from segan_ray.tracking.recording.close_dead_sweep import close_dead_sweep, recorded, recorded_names
+from segan_ray.tracking.recording.deletion import delete_sweep
+from segan_ray.tracking.recording.recorder import Recorder
+from segan_ray.tracking.recording.uploader import Spool
+from segan_ray.tracking.registry.aliases import move_alias
+from segan_ray.training.checkpoints.trial_folder import BestEpoch, SavedReport, TrialFolder
 from segan_ray.training.state import new_state
-from segan_ray.training.trial_folder import BestEpoch, SavedReport, TrialFolder
 from tests.unit.stored import ORIGIN, bare_version
 
 METRIC = "val/dice_mean"
@@ -756,7 +762,7 @@ def test_two_processes_make_one_home_at_once(tmp_path: Path, monkeypatch) -> Non
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     code = (
         "import sys; from segan_ray.home import Home; from pathlib import Path;"
-        "from segan_ray.tracking.client import connect, experiment_id;"
+        "from segan_ray.tracking.client.connection import connect, experiment_id;"
         "home = Home.at(Path(sys.argv[1])); sys.stdin.readline();"
         "print(experiment_id(connect(home), home))"
     )

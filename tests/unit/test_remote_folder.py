@@ -12,9 +12,9 @@ import pytest
 import torch
 
 from segan_ray.errors import CheckpointError
-from segan_ray.training import remote_folder
-from segan_ray.training.checkpoint import restore
-from segan_ray.training.remote_folder import (
+from segan_ray.training.checkpoints import remote_folder
+from segan_ray.training.checkpoints.checkpoint import restore
+from segan_ray.training.checkpoints.remote_folder import (
     RemoteFolder,
     anything_at,
     bytes_at,
@@ -22,8 +22,8 @@ from segan_ray.training.remote_folder import (
     remove_all,
     trial_checkpoints,
 )
+from segan_ray.training.checkpoints.trial_folder import REPORT, SavedReport, TrialFolder
 from segan_ray.training.state import TrainingState, new_state
-from segan_ray.training.trial_folder import REPORT, SavedReport, TrialFolder
 from tests.unit.stored import ORIGIN
 from tests.unit.test_trial_folder import EXPERIMENT, METRIC, best_of
 

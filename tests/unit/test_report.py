@@ -20,10 +20,10 @@ from plotly.offline import get_plotlyjs
 from segan_ray.brats import REGIONS
 from segan_ray.errors import DataError
 from segan_ray.evaluation.report import Promoted, SweepReport, render_report, write_report
-from segan_ray.evaluation.report.curves import THIN, thinned
-from segan_ray.search.ranking import SweepRecord, TrialRecord, rank
-from segan_ray.search.space_file import load_space, resolve_space
-from segan_ray.search.study import SweepStudy
+from segan_ray.evaluation.report.sections.curves import THIN, thinned
+from segan_ray.search.results.ranking import SweepRecord, TrialRecord, rank
+from segan_ray.search.space.space_file import load_space, resolve_space
+from segan_ray.search.study.sweep_study import SweepStudy
 
 EVIL = '</script><script>alert("x")</script><img src=http://evil.example/x onerror=alert(1)>'
 PNG = b"\x89PNG\r\n\x1a\n not much of a picture"

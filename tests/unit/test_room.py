@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from segan_ray.errors import SweepError
-from segan_ray.orchestration import room as rooms
-from segan_ray.orchestration.capacity import Node
-from segan_ray.orchestration.room import LOOK_S, room_for
-from segan_ray.search.space import SearchSpace
+from segan_ray.orchestration.cluster.capacity import Node
+from segan_ray.orchestration.tune import concurrency_limit as rooms
+from segan_ray.orchestration.tune.concurrency_limit import LOOK_S, room_for
+from segan_ray.search.space.search_space import SearchSpace
 
 NODE = Node("a", 2, 0, 8 * 2**30)
 

@@ -67,8 +67,8 @@ def test_no_room_imports_one_above(room: str, path: Path) -> None:
 def test_the_core_runs_without_engines() -> None:
     """Importing what trains loads no Ray, MLflow, Optuna or MONAI."""
     code = (
-        "import sys, segan_ray.training.fit, segan_ray.training.checkpoint, "
-        "segan_ray.data.prepare, segan_ray.models.build; "
+        "import sys, segan_ray.training.fit, segan_ray.training.checkpoints.checkpoint, "
+        "segan_ray.data.store.prepare, segan_ray.models.build; "
         "print([m for m in ('ray', 'mlflow', 'optuna', 'monai', 'typer') if m in sys.modules])"
     )
     output = subprocess.run(

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from optuna.trial import TrialState
 
-from segan_ray.search.samplers import grid_size, make_sampler, mixed
-from segan_ray.search.schedulers import make_pruner
-from segan_ray.search.space import SearchSpace
+from segan_ray.search.space.sampler_settings import grid_size, make_sampler, mixed
+from segan_ray.search.space.scheduler_settings import make_pruner
+from segan_ray.search.space.search_space import SearchSpace
 
 NUMBERS = {
     "segmentor.lr": {"type": "float", "low": 1e-5, "high": 1e-2, "log": True},

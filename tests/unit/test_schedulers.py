@@ -7,8 +7,8 @@ import pytest
 from optuna.pruners import HyperbandPruner, MedianPruner, NopPruner, SuccessiveHalvingPruner
 from optuna.trial import TrialState
 
-from segan_ray.search.schedulers import make_pruner
-from segan_ray.search.space import SearchSpace
+from segan_ray.search.space.scheduler_settings import make_pruner
+from segan_ray.search.space.search_space import SearchSpace
 
 EPOCHS = 27
 

@@ -13,14 +13,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from segan_ray.brats import REGIONS
-from segan_ray.evaluation.intervals import (
+from segan_ray.evaluation.metrics.intervals import (
     MINIMUM_PATIENTS,
     bootstrap_interval,
     expanded_interval,
     no_interval,
 )
-from segan_ray.evaluation.metrics import METRICS, RegionScores
-from segan_ray.evaluation.scores import (
+from segan_ray.evaluation.metrics.region_metrics import METRICS, RegionScores
+from segan_ray.evaluation.metrics.scores import (
     CaseScores,
     case_table,
     evaluation_document,

@@ -14,20 +14,20 @@ from torch import nn
 
 from segan_ray.brats import as_written
 from segan_ray.config import load_experiment
-from segan_ray.data.cases import discover
-from segan_ray.data.origin import write_origin
-from segan_ray.data.store import PreparedCase, TuningCases
-from segan_ray.data.volumes import Volume, read_volume
+from segan_ray.data.io.volumes import Volume, read_volume
+from segan_ray.data.layouts.cases import discover
+from segan_ray.data.store.opened_store import PreparedCase, TuningCases
+from segan_ray.data.store.origin import write_origin
 from segan_ray.errors import DataError
-from segan_ray.evaluation.inference import predict_box
-from segan_ray.evaluation.model import Model, Postprocessing, load_model
-from segan_ray.evaluation.segment import (
+from segan_ray.evaluation.inference.packaged_model import Model, Postprocessing, load_model
+from segan_ray.evaluation.inference.segment_volume import (
     probabilities_of_box,
     probabilities_of_volume,
     segment_case,
     segment_volume,
 )
-from segan_ray.training.checkpoint import save_checkpoint
+from segan_ray.evaluation.inference.slicewise import predict_box
+from segan_ray.training.checkpoints.checkpoint import save_checkpoint
 from segan_ray.training.state import new_state
 from tests.unit.stored import stored_case
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from segan_ray.errors import TrialError
-from segan_ray.orchestration.shared_folder import check_shared, make_shared
+from segan_ray.orchestration.cluster.shared_folder import check_shared, make_shared
 
 
 def test_a_folder_that_the_sweep_made(tmp_path: Path) -> None:

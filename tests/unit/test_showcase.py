@@ -10,12 +10,9 @@ import pytest
 from PIL import Image
 
 from segan_ray.brats import REGIONS
-from segan_ray.data.store import PreparedCase, TuningCases
-from segan_ray.evaluation.metrics import RegionScores
-from segan_ray.evaluation.palette import COLOURS
-from segan_ray.evaluation.scores import CaseScores
-from segan_ray.evaluation.scoring import score_cases
-from segan_ray.evaluation.showcase import (
+from segan_ray.data.store.opened_store import PreparedCase, TuningCases
+from segan_ray.evaluation.figures.palette import COLOURS
+from segan_ray.evaluation.figures.showcase import (
     FOOT,
     HEAD,
     PANEL,
@@ -26,6 +23,9 @@ from segan_ray.evaluation.showcase import (
     fullest_slice,
     pick_cases,
 )
+from segan_ray.evaluation.metrics.region_metrics import RegionScores
+from segan_ray.evaluation.metrics.scores import CaseScores
+from segan_ray.evaluation.scoring.score_cases import score_cases
 from segan_ray.home import Home
 
 
@@ -145,8 +145,8 @@ def test_a_missed_tumour_is_drawn_as_far_as_it_is_true(tuning_cases: TuningCases
 def test_pictures_come_back_from_the_run_they_were_logged_to(
     tuning_cases: TuningCases, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from segan_ray.tracking.client import connect, experiment_id
-    from segan_ray.tracking.showcase import log_showcase, read_showcase
+    from segan_ray.tracking.client.connection import connect, experiment_id
+    from segan_ray.workflows.case_pictures import log_showcase, read_showcase
 
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     home = Home.at(tmp_path / "home")

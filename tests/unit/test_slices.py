@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from segan_ray.data.slices import (
+from segan_ray.data.sampling.slices import (
     Batch,
     SliceRef,
     SliceSource,
@@ -14,7 +14,7 @@ from segan_ray.data.slices import (
     fitting_crop,
     slice_source,
 )
-from segan_ray.data.store import TuningCases
+from segan_ray.data.store.opened_store import TuningCases
 
 DRAW = {
     "steps": 3, "batch_size": 4, "crop": 48, "tumour_fraction": 0.7, "flip": True, "seed": 1,

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from segan_ray.search.difference import difference
-from segan_ray.search.space import SearchSpace
+from segan_ray.search.space.difference import difference
+from segan_ray.search.space.search_space import SearchSpace
 
 GOOD: dict[str, Any] = {
     "name": "test",

@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 
 import segan_ray
 from segan_ray.errors import ConfigError
-from segan_ray.search.first_points import first_points
-from segan_ray.search.samplers import grid_size, make_sampler
-from segan_ray.search.schedulers import make_pruner
-from segan_ray.search.space import METRICS, SearchSpace
-from segan_ray.search.space_file import GROUPS, load_space, resolve_space, shipped_spaces
-from segan_ray.search.yaml_lines import YamlLines
+from segan_ray.search.space.sampler_settings import grid_size, make_sampler
+from segan_ray.search.space.scheduler_settings import make_pruner
+from segan_ray.search.space.search_space import METRICS, SearchSpace
+from segan_ray.search.space.space_file import GROUPS, load_space, resolve_space, shipped_spaces
+from segan_ray.search.space.yaml_lines import YamlLines
+from segan_ray.search.study.first_points import first_points
 
 ROOT = Path(__file__).parents[2]
 SHIPPED = sorted((ROOT / "search_spaces").rglob("*.yaml"))

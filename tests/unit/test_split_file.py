@@ -7,11 +7,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from segan_ray.data.cases import Case, discover
-from segan_ray.data.prepare import prepare
-from segan_ray.data.split_file import Placement, SplitFile, place, read_split_file
-from segan_ray.data.splits import SPLITS, SplitSettings
-from segan_ray.data.store import (
+from segan_ray.data.layouts.cases import Case, discover
+from segan_ray.data.store.opened_store import (
     Manifest,
     PrepareSettings,
     open_for_tuning,
@@ -19,6 +16,9 @@ from segan_ray.data.store import (
     open_test,
     read_manifest,
 )
+from segan_ray.data.store.prepare import prepare
+from segan_ray.data.store.split_file import Placement, SplitFile, place, read_split_file
+from segan_ray.data.store.splits import SPLITS, SplitSettings
 from segan_ray.errors import SplitError, StoreError
 
 TIMES = [

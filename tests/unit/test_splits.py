@@ -4,7 +4,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from segan_ray.data.splits import SPLITS, SplitSettings, split_folds, split_patients, split_settings
+from segan_ray.data.store.splits import (
+    SPLITS,
+    SplitSettings,
+    split_folds,
+    split_patients,
+    split_settings,
+)
 from segan_ray.errors import SplitError
 
 GRADES = st.sampled_from(["HGG", "LGG", None])

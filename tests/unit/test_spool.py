@@ -21,9 +21,9 @@ from mlflow.protos import databricks_pb2 as codes
 from sqlalchemy.exc import OperationalError
 
 from segan_ray.errors import StoreError, TakenOver, TrackingError
+from segan_ray.tracking.client.retries import is_refusal
 from segan_ray.tracking.journal import Journal, Record, lock_of, read_journal, record
-from segan_ray.tracking.refusals import is_refusal
-from segan_ray.tracking.spool import Spool
+from segan_ray.tracking.recording.uploader import Spool
 
 AT_ONCE = (0.0,)
 

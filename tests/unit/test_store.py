@@ -12,7 +12,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from segan_ray.data.store import PreparedCase, open_for_tuning, open_test, read_manifest
+from segan_ray.data.store.opened_store import (
+    PreparedCase,
+    open_for_tuning,
+    open_test,
+    read_manifest,
+)
 from segan_ray.errors import StoreError
 from tests.unit.stored import stored_case
 

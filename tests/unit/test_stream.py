@@ -10,15 +10,15 @@ import numpy as np
 import pytest
 
 from segan_ray.brats import CODE_2017_TO_2021
-from segan_ray.data import volumes
-from segan_ray.data.cases import Case, discover
-from segan_ray.data.nifti import read_image
-from segan_ray.data.store import TuningCases
+from segan_ray.data.io import volumes
+from segan_ray.data.io.nifti import read_image
+from segan_ray.data.layouts.cases import Case, discover
+from segan_ray.data.store.opened_store import TuningCases
 from segan_ray.errors import CaseError
-from segan_ray.evaluation import stream
-from segan_ray.evaluation.model import Model
-from segan_ray.evaluation.segment import probabilities_of_volume, segment_volume
-from segan_ray.evaluation.stream import AHEAD, segment_stream
+from segan_ray.evaluation.inference import stream_cases
+from segan_ray.evaluation.inference.packaged_model import Model
+from segan_ray.evaluation.inference.segment_volume import probabilities_of_volume, segment_volume
+from segan_ray.evaluation.inference.stream_cases import AHEAD, segment_stream
 from tests.unit.test_segment import model_of
 
 
@@ -75,7 +75,7 @@ def test_few_cases_are_in_memory_however_many_there_are(
 ) -> None:
     alive: weakref.WeakSet = weakref.WeakSet()
     most = 0
-    prepared = stream.boxed_arrays
+    prepared = stream_cases.boxed_arrays
 
     def counted(*args: object) -> object:
         nonlocal most
@@ -85,7 +85,7 @@ def test_few_cases_are_in_memory_however_many_there_are(
         most = max(most, len(alive))
         return boxed
 
-    monkeypatch.setattr(stream, "boxed_arrays", counted)
+    monkeypatch.setattr(stream_cases, "boxed_arrays", counted)
     taken: list[str] = []
 
     def endless() -> object:

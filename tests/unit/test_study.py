@@ -11,12 +11,18 @@ from optuna.trial import TrialState
 
 from segan_ray.errors import SweepError
 from segan_ray.home import Home
-from segan_ray.search.opening import READY, SPACE, is_half_made
-from segan_ray.search.points import REUSED
-from segan_ray.search.same_points import count_points
-from segan_ray.search.space import SearchSpace
-from segan_ray.search.storage import open_storage
-from segan_ray.search.study import Ended, SweepStudy, TakeOver, delete_study, study_exists
+from segan_ray.search.space.search_space import SearchSpace
+from segan_ray.search.storage.open_storage import open_storage
+from segan_ray.search.storage.study_record import READY, SPACE, is_half_made
+from segan_ray.search.study.points import REUSED
+from segan_ray.search.study.same_points import count_points
+from segan_ray.search.study.sweep_study import (
+    Ended,
+    SweepStudy,
+    TakeOver,
+    delete_study,
+    study_exists,
+)
 
 LR = {"type": "float", "low": 1e-5, "high": 1e-2, "log": True}
 WEIGHTS = {"type": "floats", "length": "critic.depth + 1", "low": 0.1, "high": 4}

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from optuna.storages import BaseStorage, RDBStorage
 
 from segan_ray.home import Home
-from segan_ray.search.space import SearchSpace
-from segan_ray.search.storage import open_storage
-from segan_ray.search.study import SweepStudy
+from segan_ray.search.space.search_space import SearchSpace
+from segan_ray.search.storage.open_storage import open_storage
+from segan_ray.search.study.sweep_study import SweepStudy
 from tests.unit.test_study import space
 
 TRIALS = 7

@@ -22,10 +22,9 @@ from segan_ray import __version__
 from segan_ray.cli import begin_job, jobs
 from segan_ray.cli.packing import pack, parse
 from segan_ray.errors import ClusterError, ConfigError, SweepError
-from segan_ray.orchestration import following
-from segan_ray.orchestration.dashboard import check_address, dashboard
-from segan_ray.orchestration.jobs import LOST, SWEEP, Cluster, Job, lay_out, reason_of
-from segan_ray.orchestration.parcel import (
+from segan_ray.orchestration.jobs import job_logs
+from segan_ray.orchestration.jobs.dashboard import check_address, dashboard
+from segan_ray.orchestration.jobs.job_spec import (
     LARGEST_FILE_BYTES,
     SECRETS,
     Parcel,
@@ -35,6 +34,7 @@ from segan_ray.orchestration.parcel import (
     seen_from_afar,
     unsent_of,
 )
+from segan_ray.orchestration.jobs.ray_jobs import LOST, SWEEP, Cluster, Job, lay_out, reason_of
 from tests.integration.backends import free_ports
 from tests.unit.test_cli import refused, segan
 
@@ -386,8 +386,8 @@ def test_a_log_is_shown_once_however_often_the_connection_drops(
     client = DroppingClient(log, [*drops, None if whole else 0])
     shown: list[str] = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(following, "POLL_S", 0)
-        ended = following.follow(Cluster("http://head:8265", client), JOB, shown.append)
+        patch.setattr(job_logs, "POLL_S", 0)
+        ended = job_logs.follow(Cluster("http://head:8265", client), JOB, shown.append)
     assert ended.status == "SUCCEEDED"
     assert "".join(shown) == "".join(log)
 
@@ -399,7 +399,7 @@ def test_a_job_that_the_cluster_forgot_is_lost() -> None:
         raise RuntimeError("Request failed with status code 404: Job s-1 does not exist.")
 
     client.get_job_info = forgotten
-    ended = following.follow(Cluster("http://head:8265", client), JOB, lambda piece: None)
+    ended = job_logs.follow(Cluster("http://head:8265", client), JOB, lambda piece: None)
     assert ended == replace(JOB, status=LOST, message=ended.message)
     assert "head restarted" in ended.message
 
@@ -411,9 +411,9 @@ def test_a_dashboard_that_stays_away_ends_the_following(monkeypatch: pytest.Monk
         raise OSError("refused")
 
     client.get_job_info = away
-    monkeypatch.setattr(following, "AWAY_S", -1.0)
+    monkeypatch.setattr(job_logs, "AWAY_S", -1.0)
     with pytest.raises(ClusterError, match="--follow s-1"):
-        following.follow(Cluster("http://head:8265", client), JOB, lambda piece: None)
+        job_logs.follow(Cluster("http://head:8265", client), JOB, lambda piece: None)
 
 
 def test_the_command_to_go_on_can_be_typed(here: Path) -> None:

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from segan_ray.data.cases import discover
-from segan_ray.data.folder_report import CaseReport, FolderReport
-from segan_ray.data.inspection import inspect_case
+from segan_ray.data.inspection.folder_report import CaseReport, FolderReport
+from segan_ray.data.inspection.inspect_folder import inspect_case
+from segan_ray.data.layouts.cases import discover
 from segan_ray.errors import DataError
-from segan_ray.evaluation import thumbnails
-from segan_ray.evaluation.palette import COLOURS
-from segan_ray.evaluation.thumbnails import (
+from segan_ray.evaluation.figures import thumbnails
+from segan_ray.evaluation.figures.palette import COLOURS
+from segan_ray.evaluation.figures.thumbnails import (
     ACROSS,
     DOWN,
     GAP,

@@ -16,10 +16,14 @@ from PIL import Image
 
 from segan_ray.config import Experiment, load_experiment
 from segan_ray.errors import CheckpointError
-from segan_ray.training import trial_folder
-from segan_ray.training.checkpoint import check_whole, load_segmentor, restore, save_checkpoint
-from segan_ray.training.state import TrainingState, new_state
-from segan_ray.training.trial_folder import (
+from segan_ray.training.checkpoints import trial_folder
+from segan_ray.training.checkpoints.checkpoint import (
+    check_whole,
+    load_segmentor,
+    restore,
+    save_checkpoint,
+)
+from segan_ray.training.checkpoints.trial_folder import (
     OVERLAY,
     REPORT,
     BestEpoch,
@@ -28,6 +32,7 @@ from segan_ray.training.trial_folder import (
     go_back,
     read_report,
 )
+from segan_ray.training.state import TrainingState, new_state
 from tests.unit.stored import ORIGIN
 
 METRIC = "val/dice_mean"

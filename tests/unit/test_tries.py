@@ -9,10 +9,10 @@ from typing import Any, cast
 import pytest
 from mlflow import MlflowClient
 
-from segan_ray.data.store import PreparedCase
+from segan_ray.data.store.opened_store import PreparedCase
 from segan_ray.errors import RegistryError
 from segan_ray.home import Home
-from segan_ray.tracking.tries import count_try
+from segan_ray.tracking.registry.tries import count_try
 
 
 class Registry:

@@ -10,10 +10,10 @@ import pytest
 
 from segan_ray.errors import ClusterError
 from segan_ray.home import Home
-from segan_ray.orchestration import verdicts
-from segan_ray.orchestration.far_doctor import document_in, examine_by_job
-from segan_ray.orchestration.probe import NodeFacts, Question, look, probe_file, versions
-from segan_ray.orchestration.verdicts import Check
+from segan_ray.orchestration.cluster import findings
+from segan_ray.orchestration.cluster.findings import Check
+from segan_ray.orchestration.cluster.probe import NodeFacts, Question, look, probe_file, versions
+from segan_ray.orchestration.jobs.doctor_job import document_in, examine_by_job
 
 HERE = {"python": "3.11.7", "ray": "2.60.0", "torch": "2.13.0+cpu"}
 GOOD = NodeFacts("10.0.0.1", "10.0.0.1", HERE, 1, 1, "abc", "", True, "", {"stores (/x)": 10**12})
@@ -27,16 +27,16 @@ def bad(checks: list[Check]) -> list[str]:
 def test_a_cluster_in_order() -> None:
     nodes = [GOOD, OTHER]
     checks = [
-        *verdicts.silence(nodes),
-        *verdicts.versions(nodes, HERE),
-        *verdicts.storage("s3://b/s", nodes),
-        *verdicts.store("s3://b/store", nodes),
-        *verdicts.gpus(nodes),
-        *verdicts.disks(nodes),
-        verdicts.clock("10.0.0.2", 0.3, 0.1),
-        verdicts.network("10.0.0.1", "10.0.0.2", 900),
-        verdicts.tracking("http://mlflow:5000", 2, None),
-        verdicts.studies("postgresql://u@db/optuna", None),
+        *findings.silence(nodes),
+        *findings.versions(nodes, HERE),
+        *findings.storage("s3://b/s", nodes),
+        *findings.store("s3://b/store", nodes),
+        *findings.gpus(nodes),
+        *findings.disks(nodes),
+        findings.clock("10.0.0.2", 0.3, 0.1),
+        findings.network("10.0.0.1", "10.0.0.2", 900),
+        findings.tracking("http://mlflow:5000", 2, None),
+        findings.studies("postgresql://u@db/optuna", None),
     ]
     assert len(checks) == 13
     assert bad(checks) == []
@@ -44,19 +44,19 @@ def test_a_cluster_in_order() -> None:
 
 def test_versions_that_differ() -> None:
     odd = replace(OTHER, versions={**HERE, "ray": "2.59.0", "python": "3.11.9"})
-    (said,) = bad(verdicts.versions([GOOD, odd], HERE))
+    (said,) = bad(findings.versions([GOOD, odd], HERE))
     assert said == (
         "version of ray: 2.60.0 here; 2.59.0 on 10.0.0.2 Install ray 2.60.0 there, or use one "
         "image for all nodes."
     )
     older = replace(OTHER, versions={**HERE, "python": "3.12.1"})
-    assert "3.12.1 on 10.0.0.2" in bad(verdicts.versions([GOOD, older], HERE))[0]
+    assert "3.12.1 on 10.0.0.2" in bad(findings.versions([GOOD, older], HERE))[0]
     # One that said nothing is not judged twice.
-    assert bad(verdicts.versions([replace(OTHER, versions={}, silent="lost")], HERE)) == []
+    assert bad(findings.versions([replace(OTHER, versions={}, silent="lost")], HERE)) == []
 
 
 def test_a_node_that_says_nothing() -> None:
-    (said,) = bad(verdicts.silence([GOOD, replace(OTHER, silent="No module named 'segan_ray'")]))
+    (said,) = bad(findings.silence([GOOD, replace(OTHER, silent="No module named 'segan_ray'")]))
     assert said.startswith(
         "answers on 10.0.0.2: No module named 'segan_ray' Is segan-ray installed"
     )
@@ -81,7 +81,7 @@ def test_a_node_that_says_nothing() -> None:
     ],
 )
 def test_where_runs_are_recorded(uri, hosts: int, disk, reason: str | None) -> None:
-    check = verdicts.tracking(uri, hosts, disk)
+    check = findings.tracking(uri, hosts, disk)
     assert check.ok is (reason is None)
     assert reason is None or reason in check.detail
     assert bool(check.mend) is not check.ok
@@ -89,8 +89,8 @@ def test_where_runs_are_recorded(uri, hosts: int, disk, reason: str | None) -> N
 
 
 def test_studies_on_a_network_disk() -> None:
-    assert not verdicts.studies("sqlite:////nfs/optuna.db", "nfs").ok
-    check = verdicts.studies("postgresql://user:secret@db/optuna", None)
+    assert not findings.studies("sqlite:////nfs/optuna.db", "nfs").ok
+    check = findings.studies("postgresql://user:secret@db/optuna", None)
     assert check.ok
     assert "secret" not in str(check.document())
 
@@ -104,7 +104,7 @@ def test_studies_on_a_network_disk() -> None:
     ],
 )  # fmt: skip
 def test_the_file_of_an_sqlite_url(url: str, file: str | None) -> None:
-    assert verdicts.sqlite_file(url) == (None if file is None else Path(file))
+    assert findings.sqlite_file(url) == (None if file is None else Path(file))
 
 
 @pytest.mark.parametrize(
@@ -117,13 +117,13 @@ def test_the_file_of_an_sqlite_url(url: str, file: str | None) -> None:
     ],
 )  # fmt: skip
 def test_the_server_of_a_url(url: str, server: tuple[str, int] | None) -> None:
-    assert verdicts.server(url) == server
+    assert findings.server(url) == server
 
 
 def test_nodes_that_reach_the_servers_of_records_and_nodes_that_need_not() -> None:
     both = replace(GOOD, reached={"tracking": True, "studies": True})
     kept = replace(OTHER, reached={"tracking": False, "studies": True})
-    tracking, studies = verdicts.servers([both, kept])
+    tracking, studies = findings.servers([both, kept])
     assert tracking.sentence() == (
         "tracking from the nodes: 10.0.0.2 cannot connect to it: start no sweep there, it may train"
     )
@@ -131,7 +131,7 @@ def test_nodes_that_reach_the_servers_of_records_and_nodes_that_need_not() -> No
     assert tracking.ok
     assert studies.ok
     # Files are not connected to.
-    assert verdicts.servers([GOOD, OTHER]) == []
+    assert findings.servers([GOOD, OTHER]) == []
 
 
 def test_a_node_tries_to_connect(tmp_path: Path) -> None:
@@ -143,41 +143,41 @@ def test_a_node_tries_to_connect(tmp_path: Path) -> None:
 
 
 def test_storage_that_is_not_shared() -> None:
-    (said,) = bad(verdicts.storage("/home/me/sweeps", [GOOD, replace(OTHER, reads_storage=False)]))
+    (said,) = bad(findings.storage("/home/me/sweeps", [GOOD, replace(OTHER, reads_storage=False)]))
     assert "is a folder of its own on 10.0.0.2" in said
     assert "SEGAN_RAY_STORAGE" in said
     broken = replace(OTHER, reads_storage=True, storage_problem="PermissionError: denied")
-    (said,) = bad(verdicts.storage("s3://b/s", [GOOD, broken]))
+    (said,) = bad(findings.storage("s3://b/s", [GOOD, broken]))
     assert said.startswith("storage on 10.0.0.2: s3://b/s: PermissionError: denied.")
-    assert len(bad(verdicts.storage("s3://b/s", [GOOD], "NoSuchBucket"))) == 1
+    assert len(bad(findings.storage("s3://b/s", [GOOD], "NoSuchBucket"))) == 1
     assert (
-        bad(verdicts.storage("s3://b/s", [replace(GOOD, silent="lost", reads_storage=False)])) == []
+        bad(findings.storage("s3://b/s", [replace(GOOD, silent="lost", reads_storage=False)])) == []
     )
 
 
 def test_a_store_that_differs_or_is_not_there() -> None:
-    (said,) = bad(verdicts.store("/data", [GOOD, replace(OTHER, store=None, store_problem="none")]))
+    (said,) = bad(findings.store("/data", [GOOD, replace(OTHER, store=None, store_problem="none")]))
     assert said.startswith("store on 10.0.0.2: none")
     third = replace(GOOD, node="10.0.0.3")
-    (said,) = bad(verdicts.store("/data", [GOOD, third, replace(OTHER, store="def")]))
+    (said,) = bad(findings.store("/data", [GOOD, third, replace(OTHER, store="def")]))
     assert "fingerprint abc; def on 10.0.0.2" in said
 
 
 def test_gpus_disks_clocks_and_network() -> None:
-    assert "Ray has 2, torch sees 1" in bad(verdicts.gpus([replace(GOOD, ray_gpus=2)]))[0]
-    assert verdicts.gpus([replace(GOOD, torch_gpus=None)]) == []
+    assert "Ray has 2, torch sees 1" in bad(findings.gpus([replace(GOOD, ray_gpus=2)]))[0]
+    assert findings.gpus([replace(GOOD, torch_gpus=None)]) == []
     full = replace(GOOD, free_bytes={"stores (/x)": 10**9})
-    assert "1.0 GB for stores (/x)" in bad(verdicts.disks([full]))[0]
-    assert not verdicts.clock("n", -9.0, 0.5).ok
+    assert "1.0 GB for stores (/x)" in bad(findings.disks([full]))[0]
+    assert not findings.clock("n", -9.0, 0.5).ok
     # Read over a slow line it may still be right.
-    assert verdicts.clock("n", 6.0, 2.0).ok
-    assert not verdicts.network("a", "b", 1.0).ok
+    assert findings.clock("n", 6.0, 2.0).ok
+    assert not findings.network("a", "b", 1.0).ok
 
 
 def test_tokens_matter_where_others_may_reach_the_ports() -> None:
-    assert verdicts.tokens("token", 3).mend == ""
-    assert verdicts.tokens(None, 1).mend == ""
-    assert "RAY_AUTH_MODE=token" in verdicts.tokens(None, 2).mend
+    assert findings.tokens("token", 3).mend == ""
+    assert findings.tokens(None, 1).mend == ""
+    assert "RAY_AUTH_MODE=token" in findings.tokens(None, 2).mend
 
 
 def test_what_a_node_says_of_itself() -> None:

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from segan_ray.brats import CODE_2017_TO_2021, CODE_2023, CODE_2024, CODE_MSD
-from segan_ray.data.cases import Case, discover
-from segan_ray.data.volumes import check_headers, read_volume
+from segan_ray.data.io.volumes import check_headers, read_volume
+from segan_ray.data.layouts.cases import Case, discover
 from segan_ray.errors import CaseError
 
 

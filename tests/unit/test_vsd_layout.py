@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from segan_ray.data.cases import Case, discover
+from segan_ray.data.layouts.cases import Case, discover
 from segan_ray.errors import DataError, NoCasesError
 
 YEAR_2013 = (

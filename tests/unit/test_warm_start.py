@@ -10,9 +10,9 @@ from optuna.storages import BaseStorage
 
 from segan_ray.errors import SweepError
 from segan_ray.home import Home
-from segan_ray.search.storage import open_storage
-from segan_ray.search.study import SweepStudy
-from segan_ray.search.warm_start import EarlierTrials, earlier_trials
+from segan_ray.search.storage.open_storage import open_storage
+from segan_ray.search.study.sweep_study import SweepStudy
+from segan_ray.search.study.warm_start import EarlierTrials, earlier_trials
 from tests.unit.test_study import LR, WEIGHTS, space
 
 ASHA = {"type": "asha", "grace_period": 1, "reduction_factor": 2}

@@ -7,8 +7,8 @@ from pathlib import Path
 import torch
 
 from segan_ray.config import load_experiment
-from segan_ray.data.origin import Origin, write_origin
-from segan_ray.training.checkpoint import save_checkpoint
+from segan_ray.data.store.origin import Origin, write_origin
+from segan_ray.training.checkpoints.checkpoint import save_checkpoint
 from segan_ray.training.state import new_state
 
 

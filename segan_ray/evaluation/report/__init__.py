@@ -12,21 +12,21 @@ from pathlib import Path
 from typing import Final
 
 from segan_ray.evaluation.report.content import Promoted, SweepReport
-from segan_ray.evaluation.report.curves import curves
-from segan_ray.evaluation.report.head import header
-from segan_ray.evaluation.report.history import history
-from segan_ray.evaluation.report.importance import importance
-from segan_ray.evaluation.report.leaderboard import leaderboard
-from segan_ray.evaluation.report.models import models
 from segan_ray.evaluation.report.page import Section, page
-from segan_ray.evaluation.report.parallel import parameters
-from segan_ray.evaluation.report.pareto import pareto
-from segan_ray.evaluation.report.patients import patients
-from segan_ray.evaluation.report.pictures import pictures
-from segan_ray.evaluation.report.previous import previous
-from segan_ray.evaluation.report.provenance import provenance
-from segan_ray.evaluation.report.space import space
-from segan_ray.files import check_folder, write_text
+from segan_ray.evaluation.report.sections.curves import curves
+from segan_ray.evaluation.report.sections.head import header
+from segan_ray.evaluation.report.sections.history import history
+from segan_ray.evaluation.report.sections.importance import importance
+from segan_ray.evaluation.report.sections.leaderboard import leaderboard
+from segan_ray.evaluation.report.sections.models import models
+from segan_ray.evaluation.report.sections.parallel import parameters
+from segan_ray.evaluation.report.sections.pareto import pareto
+from segan_ray.evaluation.report.sections.patients import patients
+from segan_ray.evaluation.report.sections.pictures import pictures
+from segan_ray.evaluation.report.sections.previous import previous
+from segan_ray.evaluation.report.sections.provenance import provenance
+from segan_ray.evaluation.report.sections.space import space
+from segan_ray.filesystem.atomic_files import check_folder, write_text
 
 __all__ = ["Promoted", "SweepReport", "render_report", "write_report"]
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from segan_ray.search.ranking import SweepRecord
+from segan_ray.search.results.ranking import SweepRecord
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ import plotly.graph_objects as go
 
 from segan_ray.evaluation.report.page import label
 from segan_ray.evaluation.report.words import WORDS
-from segan_ray.search.ranking import SweepRecord, TrialRecord, TrialStatus
+from segan_ray.search.results.ranking import SweepRecord, TrialRecord, TrialStatus
 
 INK: Final = "#1b2733"
 SOFT: Final = "#56636f"

@@ -8,9 +8,9 @@ from typing import Any, Final
 
 from segan_ray.brats import REGIONS, Region
 from segan_ray.errors import many
-from segan_ray.evaluation.palette import COLOURS
+from segan_ray.evaluation.figures.palette import COLOURS
 from segan_ray.evaluation.report.page import esc
-from segan_ray.search.ranking import SweepRecord, TrialStatus
+from segan_ray.search.results.ranking import SweepRecord, TrialStatus
 
 # The colours in which the overlays draw the regions (Okabe and Ito's palette).
 REGION_COLOURS: Final[dict[Region, str]] = {

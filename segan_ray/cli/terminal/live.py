@@ -1,0 +1,172 @@
+"""Following a sweep or a run: on a terminal a view that stays in place, elsewhere quiet lines.
+
+Both are given to whoever runs trials as a function that takes events. All of it goes to
+stderr; stdout is for documents.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Final
+
+from rich.console import Console, RenderableType
+from rich.live import Live
+
+from segan_ray.cli.terminal import show
+from segan_ray.cli.terminal.live_table import RunView, SweepView, gain_parts, progress_parts, rough
+from segan_ray.cli.terminal.show import figure
+from segan_ray.cli.terminal.sweep_progress import Standing
+from segan_ray.orchestration.train.epoch_result import OnEvent, TrialEvent
+from segan_ray.search.results.ranking import Mode
+
+Clock = Callable[[], float]
+View = Callable[[Standing, float], RenderableType]
+
+REFRESHES_PER_SECOND: Final = 2
+QUIET_S: Final = 600.0
+"""Away from a terminal, how far things are is told at most this often."""
+
+
+@contextmanager
+def live_view(
+    name: str, metric: str, mode: Mode, trials: int, *, clock: Clock = time.monotonic
+) -> Iterator[OnEvent]:
+    """Show a sweep of ``trials`` trials while the block runs; yield what takes its events."""
+    begin = Standing(name, metric, mode, trials, clock())
+    with _follow(begin, SweepView, _ended_trial, _how_far, clock) as on_event:
+        yield on_event
+
+
+@contextmanager
+def live_run(
+    name: str, metric: str, epochs: int, *, clock: Clock = time.monotonic
+) -> Iterator[OnEvent]:
+    """Show a single run of ``epochs`` epochs while the block runs; yield what takes its events."""
+    begin = Standing(name, metric, "max", 1, clock())
+
+    def ended(event: TrialEvent) -> str:
+        return _ending(f"run {name}", event)
+
+    def how_far(standing: Standing, now: float) -> str:
+        run = next(iter(standing.trials.values()))
+        parts = [f"epoch {run.epoch}/{epochs}", f"best {figure(run.score)}"]
+        parts.append(f"left {rough(run.left_s(now))}")
+        return f"{name}: {', '.join(parts)}"
+
+    with _follow(begin, RunView, ended, how_far, clock) as on_event:
+        yield on_event
+
+
+class Follower:
+    """Takes events and keeps the standing they add up to.
+
+    The standing is replaced whole, so the thread that draws it never sees half of a change.
+    """
+
+    def __init__(self, standing: Standing, clock: Clock) -> None:
+        self.standing = standing
+        self.clock = clock
+
+    def __call__(self, event: TrialEvent) -> None:
+        """Take in an event."""
+        self.standing = self.standing.after(event, self.clock())
+
+
+class Narrator(Follower):
+    """Tells, away from a terminal, how trials end, and now and then how far things are."""
+
+    def __init__(
+        self,
+        standing: Standing,
+        clock: Clock,
+        ended: Callable[[TrialEvent], str],
+        how_far: Callable[[Standing, float], str],
+    ) -> None:
+        super().__init__(standing, clock)
+        self._ended = ended
+        self._how_far = how_far
+        self._told_s = clock()
+
+    def __call__(self, event: TrialEvent) -> None:
+        """Take in an event, and say what there is to say."""
+        super().__call__(event)
+        if event.warning or event.status not in {"running", "pending"}:
+            show.note(self._ended(event))
+        now = self.clock()
+        counts = self.standing.counts
+        if now - self._told_s >= QUIET_S and counts["running"] + counts["pending"]:
+            self._told_s = now
+            show.note(self._how_far(self.standing, now))
+
+
+@contextmanager
+def _follow(
+    begin: Standing,
+    view: View,
+    ended: Callable[[TrialEvent], str],
+    how_far: Callable[[Standing, float], str],
+    clock: Clock,
+) -> Iterator[OnEvent]:
+    console = Console(stderr=True, highlight=False)
+    if not (sys.stderr.isatty() and console.is_terminal) or console.is_dumb_terminal:
+        yield Narrator(begin, clock, ended, how_far)
+        return
+    follower = Follower(begin, clock)
+
+    def take(event: TrialEvent) -> None:
+        follower(event)
+        if event.warning or event.status == "failed":
+            # Stays on the screen above the view, which may soon have no line for it.
+            show.note(ended(event))
+
+    drawn = Live(
+        get_renderable=lambda: view(follower.standing, clock()),
+        console=console,
+        refresh_per_second=REFRESHES_PER_SECOND,
+        # Where stdout is a file, what is printed there belongs there.
+        redirect_stdout=sys.stdout.isatty(),
+        vertical_overflow="crop",
+    )
+    terminal = sys.stderr
+    with drawn, _logs_above(terminal):
+        yield take
+
+
+@contextmanager
+def _logs_above(terminal: object) -> Iterator[None]:
+    """Send handlers of Python's logging that write to the terminal through the view's stderr."""
+    names = [None, *logging.root.manager.loggerDict]
+    handlers = {
+        handler
+        for name in names
+        for handler in logging.getLogger(name).handlers
+        if isinstance(handler, logging.StreamHandler) and handler.stream is terminal
+    }
+    for handler in handlers:
+        handler.setStream(sys.stderr)
+    try:
+        yield
+    finally:
+        for handler in handlers:
+            handler.setStream(terminal)
+
+
+def _ended_trial(event: TrialEvent) -> str:
+    return _ending(f"trial {event.trial}", event)
+
+
+def _ending(what: str, event: TrialEvent) -> str:
+    if event.warning:
+        return f"{what} {event.warning}."
+    score = f", best {event.score:.3f}" if event.score is not None else ""
+    reason = f" ({event.reason})" if event.reason else ""
+    return f"{what} {event.status} at epoch {event.epoch}/{event.epochs}{score}{reason}"
+
+
+def _how_far(standing: Standing, now: float) -> str:
+    name, *parts = progress_parts(standing)
+    return f"{name}: {', '.join([*parts, *gain_parts(standing, now)])}"

@@ -1,0 +1,81 @@
+"""The scores of ``evaluate`` as tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from segan_ray.cli.terminal import show
+from segan_ray.evaluation.metrics.intervals import MINIMUM_PATIENTS, no_interval
+
+
+def show_scores(document: Mapping[str, Any]) -> None:
+    """Print the ``evaluate`` document as tables: scores, differences, and means over cases."""
+    rows = {document["model"]: document["summary"]}
+    rows |= {one["model"]: one["summary"] for one in document["against"]}
+    rows |= document["references"]
+    patients = len({case["patient"] for case in document["cases"]})
+    few = patients < MINIMUM_PATIENTS
+    shown = "Dice, and HD95 in mm" if few else "Dice with 95% interval, and HD95 in mm"
+    many = f"{patients} {'patient' if patients == 1 else 'patients'}"
+    _show_means(f"Test scores, {many}: {shown}", rows)
+    if "lesion_dice" in next(iter(document["summary"].values())):
+        _show_means(f"Lesion by lesion: {shown}", rows, "lesion_")
+    if document["comparisons"]:
+        show.table(
+            f"Difference in Dice, patient by patient{'' if few else ', with 95% interval'}",
+            ("", *document["comparisons"][0]["difference"]),
+            (
+                (f"{one['model']} - {one['against']}", *map(_change, one["difference"].values()))
+                for one in document["comparisons"]
+            ),
+        )
+    if few:
+        show.say(no_interval(patients))
+    _show_over_cases(document)
+
+
+def _show_over_cases(document: Mapping[str, Any]) -> None:
+    means = document.get("means_over_cases")
+    if not means:
+        return
+    rows = {
+        name: {
+            region: {metric: {"mean": mean, "ci95": None} for metric, mean in scores.items()}
+            for region, scores in regions.items()
+        }
+        for name, regions in means.items()
+    }
+    cases = len(document["cases"])
+    _show_means(f"Means over {cases} cases, as leaderboards have them: Dice, and HD95 in mm", rows)
+    if "lesion_dice" in next(iter(document["summary"].values())):
+        _show_means(f"Lesion by lesion, over {cases} cases: Dice, and HD95 in mm", rows, "lesion_")
+
+
+def _show_means(title: str, rows: Mapping[str, Mapping[str, Any]], kind: str = "") -> None:
+    """Print a row for each model; ``kind`` is what its scores' names begin with."""
+    regions = tuple(next(iter(rows.values())))
+    show.table(
+        title,
+        ("", *regions, *(f"HD95 {region}" for region in regions)),
+        ((name, *_cells(summary, f"{kind}dice", f"{kind}hd95")) for name, summary in rows.items()),
+    )
+
+
+def _cells(summary: Mapping[str, Any], dice: str, hd95: str) -> Iterator[str]:
+    for scores in summary.values():
+        yield f"{scores[dice]['mean']:.3f}{_interval(scores[dice], '.3f')}"
+    for scores in summary.values():
+        yield f"{scores[hd95]['mean']:.1f}"
+
+
+def _change(difference: Mapping[str, Any]) -> str:
+    return f"{difference['mean']:+.3f}{_interval(difference, '+.3f')}"
+
+
+def _interval(scores: Mapping[str, Any], shape: str) -> str:
+    """Return the interval in brackets after a space; nothing where patients are too few."""
+    if scores["ci95"] is None:
+        return ""
+    low, high = scores["ci95"]
+    return f" [{low:{shape}}, {high:{shape}}]"

@@ -1,0 +1,172 @@
+"""How a sweep stands: what its events add up to. Pure; time comes in as an argument.
+
+Seconds are of any one clock that only goes forward.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from segan_ray.orchestration.train.epoch_result import TrialEvent
+from segan_ray.search.results.ranking import Mode, TrialStatus
+
+
+@dataclass(frozen=True)
+class TrialStanding:
+    """How far a trial has come, and how fast.
+
+    ``start`` and ``first`` are (second, epoch) of its latest start and of the first epoch after
+    it, ``latest_s`` when its last epoch came, ``ended_s`` when it ended.
+    """
+
+    trial: str
+    status: TrialStatus
+    epoch: int
+    epochs: int
+    score: float | None
+    reason: str | None
+    retries: int
+    start: tuple[float, int]
+    first: tuple[float, int] | None = None
+    latest_s: float | None = None
+    ended_s: float | None = None
+
+    @property
+    def epoch_s(self) -> float | None:
+        """Mean seconds of an epoch, start-up left out as soon as two epochs have ended."""
+        if self.latest_s is None or self.first is None:
+            return None
+        since_s, since = self.first if self.epoch > self.first[1] else self.start
+        return (self.latest_s - since_s) / max(1, self.epoch - since)
+
+    def elapsed_s(self, now: float) -> float:
+        """Return the seconds since it started, or that it took."""
+        return (now if self.ended_s is None else self.ended_s) - self.start[0]
+
+    def left_epochs(self, now: float) -> float:
+        """Return how many epochs are left, the current one in parts."""
+        left = float(self.epochs - self.epoch)
+        if self.latest_s is None or not self.epoch_s:
+            return left
+        return max(0.0, left - min(1.0, (now - self.latest_s) / self.epoch_s))
+
+    def left_s(self, now: float) -> float | None:
+        """Return the seconds left if it runs to its last epoch, or None while unknown."""
+        if self.status != "running" or self.epoch_s is None:
+            return None
+        return self.left_epochs(now) * self.epoch_s
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How all trials of a sweep stand; ``after`` an event it is another one.
+
+    ``total`` is how many trials the sweep shall have.
+    """
+
+    name: str
+    metric: str
+    mode: Mode
+    total: int
+    began_s: float
+    trials: Mapping[str, TrialStanding] = field(default_factory=dict)
+
+    def after(self, event: TrialEvent, now: float) -> Standing:
+        """Return the standing once ``event`` has happened."""
+        known = self.trials.get(event.trial)
+        trial = _after(known or _new(event, now), event, now)
+        return replace(self, trials={**self.trials, event.trial: trial})
+
+    @property
+    def counts(self) -> Counter[TrialStatus]:
+        """How many trials there are of each status; those not heard of are pending."""
+        counted = Counter(trial.status for trial in self.trials.values())
+        counted["pending"] += max(0, self.total - len(self.trials))
+        return counted
+
+    @property
+    def running(self) -> list[TrialStanding]:
+        """The running trials, in order of their names."""
+        return sorted(
+            (trial for trial in self.trials.values() if trial.status == "running"),
+            key=lambda trial: trial.trial,
+        )
+
+    @property
+    def ended(self) -> list[TrialStanding]:
+        """The trials that have ended, the latest first."""
+        found = [trial for trial in self.trials.values() if trial.ended_s is not None]
+        return sorted(found, key=lambda trial: trial.ended_s or 0.0, reverse=True)
+
+    @property
+    def by_score(self) -> list[TrialStanding]:
+        """The trials with a score, best first."""
+        sign = -1 if self.mode == "max" else 1
+        scored = [trial for trial in self.trials.values() if trial.score is not None]
+        return sorted(scored, key=lambda trial: (sign * (trial.score or 0.0), trial.trial))
+
+    @property
+    def best(self) -> TrialStanding | None:
+        """The trial with the best score so far, if any has one."""
+        return next(iter(self.by_score), None)
+
+    @property
+    def saved_epochs(self) -> int:
+        """How many epochs were not run because the scheduler stopped trials."""
+        return sum(
+            trial.epochs - trial.epoch
+            for trial in self.trials.values()
+            if trial.status == "stopped"
+        )
+
+    def left_s(self, now: float) -> float | None:
+        """Return the seconds the sweep may still take, or None while unknown.
+
+        That is the epochs left times the mean seconds of an epoch, start-up included, by as
+        many trials as run. Trials to come are taken to run as long as those that have ended.
+        """
+        seen = [trial for trial in self.trials.values() if trial.latest_s is not None]
+        spent = sum((trial.latest_s or 0.0) - trial.start[0] for trial in seen)
+        epochs = sum(trial.epoch - trial.start[1] for trial in seen)
+        if self.counts["running"] + self.counts["pending"] == 0:
+            return 0.0
+        if not epochs or not spent:
+            return None
+        left = sum(trial.left_epochs(now) for trial in self.running)
+        left += self.counts["pending"] * self._usual_epochs()
+        return left * spent / epochs / max(1, self.counts["running"])
+
+    def _usual_epochs(self) -> float:
+        ended = [trial for trial in self.ended if trial.status != "failed"]
+        if ended:
+            return sum(trial.epoch for trial in ended) / len(ended)
+        return max((trial.epochs for trial in self.trials.values()), default=0)
+
+
+def _new(event: TrialEvent, now: float) -> TrialStanding:
+    return TrialStanding(
+        event.trial, "pending", event.epoch, event.epochs, None, None, 0, (now, event.epoch)
+    )
+
+
+def _after(trial: TrialStanding, event: TrialEvent, now: float) -> TrialStanding:
+    further = event.epoch > trial.epoch
+    started = event.status == "running" and (trial.status != "running" or not further)
+    told = replace(
+        trial,
+        status=event.status,
+        epoch=event.epoch,
+        epochs=event.epochs,
+        score=event.score,
+        reason=event.reason,
+        retries=getattr(event, "retries", 0),
+        ended_s=None if event.status in {"running", "pending"} else now,
+    )
+    if started:
+        # Also a start over, after which the pace is measured anew.
+        return replace(told, start=(now, event.epoch), first=None, latest_s=None)
+    if further:
+        return replace(told, first=trial.first or (now, event.epoch), latest_s=now)
+    return told

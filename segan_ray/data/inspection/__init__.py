@@ -1,0 +1,1 @@
+"""Looking at a folder of cases before it is prepared."""

@@ -1,0 +1,94 @@
+"""What every layout is: names that tell which files of a folder are one case.
+
+``Case`` is what a layout makes of them. The layouts themselves are in ``nifti_layout`` (2017
+and later), ``vsd_layout`` (2013 and 2015) and ``msd_layout`` (Decathlon).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Final, Literal
+
+from segan_ray.brats import LabelCode, Modality
+from segan_ray.data.layouts.entries import reason
+
+Grade = Literal["HGG", "LGG"]
+
+_GRADES: Final[Mapping[str, Grade]] = {"HGG": "HGG", "HG": "HGG", "LGG": "LGG", "LG": "LGG"}
+
+
+@dataclass(frozen=True)
+class Case:
+    """One scan session of one patient: ids and paths, no voxels.
+
+    ``channels`` is empty when each modality has a file of its own; in layouts that keep all
+    of them in one 4-D file, ``images`` names that file four times and ``channels`` says where
+    on its last axis each modality lies. ``problems`` holds what file names alone show to be
+    wrong with the scans, ``label_problems`` with the truth; a case with problems may lack
+    entries in ``images``. ``warnings`` names what lies there and is not read.
+    """
+
+    case: str
+    patient: str
+    grade: Grade | None
+    images: Mapping[Modality, Path]
+    label: Path | None
+    problems: tuple[str, ...] = field(default=())
+    channels: Mapping[Modality, int] = field(default_factory=dict)
+    label_problems: tuple[str, ...] = field(default=())
+    warnings: tuple[str, ...] = field(default=())
+
+    def without_truth(self) -> Case:
+        """Return the case as who needs no truth sees it: problems of the truth go with it."""
+        return replace(self, label=None, label_problems=())
+
+
+@dataclass(frozen=True)
+class Layout(ABC):
+    """How one year names its folders and files, and which label values it uses."""
+
+    name: str
+    code: LabelCode
+
+    @abstractmethod
+    def holds(self, folder: Path) -> bool:
+        """Tell by its name whether ``folder`` is one that holds a case, or cases."""
+
+    @abstractmethod
+    def read(self, folder: Path) -> tuple[Case, ...]:
+        """Return what such a folder holds, opening no image.
+
+        Raises:
+            DataError: what describes the folder contradicts this layout.
+        """
+
+    def notes(self, folder: Path) -> tuple[str, ...]:  # noqa: ARG002
+        """Return what a user should know of such a folder beside its cases."""
+        return ()
+
+    def upload_name(self, case: Case) -> str:
+        """Return what the challenge wants the label map of ``case`` to be called.
+
+        Since 2017: the case's name, as its folder and the first part of its files have it. The
+        Decathlon: that of the file of images, which is the case's name too.
+        """
+        return f"{case.case}.nii.gz"
+
+
+def grade_named(text: str) -> Grade | None:
+    """Return the grade that ``text`` says, in any capitals."""
+    return _GRADES.get(text.strip().upper())
+
+
+def grade_of(folder: Path) -> Grade | None:
+    """Return the grade that the folder around a case's folder is named after."""
+    return grade_named(folder.absolute().parent.name)
+
+
+def unreadable(folder: Path, case: str, patient: str, error: OSError) -> Case:
+    """Return the case of a folder that cannot be read."""
+    problem = f"{folder}: cannot be read ({reason(error)}). Mend its permissions or exclude it."
+    return Case(case, patient, grade_of(folder), {}, None, problems=(problem,))

@@ -1,0 +1,1 @@
+"""Synthetic patients with tumours, written in every layout."""

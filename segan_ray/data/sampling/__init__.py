@@ -1,0 +1,1 @@
+"""Slices for training: drawn, with their context slices, and augmented."""

@@ -1,0 +1,1 @@
+"""The prepared store: made, described by its manifest, split, cached and opened."""

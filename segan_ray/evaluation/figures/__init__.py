@@ -1,0 +1,1 @@
+"""Pictures of volumes: contours, overlays, worst cases and thumbnails."""

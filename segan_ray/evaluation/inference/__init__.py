@@ -1,0 +1,1 @@
+"""From volumes to label maps: a packaged model, its slices, and what follows them."""

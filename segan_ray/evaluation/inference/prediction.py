@@ -1,0 +1,135 @@
+"""Cases in, label maps out: one at a time, and a bad one does not stop the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from segan_ray.brats import LabelCode
+from segan_ray.data.io.geometry import spacing_of
+from segan_ray.data.io.label_maps import (
+    Output,
+    make_folder,
+    refuse_collisions,
+    write_label,
+    write_probabilities,
+)
+from segan_ray.data.io.volumes import geometry_warnings
+from segan_ray.data.layouts.cases import Discovery
+from segan_ray.data.store.origin import millimetres
+from segan_ray.data.store.prepare import OnCase, ignore_case
+from segan_ray.errors import DataError, SeganRayError, named
+from segan_ray.evaluation.inference.packaged_model import Model
+from segan_ray.evaluation.inference.stream_cases import Segmented, segment_stream
+from segan_ray.models.build import fastest_device
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What became of one case: its files, or why there are none."""
+
+    case: str
+    label: Path | None
+    probabilities: Path | None = None
+    problems: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def ok(self) -> bool:
+        """Tell whether the files were written."""
+        return not self.problems
+
+    def document(self) -> dict[str, Any]:
+        """Return the entry of this case in the ``predict`` document."""
+        document: dict[str, Any] = {
+            "case": self.case,
+            "ok": self.ok,
+            "output": None if self.label is None else str(self.label),
+            "problems": list(self.problems),
+        }
+        if self.probabilities is not None:
+            document["probabilities"] = str(self.probabilities)
+        if self.warnings:
+            document["warnings"] = list(self.warnings)
+        return document
+
+
+def predict_cases(
+    model: Model,
+    discovery: Discovery,
+    targets: Sequence[Output],
+    *,
+    probabilities: bool = False,
+    overwrite: bool = False,
+    on_case: OnCase = ignore_case,
+) -> tuple[Prediction, ...]:
+    """Write the label map of every case to its target, in the label code of its layout.
+
+    ``probabilities`` writes those of each region too. Truth is not looked at.
+
+    Raises:
+        DataError: if a file would be written over and ``overwrite`` is not set, or the folder of
+            the targets cannot be made; of a case, it is in its result.
+    """
+    refuse_collisions(targets, probabilities=probabilities, overwrite=overwrite)
+    for folder in {target.label.parent for target in targets}:
+        make_folder(folder)
+    code = discovery.layout.code
+    stream = segment_stream(
+        model, discovery.cases, code, device=fastest_device(), probabilities=probabilities
+    )
+    predictions = []
+    for target, segmented in zip(targets, stream, strict=True):
+        found = segmented if overwrite else _unless_there(segmented, target)
+        predictions.append(_outcome(model, found, code, target))
+        on_case(found.case.case)
+    return tuple(predictions)
+
+
+def _unless_there(found: Segmented, target: Output) -> Segmented:
+    """Return ``found``, or the error of a case whose files came to be there in the meantime."""
+    try:
+        refuse_collisions([target], probabilities=found.probabilities is not None)
+    except DataError as error:
+        return Segmented(found.case, error=found.error or error)
+    return found
+
+
+def _outcome(model: Model, found: Segmented, code: LabelCode, target: Output) -> Prediction:
+    """Write the files of one case; whatever goes wrong goes wrong for this case alone."""
+    name = found.case.case
+    try:
+        if found.error is not None:
+            raise found.error
+        warnings = _warnings(model, found)
+        probabilities = _write(found, code, target)
+    except SeganRayError as error:
+        return Prediction(name, None, problems=(str(error).removeprefix(f"Case {name}: "),))
+    except Exception as error:  # one odd case must not cost a night's predictions
+        what = named(error)
+        return Prediction(name, None, problems=(f"failed in a way nobody foresaw ({what}).",))
+    return Prediction(name, target.label, probabilities, warnings=warnings)
+
+
+def _warnings(model: Model, found: Segmented) -> tuple[str, ...]:
+    """Return what somebody who uses the files of one case should know."""
+    assert found.affine is not None, "there is an error or there is a grid"
+    said = []
+    spacing = spacing_of(found.affine)
+    if not model.origin.is_used_to(spacing):
+        said.append(
+            f"voxels of {millimetres(spacing)}; the model was trained on "
+            f"{model.origin.spacing_words()}, so expect worse label maps."
+        )
+    return (*said, *geometry_warnings(found.case.without_truth()))
+
+
+def _write(found: Segmented, code: LabelCode, target: Output) -> Path | None:
+    """Write the files of one case, the label map last; return where probabilities are, if any."""
+    assert found.regions is not None, "there is an error or there are regions"
+    if found.probabilities is not None:
+        write_probabilities(target.probabilities, found.probabilities, found.case)
+    write_label(target.label, code.labels(found.regions), found.case)
+    return None if found.probabilities is None else target.probabilities

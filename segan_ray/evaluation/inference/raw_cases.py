@@ -1,0 +1,103 @@
+"""Raw arrays of cases → label maps or probabilities: what a registered model does when asked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final, Literal, get_args
+
+import numpy as np
+from jaxtyping import Float, Float32, Num, UInt8
+
+from segan_ray.brats import MODALITIES
+from segan_ray.data.io.volumes import Volume
+from segan_ray.data.io.voxel_checks import intensity_problems
+from segan_ray.data.layouts.cases import layout_named
+from segan_ray.errors import DataError
+from segan_ray.evaluation.inference.packaged_model import Model
+from segan_ray.evaluation.inference.segment_volume import probabilities_of_volume, segment_volume
+
+Output = Literal["labels", "probabilities"]
+OUTPUTS: Final[tuple[Output, ...]] = get_args(Output)
+SPACING_MM: Final = (1.0, 1.0, 1.0)
+
+
+def predict_arrays(
+    model: Model,
+    cases: Num[np.ndarray, "*case modality x y z"],
+    *,
+    output: str = "labels",
+    spacing_mm: Sequence[float] = SPACING_MM,
+) -> np.ndarray:
+    """Return what ``model`` sees in raw cases: label maps in its layout's code, or probabilities.
+
+    ``cases`` holds intensities as files do, modalities in the order t1, t1ce, t2, flair, axes to
+    the left, back and head, a constant outside the brain. It is an array of cases, or one case
+    without the axis of cases, or an array of dtype object with a case in each place, for cases
+    whose grids differ. ``spacing_mm`` is the voxels' size along x, y and z.
+
+    Labels come as uint8 ``(case, x, y, z)``, probabilities as float32 ``(case, region, x, y,
+    z)``, regions in the order whole, core, enhancing: without the axis of cases where there was
+    none, and in an array of dtype object for one.
+
+    Raises:
+        DataError: if the array cannot be cases, or a case cannot be a scan.
+    """
+    if output not in OUTPUTS:
+        raise DataError(f"output is '{output}'; expected {' or '.join(OUTPUTS)}.")
+    affine = _affine(spacing_mm)
+    predict = _labels if output == "labels" else probabilities_of_volume
+    found = []
+    for who, image in _images(cases).items():
+        try:
+            found.append(predict(model, Volume(image, None, affine)))
+        except DataError as error:
+            raise DataError(f"{who}: {error}") from None
+    if cases.dtype == object:
+        ragged = np.empty(len(found), dtype=object)
+        ragged[:] = found
+        return ragged
+    return found[0] if cases.ndim == 4 else np.stack(found)
+
+
+def _labels(model: Model, volume: Volume) -> UInt8[np.ndarray, "x y z"]:
+    code = layout_named(model.origin.layout).code
+    return code.labels(segment_volume(model, volume))
+
+
+def _affine(spacing_mm: Sequence[float]) -> Float[np.ndarray, "4 4"]:
+    """Return the affine of voxels of that size, whose axes run to the left, back and head."""
+    spacing = np.asarray(spacing_mm, dtype=float)
+    if spacing.shape != (3,) or not (np.isfinite(spacing) & (spacing > 0)).all():
+        raise DataError(
+            f"spacing_mm is {spacing.tolist()}; expected three sizes in mm above 0, along x, y, z."
+        )
+    return np.diag([-spacing[0], -spacing[1], spacing[2], 1.0])
+
+
+def _images(
+    cases: Num[np.ndarray, "*case modality x y z"],
+) -> dict[str, Float32[np.ndarray, "modality x y z"]]:
+    """Return the image of each case, by what messages call it."""
+    one = cases.dtype != object and cases.ndim == 4
+    images = [cases] if one else list(cases) if cases.ndim else []
+    if not images:
+        raise DataError(
+            f"An array of shape {cases.shape} holds no case; expected (case, modality, x, y, z)."
+        )
+    named = {"The case" if one else f"Case {n}": image for n, image in enumerate(images)}
+    return {who: _image(image, who) for who, image in named.items()}
+
+
+def _image(image: np.ndarray, who: str) -> Float32[np.ndarray, "modality x y z"]:
+    """Return one case's image, once it is known to be one."""
+    found = np.asarray(image)
+    if found.ndim != 4 or found.shape[0] != len(MODALITIES) or found.dtype.kind not in "iuf":
+        raise DataError(
+            f"{who} has shape {found.shape} and type {found.dtype}; expected numbers of shape "
+            f"(4, x, y, z), the modalities in the order {', '.join(MODALITIES)}."
+        )
+    numbers = found.astype(np.float32, copy=False)
+    for modality, voxels in zip(MODALITIES, numbers, strict=True):
+        for problem in intensity_problems(voxels):
+            raise DataError(f"{who}, {modality}: {problem}")
+    return numbers

@@ -1,0 +1,1 @@
+"""BRATS metrics of label maps: regions, lesions, surfaces, and their intervals."""

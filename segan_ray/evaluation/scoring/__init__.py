@@ -1,0 +1,1 @@
+"""Patients scored and models compared: thresholds, the gate, and leakage."""

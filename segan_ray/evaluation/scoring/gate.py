@@ -1,0 +1,221 @@
+"""The promotion gate: is a candidate better than the champion, and not by luck?
+
+Both are scored on the same patients, and compared patient by patient. Equal models pass in less
+than 5% of cases, also the best of fifty, for the gate's patients chose none of them, and in about
+5% at any of ten tries on the same patients, since each has a wider interval than the one before
+(tests/unit/test_gate_rate.py). What no patient of the gate shows, nothing can know of: how often a
+model passes that pays for a small gain with a failure in every twentieth patient is simulated by
+``benchmarks/gate.py``. Failures that do show are counted, and may not be more than the champion's.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, Literal
+
+import numpy as np
+from jaxtyping import Bool, Float64
+
+from segan_ray.brats import REGIONS, Region
+from segan_ray.evaluation.metrics.intervals import CONFIDENCE, MINIMUM_PATIENTS
+from segan_ray.evaluation.metrics.scores import (
+    CaseScores,
+    PairedDifference,
+    paired_difference,
+    patient_scores,
+)
+
+FAILED_DICE: Final = 0.1
+"""A region of a case whose Dice is below this is failed."""
+NAMED: Final = 3
+"""How many failed regions a reason names, the worst first."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The gate's decision in a word, its reason in a sentence, and the numbers behind it.
+
+    ``tries`` is which try on these patients it was; by ``interval``, at ``level``, it was decided.
+    ``failed`` counts the failed regions of candidate and champion. All are None where nothing was
+    compared, and all but ``failed`` where the patients are too few.
+    """
+
+    verdict: Literal["promoted", "kept"]
+    reason: str
+    difference: PairedDifference | None = None
+    tries: int | None = None
+    level: float | None = None
+    interval: tuple[float, float] | None = None
+    failed: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True)
+class _Evidence:
+    """What a verdict is made of: differences, the interval that decides, and failures in words."""
+
+    difference: PairedDifference
+    regions: Mapping[Region, PairedDifference]
+    tries: int
+    level: float
+    interval: tuple[float, float]
+    failures: str
+
+    def passes(self, margin: float) -> bool:
+        """Tell whether the candidate is better than ``-margin``, by intervals and by failures."""
+        of_regions = np.array([one.at_level(CONFIDENCE) for one in self.regions.values()])
+        better = passes(np.array(self.interval), of_regions, margin)
+        return bool(better) and not self.failures
+
+    def shown(self) -> str:
+        """Return the interval in words, with its level, its patients and the tries on them."""
+        low, high = self.interval
+        return (
+            f"{_percent(self.level)} interval {low:.3f} to {high:.3f}, "
+            f"{len(self.difference.patients)} patients, try {self.tries} on them"
+        )
+
+
+def first_champion() -> Verdict:
+    """Return the verdict where there is nobody to beat."""
+    return Verdict("promoted", "There was no champion to compare with.")
+
+
+def level_of(tries: int) -> float:
+    """Return the level of a try's interval: 95% of the first, then 98.75%, 99.44% and so on.
+
+    What each try risks falls with its square, and so adds up to 1.64 times the risk of the first,
+    however many there are: of candidates that are no better, 3% pass at the first of six patients'
+    tries and about 5% at any. Halved from try to try, hardly a chance would be left to the tenth.
+    """
+    return 1 - (1 - CONFIDENCE) / tries**2
+
+
+def judge(
+    candidate: Sequence[CaseScores],
+    champion: Sequence[CaseScores],
+    *,
+    margin: float | None = None,
+    tries: int = 1,
+) -> Verdict:
+    """Promote a candidate whose Dice is better over the regions and clearly worse in none.
+
+    Better: the interval of the mean paired difference lies above 0, on at least
+    ``MINIMUM_PATIENTS`` patients; it is wider the more often these were asked: this is try number
+    ``tries``. Clearly worse: a region's 95% interval lies wholly below 0, or more regions failed
+    (Dice below ``FAILED_DICE``) than the champion's. Each case counts for itself there, so that a
+    patient's good visit hides no bad one.
+
+    With a ``margin``, in Dice, a candidate that is not worse is promoted as well: ``-margin``
+    takes the place of 0 in both intervals' rules. Of a region too it takes proof to stand in the
+    way: to ask each of three for proof that it is not worse would turn away most equals for the
+    smallest region's noise.
+    """
+    difference = _difference(candidate, champion, None)
+    patients = difference.patients
+    ours, theirs = (_failed(scores, patients) for scores in (candidate, champion))
+    failed, failures = (len(ours), len(theirs)), _failures(ours, theirs)
+    if len(patients) < MINIMUM_PATIENTS:
+        few = f"{len(patients)} patients are too few to tell; {MINIMUM_PATIENTS} are needed."
+        return Verdict("kept", _sentences(few, failures), difference, failed=failed)
+    level = level_of(tries)
+    regions = {name: _difference(candidate, champion, name) for name in REGIONS}
+    interval = difference.at_level(level)
+    found = _Evidence(difference, regions, tries, level, interval, failures)
+    verdict, reason = _decide(found, margin)
+    return Verdict(verdict, reason, difference, tries, level, interval, failed)
+
+
+def passes(
+    overall: Float64[np.ndarray, "*shape 2"],
+    regions: Float64[np.ndarray, "region *shape 2"],
+    margin: float = 0,
+) -> Bool[np.ndarray, "*shape"]:
+    """Tell whether intervals of differences say better than ``-margin``, and no region worse.
+
+    ``overall`` and ``regions`` end in the low and high limit; any number can be asked at once.
+    """
+    worse = (regions[..., 1] < -margin).any(axis=0)
+    return np.asarray((overall[..., 0] > -margin) & ~worse)
+
+
+def _decide(found: _Evidence, margin: float | None) -> tuple[Literal["promoted", "kept"], str]:
+    if found.passes(0):
+        return "promoted", f"Dice is better by {found.difference.mean:.3f} ({found.shown()})."
+    if margin is not None and found.passes(margin):
+        return "promoted", f"Dice is not worse by more than {margin:g} ({found.shown()})."
+    return "kept", _sentences(_objection(found, margin), found.failures)
+
+
+def _difference(
+    candidate: Sequence[CaseScores], champion: Sequence[CaseScores], region: Region | None
+) -> PairedDifference:
+    return paired_difference(
+        patient_scores(candidate, "dice", region), patient_scores(champion, "dice", region)
+    )
+
+
+def _failed(
+    scores: Sequence[CaseScores], patients: Sequence[str]
+) -> dict[tuple[str, str, Region], float]:
+    """Return the Dice of each failed region by patient, case and region, the worst first."""
+    dice = {
+        (one.patient, one.case, region): one.regions[region].dice
+        for one in scores
+        if one.patient in patients
+        for region in REGIONS
+    }
+    failed = (item for item in dice.items() if item[1] < FAILED_DICE)
+    return dict(sorted(failed, key=lambda item: (item[1], item[0])))
+
+
+def _failures(
+    ours: Mapping[tuple[str, str, Region], float], theirs: Mapping[tuple[str, str, Region], float]
+) -> str:
+    """Say in how many more regions the candidate fails, and in whom; nothing if in no more."""
+    if len(ours) <= len(theirs):
+        return ""
+    fresh = [(where, dice) for where, dice in ours.items() if where not in theirs]
+    told = ", ".join(
+        f"{patient if case == patient else f'{patient} (case {case})'} {region} {dice:.3f}"
+        for (patient, case, region), dice in fresh[:NAMED]
+    )
+    more = f" and {len(fresh) - NAMED} more" if len(fresh) > NAMED else ""
+    regions = "region" if len(ours) == 1 else "regions"
+    return (
+        f"It fails in {len(ours)} {regions} (Dice below {FAILED_DICE:g}), the champion in "
+        f"{len(theirs)}; it alone in {told}{more}."
+    )
+
+
+def _objection(found: _Evidence, margin: float | None) -> str:
+    """Say why the intervals did not let a candidate pass; nothing if they did.
+
+    ``margin`` is None where it had to be better.
+    """
+    differences = (found.difference, *found.regions.values())
+    if not any(limit for one in differences for limit in one.at_level(CONFIDENCE)):
+        return (
+            f"It scores the same as the champion on all {len(found.difference.patients)} patients."
+        )
+    if found.interval[0] <= -(margin or 0):
+        told = "clearly better" if margin is None else f"clearly within {margin:g} of the champion"
+        return f"Dice differs by {found.difference.mean:.3f} ({found.shown()}): not {told}."
+    limits = {name: one.at_level(CONFIDENCE) for name, one in found.regions.items()}
+    worse = [name for name, (_, high) in limits.items() if high < -(margin or 0)]
+    if not worse:
+        return ""
+    by = "" if margin is None else f", by more than {margin:g}"
+    low, high = limits[worse[0]]
+    return f"The {worse[0]} region is clearly worse{by} (interval {low:.3f} to {high:.3f})."
+
+
+def _sentences(*said: str) -> str:
+    return " ".join(filter(None, said))
+
+
+def _percent(level: float) -> str:
+    """Return a level as a percentage, with two digits of what it leaves to chance."""
+    left = 100 * (1 - level)
+    return f"{round(100 - left, 1 - math.floor(math.log10(left))):.12g}%"

@@ -1,0 +1,1 @@
+"""Files, folders and disks: written whole, locked, and named here or at a URL."""

@@ -1,0 +1,68 @@
+"""Preparing cases as Ray tasks, so that a big folder spreads over a cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Sequence
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Final
+
+# The session's settings must be in the environment before Ray is imported.
+from segan_ray.orchestration.cluster.session import ray_session
+
+import ray  # isort: skip
+
+from segan_ray.data.layouts.cases import Case, Layout
+from segan_ray.data.store.manifest import CaseRecord, PrepareSettings
+from segan_ray.data.store.prepare import keep_writing
+from segan_ray.data.store.prepare_case import prepare_case
+from segan_ray.errors import SeganRayError
+
+__all__ = ["outcomes_on_ray", "ray_session"]
+
+RETRIES: Final = 3
+"""How often a case is begun anew elsewhere when its node is taken away."""
+
+
+def outcomes_on_ray(
+    layout: Layout, cases: Sequence[Case], work: Path, settings: PrepareSettings
+) -> Generator[tuple[Case, Callable[[], CaseRecord]]]:
+    """Yield each case as it is done, and what gives its record or raises what is wrong with it.
+
+    Every node must see the folder of the cases and ``work`` at the same paths. No more tasks
+    are out than keep all cores busy, whatever the number of cases.
+    """
+    task = ray.remote(_prepare).options(num_cpus=1, max_retries=RETRIES)
+    ahead = 2 * int(ray.cluster_resources()["CPU"])
+    coming = iter(cases)
+    running: dict[ray.ObjectRef[CaseRecord | SeganRayError], Case] = {}
+    try:
+        while True:
+            for case in islice(coming, ahead - len(running)):
+                running[task.remote(case, layout.name, work, settings)] = case
+            if not running:
+                return
+            (done,), _ = ray.wait(list(running), num_returns=1)
+            yield running.pop(done), partial(_outcome, done)
+    finally:
+        for reference in running:
+            ray.cancel(reference, force=True)
+
+
+def _prepare(
+    case: Case, layout: str, work: Path, settings: PrepareSettings
+) -> CaseRecord | SeganRayError:
+    """Prepare one case; what a user can mend comes back as it is, not wrapped by Ray."""
+    with keep_writing(work):
+        try:
+            return prepare_case(case, layout, work, settings)
+        except SeganRayError as error:
+            return error
+
+
+def _outcome(reference: ray.ObjectRef[CaseRecord | SeganRayError]) -> CaseRecord:
+    found = ray.get(reference)
+    if isinstance(found, SeganRayError):
+        raise found
+    return found

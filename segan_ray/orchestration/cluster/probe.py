@@ -1,0 +1,197 @@
+"""What a node of the cluster says of itself: run there, and light, for it may be busy.
+
+Nothing of what it tells is judged here; ``verdicts`` does that for all nodes together.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+import shutil
+import socket
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from segan_ray.filesystem.locations import is_url
+
+PACKAGES: Final = ("segan-ray", "ray", "torch", "optuna", "mlflow", "numpy")
+CONNECT_S: Final = 5.0
+
+
+@dataclass(frozen=True)
+class Question:
+    """What a node is asked: ``token`` is what the probe file in ``storage`` holds.
+
+    With ``closely``, also what takes seconds to find out: among it, whether it can connect to the
+    host and port of each of ``servers``.
+    """
+
+    store: str | None
+    storage: str
+    token: str
+    closely: bool
+    servers: Mapping[str, tuple[str, int]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class NodeFacts:
+    """What a node said. Problems are empty where there is none; disks are in bytes."""
+
+    node: str
+    host: str
+    versions: Mapping[str, str] = field(default_factory=dict)
+    ray_gpus: float = 0
+    torch_gpus: int | None = None
+    store: str | None = None
+    store_problem: str = ""
+    reads_storage: bool = False
+    storage_problem: str = ""
+    free_bytes: Mapping[str, int] = field(default_factory=dict)
+    reached: Mapping[str, bool] = field(default_factory=dict)
+    silent: str = ""
+    """Why it said nothing at all."""
+
+
+def look(node: str, host: str, ray_gpus: float, question: Question) -> NodeFacts:
+    """Answer a question on the node that this process is on."""
+    store, store_problem = _store(question.store)
+    reads, storage_problem = _storage(question, node)
+    return NodeFacts(
+        node,
+        host,
+        versions(),
+        ray_gpus,
+        _torch_gpus() if question.closely else None,
+        store,
+        store_problem,
+        reads,
+        storage_problem,
+        _free_bytes() if question.closely else {},
+        {name: _connects(*server) for name, server in question.servers.items()},
+    )
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of Python and of what a sweep runs on; "none" of what is missing."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            found[package] = "none"
+    # A job may bring the code along, uninstalled.
+    if found["segan-ray"] == "none":
+        from segan_ray import __version__
+
+        found["segan-ray"] = __version__
+    return found
+
+
+def probe_file(storage: str, token: str, node: str = "") -> str:
+    """Return where the driver, or a node, leaves its mark in the sweeps' storage."""
+    return f"{storage}/.probe-{token}{'-' if node else ''}{node}"
+
+
+def write_mark(place: str, content: str) -> None:
+    """Write a small file, making its folder."""
+    if not is_url(place):
+        Path(place).parent.mkdir(parents=True, exist_ok=True)
+        Path(place).write_text(content, encoding="utf-8")
+        return
+    from segan_ray.data.store.remote_manifest import open_place
+
+    system, path = open_place(place)
+    system.makedirs(path.rpartition("/")[0], exist_ok=True)
+    system.pipe_file(path, content.encode())
+
+
+def read_mark(place: str) -> str:
+    """Return what a small file holds."""
+    if not is_url(place):
+        return Path(place).read_text(encoding="utf-8")
+    from segan_ray.data.store.remote_manifest import open_place
+
+    system, path = open_place(place)
+    system.invalidate_cache()
+    return bytes(system.cat_file(path)).decode()
+
+
+def remove_mark(place: str) -> None:
+    """Remove a small file, if it is there."""
+    if not is_url(place):
+        Path(place).unlink(missing_ok=True)
+        return
+    from segan_ray.data.store.remote_manifest import open_place
+
+    system, path = open_place(place)
+    system.invalidate_cache()
+    if system.exists(path):
+        system.rm_file(path)
+
+
+def now() -> float:
+    """Return what time this node's clock shows, in s since 1970."""
+    return time.time()
+
+
+def _store(place: str | None) -> tuple[str | None, str]:
+    """Return the fingerprint of the store as this node reads it, or what keeps it from that."""
+    if place is None:
+        return None, ""
+    from segan_ray.data.store.remote_manifest import manifest_at
+    from segan_ray.errors import SeganRayError
+
+    try:
+        return manifest_at(place).fingerprint, ""
+    except SeganRayError as error:
+        return None, str(error).splitlines()[0]
+
+
+def _storage(question: Question, node: str) -> tuple[bool, str]:
+    """Tell whether this node sees the driver's mark, and what keeps it from leaving its own."""
+    from segan_ray.errors import named
+
+    try:
+        if read_mark(probe_file(question.storage, question.token)) != question.token:
+            return False, ""
+    except FileNotFoundError:
+        # Nothing is written where nobody else would look.
+        return False, ""
+    except Exception as error:  # every file system has errors of its own
+        return False, named(error)
+    mine = probe_file(question.storage, question.token, node)
+    try:
+        write_mark(mine, question.token)
+        remove_mark(mine)
+    except Exception as error:  # every file system has errors of its own
+        return True, named(error)
+    return True, ""
+
+
+def _connects(host: str, port: int) -> bool:
+    try:
+        socket.create_connection((host, port), timeout=CONNECT_S).close()
+    except OSError:
+        return False
+    return True
+
+
+def _torch_gpus() -> int:
+    import torch
+
+    return torch.cuda.device_count()
+
+
+def _free_bytes() -> dict[str, int]:
+    """Return how much is free where Ray spills, and where stores are copied to."""
+    from segan_ray.data.store.cache import cache_root
+    from segan_ray.orchestration.cluster.cluster_folder import parent_folder
+
+    found = {}
+    for what, path in (("Ray's files", parent_folder()), ("stores", cache_root())):
+        there = next(each for each in (path, *path.parents) if each.exists())
+        found[f"{what} ({path})"] = shutil.disk_usage(there).free
+    return found

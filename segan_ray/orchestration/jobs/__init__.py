@@ -1,0 +1,1 @@
+"""Commands as Ray Jobs on a cluster: submitted, followed, stopped."""

@@ -1,0 +1,1 @@
+"""One trial on Ray Train: its worker group, its workers, and how they report."""

@@ -1,0 +1,105 @@
+"""How many trials train at once on the cluster of this session, looked up as nodes come and go.
+
+``budget.max_concurrent: auto`` means what the nodes that are there hold. A number, on a cluster
+that others started, means as many whatever is there: trials that wait for their place are what
+makes an autoscaler start nodes.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from segan_ray.orchestration.cluster import session
+
+import ray  # isort: skip
+
+from segan_ray.config import ResourceSettings
+from segan_ray.errors import SweepError
+from segan_ray.orchestration.cluster.capacity import Node, check_fits, how_many_fit
+from segan_ray.orchestration.tune.run_trials import DRIVER_BYTES
+from segan_ray.search.space.search_space import SearchSpace
+
+LOOK_S: Final = 5.0
+"""How soon a node that came is used."""
+
+
+@dataclass
+class Room:
+    """How many trials may train at once: ``most``, and where nodes do not come, what fits."""
+
+    resources: ResourceSettings
+    most: int | None
+    nodes_come: bool
+    _fit: int = 0
+    _looked: float = field(default=float("-inf"))
+
+    def now(self, wanted: int) -> int:
+        """Return how many of ``wanted`` trials may train, at least one: it may wait for a node."""
+        if self.most is not None and self.nodes_come:
+            return max(1, min(self.most, wanted))
+        if time.monotonic() - self._looked >= LOOK_S:
+            self._looked = time.monotonic()
+            self._fit = how_many_fit(alive_nodes(), *_ask(self.resources))
+        return max(1, self._fit if self.most is None else min(self._fit, self.most))
+
+
+def room_for(space: SearchSpace, say: Callable[[str], Any]) -> Room:
+    """Return the room for a sweep's trials.
+
+    Raises:
+        SweepError: if not even one trial fits, with the numbers, unless nodes are asked for.
+    """
+    resources, asked = space.base_experiment().resources, space.budget.max_concurrent
+    most = None if asked == "auto" else asked
+    room = Room(resources, most, session.joined())
+    if most is None or not room.nodes_come:
+        check_room(resources)
+    elif not how_many_fit(alive_nodes(), *_ask(resources)):
+        say(
+            f"No node has room for a trial yet. Waiting for nodes: where no autoscaler starts some "
+            f"for {most} trials, nothing trains."
+        )
+    return room
+
+
+def check_room(resources: ResourceSettings) -> None:
+    """Make sure that one trial fits.
+
+    Raises:
+        SweepError: if it does not, with the numbers.
+    """
+    try:
+        check_fits(alive_nodes(), *_ask(resources))
+    except SweepError as error:
+        if not session.joined():
+            raise
+        raise SweepError(
+            f"{error} If this cluster starts nodes on demand, say for how many trials: "
+            "budget.max_concurrent."
+        ) from None
+
+
+def alive_nodes() -> list[Node]:
+    """Return what each node of the cluster offers, whether or not it is taken."""
+    return [
+        Node(
+            node["NodeManagerHostname"],
+            node["Resources"].get("CPU", 0),
+            node["Resources"].get("GPU", 0),
+            node["Resources"].get("memory", 0),
+        )
+        for node in ray.nodes()
+        if node["Alive"]
+    ]
+
+
+def _ask(resources: ResourceSettings) -> tuple[int, float, float, float]:
+    return (
+        resources.workers,
+        resources.cpus_per_worker,
+        resources.gpus_per_worker,
+        float(DRIVER_BYTES),
+    )

@@ -1,0 +1,1 @@
+"""What a sweep came to: ranking, columns of settings and their importance."""

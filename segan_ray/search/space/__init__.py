@@ -1,0 +1,1 @@
+"""Search spaces: parameters, sampler and scheduler settings, and the files they are in."""

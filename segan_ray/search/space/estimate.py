@@ -1,0 +1,252 @@
+"""What a sweep will take, told before it starts: trials, epochs, disk.
+
+Torch is not imported until a network's size is asked for.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import insort
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from random import Random
+from typing import TYPE_CHECKING, Any, Final
+
+from segan_ray.config import Experiment, nest
+from segan_ray.errors import many
+from segan_ray.search.space.scheduler_settings import AshaScheduler, HyperbandScheduler
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from segan_ray.search.space.search_space import SearchSpace
+
+SIZES: Final = (
+    "variant",
+    "segmentor.base_width",
+    "segmentor.depth",
+    "segmentor.skip",
+    "segmentor.optimizer",
+    "critic.base_width",
+    "critic.depth",
+    "critic.spectral_norm",
+    "critic.optimizer",
+    "data.neighbours",
+)
+"""The settings that decide how large a checkpoint is."""
+
+LARGEST: Final = {"optimizer": ("adamw", "adam", "rmsprop"), "skip": ("concat", "add")}
+"""Choices, those first that make the larger checkpoint. Of variants that depends on the rest."""
+
+WHILE_RUNNING: Final = 3
+"""Checkpoints of a running trial: its best, its last, and the one being written."""
+KEPT_LOCALLY: Final = 2
+"""Checkpoints that stay in the sweep's folder of each trial whose checkpoints are kept."""
+HEADER_BYTES: Final = 100
+"""What safetensors writes about one tensor: its name, type, shape and place."""
+REST_BYTES: Final = 7500
+"""State of the generators, and the JSON half of a checkpoint."""
+PLAYED: Final = 20_000
+"""How many random trials are played to know what a scheduler saves."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a sweep will take. Sizes are in bytes.
+
+    ``epochs_expected`` is None where the scheduler's savings cannot be known beforehand.
+    """
+
+    trials: int
+    concurrent: int
+    most_epochs: int
+    epochs_at_most: int
+    epochs_expected: int | None
+    checkpoint_bytes: int
+    disk_bytes: int
+
+
+def estimate(space: SearchSpace, trials: int, concurrent: int, keep_checkpoints: int) -> Estimate:
+    """Return what ``trials`` trials of ``space`` take, ``concurrent`` at once.
+
+    ``keep_checkpoints`` is of how many trials checkpoints are kept, in the sweep's folder and
+    in MLflow.
+    """
+    concurrent, kept = min(concurrent, trials), min(keep_checkpoints, trials)
+    most = space.most_epochs()
+    size = checkpoint_bytes(space)
+    held = concurrent * WHILE_RUNNING + kept * KEPT_LOCALLY + kept
+    return Estimate(
+        trials=trials,
+        concurrent=concurrent,
+        most_epochs=most,
+        epochs_at_most=trials * most,
+        epochs_expected=expected_epochs(space.scheduler, trials, most),
+        checkpoint_bytes=size,
+        disk_bytes=held * size,
+    )
+
+
+def sentence(estimate: Estimate, free_bytes: float) -> str:
+    """Return one or two lines for people, with a warning where the disk has less."""
+    each = many(estimate.trials, "trial")
+    epochs = f"{each} of up to {many(estimate.most_epochs, 'epoch')}"
+    at_once = f", {estimate.concurrent} at once" if estimate.trials > 1 else ""
+    expected, most = estimate.epochs_expected, estimate.epochs_at_most
+    if expected is None or expected >= most:
+        total = f"at most {many(most, 'epoch')}"
+    else:
+        total = f"about {_rounded(expected)} epochs with early stopping (at most {most})"
+    need, free = said_size(estimate.disk_bytes), said_size(free_bytes)
+    told = f"{epochs}{at_once}: {total}. Checkpoints take up to {need}; the disk has {free} free."
+    if estimate.disk_bytes <= free_bytes:
+        return told
+    return (
+        f"{told}\nThat may not be enough: free some space, choose another --home, or lower "
+        "budget.keep_checkpoints or budget.max_concurrent."
+    )
+
+
+def expected_epochs(scheduler: Any, trials: int, most: int) -> int | None:
+    """Return how many epochs ``trials`` trials run in all, or None where nobody can know.
+
+    The scheduler's rule is played on trials of random worth, whose order does not change from
+    rung to rung. That each rung keeps 1/``reduction_factor`` would say too little: the first to
+    come to a rung always pass, and those that come later had to be better to come so far.
+    """
+    if scheduler.type == "none":
+        return trials * most
+    if not isinstance(scheduler, AshaScheduler | HyperbandScheduler):
+        return None
+    factor = scheduler.reduction_factor
+    rungs = list(_rungs(scheduler.grace_period, factor, most))
+    brackets = _brackets(scheduler.grace_period, factor, most)
+    weights = brackets if scheduler.type == "hyperband" else [1]
+    rounds = max(1, PLAYED // trials)
+    random = Random(0)
+    return round(
+        sum(_play(rungs, factor, most, trials, weights, random) for _ in range(rounds)) / rounds
+    )
+
+
+def checkpoint_bytes(space: SearchSpace) -> int:
+    """Return the size of the largest checkpoint that a trial of ``space`` can write."""
+    return max(experiment_bytes(experiment) for experiment in largest(space))
+
+
+def experiment_bytes(experiment: Experiment) -> int:
+    """Return the size of a checkpoint of ``experiment``; its networks are not made in memory."""
+    import torch
+
+    from segan_ray.models.build import build_critic, build_segmentor
+
+    with torch.device("meta"):
+        segmentor, critic = build_segmentor(experiment), build_critic(experiment)
+    size = REST_BYTES + _network_bytes(segmentor, experiment.segmentor.optimizer)
+    if critic is not None:
+        size += _network_bytes(critic, experiment.critic.optimizer)
+    return size
+
+
+def _network_bytes(network: nn.Module, optimizer: str) -> int:
+    """Return what weights, buffers and the optimizer's moments and step counts take."""
+    weights = sum(_stored(tensor) for tensor in network.state_dict().values())
+    moments = 1 if optimizer == "rmsprop" else 2
+    optimized = sum(
+        moments * (4 * parameter.numel() + HEADER_BYTES) + 4 + HEADER_BYTES
+        for parameter in network.parameters()
+    )
+    return weights + optimized
+
+
+def _stored(tensor: Any) -> int:
+    return int(tensor.numel() * tensor.element_size()) + HEADER_BYTES
+
+
+def largest(space: SearchSpace) -> Iterator[Experiment]:
+    """Yield the experiments among which the one with the largest networks is.
+
+    Numbers are taken at their upper end, since every network grows with each; whether drawn
+    together or not. So are those choices of which it is known which makes the most.
+    """
+    base = space.base_experiment()
+    ends = {path: _ends(path, space) for path in SIZES if path in space.parameters}
+    for values in product(*ends.values()):
+        yield _changed(base, nest(dict(zip(ends, values, strict=True))))
+
+
+def _ends(path: str, space: SearchSpace) -> tuple[Any, ...]:
+    ends = space.parameters[path].ends()
+    if all(isinstance(value, int | float) for value in ends):
+        return (max(ends),)
+    ranked = [value for value in LARGEST.get(path.rpartition(".")[2], ()) if value in ends]
+    return tuple(ranked[:1] or ends)
+
+
+def _changed(base: Experiment, tree: Mapping[str, Any]) -> Experiment:
+    """Return ``base`` with other sizes, unchecked: they need not be possible together."""
+    groups = {
+        name: getattr(base, name).model_copy(update=value) if isinstance(value, dict) else value
+        for name, value in tree.items()
+    }
+    return base.model_copy(update=groups)
+
+
+def _rungs(first: int, factor: int, most: int) -> Iterator[int]:
+    rung = first
+    while rung < most:
+        yield rung
+        rung *= factor
+
+
+def _brackets(first: int, factor: int, most: int) -> list[float]:
+    """Return how often Optuna's hyperband puts a trial into the bracket from each rung on."""
+    count = max(1, math.floor(math.log(most / first, factor)) + 1)
+    return [math.ceil(count * factor**left / (left + 1)) for left in reversed(range(count))]
+
+
+def _play(
+    rungs: Sequence[int],
+    factor: int,
+    most: int,
+    trials: int,
+    weights: Sequence[float],
+    random: Random,
+) -> int:
+    """Return the epochs of ``trials`` random trials, each in a bracket that begins at a rung."""
+    seen: dict[tuple[int, int], list[float]] = {}
+    total = 0
+    for start in random.choices(range(len(weights)), weights, k=trials):
+        worth = random.random()
+        stopped_at = (
+            rung
+            for rung in rungs[start:]
+            if not _passes(worth, seen.setdefault((start, rung), []), factor)
+        )
+        total += next(stopped_at, most)
+    return total
+
+
+def _passes(worth: float, before: list[float], factor: int) -> bool:
+    """Tell whether a trial passes a rung, and put it in order among those ``before``.
+
+    It passes if it is among the best 1/``factor`` that came there, itself included; one always is.
+    """
+    insort(before, worth)
+    return worth >= before[-max(1, len(before) // factor)]
+
+
+def _rounded(epochs: int) -> int:
+    """Return ``epochs`` with two digits, as an expectation deserves."""
+    digits = max(0, len(str(epochs)) - 2)
+    return int(round(epochs, -digits))
+
+
+def said_size(size: float) -> str:
+    """Return a count of bytes for people."""
+    for unit in ("kB", "MB", "GB"):
+        size /= 1000
+        if size < 999.5:
+            return f"{size:.1f} {unit}" if size < 9.95 else f"{size:.0f} {unit}"
+    return f"{size / 1000:.1f} TB"

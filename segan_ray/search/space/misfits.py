@@ -1,0 +1,170 @@
+"""Which samplers, schedulers and first points do not go with a space, and what does."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Final
+
+from segan_ray.config import presets
+from segan_ray.errors import nearest
+from segan_ray.search.space.checks import Problem
+from segan_ray.search.space.parameters import (
+    ChoiceParameter,
+    FixedParameter,
+    FloatParameter,
+    FloatsParameter,
+)
+from segan_ray.search.space.sampler_settings import (
+    CmaesSampler,
+    GridSampler,
+    RandomSampler,
+    TpeSampler,
+    grid_size,
+)
+from segan_ray.search.space.scheduler_settings import (
+    AshaScheduler,
+    HyperbandScheduler,
+    MedianScheduler,
+    NoScheduler,
+    PbtScheduler,
+)
+from segan_ray.search.space.search_space import SearchSpace
+from segan_ray.search.study.population import CHANGEABLE, FEWEST
+
+LARGEST_GRID: Final = 10_000
+
+
+def refusals(space: SearchSpace) -> Iterator[Problem]:
+    """Yield what in a space of possible points cannot be searched as it asks to be."""
+    if all(isinstance(each, FixedParameter) for each in space.parameters.values()):
+        yield Problem(
+            ("parameters",), "nothing is drawn: every parameter is fixed. Draw one, or use train."
+        )
+    yield from _sampler(space)
+    yield from _scheduler(space)
+    yield from _enqueue(space)
+
+
+def _sampler(space: SearchSpace) -> Iterator[Problem]:
+    kind, where = space.sampler.type, ("sampler", "type")
+    conditional = space.conditional()
+    if conditional and not isinstance(space.sampler, (TpeSampler, RandomSampler)):
+        path, reason = next(iter(conditional.items()))
+        yield Problem(
+            where,
+            f"sampler {kind} needs every trial to draw the same parameters, but of {path}, "
+            f"{reason}. Use tpe or random.",
+        )
+    elif isinstance(space.sampler, CmaesSampler):
+        yield from _cmaes(space)
+    elif isinstance(space.sampler, GridSampler):
+        yield from _grid(space)
+
+
+def _cmaes(space: SearchSpace) -> Iterator[Problem]:
+    for path, parameter in space.parameters.items():
+        if isinstance(parameter, ChoiceParameter):
+            yield Problem(
+                ("parameters", path),
+                f"sampler cmaes draws numbers alone, and {path} is a choice. Use tpe or gp, or "
+                "fix it.",
+            )
+    if len(space.objectives) > 1:
+        yield Problem(
+            ("sampler", "type"),
+            f"sampler cmaes follows one objective, found {len(space.objectives)}. Use nsga2 or "
+            "tpe.",
+        )
+
+
+def _grid(space: SearchSpace) -> Iterator[Problem]:
+    endless = [path for path, each in space.parameters.items() if each.every() is None]
+    for path in endless:
+        continuous = isinstance(space.parameters[path], (FloatParameter, FloatsParameter))
+        remedy = "Give it points, as in points: 5" if continuous else "List some as a choice"
+        yield Problem(
+            ("parameters", path),
+            f"sampler grid cannot try every value of {path}. {remedy}, or use tpe.",
+        )
+    if not endless and (size := grid_size(space)) > LARGEST_GRID:
+        yield Problem(
+            ("sampler", "type"),
+            f"the grid has {size} combinations, more than {LARGEST_GRID}. Give fewer points, or "
+            "use random or tpe.",
+        )
+
+
+def _scheduler(space: SearchSpace) -> Iterator[Problem]:
+    scheduler = space.scheduler
+    if len(space.objectives) > 1 and not isinstance(scheduler, NoScheduler):
+        yield Problem(
+            ("scheduler", "type"),
+            f"scheduler {scheduler.type} stops or changes trials by one objective, found "
+            f"{len(space.objectives)}. Write scheduler: {{type: none}}, with sampler nsga2 or tpe.",
+        )
+    if isinstance(scheduler, (AshaScheduler, HyperbandScheduler, MedianScheduler)):
+        fewest = space.fewest_epochs()
+        if scheduler.grace_period > fewest:
+            yield Problem(
+                ("scheduler", "grace_period"),
+                f"scheduler.grace_period {scheduler.grace_period} is more than the {fewest} "
+                "epochs a trial runs: nothing could ever be stopped.",
+            )
+    if isinstance(scheduler, PbtScheduler):
+        yield from _pbt(space, scheduler)
+
+
+def _pbt(space: SearchSpace, scheduler: PbtScheduler) -> Iterator[Problem]:
+    where = ("scheduler", "type")
+    for path, parameter in space.parameters.items():
+        if path not in CHANGEABLE and not isinstance(parameter, FixedParameter):
+            yield Problem(
+                ("parameters", path),
+                f"scheduler pbt changes parameters during a run, and {path} must stay as it is. "
+                f"Fix it, or use asha. What may change: {', '.join(sorted(CHANGEABLE))}.",
+            )
+    for path, reason in space.conditional().items():
+        yield Problem(
+            ("parameters", path),
+            f"scheduler pbt carries parameters from one trial to another, but of {path}, "
+            f"{reason}. Use asha.",
+        )
+    if isinstance(space.sampler, GridSampler):
+        yield Problem(
+            where,
+            "scheduler pbt changes what sampler grid would try. Use scheduler none or asha, or "
+            "sampler random.",
+        )
+    if space.budget.trials < FEWEST:
+        yield Problem(
+            ("budget", "trials"),
+            f"scheduler pbt needs at least {FEWEST} trials, found {space.budget.trials}. Raise "
+            "budget.trials, or use asha.",
+        )
+    if scheduler.interval >= space.fewest_epochs():
+        yield Problem(
+            ("scheduler", "interval"),
+            f"scheduler.interval {scheduler.interval} is not below the {space.fewest_epochs()} "
+            "epochs a trial runs: nothing would ever be taken over.",
+        )
+
+
+def _enqueue(space: SearchSpace) -> Iterator[Problem]:
+    drawn = {
+        path for path, each in space.parameters.items() if not isinstance(each, FixedParameter)
+    }
+    for index, entry in enumerate(space.enqueue):
+        if isinstance(entry, Mapping):
+            for path in entry:
+                if path not in drawn:
+                    yield Problem(
+                        ("enqueue", index, path),
+                        f"enqueue gives {path}, which this space does not draw."
+                        f"{nearest(path, drawn)}",
+                    )
+        elif entry not in presets():
+            yield Problem(
+                ("enqueue", index),
+                f"enqueue: no preset '{entry}'.{nearest(entry, presets())} There are: "
+                f"{', '.join(presets())}.",
+            )

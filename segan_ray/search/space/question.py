@@ -1,0 +1,103 @@
+"""What a sweep asks, in words: its parameters with their ranges, and how it looks for the best."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from segan_ray.documents import DocumentError, parse_yaml
+from segan_ray.search.space.parameters import (
+    ChoiceParameter,
+    FixedParameter,
+    FloatsParameter,
+    IntParameter,
+    Parameter,
+    said_as,
+    words,
+)
+from segan_ray.search.space.search_space import SearchSpace
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One parameter: where its values may lie, and when it is drawn if not always."""
+
+    path: str
+    values: str
+    condition: str = ""
+
+
+@dataclass(frozen=True)
+class Question:
+    """A whole space file in words; ``settings`` are those that every trial has."""
+
+    parameters: tuple[Asked, ...]
+    objectives: tuple[str, ...]
+    sampler: str
+    scheduler: str
+    budget: str
+    first: str
+    settings: str
+
+
+def question(text: str) -> Question | None:
+    """Return what the file of a sweep asks, or None of a file that is no space (any longer)."""
+    try:
+        space = SearchSpace.model_validate(parse_yaml(text))
+    except (ValidationError, DocumentError):
+        return None
+    toward = {"max": "highest", "min": "lowest"}
+    preset = f"preset {space.preset}" if space.preset else ""
+    base = ", ".join(f"{path} {said_as(value)}" for path, value in _flat(space.base))
+    return Question(
+        parameters=tuple(_asked(path, one) for path, one in space.parameters.items()),
+        objectives=tuple(f"{toward[one.mode]} {one.metric}" for one in space.objectives),
+        sampler=_component(space.sampler),
+        scheduler=_component(space.scheduler),
+        budget=_budget(space),
+        first=", ".join(one if isinstance(one, str) else said_as(one) for one in space.enqueue),
+        settings="; ".join(filter(None, (preset, base))),
+    )
+
+
+def _flat(tree: dict[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield every setting of a nested tree under its dotted path."""
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{above}{key}.")
+        else:
+            yield f"{above}{key}", value
+
+
+def _asked(path: str, parameter: Parameter) -> Asked:
+    condition = " and ".join(
+        f"{other} is {words(wanted)}" for other, wanted in parameter.when.items()
+    )
+    match parameter:
+        case ChoiceParameter():
+            return Asked(path, words(parameter.values), condition)
+        case FixedParameter():
+            return Asked(path, f"always {said_as(parameter.value)}", condition)
+    span = f"{parameter.low:g} to {parameter.high:g}"
+    if isinstance(parameter, IntParameter):
+        span = f"whole numbers {span}"
+    if isinstance(parameter, FloatsParameter):
+        span = f"{parameter.length} numbers, each {span}"
+    return Asked(path, f"{span}, logarithmic" if parameter.log else span, condition)
+
+
+def _component(component: BaseModel) -> str:
+    """Say a sampler or scheduler as its kind and its settings."""
+    settings = component.model_dump()
+    kind = settings.pop("type")
+    said = ", ".join(f"{key.replace('_', ' ')} {said_as(value)}" for key, value in settings.items())
+    return f"{kind} ({said})" if said else kind
+
+
+def _budget(space: SearchSpace) -> str:
+    at_once = space.budget.max_concurrent
+    room = "as many at once as there is room for" if at_once == "auto" else f"{at_once} at once"
+    return f"{space.budget.trials} trials of at most {space.most_epochs()} epochs, {room}"

@@ -1,0 +1,280 @@
+"""Search spaces: which settings of the ``Experiment`` a sweep draws, and from where.
+
+A space file is data, checked against the settings tree before anything starts. Its
+parameters become Optuna distributions; one drawn point becomes one whole ``Experiment``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+
+from optuna import Trial
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    PlainValidator,
+    SerializerFunctionWrapHandler,
+    field_validator,
+    model_serializer,
+)
+
+from segan_ray.config import Experiment, build, flatten, load_preset, merge, nest
+from segan_ray.errors import nearest
+from segan_ray.home import NAME, NAMES
+from segan_ray.search.space.parameters import (
+    ChoiceParameter,
+    FixedParameter,
+    FloatParameter,
+    FloatsParameter,
+    Frozen,
+    IntParameter,
+    Parameter,
+    plain,
+    same,
+)
+from segan_ray.search.space.sampler_settings import RandomSampler, Sampler, TpeSampler
+from segan_ray.search.space.scheduler_settings import AshaScheduler, NoScheduler, Scheduler
+from segan_ray.sizes import MOST_TRIALS
+from segan_ray.training.validation_scores import VALIDATION
+
+__all__ = [
+    "METRICS",
+    "AshaScheduler",
+    "Budget",
+    "ChoiceParameter",
+    "FixedParameter",
+    "FloatParameter",
+    "FloatsParameter",
+    "IntParameter",
+    "NoScheduler",
+    "Objective",
+    "RandomSampler",
+    "SearchSpace",
+    "TpeSampler",
+    "in_order_of_need",
+    "load_space",
+]
+
+METRICS: Final = (
+    "train/loss_critic",
+    "train/loss_segmentor",
+    *VALIDATION,
+    "time/epoch_s",
+    "time/slices_per_s",
+    "model/parameters",
+)
+"""Every metric a trial reports, each epoch."""
+
+
+class Objective(Frozen):
+    """What a trial is judged by."""
+
+    metric: str = "val/dice_mean"
+    mode: Literal["max", "min"] = "max"
+
+    @field_validator("metric")
+    @classmethod
+    def _reported(cls, metric: str) -> str:
+        if metric not in METRICS:
+            raise ValueError(f"no trial reports the metric '{metric}'.{nearest(metric, METRICS)}")
+        return metric
+
+
+def _concurrent(value: Any) -> Any:
+    whole = isinstance(value, int) and not isinstance(value, bool) and value >= 1
+    if not whole and value != "auto":
+        raise ValueError(f"found {value!r}, expected a count of at least 1, or auto")
+    if whole and value > MOST_TRIALS:
+        raise ValueError(f"found {value}, expected at most {MOST_TRIALS}, or auto")
+    return value
+
+
+class Budget(Frozen):
+    """How many trials, and how many at once (``auto``: as many as the cluster holds).
+
+    The checkpoints of the best ``keep_checkpoints`` trials are kept.
+    """
+
+    trials: Annotated[int, Field(ge=1, le=MOST_TRIALS)] = 20
+    max_concurrent: Annotated[int | Literal["auto"], PlainValidator(_concurrent)] = "auto"
+    keep_checkpoints: Annotated[int, Field(ge=1, le=MOST_TRIALS)] = 10
+
+
+def _one_or_more(objective: Any) -> Any:
+    return [objective] if isinstance(objective, (Mapping, Objective)) else objective
+
+
+def _entry(value: Any) -> Any:
+    if isinstance(value, str):
+        return value
+    if not isinstance(value, Mapping) or not value:
+        raise ValueError(f"found {value!r}, expected a preset's name or settings as path: value")
+    return {str(path): plain(setting) for path, setting in value.items()}
+
+
+def _name(value: str) -> str:
+    if not NAME.fullmatch(value):
+        raise ValueError(f"'{value}' cannot name a sweep. {NAMES}")
+    return value
+
+
+Name = Annotated[str, AfterValidator(_name)]
+Entry = Annotated[str | dict[str, Any], PlainValidator(_entry)]
+
+
+class SearchSpace(Frozen):
+    """A whole space file. ``base`` is put over ``preset``, and a drawn point over both.
+
+    ``enqueue`` holds the points tried first, ``warm_start`` names an earlier sweep to learn
+    from. Lossless through ``model_dump_json`` and ``model_validate_json``.
+    """
+
+    name: Name
+    objectives: Annotated[
+        tuple[Objective, ...],
+        BeforeValidator(_one_or_more),
+        Field(min_length=1, alias="objective"),
+    ] = (Objective(),)
+    preset: str | None = None
+    base: dict[str, Any] = Field(default_factory=dict)
+    parameters: Annotated[dict[str, Parameter], Field(min_length=1)]
+    sampler: Sampler = TpeSampler()
+    scheduler: Scheduler = AshaScheduler()
+    budget: Budget = Budget()
+    enqueue: tuple[Entry, ...] = ("paper", "authors-code")
+    warm_start: Name | None = None
+
+    @field_validator("objectives")
+    @classmethod
+    def _distinct(cls, objectives: tuple[Objective, ...]) -> tuple[Objective, ...]:
+        metrics = [objective.metric for objective in objectives]
+        for metric in metrics:
+            if metrics.count(metric) > 1:
+                raise ValueError(f"the metric '{metric}' is named twice; each counts once")
+        return objectives
+
+    @model_serializer(mode="wrap")
+    def _as_in_a_file(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        tree: dict[str, Any] = handler(self)
+        key = {"objectives": "objective"}
+        tree = {key.get(name, name): value for name, value in tree.items()}
+        if len(tree.get("objective", ())) == 1:
+            (tree["objective"],) = tree["objective"]
+        return tree
+
+    @property
+    def objective(self) -> Objective:
+        """The first objective, the only one of most spaces."""
+        return self.objectives[0]
+
+    def suggest(self, trial: Trial) -> dict[str, Any]:
+        """Draw a point: ``{dotted path: value}`` for each parameter, in order of need.
+
+        A parameter whose ``when`` does not hold is left out: the base's value stands.
+        """
+        known = self.settings()
+        drawn: dict[str, Any] = {}
+        for path in self.order():
+            parameter = self.parameters[path]
+            if parameter.active(known):
+                known[path] = drawn[path] = parameter.suggest(trial, path, known)
+        return drawn
+
+    def order(self) -> list[str]:
+        """Return the parameters' paths so that each comes after those it needs."""
+        return in_order_of_need(self.parameters)[0]
+
+    def settings(self) -> dict[str, Any]:
+        """Return ``{dotted path: value}`` of the settings under every drawn point."""
+        return flatten(self.base_experiment())
+
+    def experiment(self, point: Mapping[str, Any]) -> Experiment:
+        """Return the whole ``Experiment`` of a drawn point.
+
+        Raises:
+            ConfigError: if the point makes none.
+        """
+        return build(merge(self.fixed(), nest(point)), f"space {self.name}")
+
+    def base_experiment(self) -> Experiment:
+        """Return the settings that stay the same in every trial.
+
+        Raises:
+            ConfigError: if they make no ``Experiment``.
+        """
+        return build(self.fixed(), f"space {self.name}, base")
+
+    def fixed(self) -> dict[str, Any]:
+        """Return ``base`` over ``preset``, as a nested tree."""
+        return merge(load_preset(self.preset) if self.preset else {}, self.base)
+
+    def most_epochs(self) -> int:
+        """Return how many epochs the longest trial may run."""
+        return int(max(self._ends("training.epochs")))
+
+    def fewest_epochs(self) -> int:
+        """Return how many epochs the shortest trial may run."""
+        return int(min(self._ends("training.epochs")))
+
+    def folds(self) -> tuple[int | None, ...]:
+        """Return every fold of the store that a trial may ask for; None is its single split.
+
+        Of a drawn range they are its ends.
+        """
+        return tuple(dict.fromkeys(self._ends("data.fold")))
+
+    def possible(self, path: str) -> tuple[Any, ...] | None:
+        """Return every value a setting may have in a trial, or None where there are too many."""
+        parameter = self.parameters.get(path)
+        if parameter is None:
+            return (self.settings()[path],)
+        every = parameter.every()
+        if isinstance(parameter, (FloatParameter, FloatsParameter)) and len(every or ()) > 1:
+            return None
+        return (*every, self.settings()[path]) if every and parameter.when else every
+
+    def conditional(self) -> dict[str, str]:
+        """Return ``{path: why}`` of parameters that not every trial draws, or not as many of."""
+        return {
+            path: reason
+            for path, parameter in self.parameters.items()
+            if (reason := self._condition(parameter))
+        }
+
+    def _condition(self, parameter: Any) -> str | None:
+        for other, wanted in parameter.when.items():
+            values = self.possible(other)
+            if values is None or not all(any(same(v, w) for w in wanted) for v in values):
+                return f"it is drawn only at some values of {other}"
+        other = parameter.length_path if isinstance(parameter, FloatsParameter) else None
+        if other and len(set(self.possible(other) or (0, 1))) > 1:
+            return f"its length depends on {other}, which is drawn"
+        return None
+
+    def _ends(self, path: str) -> tuple[Any, ...]:
+        parameter = self.parameters.get(path)
+        below = (self.settings()[path],) if parameter is None or parameter.when else ()
+        return (*(parameter.ends() if parameter else ()), *below)
+
+
+def in_order_of_need(parameters: Mapping[str, Any]) -> tuple[list[str], list[str]]:
+    """Return paths, each after those it needs and else as they come; and those in a cycle."""
+    waiting = dict.fromkeys(parameters)
+    ordered: list[str] = []
+    while waiting:
+        ready = next((p for p in waiting if not parameters[p].needs() & waiting.keys()), None)
+        if ready is None:
+            break
+        del waiting[ready]
+        ordered.append(ready)
+    return ordered, list(waiting)
+
+
+def load_space(file: Path) -> SearchSpace:
+    """Read a space file; see ``segan_ray.search.space.space_file.load_space``."""
+    from segan_ray.search.space.space_file import load_space as load
+
+    return load(file)

@@ -1,0 +1,1 @@
+"""Studies in their database: opened, recorded, and held by one process at a time."""

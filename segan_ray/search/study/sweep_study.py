@@ -1,0 +1,511 @@
+"""A sweep's Optuna study: asking for points, telling what came of them.
+
+One study per sweep, named after it, in a real storage; only the process that runs the sweep
+writes to it. The study is the truth about a sweep: which points were drawn, what every epoch
+scored, how each trial ended. Samplers and pruners keep nothing in memory that is not in it, so
+a sweep whose process was killed goes on from its study as if nothing had happened.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from random import Random
+from typing import Any, Final
+
+import optuna
+from optuna.exceptions import ExperimentalWarning
+from optuna.storages import BaseStorage
+from optuna.trial import FrozenTrial, TrialState
+
+from segan_ray.errors import SweepError, many
+from segan_ray.search.space.sampler_settings import grid_size, make_sampler
+from segan_ray.search.space.scheduler_settings import PbtScheduler
+from segan_ray.search.space.search_space import SearchSpace
+from segan_ray.search.storage.study_record import (
+    BUDGET,
+    IN_FILE,
+    SPACE,
+    WARM,
+    delete_study,
+    fill_study,
+    load_study,
+    recorded,
+    reserve_study,
+    study_exists,
+)
+from segan_ray.search.study.first_points import first_points
+from segan_ray.search.study.points import (
+    DRAWN,
+    ENDED,
+    EPOCHS,
+    REPEAT_OF,
+    REUSED,
+    SEED,
+    STOP,
+    TAKEN_OVER,
+    TOP,
+    Ended,
+    Outcome,
+    Point,
+    TakeOver,
+    numbers,
+    settings_now,
+)
+from segan_ray.search.study.population import donor, perturb
+from segan_ray.search.study.repeats import Repeat, best_trials, plan_repeats
+from segan_ray.search.study.same_points import count_points
+
+__all__ = [
+    "Ended",
+    "Outcome",
+    "Point",
+    "SweepStudy",
+    "TakeOver",
+    "delete_study",
+    "study_exists",
+]
+
+DRAWS: Final = 10
+"""How often a point is drawn that is none of those tried before, until it is taken all the same."""
+
+
+@dataclass
+class _Open:
+    trial: optuna.Trial
+    last_epoch: int
+    repeated: bool
+
+
+@dataclass
+class SweepStudy:
+    """Ask and tell for one sweep. A trial's score is its best epoch's, whatever came after.
+
+    Trials are numbered from 0 in the order they were asked for.
+    """
+
+    space: SearchSpace
+    study: optuna.Study
+    first: tuple[dict[str, Any], ...] = ()
+    skipped: tuple[str, ...] = ()
+    _warm: int = 0
+    _asked: int = 0
+    _repeats: list[Repeat] = field(default_factory=list)
+    _open: dict[int, _Open] = field(default_factory=dict)
+    _values: dict[int, dict[int, tuple[float, ...]]] = field(default_factory=dict)
+
+    @classmethod
+    def create(
+        cls,
+        sweep: str,
+        space: SearchSpace,
+        storage: BaseStorage | None,
+        *,
+        store: str = "",
+        earlier: Sequence[FrozenTrial] = (),
+    ) -> SweepStudy:
+        """Start the study of a new sweep over the store of that fingerprint.
+
+        ``earlier`` are ended trials of another study that its sampler learns from first.
+
+        Raises:
+            SweepError: if ``storage`` holds a study of that name already.
+        """
+        return cls.begin(reserve_study(sweep, space, storage), space, store=store, earlier=earlier)
+
+    @classmethod
+    def begin(
+        cls,
+        study: optuna.Study,
+        space: SearchSpace,
+        *,
+        store: str,
+        earlier: Sequence[FrozenTrial],
+    ) -> SweepStudy:
+        """Start in a study that is there and still empty; see ``create``."""
+        fill_study(study, space, store, earlier)
+        first = first_points(space)
+        return cls(space, study, first.points, first.skipped, len(earlier))
+
+    @classmethod
+    def open(
+        cls, sweep: str, space: SearchSpace, storage: BaseStorage, *, store: str = ""
+    ) -> SweepStudy:
+        """Go on with the study of an earlier process.
+
+        Raises:
+            SweepError: if there is none, or it searched something else, or another store.
+        """
+        study, before = load_study(sweep, space, storage, store)
+        # The order of parameters in a file changes what is drawn, so it stays as it was.
+        unchanged = before.model_copy(update={"budget": space.budget})
+        points = first_points(unchanged).points
+        opened = cls(unchanged, study, points, _warm=study.user_attrs[WARM])
+        opened._recall()
+        return opened
+
+    @classmethod
+    def reopened(cls, sweep: str, storage: BaseStorage) -> SweepStudy:
+        """Open the study of an earlier process as it was, without its space file.
+
+        Raises:
+            SweepError: if there is none of that name.
+        """
+        space, store = recorded(sweep, storage)
+        return cls.open(sweep, space, storage, store=store)
+
+    @property
+    def asked(self) -> int:
+        """How many trials have been asked for, repeats included."""
+        return self._asked
+
+    @property
+    def budget(self) -> int:
+        """How many trials the sweep is to have, repeats aside; see ``take_budget``."""
+        return int(self.study.user_attrs[BUDGET])
+
+    def take_budget(self, trials: int | None) -> None:
+        """Let the sweep have ``trials`` trials, or None: as many as its space file says.
+
+        While the file says what it did before, the sweep keeps what it was given.
+
+        Raises:
+            SweepError: if it has more already.
+        """
+        in_file = self.space.budget.trials
+        wanted = trials or (in_file if in_file != self._budget_in_file() else self.budget)
+        searched = self.searched
+        if wanted < searched:
+            given = "--trials" if trials else "budget.trials:"
+            raise SweepError(
+                f"'{self.study.study_name}' has {many(searched, 'trial')} already; "
+                f"{given} {wanted} cannot take any away."
+            )
+        self.study.set_user_attr(BUDGET, wanted)
+        self.study.set_user_attr(IN_FILE, in_file)
+
+    def _budget_in_file(self) -> int:
+        attributes = self.study.user_attrs
+        if IN_FILE in attributes:
+            return int(attributes[IN_FILE])
+        # An earlier segan-ray kept only the file that it began with.
+        return SearchSpace.model_validate_json(attributes[SPACE]).budget.trials
+
+    @property
+    def repeats(self) -> int:
+        """How many of the trials asked for repeat another."""
+        return sum(REPEAT_OF in trial.user_attrs for trial in self._trials())
+
+    @property
+    def reused(self) -> int:
+        """How many draws came to a point that was tried before, whose result was told again."""
+        return sum(REUSED in trial.user_attrs for trial in self._trials())
+
+    @property
+    def searched(self) -> int:
+        """How many points were asked for to be trained: neither repeats nor reused ones."""
+        trained = {REPEAT_OF, REUSED}.isdisjoint
+        return sum(trained(trial.user_attrs) for trial in self._trials())
+
+    @property
+    def most_trials(self) -> int:
+        """How many trials there can be: a grid has only so many points."""
+        return grid_size(self.space) if self.space.sampler.type == "grid" else sys.maxsize
+
+    def left(self, repeats: int = 0) -> int:
+        """Return how many trials are still to be trained, with that many ``repeats`` in all."""
+        return max(0, min(self.budget, self.most_trials) + repeats - len(self.ended()))
+
+    @property
+    def all_failed(self) -> bool:
+        """Whether trials ended, and none of them worth keeping."""
+        ended = self.ended().values()
+        return bool(ended) and all(each.outcome == "failed" for each in ended)
+
+    @property
+    def first_reason(self) -> str:
+        """Why the first failed trial did."""
+        reasons = (ended.reason for ended in self.ended().values() if ended.outcome == "failed")
+        return next((reason for reason in reasons if reason), "No trial was started.")
+
+    def ask(self) -> Point:
+        """Draw the next point: a planned repeat, one that is to be tried first, or a new one.
+
+        With the same seed a point that was tried before would come to the same scores, so its
+        result is told to the sampler again, and another is drawn. Where all have been tried, or
+        the sampler insists, it is trained with a fresh seed.
+        """
+        for _ in range(DRAWS):
+            point = self._ask()
+            twin = self._twin(point)
+            if twin is None:
+                return point
+            if self._has_tried_all():
+                break
+            self._reuse(point, twin)
+        else:
+            point = self._ask()
+        return self._with_fresh_seed(point)
+
+    def _ask(self) -> Point:
+        searched = self._asked - self.repeats
+        # One at a time and right before it is asked for: so whatever the study holds was asked
+        # for, and a trial's number is its place in that order.
+        if self._repeats:
+            repeat = self._repeats.pop(0)
+            drawn = self._trials()[repeat.of].params
+            self.study.enqueue_trial(drawn, user_attrs={REPEAT_OF: repeat.of, SEED: repeat.seed})
+        elif searched < len(self.first):
+            self.study.enqueue_trial(self.first[searched])
+        # A sampler of its own for each trial, seeded by the trial's number: what it draws
+        # depends on the study alone, not on how often the sweep's process was started anew.
+        self.study.sampler = make_sampler(self.space, self._asked)
+        with _as_experimental():
+            point = self._draw(self.study.ask())
+        self._asked += 1
+        return point
+
+    def _twin(self, point: Point) -> FrozenTrial | None:
+        """Return the trial that was at the same point with the same seed before, if one was."""
+        if point.seed is not None or isinstance(self.space.scheduler, PbtScheduler):
+            return None
+        for frozen in self._trials()[: point.number]:
+            attributes = frozen.user_attrs
+            trained = {REPEAT_OF, REUSED, SEED}.isdisjoint(attributes)
+            same = trained and attributes.get(DRAWN) == dict(point.params)
+            if same and frozen.state != TrialState.FAIL:
+                return frozen
+        return None
+
+    def _has_tried_all(self) -> bool:
+        drawn = (trial.user_attrs.get(DRAWN) for trial in self._trials())
+        tried = {json.dumps(params, sort_keys=True) for params in drawn if params is not None}
+        points = count_points(self.space)
+        return points is not None and len(tried) >= points
+
+    def _reuse(self, point: Point, twin: FrozenTrial) -> None:
+        """Tell of a point what became of it before; nothing of one that is still under way."""
+        trial = self._open.pop(point.number).trial
+        trial.set_user_attr(REUSED, twin.number - self._warm)
+        for epoch, value in twin.intermediate_values.items():
+            trial.report(value, epoch)
+        if twin.state == TrialState.COMPLETE:
+            self.study.tell(trial, twin.values)
+        else:
+            ended = twin.state == TrialState.PRUNED
+            self.study.tell(trial, state=TrialState.PRUNED if ended else TrialState.FAIL)
+
+    def _with_fresh_seed(self, point: Point) -> Point:
+        if self._twin(point) is None:
+            return point
+        seed = self.space.base_experiment().seed + 1 + point.number
+        self._open[point.number].trial.set_user_attr(SEED, seed)
+        return replace(point, seed=seed)
+
+    def reopen(self) -> list[Point]:
+        """Return the points of all trials that were asked for and did not end, in order."""
+        points = []
+        for frozen in self._trials():
+            number, attributes = frozen.number - self._warm, frozen.user_attrs
+            if frozen.state.is_finished() or number in self._open:
+                continue
+            if frozen.state == TrialState.WAITING:
+                self._set_state(frozen, TrialState.RUNNING)
+            # What was drawn before is not drawn again, so there is nothing to sample.
+            known = DRAWN in attributes
+            self.study.sampler = (
+                optuna.samplers.RandomSampler() if known else make_sampler(self.space, number)
+            )
+            with _as_experimental():
+                # What Optuna's own ask makes a Trial of.
+                trial = optuna.Trial(self.study, frozen._trial_id)  # noqa: SLF001
+                if ENDED in attributes:
+                    # Its end was decided, and the process killed before it was told.
+                    self._close(trial, number, Ended(**attributes[ENDED]))
+                else:
+                    points.append(self._draw(trial))
+        return points
+
+    def report(self, number: int, epoch: int, *values: float) -> bool:
+        """Record the objectives after one epoch; return whether the trial is to stop there.
+
+        An epoch said before is not said again, and gets the same answer while nothing else came.
+        """
+        trial, known = self._open[number], self._values[number]
+        if epoch not in known:
+            known[epoch] = values
+            if len(values) > 1:
+                trial.trial.set_user_attr(EPOCHS, {str(e): list(v) for e, v in known.items()})
+            else:
+                trial.trial.report(values[0], epoch)
+        if len(values) > 1 or trial.repeated or epoch >= trial.last_epoch or epoch < max(known):
+            return False
+        # Optuna's halving judges a rung once: asked again, it lets everyone go on.
+        if trial.trial.user_attrs.get(STOP) == epoch:
+            return True
+        stop = trial.trial.should_prune()
+        if stop:
+            trial.trial.set_user_attr(STOP, epoch)
+        return stop
+
+    def take_over(self, number: int, epoch: int) -> TakeOver | None:
+        """Return whose weights a trial goes on from after ``epoch``, if its population says so.
+
+        What was decided once stays decided (Jaderberg et al. 2017, exploit and explore).
+        """
+        scheduler, trial = self.space.scheduler, self._open[number]
+        if not isinstance(scheduler, PbtScheduler) or trial.repeated or epoch % scheduler.interval:
+            return None
+        decided = dict(trial.trial.user_attrs.get(TAKEN_OVER, {}))
+        if str(epoch) not in decided:
+            decided[str(epoch)] = self._weaker(number, epoch, scheduler)
+            trial.trial.set_user_attr(TAKEN_OVER, decided)
+        taken = decided[str(epoch)]
+        return None if taken is None else TakeOver(**taken)
+
+    def _weaker(self, number: int, epoch: int, scheduler: PbtScheduler) -> dict[str, Any] | None:
+        """Return what a trial takes over if it is among the weak at ``epoch``.
+
+        Others count with what they have reached by then. Waiting for all to come there would take
+        room for the whole population at once; so the first to come are judged leniently.
+        """
+        random = Random(f"{self.study.study_name}/{number}/{epoch}")
+        reached = {
+            n: max(known)
+            for n, values in self._values.items()
+            if (known := [e for e in values if e <= epoch])
+        }
+        scores = {n: self._values[n][e][0] for n, e in reached.items()}
+        mode = self.space.objective.mode
+        chosen = donor(scores, number, mode, scheduler.quantile, random)
+        if chosen is None:
+            return None
+        settings = settings_now(self._trials()[chosen].user_attrs)
+        params = perturb(self.space, settings, scheduler.resample, random)
+        return {"donor": chosen, "params": params}
+
+    def changing(self, number: int) -> dict[str, float]:
+        """Return the settings of a trial that change while it trains, where they are numbers."""
+        if not isinstance(self.space.scheduler, PbtScheduler):
+            return {}
+        return numbers(settings_now(self._trials()[number].user_attrs))
+
+    def tell(
+        self, number: int, outcome: Outcome, reason: str | None = None, *, learn: bool = False
+    ) -> None:
+        """Close a trial: COMPLETE with its best value, PRUNED if stopped early, or FAIL.
+
+        A trial that failed of its own settings (``learn``) is PRUNED at its last, worst value, so
+        that the sampler keeps away from them; a FAIL says nothing of its settings.
+        """
+        opened = self._open.pop(number, None)
+        if opened is None:
+            return
+        ended = Ended(outcome, reason, learn)
+        opened.trial.set_user_attr(ENDED, asdict(ended))
+        self._close(opened.trial, number, ended)
+
+    def _close(self, trial: optuna.Trial, number: int, ended: Ended) -> None:
+        values = self._values[number].values()
+        if ended.outcome == "completed" and values:
+            pick = max if self.space.objective.mode == "max" else min
+            best = pick(values, key=lambda value: value[0])
+            self.study.tell(trial, list(best))
+        elif values and (ended.outcome == "stopped" or ended.learn):
+            self.study.tell(trial, state=TrialState.PRUNED)
+        else:
+            self.study.tell(trial, state=TrialState.FAIL)
+
+    def ended(self) -> dict[int, Ended]:
+        """Return how each trial that ended did."""
+        return {
+            frozen.number - self._warm: Ended(**frozen.user_attrs[ENDED])
+            for frozen in self._trials()
+            if ENDED in frozen.user_attrs and frozen.state.is_finished()
+        }
+
+    def enqueue_repeats(self, top: int, seeds: int) -> int:
+        """Let ``ask`` try the ``top`` best settings with ``seeds`` fresh seeds each, next.
+
+        Returns how many trials that adds to those asked for already.
+        """
+        known = {
+            Repeat(trial.user_attrs[REPEAT_OF], trial.user_attrs[SEED])
+            for trial in self._trials()
+            if REPEAT_OF in trial.user_attrs
+        }
+        decided = self.study.user_attrs.get(TOP, [])
+        mode = self.space.objective.mode
+        best = best_trials(self._scores(), mode, decided)[: max(top, len(decided))]
+        self.study.set_user_attr(TOP, best)
+        first_seed = self.space.base_experiment().seed
+        self._repeats = plan_repeats(best[:top], first_seed, seeds, known)
+        return len(self._repeats)
+
+    def _scores(self) -> dict[int, list[float]]:
+        """Return the scores of each searched trial that ended well, epoch by epoch."""
+        return {
+            number: [values[0] for values in self._values[number].values()]
+            for number, frozen in enumerate(self._trials())
+            if frozen.state in (TrialState.COMPLETE, TrialState.PRUNED)
+            and {REPEAT_OF, REUSED}.isdisjoint(frozen.user_attrs)
+            and frozen.user_attrs[ENDED]["outcome"] != "failed"
+        }
+
+    def park(self) -> None:
+        """Leave no trial RUNNING: those that did not end wait for the sweep to be resumed."""
+        for frozen in self._trials():
+            if frozen.state == TrialState.RUNNING:
+                self._set_state(frozen, TrialState.WAITING)
+        self._open.clear()
+
+    def end(self, reason: str) -> dict[int, Ended]:
+        """End every trial that did not, as stopped if it has scores; return how each ended."""
+        for point in self.reopen():
+            outcome: Outcome = "stopped" if self._values[point.number] else "failed"
+            self.tell(point.number, outcome, reason)
+        return self.ended()
+
+    def _draw(self, trial: optuna.Trial) -> Point:
+        number, attributes = trial.number - self._warm, trial.user_attrs
+        if DRAWN in attributes:
+            params = settings_now(attributes)
+        else:
+            params = self.space.suggest(trial)
+            trial.set_user_attr(DRAWN, params)
+        repeat_of = attributes.get(REPEAT_OF)
+        epochs = params.get("training.epochs") or self.space.base_experiment().training.epochs
+        self._open[number] = _Open(trial, int(epochs), repeat_of is not None)
+        self._values.setdefault(number, {})
+        return Point(number, params, repeat_of, attributes.get(SEED))
+
+    def _recall(self) -> None:
+        """Take up what earlier processes knew."""
+        for frozen in self._trials():
+            number = frozen.number - self._warm
+            several = frozen.user_attrs.get(EPOCHS, {})
+            self._values[number] = {
+                **{epoch: (value,) for epoch, value in frozen.intermediate_values.items()},
+                **{int(epoch): tuple(values) for epoch, values in several.items()},
+            }
+            self._asked += 1
+
+    def _trials(self) -> list[FrozenTrial]:
+        return self.study.get_trials(deepcopy=False)[self._warm :]
+
+    def _set_state(self, frozen: FrozenTrial, state: TrialState) -> None:
+        # Optuna has no public way to let a trial wait again; its storages allow it.
+        storage = self.study._storage  # noqa: SLF001
+        storage.set_trial_state_values(frozen._trial_id, state)  # noqa: SLF001
+
+
+@contextmanager
+def _as_experimental() -> Iterator[None]:
+    """Let Optuna say that some of what it does here is experimental to nobody."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        yield

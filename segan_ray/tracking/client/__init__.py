@@ -1,0 +1,1 @@
+"""Connecting to MLflow, and what its databases and servers need."""

@@ -1,0 +1,1 @@
+"""What runs say of themselves: facts, notes, and the views of the MLflow UI."""

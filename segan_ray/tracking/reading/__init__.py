@@ -1,0 +1,1 @@
+"""Reading sweeps, trials and evaluations back out of MLflow."""

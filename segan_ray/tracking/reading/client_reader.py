@@ -1,0 +1,81 @@
+"""Reading many runs by MLflow's own client: from servers, and from databases of any schema."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Final
+
+from mlflow import MlflowClient
+
+from segan_ray.tracking.client.connection import search, tagged
+from segan_ray.tracking.reading.run_tags import TaggedRun
+from segan_ray.tracking.recording.runs import said_in_words
+
+AT_ONCE: Final = 500
+"""Runs of one query; databases take a limited number of values."""
+MOST_POINTS: Final = 10**9
+REQUESTS: Final = 8
+"""How many requests a server is sent side by side."""
+
+
+@dataclass(frozen=True)
+class ClientReader:
+    """Reads runs with one search, and metrics with one query for many runs where there is one."""
+
+    client: MlflowClient
+
+    def runs(self, tag: str | None = None, value: str = "") -> list[TaggedRun]:
+        """Return the runs, or those whose ``tag`` has that value, the latest first.
+
+        Raises:
+            TrackingError: if MLflow cannot be read.
+        """
+        with said_in_words(self.client):
+            query = "" if tag is None else f"tags.`{tag}` = '{value}'"
+            return [tagged(run) for run in search(self.client, query)]
+
+    def histories(self, runs: Sequence[str], metric: str) -> dict[str, list[tuple[int, float]]]:
+        """Return ``{run: [(step, value), …]}`` of one metric, in the order it was logged.
+
+        Raises:
+            TrackingError: if MLflow cannot be read.
+        """
+        found: dict[str, list[tuple[int, float]]] = {run: [] for run in runs}
+        with said_in_words(self.client):
+            for run, point in self._points(runs, metric):
+                found[run].append((point.step, point.value))
+        return found
+
+    def registered(self) -> set[str]:
+        """Return the runs that registered versions come from.
+
+        Raises:
+            TrackingError: if MLflow cannot be read.
+        """
+        found: set[str] = set()
+        token: str | None = None
+        with said_in_words(self.client):
+            while True:
+                page = self.client.search_model_versions(page_token=token)
+                found |= {str(version.run_id) for version in page}
+                token = page.token
+                if not token:
+                    return found
+
+    def _points(self, runs: Sequence[str], metric: str) -> Iterator[tuple[str, Any]]:
+        # Of MLflow's client alone one run after another can be asked.
+        store = self.client._tracking_client.store  # noqa: SLF001
+        if hasattr(store, "get_metric_history_bulk"):
+            for start in range(0, len(runs), AT_ONCE):
+                some = list(runs[start : start + AT_ONCE])
+                for one in store.get_metric_history_bulk(some, metric, MOST_POINTS):
+                    yield one.run_id, one
+            return
+        # A server answers for one run at a time.
+        with ThreadPoolExecutor(REQUESTS) as requests:
+            each = requests.map(lambda run: self.client.get_metric_history(run, metric), runs)
+            for run, points in zip(runs, each, strict=True):
+                for point in points:
+                    yield run, point

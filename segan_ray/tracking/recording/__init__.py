@@ -1,0 +1,1 @@
+"""Recording sweeps into MLflow: journal first, runs as soon as it answers."""

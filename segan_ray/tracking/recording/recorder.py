@@ -1,0 +1,327 @@
+"""Recording a sweep: a journal on this disk first, MLflow's runs as soon as it answers.
+
+::
+
+    Recorder --append--> journal --spool's thread--> RunWriter --> MLflow
+        |                   |
+        +---- Ledger <------+    what is known of each trial, also after a restart
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import secrets
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from mlflow.entities import Run
+
+from segan_ray.config import Experiment, flatten
+from segan_ray.errors import StoreError, TrackingError
+from segan_ray.home import Home
+from segan_ray.redaction import mask
+from segan_ray.search.results.ranking import Mode, SweepStatus, TrialStatus
+from segan_ray.tracking import tag_names
+from segan_ray.tracking.client.connection import Check, always, tagged
+from segan_ray.tracking.description.card import StoreCard
+from segan_ray.tracking.description.facts import SweepFacts
+from segan_ray.tracking.journal import (
+    JOURNAL,
+    Journal,
+    Kind,
+    is_stale,
+    put_aside,
+    read_journal,
+    record,
+    tokens_of,
+)
+from segan_ray.tracking.reading.run_tags import read_objectives, read_score, read_whole
+from segan_ray.tracking.recording.checkpoints import CheckpointFolders
+from segan_ray.tracking.recording.ledger import ENDS, Ledger, Tally
+from segan_ray.tracking.recording.run_writer import RunWriter
+from segan_ray.tracking.recording.runs import SweepRuns, reach
+from segan_ray.tracking.recording.uploader import Spool
+
+log = logging.getLogger(__name__)
+
+PATIENCE_S: Final = 60.0
+"""For how long ``close`` waits for a tracking store that is away."""
+NOT_IN_NAMES: Final = re.compile(r"[^\w./ :-]")
+CUT_OFF: Final = "The sweep ended before this trial did."
+Objectives = Sequence[tuple[str, Mode]]
+
+
+@dataclass
+class Recorder:
+    """The records of one sweep, or of a single run. Safe to call from several threads."""
+
+    folder: Path
+    facts: SweepFacts
+    keep_checkpoints: int | None
+    ledger: Ledger
+    writer: RunWriter
+    spool: Spool
+    lock: threading.RLock
+    check: Check
+    token: str
+    """What its journal is called."""
+
+    @classmethod
+    def for_sweep(
+        cls,
+        home: Home,
+        name: str,
+        card: StoreCard,
+        metric: str,
+        mode: Mode,
+        space_text: str,
+        folder: Path,
+        *,
+        objectives: Objectives = (),
+        keep_checkpoints: int = 10,
+        resume: bool = False,
+        check: Check = always,
+    ) -> Recorder:
+        """Open the records of a sweep in ``folder``, new or to go on with.
+
+        ``check`` is called before MLflow is, and raises once the sweep is another process's.
+
+        Raises:
+            TrackingError: if MLflow cannot be reached, another process records there, or
+                ``folder`` has records and is not to be resumed.
+            StoreError: if ``folder`` cannot be written.
+        """
+        facts = SweepFacts(name, "trial", card, metric, mode, tuple(objectives))
+        _refuse_records(folder, resume)
+        runs = reach(home, facts, check).with_parent(space_text)
+        return open_recorder(runs, folder, home.checkpoints(name), keep_checkpoints, check)
+
+    @classmethod
+    def for_run(
+        cls,
+        home: Home,
+        name: str,
+        card: StoreCard,
+        metric: str,
+        mode: Mode,
+        folder: Path,
+        *,
+        resume: bool = False,
+    ) -> Recorder:
+        """Open the records of a single run, which has no parent and drops nothing.
+
+        Raises:
+            TrackingError, StoreError: as ``for_sweep``.
+        """
+        _refuse_records(folder, resume)
+        runs = reach(home, SweepFacts(name, "train", card, metric, mode))
+        return open_recorder(runs, folder, home.checkpoints(name), None)
+
+    def begin(self) -> None:
+        """Bring MLflow up to date, mark trials whose process was killed as waiting, and start.
+
+        Raises:
+            TrackingError: if MLflow cannot be written.
+        """
+        there = self.writer.runs.know_trials()
+        keep = self.keep_checkpoints
+        facts = self.facts.document()
+        self._append("open", None, sweep=facts, keep_checkpoints=keep, journal=self.token)
+        for run in there:
+            # The journal was lost with its disk, or stayed on another machine.
+            if run.data.tags[tag_names.TRIAL] not in self.ledger.trials:
+                self._append("known", run.data.tags[tag_names.TRIAL], **known_facts(run))
+        for one in self.ledger.open:
+            self._append("park", one.trial)
+        self.spool.replay()
+        self.spool.start()
+
+    def start_trial(
+        self,
+        trial: str,
+        experiment: Experiment,
+        params: Mapping[str, Any],
+        repeat_of: str | None = None,
+    ) -> None:
+        """Record that ``trial`` starts, or starts again; ``params`` is what was drawn for it.
+
+        Raises:
+            StoreError: of this and every other record, if the disk does not take it.
+        """
+        settings = {path: str(value) for path, value in flatten(experiment).items()}
+        self._append("start", trial, params=dict(params), settings=settings, repeat_of=repeat_of)
+
+    def log_epoch(self, trial: str, epoch: int, metrics: Mapping[str, float]) -> None:
+        """Record the metrics of an epoch that ended now, unless that epoch is recorded."""
+        with self.lock:
+            if self.ledger.has(trial, epoch):
+                return
+            values = {_metric_name(name): float(value) for name, value in metrics.items()}
+            after = self.ledger.with_epoch(trial, epoch, values)
+            self._append("epoch", trial, epoch=epoch, metrics=values, tags=_epoch_tags(after))
+
+    def end_trial(
+        self, trial: str, status: TrialStatus, reason: str | None, checkpoint: str | None
+    ) -> None:
+        """Record a trial's end, and which checkpoints are not among the best any more."""
+        clean = None if reason is None else mask(reason.replace("\0", ""))
+        with self.lock:
+            self._append("end", trial, status=status, reason=clean, checkpoint=checkpoint)
+            if self.keep_checkpoints is not None:
+                for one in self.ledger.superfluous(self.keep_checkpoints):
+                    self._append("drop", one)
+
+    def end_unfinished(self, ends: Mapping[str, tuple[TrialStatus, str | None]]) -> None:
+        """Record the ends of those trials in ``ends``, status and reason, that have none yet."""
+        for one in self.ledger.unfinished:
+            if one.trial in ends:
+                self._end_cut_off(one, *ends[one.trial])
+
+    def park(self, *, patience_s: float = PATIENCE_S) -> None:
+        """Record that the sweep was interrupted: its open trials wait for a resume."""
+        self.close("interrupted", patience_s=patience_s)
+
+    def close(self, status: SweepStatus, *, patience_s: float = PATIENCE_S) -> None:
+        """Record the sweep's end, and wait until MLflow has everything; a second call does nothing.
+
+        Trials still open are parked if the sweep was interrupted, and ended otherwise. What a
+        tracking store that stays away does not take waits on disk, with a warning.
+        """
+        if self.ledger.status != "running":
+            return
+        self.check()
+        try:
+            with self.lock:
+                self._close_trials(status)
+                self._append("close", None, status=status, best=self.ledger.best_score)
+        finally:
+            # Also when the disk is full: what it took before is still to be written.
+            left = self.spool.finish(patience_s)
+        if left:
+            self.check()
+            log.warning(
+                "%d records of '%s' wait in %s: MLflow did not answer. The next --resume of it "
+                "writes them.",
+                left, self.facts.name, self.spool.path,
+            )  # fmt: skip
+
+    def abandon(self) -> None:
+        """Write nothing more: the sweep is another process's.
+
+        What MLflow has not taken is put aside, for it tells of what the other one does again.
+        """
+        self.spool.stop()
+        try:
+            put_aside(self.spool.path)
+        except StoreError as error:
+            log.warning("%s", error)
+
+    @property
+    def unfinished(self) -> list[str]:
+        """The trials that were started and whose end is not recorded."""
+        with self.lock:
+            return [one.trial for one in self.ledger.unfinished]
+
+    def run_id(self, trial: str) -> str | None:
+        """Return the MLflow run of ``trial``, or None while it has none."""
+        return self.writer.runs.run_id(trial)
+
+    def _append(self, kind: Kind, trial: str | None, **facts: Any) -> None:
+        with self.lock:
+            new = record(kind, trial, **facts)
+            self.spool.append(new)
+            self.ledger.note(new)
+
+    def _close_trials(self, status: SweepStatus) -> None:
+        if status == "interrupted":
+            for one in self.ledger.open:
+                self._append("park", one.trial)
+        else:
+            for one in self.ledger.unfinished:
+                self._end_cut_off(one, "stopped" if one.epochs else "failed", CUT_OFF)
+
+    def _end_cut_off(self, one: Tally, status: TrialStatus, reason: str | None) -> None:
+        last = self.writer.checkpoints.last_report(one.trial)
+        if last is not None and last.epoch == one.epochs + 1:
+            # The process was killed when this was saved and not yet noted.
+            self.log_epoch(one.trial, last.epoch, last.metrics)
+        best = self.ledger.trials[one.trial].best_epoch
+        self.end_trial(one.trial, status, reason, self.writer.checkpoints.best(one.trial, best))
+
+
+def open_recorder(
+    runs: SweepRuns, folder: Path, checkpoints: str, keep: int | None, check: Check = always
+) -> Recorder:
+    """Go on with the journal in ``folder``, or begin one, and bring MLflow up to date with it.
+
+    A journal that is out of date, since another home has gone on, is put aside.
+
+    Raises:
+        TrackingError: if MLflow cannot be written.
+        StoreError: if ``folder`` cannot be.
+    """
+    facts = runs.facts
+    path = folder / JOURNAL
+    if is_stale(path, runs.journal()):
+        log.warning(
+            "Another home has gone on with '%s' since this one did. What MLflow has not taken from "
+            "here is out of date and is not written: %s.taken-over", facts.name, path
+        )  # fmt: skip
+        put_aside(path)
+    journal = Journal(path)
+    named = tokens_of(entry.record for entry in journal.entries) - {str(None)}
+    token = min(named, default=secrets.token_hex(8))
+    ledger = Ledger(facts.metric, facts.mode, facts.objectives)
+    ledger.note_all(entry.record for entry in journal.entries)
+    lock = threading.RLock()
+    writer = RunWriter(runs, CheckpointFolders(checkpoints, ledger, lock), check)
+    spool = Spool(journal, writer.apply)
+    recorder = Recorder(folder, facts, keep, ledger, writer, spool, lock, check, token)
+    recorder.begin()
+    return recorder
+
+
+def known_facts(run: Run) -> dict[str, Any]:
+    """Return how far a trial had come by its run, as the ledger counts.
+
+    Raises:
+        RunError: if its tags do not say that.
+    """
+    known = tagged(run)
+    status = known.tags.get(tag_names.STATUS)
+    return {
+        "status": status if status in ENDS else "pending",
+        "epochs": read_whole(known, tag_names.EPOCHS),
+        "score": read_score(known),
+        "best_epoch": read_whole(known, tag_names.BEST_EPOCH, "0"),
+        "repeat_of": known.tags.get(tag_names.REPEAT_OF),
+        "objectives": read_objectives(known),
+    }
+
+
+def _refuse_records(folder: Path, resume: bool) -> None:
+    if not resume and read_journal(folder / JOURNAL):
+        raise TrackingError(
+            f"{folder / JOURNAL} holds the records of an earlier sweep. Go on with it (--resume) "
+            "or choose another --name."
+        )
+
+
+def _metric_name(name: str) -> str:
+    """Return a name that MLflow takes: ``param/loss.scale_weights[0]`` has brackets."""
+    return NOT_IN_NAMES.sub("_", name)[:250]
+
+
+def _epoch_tags(after: Tally) -> dict[str, str]:
+    """Return what a run's tags say after an epoch."""
+    tags = {tag_names.EPOCHS: str(after.epochs)}
+    if after.score is not None:
+        tags |= {tag_names.SCORE: repr(after.score), tag_names.BEST_EPOCH: str(after.best_epoch)}
+    if after.objectives:
+        tags[tag_names.OBJECTIVES] = json.dumps(dict(after.objectives))
+    return tags

@@ -1,0 +1,183 @@
+"""Applying records to MLflow's runs, each so that a second time changes nothing.
+
+Metrics: MLflow keeps one row of a (run, name, step, time, value), and the time is the record's.
+Runs: looked up by their tags before one is made. Files: written over. Everything else: set.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, TypeVar
+
+from mlflow import MlflowClient
+from mlflow.entities import Metric, Param, RunTag
+
+from segan_ray.errors import RunError
+from segan_ray.tracking import tag_names
+from segan_ray.tracking.client.artifacts import delete_artifacts
+from segan_ray.tracking.client.connection import Check, always
+from segan_ray.tracking.description.notes import NOTE, sweep_result, with_result
+from segan_ray.tracking.journal import Record
+from segan_ray.tracking.reading.sweeps import sweep_record
+from segan_ray.tracking.recording.checkpoints import CheckpointFolders, near_copy
+from segan_ray.tracking.recording.runs import SweepRuns
+from segan_ray.tracking.registry.model_versions import versions_of
+
+log = logging.getLogger(__name__)
+
+MOST_METRICS: Final = 900
+MOST_PARAMS: Final = 90
+"""MLflow takes a thousand and a hundred in one request."""
+ENDED_AS: Final = {"failed": "FAILED", "interrupted": "KILLED"}
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True)
+class RunWriter:
+    """Writes the records of one sweep into its runs."""
+
+    runs: SweepRuns
+    checkpoints: CheckpointFolders
+    check: Check = always
+
+    def apply(self, records: Sequence[Record]) -> None:
+        """Write ``records``, either epochs or one other, into their runs.
+
+        What was ``known`` came from there.
+        """
+        self.check()
+        first = records[0]
+        if first.kind == "epoch":
+            self._epochs(records)
+        elif first.kind == "open":
+            self._open(first)
+        elif first.kind == "close":
+            self._close(first)
+        elif first.kind == "start":
+            self._start(first)
+        elif first.kind == "end":
+            self._end(first)
+        elif first.kind == "drop":
+            self._drop(str(first.trial))
+        elif first.kind == "park":
+            self._park(first)
+
+    @property
+    def _client(self) -> MlflowClient:
+        return self.runs.client
+
+    def _open(self, record: Record) -> None:
+        parent = self.runs.parent
+        if parent is not None:
+            self._client.update_run(parent, status="RUNNING")
+            tags = {tag_names.STATUS: "running", tag_names.JOURNAL: record.facts["journal"]}
+            self._client.log_batch(parent, tags=_tags(tags))
+
+    def _start(self, record: Record) -> None:
+        trial = str(record.trial)
+        found = self.runs.find(trial)
+        logged: Mapping[str, str] = {}
+        if found is None:
+            run = self.runs.create(trial, record)
+        else:
+            run, logged = found.info.run_id, found.data.params
+            self._client.update_run(run, status="RUNNING")
+            self._client.set_tag(run, tag_names.STATUS, "running")
+        # A parameter cannot be changed; what changes during a trial is a metric.
+        settings = record.facts["settings"]
+        missing = [Param(key, value) for key, value in settings.items() if key not in logged]
+        for some in _parts(missing, MOST_PARAMS):
+            self._client.log_batch(run, params=some)
+        self._client.log_inputs(run, [self.runs.facts.dataset()])
+
+    def _epochs(self, records: Sequence[Record]) -> None:
+        by_trial: dict[str, list[Record]] = {}
+        for record in records:
+            by_trial.setdefault(str(record.trial), []).append(record)
+        for trial, epochs in by_trial.items():
+            run = self.runs.of(trial)
+            metrics = [metric for one in epochs for metric in _metrics(one)]
+            for some in _parts(metrics, MOST_METRICS):
+                self._client.log_batch(run, metrics=some)
+            # Behind the metrics, so that no reader is told of an epoch that is not there.
+            self._client.log_batch(run, tags=_tags(epochs[-1].facts["tags"]))
+
+    def _end(self, record: Record) -> None:
+        trial, facts = str(record.trial), record.facts
+        run = self.runs.of(trial)
+        if facts["checkpoint"] is not None:
+            # A trial that fell out of the best meanwhile would only lose its checkpoint again.
+            whole = not self.checkpoints.is_dropped(trial)
+            here = self.checkpoints.here(trial, facts["checkpoint"])
+            self._upload(run, here, whole=whole)
+        tags = {tag_names.STATUS: facts["status"]}
+        if facts["reason"]:
+            tags[tag_names.REASON] = facts["reason"][:4000]
+        self._client.log_batch(run, tags=_tags(tags))
+        self._client.set_terminated(run, ENDED_AS.get(facts["status"], "FINISHED"), record.at)
+        self.runs.delete_doubles(trial)
+
+    def _upload(self, run: str, checkpoint: str, *, whole: bool) -> None:
+        """Log the files of a checkpoint, or its pictures alone, if it is still there.
+
+        A link is none of ours, and what it leads to not for everybody who reads the records.
+        """
+        with contextlib.suppress(FileNotFoundError), near_copy(checkpoint) as folder_of:
+            for path in sorted(path for path in folder_of.iterdir() if not path.is_symlink()):
+                folder = "overlays" if path.suffix == ".png" else "checkpoint"
+                if whole or folder == "overlays":
+                    self._client.log_artifact(run, str(path), folder)
+
+    def _drop(self, trial: str) -> None:
+        """Delete a trial's checkpoint here and in MLflow, unless the registry holds on to it."""
+        self.checkpoints.delete(trial)
+        run = self.runs.of(trial)
+        if not versions_of(self._client, run):
+            delete_artifacts(self._client, run, "checkpoint")
+
+    def _park(self, record: Record) -> None:
+        run = self.runs.of(str(record.trial))
+        self._client.set_tag(run, tag_names.STATUS, "pending")
+        self._client.set_terminated(run, "KILLED", record.at)
+
+    def _close(self, record: Record) -> None:
+        parent = self.runs.parent
+        if parent is None:
+            return
+        status, best = record.facts["status"], record.facts["best"]
+        self._client.set_tag(parent, tag_names.STATUS, status)
+        if best is not None:
+            self._client.log_metric(parent, self.runs.facts.metric, best, record.at)
+        self._describe(parent)
+        self._client.set_terminated(parent, ENDED_AS.get(status, "FINISHED"), record.at)
+
+    def _describe(self, parent: str) -> None:
+        """Put what came of the sweep into its description, unless somebody changed its tags."""
+        run = self._client.get_run(parent)
+        try:
+            record = sweep_record(self._client, run)
+        except RunError as error:
+            log.warning("%s", error)
+            return
+        result = sweep_result(record, self.runs.experiment)
+        note = with_result(run.data.tags.get(NOTE, ""), result)
+        self._client.set_tag(parent, NOTE, note)
+
+
+def _parts(items: Sequence[Item], most: int) -> Iterator[Sequence[Item]]:
+    for start in range(0, len(items), most):
+        yield items[start : start + most]
+
+
+def _metrics(record: Record) -> list[Metric]:
+    epoch = record.facts["epoch"]
+    return [
+        Metric(name, value, record.at, epoch) for name, value in record.facts["metrics"].items()
+    ]
+
+
+def _tags(tags: Mapping[str, Any]) -> list[RunTag]:
+    return [RunTag(name, value) for name, value in tags.items()]

@@ -1,0 +1,202 @@
+"""The MLflow runs of one sweep: found by their tags, made only if they are not there."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+
+import requests
+from mlflow import MlflowClient
+from mlflow.entities import Run
+from mlflow.exceptions import MlflowException
+from sqlalchemy.exc import SQLAlchemyError
+
+from segan_ray.errors import TrackingError
+from segan_ray.home import NAME, Home
+from segan_ray.redaction import mask
+from segan_ray.tracking import tag_names
+from segan_ray.tracking.client.connection import (
+    Check,
+    always,
+    checked,
+    connect,
+    experiment_id,
+    search,
+    tagged,
+)
+from segan_ray.tracking.client.retries import persistently, reason_of
+from segan_ray.tracking.description.facts import SweepFacts
+from segan_ray.tracking.description.notes import NOTE, describe_experiment, sweep_note, trial_note
+from segan_ray.tracking.journal import Record
+from segan_ray.tracking.reading.run_tags import epochs_if_told
+
+SPACE: str = "space.yaml"
+
+
+@dataclass(frozen=True)
+class SweepRuns:
+    """The runs of a sweep: ``parent`` (None for a single run) and one a trial, ever."""
+
+    client: MlflowClient
+    experiment: str
+    facts: SweepFacts
+    parent: str | None = None
+    _known: dict[str, str] = field(default_factory=dict)
+
+    def with_parent(self, space_text: str | None) -> SweepRuns:
+        """Find the sweep's own run, or make it, with the text of its space file.
+
+        Raises:
+            TrackingError: if MLflow cannot be written.
+        """
+        with said_in_words(self.client):
+            return replace(self, parent=persistently(lambda: self._parent(space_text)))
+
+    def _parent(self, space_text: str | None) -> str:
+        found = self._parents()
+        if not found:
+            note = sweep_note(self.facts, space_text, self.experiment)
+            tags = {**self.facts.parent_tags(), NOTE: note}
+            self.client.create_run(self.experiment, run_name=self.facts.name, tags=tags)
+            found = self._parents()
+        parent, *doubles = [str(run.info.run_id) for run in found]
+        for double in doubles:
+            self.client.delete_run(double)
+        if space_text is not None:
+            if not any(item.path == SPACE for item in self.client.list_artifacts(parent)):
+                self.client.log_text(parent, space_text, SPACE)
+            self.client.log_inputs(parent, [self.facts.dataset()])
+        return parent
+
+    def journal(self) -> str | None:
+        """Return which journal the sweep was recorded from last, if its own run says so.
+
+        Raises:
+            TrackingError: if MLflow cannot be read.
+        """
+        parent = self.parent
+        if parent is None:
+            return None
+        with said_in_words(self.client):
+            tags = persistently(lambda: self.client.get_run(parent)).data.tags
+        return tags.get(tag_names.JOURNAL)
+
+    def all(self, query: str) -> list[Run]:
+        """Return the trials' runs that ``query`` finds."""
+        return self._search(f"tags.`{tag_names.KIND}` = '{self.facts.kind}' and {query}")
+
+    def know_trials(self) -> list[Run]:
+        """Return the trials' runs that are there already, of each trial one, and know them.
+
+        Raises:
+            TrackingError: if MLflow cannot be read, or a run names no trial.
+        """
+        with said_in_words(self.client):
+            found = persistently(lambda: self.all("attributes.run_id != ''"))
+        for run in found:
+            self._known.setdefault(self._trial_of(run), run.info.run_id)
+        return [run for run in found if run.info.run_id in self._known.values()]
+
+    def _trial_of(self, run: Run) -> str:
+        trial = str(run.data.tags.get(tag_names.TRIAL, ""))
+        if not NAME.fullmatch(trial):
+            raise TrackingError(
+                f"MLflow's run {run.info.run_id} of '{self.facts.name}' says in "
+                f"{tag_names.TRIAL} that it is trial '{trial}'; expected a number such as 007, since it names a folder. "
+                "Find out who changed the run, and delete it in MLflow."
+            )
+        return trial
+
+    def run_id(self, trial: str) -> str | None:
+        """Return the run of ``trial`` as far as it is known here, without asking MLflow."""
+        return self._known.get(trial)
+
+    def of(self, trial: str) -> str:
+        """Return the run of ``trial``.
+
+        Raises:
+            ValueError: if there is none: it was refused, or somebody deleted it.
+        """
+        if trial not in self._known and self.find(trial) is None:
+            raise ValueError(f"Trial {trial} has no run.")
+        return self._known[trial]
+
+    def find(self, trial: str) -> Run | None:
+        """Return the run of ``trial`` as MLflow has it now, or None."""
+        found = self._all_of(trial)
+        known = [run for run in found if run.info.run_id == self._known.get(trial)]
+        run = next(iter(known or found), None)
+        if run is not None:
+            self._known[trial] = run.info.run_id
+        return run
+
+    def create(self, trial: str, start: Record) -> str:
+        """Make the run of ``trial`` as its ``start`` record says, and return its id."""
+        tags = {
+            **self.facts.tags(),
+            tag_names.KIND: self.facts.kind,
+            tag_names.TRIAL: trial,
+            tag_names.STATUS: "running",
+            tag_names.EPOCHS: "0",
+            tag_names.PARAMS: json.dumps(start.facts["params"]),
+        }
+        repeat_of, params = start.facts.get("repeat_of"), start.facts["params"]
+        if self.parent is not None:
+            tags[tag_names.PARENT] = self.parent
+            tags[NOTE] = trial_note(self.facts, self.parent, self.experiment, params, repeat_of)
+        if repeat_of is not None:
+            tags[tag_names.REPEAT_OF] = repeat_of
+        name = f"{self.facts.name}-{trial}" if self.parent else self.facts.name
+        run = self.client.create_run(self.experiment, start.at, tags, run_name=name)
+        self._known[trial] = run.info.run_id
+        return self._known[trial]
+
+    def delete_doubles(self, trial: str) -> None:
+        """Delete other runs of a trial: a server that was slow to answer may have made two."""
+        for other in self._all_of(trial):
+            if other.info.run_id != self.of(trial):
+                self.client.delete_run(other.info.run_id)
+
+    def _all_of(self, trial: str) -> list[Run]:
+        return self.all(f"tags.`{tag_names.TRIAL}` = '{trial}'")
+
+    def _parents(self) -> list[Run]:
+        return self._search(f"tags.`{tag_names.KIND}` = 'sweep'")
+
+    def _search(self, query: str) -> list[Run]:
+        """Return runs of this sweep, those with most epochs first."""
+        mine = f"tags.`{tag_names.SWEEP}` = '{self.facts.name}'"
+        return sorted(search(self.client, f"{mine} and {query}"), key=_most_epochs)
+
+
+def reach(home: Home, facts: SweepFacts, check: Check = always) -> SweepRuns:
+    """Return the runs of a sweep, still without its own; ``check`` comes before each request.
+
+    Raises:
+        TrackingError: if MLflow cannot be reached.
+    """
+    client = checked(connect(home), check)
+    with said_in_words(client):
+        experiment = experiment_id(client, home)
+        # Of two sweeps that describe it at once a database may refuse one.
+        persistently(lambda: describe_experiment(client, experiment))
+        return SweepRuns(client, experiment, facts)
+
+
+@contextlib.contextmanager
+def said_in_words(client: MlflowClient) -> Iterator[None]:
+    """Raise TrackingError for whatever keeps MLflow from answering."""
+    try:
+        yield
+    except (MlflowException, SQLAlchemyError, requests.RequestException, OSError) as error:
+        raise TrackingError(
+            f"MLflow at {mask(client.tracking_uri)} cannot be used ({reason_of(error)}).\n"
+            "Is MLFLOW_TRACKING_URI right and the server up?"
+        ) from None
+
+
+def _most_epochs(run: Run) -> tuple[int, str]:
+    """Order runs by epochs, and equal ones in an order that stays the same."""
+    return -epochs_if_told(tagged(run)), run.info.run_id

@@ -1,0 +1,1 @@
+"""Registered models: packages, versions, aliases, and the tries of the gate."""

@@ -1,0 +1,46 @@
+"""The registered model as MLflow runs it: this file is its code, copied into every version.
+
+MLflow executes it when it loads a version, with the ``segan_ray`` that lies beside it first on
+the path. Nothing is unpickled.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from mlflow.models import set_model
+from mlflow.pyfunc.model import PythonModel, PythonModelContext
+
+from segan_ray.evaluation.inference.checksums import check_seal
+from segan_ray.evaluation.inference.packaged_model import load_model
+from segan_ray.evaluation.inference.raw_cases import SPACING_MM, predict_arrays
+
+
+class SeganModel(PythonModel):
+    """Raw arrays of cases → label maps or probabilities."""
+
+    def load_context(self, context: PythonModelContext) -> None:
+        """Read the model, once its files are known to be those that were packaged."""
+        folder = Path(context.artifacts["model"])
+        check_seal(folder)
+        self.model = load_model(folder)
+
+    def predict(
+        self,
+        context: PythonModelContext,  # noqa: ARG002 - MLflow's signature
+        model_input: np.ndarray,
+        params: dict[str, Any] | None = None,
+    ) -> np.ndarray:
+        """Return what ``predict_arrays`` returns, which says what goes in."""
+        asked = params or {}
+        return predict_arrays(
+            self.model,
+            model_input,
+            output=asked.get("output", "labels"),
+            spacing_mm=asked.get("spacing_mm", SPACING_MM),
+        )
+
+
+set_model(SeganModel())

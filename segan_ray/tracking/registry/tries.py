@@ -1,0 +1,69 @@
+"""How often the patients of a gate were asked, noted in the registry before the answer is told.
+
+A try is a candidate that was compared with a champion. The same two asked again are the same
+question, with the same answer, whatever the margin: that is no new try. A rehearsal is one, since
+whoever rehearses until something passes has chosen by these patients. What is counted by are the
+scans: stores of whose gates they are the same share the count, whatever their other splits.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Mapping, Sequence
+from hashlib import sha256
+from typing import Any, Final
+
+from mlflow import MlflowClient
+
+from segan_ray.data.store.opened_store import PreparedCase
+from segan_ray.errors import RegistryError
+from segan_ray.home import Home
+from segan_ray.tracking.recording.runs import said_in_words
+from segan_ray.tracking.registry.aliases import registry_lock
+from segan_ray.tracking.registry.model_versions import MODEL
+
+TRIES: Final = "segan.tries"
+"""Tags of the registered model that begin so note a try each: which one, of whom against whom."""
+
+
+def count_try(
+    home: Home,
+    client: MlflowClient,
+    cases: Sequence[PreparedCase],
+    question: Mapping[str, Any],
+) -> int:
+    """Return which try on the patients of ``cases`` a question is, 1 being the first.
+
+    One that is new is noted, in a tag of its own: two computers that ask at once may get the same
+    number, but neither can undo the other's note. The registered model must exist.
+
+    Raises:
+        RegistryError: if another process has been writing to the registry for minutes, or somebody
+            has changed the note.
+        TrackingError: if the registry does not answer.
+    """
+    of_patients = f"{TRIES}.{_digest(sorted(case.record.voxels_sha256 for case in cases))}."
+    name = f"{of_patients}{_digest(question)}"
+    with registry_lock(home), said_in_words(client):
+        tags = client.get_registered_model(MODEL).tags
+        if name in tags:
+            return _noted(name, tags[name])
+        number: int = 1 + sum(tag.startswith(of_patients) for tag in tags)
+        client.set_registered_model_tag(MODEL, name, json.dumps({"try": number, **question}))
+    return number
+
+
+def _noted(name: str, note: str) -> int:
+    with contextlib.suppress(ValueError, TypeError, KeyError):
+        number = json.loads(note)["try"]
+        if isinstance(number, int) and number > 0:
+            return number
+    raise RegistryError(
+        f"The tag {name} of the registered model {MODEL} does not say which try it notes; found "
+        f"{note!r}, expected one like {json.dumps({'try': 3})}. Remove it to count the try anew."
+    )
+
+
+def _digest(content: object) -> str:
+    return sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]

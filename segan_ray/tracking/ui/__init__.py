@@ -1,0 +1,1 @@
+"""The MLflow UI, for its owner alone."""

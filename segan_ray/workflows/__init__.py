@@ -1,0 +1,1 @@
+"""Commands over finished sweeps: promote, evaluate, predict, report."""

@@ -1,0 +1,263 @@
+"""Promotion: the best checkpoint of a sweep, through the gate, into the registry.
+
+Judging takes minutes and holds no lock. Whoever then finds that another process has moved the
+alias judges again, against the new champion; registering and moving are done by one at a time.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+from mlflow.entities import RunTag
+from mlflow.entities.model_registry import ModelVersion
+
+from segan_ray.data.store.cache import local_store
+from segan_ray.data.store.opened_store import open_gate, read_manifest
+from segan_ray.data.store.prepare import OnCase, ignore_case
+from segan_ray.errors import RegistryError, StoreError, SweepError
+from segan_ray.evaluation.scoring.gate import Verdict
+from segan_ray.home import Home
+from segan_ray.search.results.ranking import SweepRecord, TrialRecord, winner
+from segan_ray.tracking import tag_names
+from segan_ray.tracking.client.connection import connect
+from segan_ray.tracking.reading.sweeps import Note, ignore_note, read_sweep, store_place
+from segan_ray.tracking.recording.runs import said_in_words
+from segan_ray.tracking.registry.aliases import check_movable, move_alias, registry_lock
+from segan_ray.tracking.registry.model_versions import (
+    SHA256,
+    find_alias,
+    register,
+    retag,
+    versions_of,
+)
+from segan_ray.tracking.registry.package import package_model
+from segan_ray.workflows.candidate import candidate_model
+from segan_ray.workflows.gate_run import POSTPROCESSING, Bench
+
+GATE: Final = "segan.gate"
+"""Tags of a trial's run that begin so say what the gate last said of it."""
+
+
+@dataclass(frozen=True)
+class Promotion:
+    """What came of it; ``version`` is the candidate's, or None if it was not registered."""
+
+    candidate: TrialRecord
+    champion: dict[str, Any] | None
+    verdict: Verdict
+    optimistic: bool
+    forced: bool
+    dry_run: bool
+    version: str | None
+    margin: float | None = None
+
+    def document(self) -> dict[str, Any]:
+        """Return the ``promote`` document.
+
+        Where the patients are too few the ``ci95`` of ``difference`` is None. ``tries`` is which
+        try on these patients it was, and ``interval``, at ``level``, what decided;
+        ``failed_regions`` counts those with Dice below 0.1. None where nothing was compared.
+        """
+        verdict = self.verdict
+        return {
+            "candidate": self.candidate.document(),
+            "champion": self.champion,
+            "difference": _difference(verdict),
+            "verdict": verdict.verdict,
+            "reason": verdict.reason,
+            "optimistic": self.optimistic,
+            "forced": self.forced,
+            "dry_run": self.dry_run,
+            "version": self.version,
+            "margin": self.margin,
+            "tries": verdict.tries,
+            "level": verdict.level,
+            "interval": None if verdict.interval is None else list(verdict.interval),
+            "failed_regions": _failed(verdict),
+        }
+
+
+def promote(
+    home: Home,
+    sweep: str,
+    *,
+    alias: str,
+    non_inferior: float | None = None,
+    flips: bool = False,
+    dry_run: bool = False,
+    force: bool = False,
+    on_case: OnCase = ignore_case,
+    on_note: Note = ignore_note,
+) -> Promotion:
+    """Judge the best checkpoint of ``sweep`` against ``alias`` and move it there if better.
+
+    With ``non_inferior``, a margin in Dice, it is enough not to be worse by more than that. With
+    ``flips`` the model averages over mirrored slices, at the gate and wherever it is used. The
+    gate's word is written to the trial's run, and to the version of what is promoted. A
+    ``dry_run`` writes nothing but that these patients were asked. ``on_note`` is told of trials
+    that are left out, since their runs are not as the recorder writes them.
+
+    Raises:
+        SweepError: if the sweep is unknown or has no scored trial.
+        StoreError: if the sweep's store is gone or is another now.
+        RegistryError: if the alias or the margin cannot be.
+        TrackingError: if the registry does not answer.
+    """
+    check_movable(alias)
+    check_margin(non_inferior)
+    record = read_sweep(home, sweep, on_note)
+    candidate = _best_ended(record)
+    store = sweep_store(home, record)
+    client = connect(home)
+    gate = open_gate(store)
+    model = candidate_model(home, candidate, store, flips=flips, on_case=on_case)
+    bench = Bench(home, client, record, candidate, model, store, gate, non_inferior, on_case)
+    while True:
+        held = find_alias(client, alias)
+        decided = _decide(bench, held, force=force, dry_run=dry_run)
+        if dry_run:
+            return decided
+        with said_in_words(client):
+            done = _carry_out(bench, decided, alias, held)
+        if done is not None:
+            return done
+
+
+def check_margin(margin: float | None) -> None:
+    """Make sure that a margin of Dice is one.
+
+    Raises:
+        RegistryError: if it is not between 0 and 1.
+    """
+    if margin is not None and not 0 < margin < 1:
+        raise RegistryError(
+            f"--non-inferior {margin:g} is no margin of Dice. Give a number between 0 and 1, "
+            "such as 0.02."
+        )
+
+
+def sweep_store(home: Home, record: SweepRecord) -> Path:
+    """Return the store a sweep was trained on, as a folder of this machine.
+
+    Raises:
+        StoreError: if it is not where it was, or is not what it was.
+    """
+    where = store_place(home, record.sweep)
+    store = local_store(where)
+    found = read_manifest(store).fingerprint
+    if found != record.store:
+        raise StoreError(
+            f"The store {where} has fingerprint {found}; the sweep '{record.sweep}' was trained "
+            f"on {record.store}. Restore that store."
+        )
+    return store
+
+
+def _best_ended(record: SweepRecord) -> TrialRecord:
+    """Return the winner of those that have ended: only then is its checkpoint with the records."""
+    ended = [trial for trial in record.trials if trial.status in ("completed", "stopped")]
+    best = winner(ended, record.mode)
+    if best is None:
+        raise SweepError(f"The sweep '{record.sweep}' has no ended trial with a score to promote.")
+    return best
+
+
+def _decide(bench: Bench, held: ModelVersion | None, *, force: bool, dry_run: bool) -> Promotion:
+    """Return what is to be done with ``held`` having the alias; only the try is written."""
+    verdict = bench.judge(held)
+    forced = force and verdict.verdict == "kept"
+    if forced:
+        verdict = replace(verdict, verdict="promoted", reason=f"Forced. {verdict.reason}")
+    champion = None if held is None else _champion_facts(held)
+    return Promotion(
+        bench.candidate, champion, verdict, not bench.gate, forced, dry_run, None, bench.margin
+    )
+
+
+def _carry_out(
+    bench: Bench, decided: Promotion, alias: str, held: ModelVersion | None
+) -> Promotion | None:
+    """Write what was decided, or return None if ``held`` does not have the alias any more.
+
+    A server has no way to move an alias only if nobody else did: it is asked right before.
+    """
+    client, run = bench.client, bench.candidate.mlflow_run
+    tags = _gate_tags(decided, alias)
+    on_run = [RunTag(f"{GATE}.{name}", value) for name, value in tags.items()]
+    if decided.verdict.verdict == "kept":
+        client.log_batch(run, tags=on_run)
+        return decided
+    with registry_lock(bench.home):
+        now = find_alias(client, alias)
+        if (now and now.version) != (held and held.version):
+            return None
+        version = _version(bench, _version_tags(bench, decided, tags))
+        move_alias(client, alias, version)
+        client.log_batch(run, tags=on_run)
+    return replace(decided, version=version)
+
+
+def _version(bench: Bench, tags: Mapping[str, str]) -> str:
+    """Return the candidate's version with these tags, registered if need be.
+
+    It is there already if the run was promoted before, or a promotion was cut off.
+    """
+    client, run = bench.client, bench.candidate.mlflow_run
+    whole = [
+        one
+        for one in versions_of(client, run)
+        if one.status == "READY" and SHA256 in one.tags and bench.same_use(one)
+    ]
+    if not whole:
+        return register(client, run, tags, package_model(client, run, bench.model))
+    version = str(max(int(one.version) for one in whole))
+    retag(client, version, tags)
+    return version
+
+
+def _champion_facts(held: ModelVersion) -> dict[str, str]:
+    wanted = {"sweep": tag_names.SWEEP, "trial": tag_names.TRIAL, "store": tag_names.STORE}
+    facts = {key: held.tags[tag] for key, tag in wanted.items() if tag in held.tags}
+    return {"version": str(held.version), **facts}
+
+
+def _difference(verdict: Verdict) -> dict[str, Any] | None:
+    return None if verdict.difference is None else verdict.difference.as_document()
+
+
+def _failed(verdict: Verdict) -> dict[str, int] | None:
+    if verdict.failed is None:
+        return None
+    return dict(zip(("candidate", "champion"), verdict.failed, strict=True))
+
+
+def _gate_tags(decided: Promotion, alias: str) -> dict[str, str]:
+    """Return what the gate said, against whom and by which rule; of every rule, so none is old."""
+    return {
+        "verdict": decided.verdict.verdict,
+        "reason": f"{decided.verdict.reason}{' (optimistic)' if decided.optimistic else ''}",
+        "difference": json.dumps(_difference(decided.verdict)),
+        "margin": json.dumps(decided.margin),
+        "forced": json.dumps(decided.forced),
+        "optimistic": json.dumps(decided.optimistic),
+        "alias": alias,
+        "champion": json.dumps(decided.champion and decided.champion["version"]),
+    }
+
+
+def _version_tags(bench: Bench, decided: Promotion, gate: Mapping[str, str]) -> dict[str, str]:
+    record, trial = bench.record, decided.candidate
+    return {
+        tag_names.SWEEP: record.sweep,
+        tag_names.TRIAL: trial.trial,
+        tag_names.STORE: record.store,
+        f"segan.{record.metric}": repr(trial.score),
+        "segan.flips": json.dumps(bench.model.postprocessing.flips),
+        POSTPROCESSING: bench.model.postprocessing.model_dump_json(),
+        "segan.verdict": gate["reason"],
+        **{f"segan.{name}": gate[name] for name in gate if name not in ("verdict", "reason")},
+    }
