@@ -1,8 +1,7 @@
 """An empty trial as a plain script for ``torchrun``, and what every side of trial_overhead shares.
 
 The work is that of ``orchestration/train/worker.py`` without Ray: open the store, build both
-networks,
-one epoch of two tiny steps, validation, the overlay, a checkpoint.
+networks, one epoch of two tiny steps, validation, the overlay, a checkpoint.
 """
 
 from __future__ import annotations

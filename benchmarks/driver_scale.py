@@ -49,7 +49,7 @@ from segan_ray.home import Home
 from segan_ray.orchestration.train.epoch_result import TrialEvent
 from segan_ray.orchestration.tune import run_trials
 from segan_ray.orchestration.tune import sweep as sweeps
-from segan_ray.search.space.search_space import load_space
+from segan_ray.search.space.space_file import load_space
 from segan_ray.search.study.sweep_study import Point, SweepStudy
 from segan_ray.tracking.description.card import StoreCard
 from segan_ray.tracking.recording.recorder import Recorder

@@ -15,7 +15,7 @@ from recorded import SPACE, Curves
 from replay import Measure
 
 from segan_ray.data.store.opened_store import open_for_tuning
-from segan_ray.search.space.search_space import load_space
+from segan_ray.search.space.space_file import load_space
 from segan_ray.training.validation_scores import SCORE
 
 COMMAND: Final = "from segan_ray.cli.main import main; main()"

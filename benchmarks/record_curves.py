@@ -41,7 +41,8 @@ from segan_ray.data.store.splits import SplitSettings
 from segan_ray.evaluation.inference.validation import validate
 from segan_ray.filesystem.atomic_files import write_text
 from segan_ray.models.build import halvings
-from segan_ray.search.space.search_space import SearchSpace, load_space
+from segan_ray.search.space.search_space import SearchSpace
+from segan_ray.search.space.space_file import load_space
 from segan_ray.training.fit import EpochReport, Place, fit
 from segan_ray.training.state import new_state
 from segan_ray.training.validation_scores import SCORE

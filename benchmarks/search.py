@@ -32,13 +32,8 @@ import optuna
 from recorded import CURVES, HEADER, SPACE, Curves, Setting, read_curves
 from replay import GridSearch, Measure, Replay, Search, measure, replay
 
-from segan_ray.search.space.search_space import (
-    NoScheduler,
-    RandomSampler,
-    SearchSpace,
-    TpeSampler,
-    load_space,
-)
+from segan_ray.search.space.search_space import NoScheduler, RandomSampler, SearchSpace, TpeSampler
+from segan_ray.search.space.space_file import load_space
 from segan_ray.search.study.sweep_study import SweepStudy
 
 TARGET: Final = 0.25

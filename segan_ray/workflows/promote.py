@@ -24,8 +24,8 @@ from segan_ray.home import Home
 from segan_ray.search.results.ranking import SweepRecord, TrialRecord, winner
 from segan_ray.tracking import tag_names
 from segan_ray.tracking.client.connection import connect
+from segan_ray.tracking.client.retries import said_in_words
 from segan_ray.tracking.reading.sweeps import Note, ignore_note, read_sweep, store_place
-from segan_ray.tracking.recording.runs import said_in_words
 from segan_ray.tracking.registry.aliases import check_movable, move_alias, registry_lock
 from segan_ray.tracking.registry.model_versions import (
     SHA256,

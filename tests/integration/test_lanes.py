@@ -22,7 +22,7 @@ from recorded import SPACE
 from replayed_lane import ReplayedLane
 
 from segan_ray.orchestration.tune import sweep as sweeps
-from segan_ray.search.space.search_space import load_space
+from segan_ray.search.space.space_file import load_space
 
 pytestmark = pytest.mark.slow
 

@@ -19,7 +19,7 @@ from replayed_lane import METRIC, REAL_METRICS, Reading, ReplayedLane
 
 from segan_ray.orchestration.tune import run_trials
 from segan_ray.orchestration.tune import sweep as sweeps
-from segan_ray.search.space.search_space import load_space
+from segan_ray.search.space.space_file import load_space
 
 CURVES = read_curves()
 MOMENT = Moment(10, 30, 10.0, 0.1, 500.0, 5.0, 400.0, 1.0, 0)

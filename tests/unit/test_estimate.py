@@ -14,6 +14,7 @@ import torch
 from optuna.trial import TrialState
 
 from segan_ray.config import load_experiment
+from segan_ray.search.optuna_adapters import make_pruner
 from segan_ray.search.space.estimate import (
     LARGEST,
     Estimate,
@@ -23,8 +24,8 @@ from segan_ray.search.space.estimate import (
     experiment_bytes,
     sentence,
 )
-from segan_ray.search.space.scheduler_settings import make_pruner
-from segan_ray.search.space.search_space import SearchSpace, load_space
+from segan_ray.search.space.search_space import SearchSpace
+from segan_ray.search.space.space_file import load_space
 from segan_ray.training.checkpoints.checkpoint import save_checkpoint
 from segan_ray.training.state import new_state
 

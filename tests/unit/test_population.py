@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from segan_ray.config import paths
+from segan_ray.search.space.scheduler_settings import CHANGEABLE
 from segan_ray.search.space.search_space import SearchSpace
-from segan_ray.search.study.population import CHANGEABLE, donor, perturb
+from segan_ray.search.study.population import donor, perturb
 
 SPACE = SearchSpace.model_validate(
     {
@@ -92,7 +93,7 @@ def test_a_donor_is_better_and_among_the_best(scores, mode, quantile, seed: int)
 def test_what_is_changed_stays_within_its_range(params, resample, seed: int, numpy: bool) -> None:
     rng = np.random.default_rng(seed) if numpy else random.Random(seed)
     before = {**params}
-    changed = perturb(SPACE, params, resample, rng)
+    changed = perturb(SPACE.parameters, params, resample, rng)
     assert params == before
     assert changed.keys() == params.keys()
     for path, value in changed.items():
@@ -103,7 +104,7 @@ def test_what_is_changed_stays_within_its_range(params, resample, seed: int, num
 
 @given(POINTS, st.integers())
 def test_without_resampling_everything_moves_one_step(params, seed: int) -> None:
-    changed = perturb(SPACE, params, 0.0, random.Random(seed))
+    changed = perturb(SPACE.parameters, params, 0.0, random.Random(seed))
     assert abs(changed["critic.steps"] - params["critic.steps"]) == 1
     clamps = [None, 0.01, 0.05]
     moved = clamps.index(changed["critic.clamp"]) - clamps.index(params["critic.clamp"])
@@ -116,7 +117,7 @@ def test_without_resampling_everything_moves_one_step(params, seed: int) -> None
 def test_all_is_drawn_anew_where_it_should_be() -> None:
     params = {"segmentor.lr": 1e-5, "critic.steps": 1, "critic.clamp": None}
     rng = random.Random(0)
-    drawn = [perturb(SPACE, params, 1.0, rng) for _ in range(300)]
+    drawn = [perturb(SPACE.parameters, params, 1.0, rng) for _ in range(300)]
     assert {point["critic.steps"] for point in drawn} == {1, 2, 3, 4}
     assert {point["critic.clamp"] for point in drawn} == {None, 0.01, 0.05}
     # Log-uniform: a third in each decade.

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from optuna.trial import TrialState
 
-from segan_ray.search.space.sampler_settings import grid_size, make_sampler, mixed
-from segan_ray.search.space.scheduler_settings import make_pruner
+from segan_ray.search.optuna_adapters import make_pruner, make_sampler, mixed
+from segan_ray.search.space.grid import grid_size
 from segan_ray.search.space.search_space import SearchSpace
 
 NUMBERS = {

@@ -7,7 +7,7 @@ import pytest
 from optuna.pruners import HyperbandPruner, MedianPruner, NopPruner, SuccessiveHalvingPruner
 from optuna.trial import TrialState
 
-from segan_ray.search.space.scheduler_settings import make_pruner
+from segan_ray.search.optuna_adapters import make_pruner
 from segan_ray.search.space.search_space import SearchSpace
 
 EPOCHS = 27

@@ -32,7 +32,7 @@ from recorded import (
 from replay import SLOTS, GridSearch, Measure, Replay, measure, replay
 from search import KINDS, play
 
-from segan_ray.search.space.search_space import load_space
+from segan_ray.search.space.space_file import load_space
 
 GRID = Grid((1, 2), (1e-3, 1e-2), (1e-4,), ("equal", "falling"), seeds=(0, 1), epochs=3)
 RECORDED = read_grid()

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from segan_ray.config import Experiment
 from segan_ray.errors import ConfigError
+from segan_ray.search.space.scheduler_settings import CHANGEABLE
 from segan_ray.search.space.search_space import METRICS, SearchSpace
 from segan_ray.search.space.space_file import load_space
-from segan_ray.search.study.population import CHANGEABLE
 
 GOOD = {
     "name": "test",

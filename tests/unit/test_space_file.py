@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 import segan_ray
 from segan_ray.errors import ConfigError
-from segan_ray.search.space.sampler_settings import grid_size, make_sampler
-from segan_ray.search.space.scheduler_settings import make_pruner
+from segan_ray.search.optuna_adapters import make_pruner, make_sampler
+from segan_ray.search.space.grid import grid_size
 from segan_ray.search.space.search_space import METRICS, SearchSpace
 from segan_ray.search.space.space_file import GROUPS, load_space, resolve_space, shipped_spaces
 from segan_ray.search.space.yaml_lines import YamlLines

@@ -1,31 +1,43 @@
-"""Schedulers: which trials are stopped early, as a space file says it and as Optuna does it.
+"""Schedulers: which trials are stopped early, as a space file says it.
 
 Epochs count from 1. Where there is a ``grace_period``, no trial is stopped before it has run
-that many; Optuna's pruners decide from the study's storage alone, so they may be made anew at
-any time.
+that many.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Final, Literal
 
-from optuna.pruners import (
-    BasePruner,
-    HyperbandPruner,
-    MedianPruner,
-    NopPruner,
-    SuccessiveHalvingPruner,
-)
 from pydantic import Field
 
 from segan_ray.search.space.parameters import Frozen
 from segan_ray.sizes import MOST_EPOCHS, MOST_TRIALS
 
-if TYPE_CHECKING:
-    from segan_ray.search.space.search_space import SearchSpace
-
 Epochs = Annotated[int, Field(ge=1, le=MOST_EPOCHS)]
 Factor = Annotated[int, Field(ge=2, le=MOST_EPOCHS)]
+
+
+FEWEST_IN_POPULATION: Final = 4
+"""Below this many trials no quarter of them is strong or weak."""
+
+CHANGEABLE: Final = frozenset(
+    {
+        "segmentor.lr",
+        "critic.lr",
+        "critic.clamp",
+        "critic.steps",
+        "loss.scale_weights",
+        "loss.dice_weight",
+        "loss.dice_smoothing",
+        "data.tumour_fraction",
+        "data.flip",
+        "data.rotation_deg",
+        "data.scaling",
+        "data.intensity",
+        "data.bias",
+    }
+)
+"""Settings that may change during a run: they leave networks, optimizers and slices as they are."""
 
 
 class AshaScheduler(Frozen):
@@ -82,25 +94,3 @@ Scheduler = Annotated[
     AshaScheduler | HyperbandScheduler | MedianScheduler | PbtScheduler | NoScheduler,
     Field(discriminator="type"),
 ]
-
-
-def make_pruner(space: SearchSpace) -> BasePruner:
-    """Return the Optuna pruner that stops trials as the space's scheduler says."""
-    match space.scheduler:
-        case AshaScheduler() as asha:
-            return SuccessiveHalvingPruner(
-                min_resource=asha.grace_period, reduction_factor=asha.reduction_factor
-            )
-        case HyperbandScheduler() as hyperband:
-            return HyperbandPruner(
-                min_resource=hyperband.grace_period,
-                max_resource=space.most_epochs(),
-                reduction_factor=hyperband.reduction_factor,
-            )
-        case MedianScheduler() as median:
-            # Steps below the warm-up are never pruned, and a step is the epochs done.
-            return MedianPruner(
-                n_startup_trials=median.startup_trials, n_warmup_steps=median.grace_period
-            )
-        case PbtScheduler() | NoScheduler():
-            return NopPruner()

@@ -7,7 +7,6 @@ parameters become Optuna distributions; one drawn point becomes one whole ``Expe
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
 from optuna import Trial
@@ -55,7 +54,6 @@ __all__ = [
     "SearchSpace",
     "TpeSampler",
     "in_order_of_need",
-    "load_space",
 ]
 
 METRICS: Final = (
@@ -271,10 +269,3 @@ def in_order_of_need(parameters: Mapping[str, Any]) -> tuple[list[str], list[str
         del waiting[ready]
         ordered.append(ready)
     return ordered, list(waiting)
-
-
-def load_space(file: Path) -> SearchSpace:
-    """Read a space file; see ``segan_ray.search.space.space_file.load_space``."""
-    from segan_ray.search.space.space_file import load_space as load
-
-    return load(file)

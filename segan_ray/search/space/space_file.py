@@ -19,7 +19,7 @@ from segan_ray.search.space.checks import (
     mended,
     networks_too_large,
 )
-from segan_ray.search.space.misfits import refusals
+from segan_ray.search.space.compatibility import refusals
 from segan_ray.search.space.parameters import Parameter, said_as
 from segan_ray.search.space.sampler_settings import Sampler
 from segan_ray.search.space.scheduler_settings import Scheduler

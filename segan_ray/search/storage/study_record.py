@@ -16,8 +16,8 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial
 
 from segan_ray.errors import SweepError
+from segan_ray.search.optuna_adapters import make_pruner
 from segan_ray.search.space.difference import difference
-from segan_ray.search.space.scheduler_settings import make_pruner
 from segan_ray.search.space.search_space import SearchSpace
 
 SPACE: Final = "space"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, TypeVar
+from typing import Any, Final, Literal, Protocol, TypeVar
 
 from segan_ray.search.space.parameters import (
     ChoiceParameter,
@@ -12,35 +12,12 @@ from segan_ray.search.space.parameters import (
     FloatParameter,
     FloatsParameter,
     IntParameter,
+    Parameter,
     same,
 )
-
-if TYPE_CHECKING:
-    from segan_ray.search.space.search_space import SearchSpace
+from segan_ray.search.space.scheduler_settings import FEWEST_IN_POPULATION
 
 T = TypeVar("T")
-
-FEWEST: Final = 4
-"""Below this many trials no quarter of them is strong or weak."""
-
-CHANGEABLE: Final = frozenset(
-    {
-        "segmentor.lr",
-        "critic.lr",
-        "critic.clamp",
-        "critic.steps",
-        "loss.scale_weights",
-        "loss.dice_weight",
-        "loss.dice_smoothing",
-        "data.tumour_fraction",
-        "data.flip",
-        "data.rotation_deg",
-        "data.scaling",
-        "data.intensity",
-        "data.bias",
-    }
-)
-"""Settings that may change during a run: they leave networks, optimizers and slices as they are."""
 
 FACTORS: Final = (0.8, 1.25)
 
@@ -66,7 +43,7 @@ def donor(
     fewer than four there is no donor; nor for a trial above the lowest ``quantile``, nor one
     that is no better than ``own``. A score that is not a number is the worst there is.
     """
-    if len(scores_at_epoch) < FEWEST or own not in scores_at_epoch:
+    if len(scores_at_epoch) < FEWEST_IN_POPULATION or own not in scores_at_epoch:
         return None
     sign = 1.0 if mode == "max" else -1.0
     worth = {
@@ -82,7 +59,7 @@ def donor(
 
 
 def perturb(
-    space: SearchSpace, params: Mapping[str, Any], resample: float, rng: Rng
+    parameters: Mapping[str, Parameter], params: Mapping[str, Any], resample: float, rng: Rng
 ) -> dict[str, Any]:
     """Return ``params``, ``{dotted path: value}``, with each changed a little.
 
@@ -90,8 +67,7 @@ def perturb(
     probability ``resample`` a value is drawn anew instead. All stay within their ranges.
     """
     return {
-        path: _changed(space.parameters[path], value, resample, rng)
-        for path, value in params.items()
+        path: _changed(parameters[path], value, resample, rng) for path, value in params.items()
     }
 
 

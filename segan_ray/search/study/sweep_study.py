@@ -23,7 +23,8 @@ from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from segan_ray.errors import SweepError, many
-from segan_ray.search.space.sampler_settings import grid_size, make_sampler
+from segan_ray.search.optuna_adapters import make_sampler
+from segan_ray.search.space.grid import grid_size
 from segan_ray.search.space.scheduler_settings import PbtScheduler
 from segan_ray.search.space.search_space import SearchSpace
 from segan_ray.search.storage.study_record import (
@@ -385,7 +386,7 @@ class SweepStudy:
         if chosen is None:
             return None
         settings = settings_now(self._trials()[chosen].user_attrs)
-        params = perturb(self.space, settings, scheduler.resample, random)
+        params = perturb(self.space.parameters, settings, scheduler.resample, random)
         return {"donor": chosen, "params": params}
 
     def changing(self, number: int) -> dict[str, float]:

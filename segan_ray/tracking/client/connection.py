@@ -36,7 +36,6 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from segan_ray.tracking.client.database import LOCK, is_writable, make_database, read_only
 from segan_ray.tracking.client.moved import follow_move, is_anothers
-from segan_ray.tracking.reading.run_tags import READ, TaggedRun
 from segan_ray.tracking.tag_names import EXPERIMENT
 
 PAGE: Final = 1000
@@ -248,12 +247,6 @@ def search(client: MlflowClient, query: str) -> list[Run]:
         token = page.token
         if not token:
             return found
-
-
-def tagged(run: Run) -> TaggedRun:
-    """Return what of a run of MLflow's is looked at when runs are listed."""
-    tags = {name: str(run.data.tags[name]) for name in READ if name in run.data.tags}
-    return TaggedRun(str(run.info.run_id), run.info.start_time, tags)
 
 
 def version_tags() -> dict[str, str]:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Final, TypeVar
 
 import requests
+from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
+from sqlalchemy.exc import SQLAlchemyError
 
 from segan_ray.errors import TrackingError, named
 from segan_ray.redaction import mask
@@ -60,3 +63,15 @@ def persistently(act: Callable[[], Answer]) -> Answer:
 def reason_of(error: Exception) -> str:
     """Return what went wrong on one line."""
     return mask(named(error))
+
+
+@contextlib.contextmanager
+def said_in_words(client: MlflowClient) -> Iterator[None]:
+    """Raise TrackingError for whatever keeps MLflow from answering."""
+    try:
+        yield
+    except (MlflowException, SQLAlchemyError, requests.RequestException, OSError) as error:
+        raise TrackingError(
+            f"MLflow at {mask(client.tracking_uri)} cannot be used ({reason_of(error)}).\n"
+            "Is MLFLOW_TRACKING_URI right and the server up?"
+        ) from None

@@ -9,9 +9,9 @@ from typing import Any, Final
 
 from mlflow import MlflowClient
 
-from segan_ray.tracking.client.connection import search, tagged
-from segan_ray.tracking.reading.run_tags import TaggedRun
-from segan_ray.tracking.recording.runs import said_in_words
+from segan_ray.tracking.client.connection import search
+from segan_ray.tracking.client.retries import said_in_words
+from segan_ray.tracking.reading.run_tags import TaggedRun, tagged
 
 AT_ONCE: Final = 500
 """Runs of one query; databases take a limited number of values."""

@@ -14,7 +14,7 @@ from segan_ray.errors import said
 from segan_ray.home import Home
 from segan_ray.tracking import tag_names
 from segan_ray.tracking.client.connection import connect_to_read, search
-from segan_ray.tracking.recording.runs import said_in_words
+from segan_ray.tracking.client.retries import said_in_words
 
 DOCUMENT: Final = "evaluation.json"
 

@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Final, cast, get_args
+from typing import TYPE_CHECKING, Any, Final, cast, get_args
 
 from segan_ray.documents import DocumentError, parse_json
 from segan_ray.errors import RunError, cut
@@ -25,6 +25,9 @@ from segan_ray.search.results.ranking import (
     TrialStatus,
 )
 from segan_ray.tracking import tag_names
+
+if TYPE_CHECKING:  # MLflow takes seconds to be imported
+    from mlflow.entities import Run
 
 NUMBER: Final = re.compile(r"[0-9]{1,18}")
 SCORE: Final = re.compile(r"[-+.eE0-9]{1,40}")
@@ -58,6 +61,12 @@ class TaggedRun:
         of = {"trial": tag_names.TRIAL, "sweep": tag_names.SWEEP}
         name = self.tags.get(of.get(self.kind or "", ""))
         return f"{self.run} ({self.kind} '{cut(name)}')" if name else self.run
+
+
+def tagged(run: Run) -> TaggedRun:
+    """Return what of a run of MLflow's is looked at when runs are listed."""
+    tags = {name: str(run.data.tags[name]) for name in READ if name in run.data.tags}
+    return TaggedRun(str(run.info.run_id), run.info.start_time, tags)
 
 
 def read_sweep_tags(run: TaggedRun) -> SweepRecord:

@@ -75,8 +75,8 @@ def sweep_record(client: MlflowClient, parent: Run) -> SweepRecord:
         RunError: if that run is not as the recorder writes it.
         TrackingError: if MLflow cannot be read.
     """
-    from segan_ray.tracking.client.connection import tagged
     from segan_ray.tracking.reading.client_reader import ClientReader
+    from segan_ray.tracking.reading.run_tags import tagged
 
     sweep = read_sweep_tags(tagged(parent))
     below = ClientReader(client).runs(tag_names.PARENT, str(parent.info.run_id))
@@ -107,7 +107,7 @@ def own_run(home: Home, name: str) -> Run:
         SweepError, TrackingError: as ``read_sweep``.
     """
     from segan_ray.tracking.client.connection import connect_to_read
-    from segan_ray.tracking.recording.runs import said_in_words
+    from segan_ray.tracking.client.retries import said_in_words
 
     run, _ = _find(open_reader(home), home, name, ignore_note)
     client = connect_to_read(home)

@@ -11,14 +11,15 @@ from segan_ray.errors import SweepError
 from segan_ray.home import Home
 from segan_ray.search.results.ranking import SweepStatus, TrialStatus
 from segan_ray.tracking import tag_names
-from segan_ray.tracking.client.connection import Check, always, connect, search, tagged
+from segan_ray.tracking.client.connection import Check, always, connect, search
+from segan_ray.tracking.client.retries import said_in_words
 from segan_ray.tracking.description.card import StoreCard
 from segan_ray.tracking.description.facts import SweepFacts
 from segan_ray.tracking.journal import JOURNAL, is_stale, read_journal
-from segan_ray.tracking.reading.run_tags import TaggedRun, epochs_if_told, read_sweep_tags
+from segan_ray.tracking.reading.run_tags import TaggedRun, epochs_if_told, read_sweep_tags, tagged
 from segan_ray.tracking.recording.ledger import Ledger
 from segan_ray.tracking.recording.recorder import open_recorder
-from segan_ray.tracking.recording.runs import SweepRuns, reach, said_in_words
+from segan_ray.tracking.recording.runs import SweepRuns, reach
 
 SINGLE_ENDED: Final = {"completed": "finished", "stopped": "stopped", "failed": "failed"}
 Ends = Mapping[str, tuple[TrialStatus, str | None]]

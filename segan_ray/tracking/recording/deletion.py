@@ -14,8 +14,8 @@ from segan_ray.home import Home, check_name
 from segan_ray.tracking import tag_names
 from segan_ray.tracking.client.artifacts import delete_artifacts
 from segan_ray.tracking.client.connection import connect, search
+from segan_ray.tracking.client.retries import said_in_words
 from segan_ray.tracking.journal import JOURNAL, refuse_if_recording
-from segan_ray.tracking.recording.runs import said_in_words
 from segan_ray.tracking.registry.model_versions import aliases, versions_of
 from segan_ray.tracking.registry.package import delete_packages
 from segan_ray.training.checkpoints.remote_folder import remove_all

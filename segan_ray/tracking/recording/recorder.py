@@ -27,7 +27,7 @@ from segan_ray.home import Home
 from segan_ray.redaction import mask
 from segan_ray.search.results.ranking import Mode, SweepStatus, TrialStatus
 from segan_ray.tracking import tag_names
-from segan_ray.tracking.client.connection import Check, always, tagged
+from segan_ray.tracking.client.connection import Check, always
 from segan_ray.tracking.description.card import StoreCard
 from segan_ray.tracking.description.facts import SweepFacts
 from segan_ray.tracking.journal import (
@@ -40,7 +40,7 @@ from segan_ray.tracking.journal import (
     record,
     tokens_of,
 )
-from segan_ray.tracking.reading.run_tags import read_objectives, read_score, read_whole
+from segan_ray.tracking.reading.run_tags import read_objectives, read_score, read_whole, tagged
 from segan_ray.tracking.recording.checkpoints import CheckpointFolders
 from segan_ray.tracking.recording.ledger import ENDS, Ledger, Tally
 from segan_ray.tracking.recording.run_writer import RunWriter

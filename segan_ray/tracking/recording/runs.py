@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
-import requests
 from mlflow import MlflowClient
 from mlflow.entities import Run
-from mlflow.exceptions import MlflowException
-from sqlalchemy.exc import SQLAlchemyError
 
 from segan_ray.errors import TrackingError
 from segan_ray.home import NAME, Home
-from segan_ray.redaction import mask
 from segan_ray.tracking import tag_names
 from segan_ray.tracking.client.connection import (
     Check,
@@ -24,13 +18,12 @@ from segan_ray.tracking.client.connection import (
     connect,
     experiment_id,
     search,
-    tagged,
 )
-from segan_ray.tracking.client.retries import persistently, reason_of
+from segan_ray.tracking.client.retries import persistently
 from segan_ray.tracking.description.facts import SweepFacts
 from segan_ray.tracking.description.notes import NOTE, describe_experiment, sweep_note, trial_note
 from segan_ray.tracking.journal import Record
-from segan_ray.tracking.reading.run_tags import epochs_if_told
+from segan_ray.tracking.reading.run_tags import epochs_if_told, tagged
 
 SPACE: str = "space.yaml"
 
@@ -104,7 +97,8 @@ class SweepRuns:
         if not NAME.fullmatch(trial):
             raise TrackingError(
                 f"MLflow's run {run.info.run_id} of '{self.facts.name}' says in "
-                f"{tag_names.TRIAL} that it is trial '{trial}'; expected a number such as 007, since it names a folder. "
+                f"{tag_names.TRIAL} that it is trial '{trial}'; expected a number such as 007, "
+                "since it names a folder. "
                 "Find out who changed the run, and delete it in MLflow."
             )
         return trial
@@ -183,18 +177,6 @@ def reach(home: Home, facts: SweepFacts, check: Check = always) -> SweepRuns:
         # Of two sweeps that describe it at once a database may refuse one.
         persistently(lambda: describe_experiment(client, experiment))
         return SweepRuns(client, experiment, facts)
-
-
-@contextlib.contextmanager
-def said_in_words(client: MlflowClient) -> Iterator[None]:
-    """Raise TrackingError for whatever keeps MLflow from answering."""
-    try:
-        yield
-    except (MlflowException, SQLAlchemyError, requests.RequestException, OSError) as error:
-        raise TrackingError(
-            f"MLflow at {mask(client.tracking_uri)} cannot be used ({reason_of(error)}).\n"
-            "Is MLFLOW_TRACKING_URI right and the server up?"
-        ) from None
 
 
 def _most_epochs(run: Run) -> tuple[int, str]:

@@ -13,7 +13,7 @@ from segan_ray.errors import RegistryError
 from segan_ray.filesystem import locks
 from segan_ray.home import Home
 from segan_ray.tracking.client.connection import connect
-from segan_ray.tracking.recording.runs import said_in_words
+from segan_ray.tracking.client.retries import said_in_words
 from segan_ray.tracking.registry.model_versions import MODEL, check_alias, find_alias
 
 CHAMPION: Final = "champion"

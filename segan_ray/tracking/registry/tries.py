@@ -19,7 +19,7 @@ from mlflow import MlflowClient
 from segan_ray.data.store.opened_store import PreparedCase
 from segan_ray.errors import RegistryError
 from segan_ray.home import Home
-from segan_ray.tracking.recording.runs import said_in_words
+from segan_ray.tracking.client.retries import said_in_words
 from segan_ray.tracking.registry.aliases import registry_lock
 from segan_ray.tracking.registry.model_versions import MODEL
 

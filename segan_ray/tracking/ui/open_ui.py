@@ -8,9 +8,9 @@ from segan_ray.errors import TrackingError
 from segan_ray.home import Home
 from segan_ray.redaction import mask
 from segan_ray.tracking.client.connection import connect, experiment_id
+from segan_ray.tracking.client.retries import said_in_words
 from segan_ray.tracking.description.notes import describe_experiment
 from segan_ray.tracking.description.views import SWEEPS, save_views, view_page
-from segan_ray.tracking.recording.runs import said_in_words
 from segan_ray.tracking.ui.access import TOKEN, new_secret
 from segan_ray.tracking.ui.confinement import places_of
 from segan_ray.tracking.ui.server import LOOPBACK, listen, run_server

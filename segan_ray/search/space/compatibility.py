@@ -8,6 +8,7 @@ from typing import Final
 from segan_ray.config import presets
 from segan_ray.errors import nearest
 from segan_ray.search.space.checks import Problem
+from segan_ray.search.space.grid import grid_size
 from segan_ray.search.space.parameters import (
     ChoiceParameter,
     FixedParameter,
@@ -19,9 +20,10 @@ from segan_ray.search.space.sampler_settings import (
     GridSampler,
     RandomSampler,
     TpeSampler,
-    grid_size,
 )
 from segan_ray.search.space.scheduler_settings import (
+    CHANGEABLE,
+    FEWEST_IN_POPULATION,
     AshaScheduler,
     HyperbandScheduler,
     MedianScheduler,
@@ -29,7 +31,6 @@ from segan_ray.search.space.scheduler_settings import (
     PbtScheduler,
 )
 from segan_ray.search.space.search_space import SearchSpace
-from segan_ray.search.study.population import CHANGEABLE, FEWEST
 
 LARGEST_GRID: Final = 10_000
 
@@ -135,11 +136,11 @@ def _pbt(space: SearchSpace, scheduler: PbtScheduler) -> Iterator[Problem]:
             "scheduler pbt changes what sampler grid would try. Use scheduler none or asha, or "
             "sampler random.",
         )
-    if space.budget.trials < FEWEST:
+    if space.budget.trials < FEWEST_IN_POPULATION:
         yield Problem(
             ("budget", "trials"),
-            f"scheduler pbt needs at least {FEWEST} trials, found {space.budget.trials}. Raise "
-            "budget.trials, or use asha.",
+            f"scheduler pbt needs at least {FEWEST_IN_POPULATION} trials, found "
+            f"{space.budget.trials}. Raise budget.trials, or use asha.",
         )
     if scheduler.interval >= space.fewest_epochs():
         yield Problem(
