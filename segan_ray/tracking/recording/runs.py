@@ -19,7 +19,7 @@ from segan_ray.tracking.client.connection import (
     experiment_id,
     search,
 )
-from segan_ray.tracking.client.retries import persistently
+from segan_ray.tracking.client.retries import persistently, said_in_words
 from segan_ray.tracking.description.facts import SweepFacts
 from segan_ray.tracking.description.notes import NOTE, describe_experiment, sweep_note, trial_note
 from segan_ray.tracking.journal import Record
