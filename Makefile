@@ -39,7 +39,7 @@ check: lint types test ## Lint, types and tests: what must hold before a push
 lint: $(VENV)/.installed ## Style, and who may import whom
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/pytest -q tests/unit/test_rooms.py
+	$(BIN)/pytest -q tests/unit/test_architecture.py
 
 format: $(VENV)/.installed ## Mend what ruff can mend
 	$(BIN)/ruff check --fix .
