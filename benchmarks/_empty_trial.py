@@ -47,18 +47,18 @@ def train(store: Path, checkpoints: Path) -> None:
     from segan_ray.data.store.opened_store import open_for_tuning
     from segan_ray.evaluation.figures.overlays import draw_overlay
     from segan_ray.evaluation.inference.validation import validate
-    from segan_ray.models.build import halvings
+    from segan_ray.models.build import downsampling_levels
     from segan_ray.training.checkpoints.trial_folder import BestEpoch, SavedReport, TrialFolder
     from segan_ray.training.distributed import average, average_buffers, gather
-    from segan_ray.training.fit import EpochReport, Place, fit
+    from segan_ray.training.fit import DistributedContext, EpochReport, fit
     from segan_ray.training.state import new_state
 
     experiment, device = Experiment.model_validate(SETTINGS), torch.device("cpu")
     torch.set_num_threads(1)
     cases = open_for_tuning(local_store(str(store)), experiment.data.fold)
-    state, depth = new_state(experiment, device), halvings(experiment)
+    state, depth = new_state(experiment, device), downsampling_levels(experiment)
     look = {
-        "halvings": depth,
+        "downsampling_levels": depth,
         "brain_mask": experiment.training.brain_mask,
         "neighbours": experiment.data.neighbours,
         "device": device,
@@ -79,7 +79,7 @@ def train(store: Path, checkpoints: Path) -> None:
         experiment,
         slice_source(cases.train),
         crop=fitting_crop(experiment.training.crop, cases.train, depth),
-        place=Place(device, 0, 1, average),
+        context=DistributedContext(device, 0, 1, average),
         validate=judge,
         report=report,
     )

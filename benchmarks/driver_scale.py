@@ -108,7 +108,7 @@ class Watch:
         driver = psutil.Process()
         head = [each for each in driver.children(recursive=True) if _of_head(each)]
         asked, self._asked = self.suggestions_s[self._asked :], len(self.suggestions_s)
-        waiting = 0 if self.recorder is None else self.recorder.spool.waiting
+        waiting = 0 if self.recorder is None else self.recorder.uploader.waiting
         self.moments.append(
             Moment(
                 self.ended,

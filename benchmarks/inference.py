@@ -52,7 +52,13 @@ from segan_ray.data.store.origin import Origin
 from segan_ray.evaluation.inference.packaged_model import Model, Postprocessing
 from segan_ray.evaluation.inference.segment_volume import probabilities_of_volume
 from segan_ray.evaluation.inference.stream_cases import segment_stream
-from segan_ray.models.build import Numerics, build_segmentor, choose_numerics, halvings, place
+from segan_ray.models.build import (
+    Numerics,
+    build_segmentor,
+    choose_numerics,
+    context,
+    downsampling_levels,
+)
 
 TARGET = 2.0
 FILLED = 0.02
@@ -79,7 +85,7 @@ def make_model(data: Path, device: torch.device) -> Model:
     torch.manual_seed(0)
     experiment = load_experiment(None, [])
     segmentor = build_segmentor(experiment).eval()
-    place([segmentor], device, Numerics(torch.float32, False), synchronised=False)
+    context([segmentor], device, Numerics(torch.float32, False), synchronised=False)
     origin = Origin(store="0" * 16, layout="brats2021", preparation=PrepareSettings(), seen={})
     model = Model(segmentor, experiment, origin)
     found = discover(data)
@@ -118,7 +124,7 @@ class Monai:
         )
 
         self.model, self.device = model, device
-        self.unit = 2 ** halvings(model.experiment)
+        self.unit = 2 ** downsampling_levels(model.experiment)
         self.files = [
             {name: str(folder / f"{folder.name}_{name}.nii.gz") for name in MODALITIES}
             for folder in sorted(data.glob("BraTS2021_*"))

@@ -40,10 +40,10 @@ from segan_ray.data.store.prepare import prepare
 from segan_ray.data.store.splits import SplitSettings
 from segan_ray.evaluation.inference.validation import validate
 from segan_ray.filesystem.atomic_files import write_text
-from segan_ray.models.build import halvings
+from segan_ray.models.build import downsampling_levels
 from segan_ray.search.space.search_space import SearchSpace
 from segan_ray.search.space.space_file import load_space
-from segan_ray.training.fit import EpochReport, Place, fit
+from segan_ray.training.fit import DistributedContext, EpochReport, fit
 from segan_ray.training.state import new_state
 from segan_ray.training.validation_scores import SCORE
 
@@ -71,18 +71,18 @@ def open_store(folder: Path, phantom: Mapping[str, Any] = PHANTOM) -> Path:
 
 def train(cases: TuningCases, experiment: Experiment) -> list[EpochReport]:
     """Return what every epoch of one run reported; fewer than asked for where it broke off."""
-    depth = halvings(experiment)
+    depth = downsampling_levels(experiment)
     reports: list[EpochReport] = []
     fit(
         new_state(experiment, CPU),
         experiment,
         slice_source(cases.train),
         crop=fitting_crop(experiment.training.crop, cases.train, depth),
-        place=Place(CPU),
+        context=DistributedContext(CPU),
         validate=lambda network: validate(
             network,
             cases.val,
-            halvings=depth,
+            downsampling_levels=depth,
             brain_mask=experiment.training.brain_mask,
             device=CPU,
         ),

@@ -31,7 +31,7 @@ from segan_ray.data.sampling.slices import epoch_batches, slice_source
 from segan_ray.data.store.opened_store import open_for_tuning
 from segan_ray.training.build_step import make_step
 from segan_ray.training.distributed import average
-from segan_ray.training.fit import Place, train_epoch
+from segan_ray.training.fit import DistributedContext, train_epoch
 from segan_ray.training.state import new_state
 
 CORES = len(os.sched_getaffinity(0))
@@ -41,7 +41,7 @@ TARGET = 0.95
 
 
 def slices_per_s(
-    experiment: Experiment, store: Path, threads: int, place: Place, steps: int
+    experiment: Experiment, store: Path, threads: int, context: DistributedContext, steps: int
 ) -> float:
     """Return how fast an epoch goes, after one that warms up."""
     torch.set_num_threads(threads)
@@ -58,23 +58,23 @@ def slices_per_s(
             flip=True,
             seed=0,
             epoch=epoch,
-            rank=place.rank,
-            workers=place.workers,
+            rank=context.rank,
+            workers=context.workers,
         )
         started = perf_counter()
-        train_epoch(state, experiment, batches, place, step)
+        train_epoch(state, experiment, batches, context, step)
         taken = perf_counter() - started
     return steps * experiment.training.batch_size / taken
 
 
 def worker(config: dict[str, Any]) -> None:
-    context = ray.train.get_context()
-    place = Place(CPU, context.get_world_rank(), context.get_world_size(), average)
+    here = ray.train.get_context()
+    context = DistributedContext(CPU, here.get_world_rank(), here.get_world_size(), average)
     experiment = build(config["experiment"], "benchmark")
     speed = slices_per_s(
-        experiment, Path(config["store"]), config["threads"], place, config["steps"]
+        experiment, Path(config["store"]), config["threads"], context, config["steps"]
     )
-    if place.rank == 0:
+    if context.rank == 0:
         Path(config["answer"]).write_text(str(speed), encoding="utf-8")
 
 
@@ -118,7 +118,9 @@ def main() -> None:
         steps = options.steps
         rounds = [
             {
-                "single process": slices_per_s(experiment, store, CORES, Place(CPU), steps),
+                "single process": slices_per_s(
+                    experiment, store, CORES, DistributedContext(CPU), steps
+                ),
                 **{
                     name: with_ray_train(experiment, store, count, folder, steps)
                     for name, count in options.workers.items()

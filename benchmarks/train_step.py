@@ -32,7 +32,7 @@ from segan_ray.config import Experiment, load_experiment
 from segan_ray.models.build import choose_numerics
 from segan_ray.training.build_step import make_step
 from segan_ray.training.state import TrainingState, new_state
-from segan_ray.training.step import Part, keep
+from segan_ray.training.step import MicroBatch, keep
 
 TARGETS = {"cpu": 1.35, "cuda": 4.0}
 PEAK_TARGET = 0.35
@@ -119,7 +119,7 @@ def ours(experiment: Experiment, state: TrainingState, batch: Slices) -> Step:
     """What ``fit`` does with a batch that has arrived."""
     update = make_step(experiment)
     layout = torch.channels_last
-    part = Part(
+    part = MicroBatch(
         batch.image.contiguous(memory_format=layout),
         batch.truth.contiguous(memory_format=layout),
         batch.brain,

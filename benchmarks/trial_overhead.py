@@ -93,7 +93,7 @@ def torchrun(store: Path, folder: Path, count: int, at_once: int) -> Side:
     return Side(decided, stepped, wall_s, apart(stepped))
 
 
-class StampedLane(trainable.Lane):
+class StampedLane(trainable.ReusableTrainable):
     """Our lane, whose workers leave a stamp at the first step of each trial."""
 
     def setup(self, config: dict[str, Any]) -> None:
@@ -149,12 +149,12 @@ def our_sweep(store: Path, folder: Path, trials: int, at_once: int) -> Side:
         decided[point.number] = now
         return point
 
-    SweepStudy.ask, run_trials.Lane = stamped_ask, StampedLane  # type: ignore[method-assign,misc]
+    SweepStudy.ask, run_trials.ReusableTrainable = stamped_ask, StampedLane  # type: ignore[method-assign,misc]
     began = time.time()
     try:
         sweep.run_sweep(asked, lambda _: None, lambda _: None)
     finally:
-        SweepStudy.ask, run_trials.Lane = ask, trainable.Lane  # type: ignore[method-assign,misc]
+        SweepStudy.ask, run_trials.ReusableTrainable = ask, trainable.ReusableTrainable  # type: ignore[method-assign,misc]
     wall_s, stepped = time.time() - began, stamped(stamps, trials)
     return Side(
         [decided[number] for number in range(trials)],

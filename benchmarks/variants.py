@@ -34,8 +34,8 @@ from segan_ray.evaluation.inference.slicewise import predict_box
 from segan_ray.evaluation.inference.validation import validate
 from segan_ray.evaluation.metrics.scores import patient_table
 from segan_ray.evaluation.scoring.score_cases import score_cases
-from segan_ray.models.build import halvings
-from segan_ray.training.fit import EpochReport, Place, fit
+from segan_ray.models.build import downsampling_levels
+from segan_ray.training.fit import DistributedContext, EpochReport, fit
 from segan_ray.training.state import new_state
 
 COMMON = [
@@ -58,7 +58,7 @@ def run(store: Path, method: str, seed: int, more: Sequence[str] = ()) -> dict[s
     """Train one method with one seed; return its test scores, and slices/s."""
     torch.set_num_threads(1)
     experiment = load_experiment(None, [*COMMON, *METHODS[method], *more, f"seed={seed}"])
-    cases, depth = open_for_tuning(store), halvings(experiment)
+    cases, depth = open_for_tuning(store), downsampling_levels(experiment)
     state = new_state(experiment, CPU)
     best: dict[str, torch.Tensor] = {}
     speeds: list[float] = []
@@ -73,15 +73,15 @@ def run(store: Path, method: str, seed: int, more: Sequence[str] = ()) -> dict[s
         experiment,
         slice_source(cases.train),
         crop=fitting_crop(experiment.training.crop, cases.train, depth),
-        place=Place(CPU),
+        context=DistributedContext(CPU),
         validate=lambda network: validate(
-            network, cases.val, halvings=depth, brain_mask=True, device=CPU
+            network, cases.val, downsampling_levels=depth, brain_mask=True, device=CPU
         ),
         report=report,
     )
     state.segmentor.load_state_dict(best)
     scores = score_cases(
-        lambda case: predict_box(state.segmentor, case, halvings=depth, brain_mask=True),
+        lambda case: predict_box(state.segmentor, case, downsampling_levels=depth, brain_mask=True),
         open_test(store),
     )
     table = patient_table(scores).mean()

@@ -90,7 +90,7 @@ def _passwords(line: str) -> Iterator[_Span]:
 
 def _values(line: str) -> Iterator[_Span]:
     """Yield where the value of each name that says that it is secret stands."""
-    ends = _Ends(line)
+    ends = _Delimiters(line)
     done = 0
     for name in _NAME.finditer(line):
         start = name.end()
@@ -116,7 +116,7 @@ class _Next:
         return self._at
 
 
-class _Ends:
+class _Delimiters:
     """Where values end: at the mark that ends them where they stand, or at a blank."""
 
     def __init__(self, line: str) -> None:

@@ -43,9 +43,9 @@ def doctor(
     from segan_ray.filesystem.locations import absolute
     from segan_ray.home import Home
 
-    place = None if store is None else absolute(store)
+    location = None if store is None else absolute(store)
     checks = []
-    for check in _checks(address, Home.at(home), place):
+    for check in _checks(address, Home.at(home), location):
         checks.append(check)
         if not as_json:
             show.say(f"{'ok ' if check.ok else 'BAD'}  {check.sentence()}")

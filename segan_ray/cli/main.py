@@ -41,8 +41,8 @@ OF_THE_SYSTEM: Final = {
 
 
 def _of_the_system(error: OSError) -> str:
-    place = f"{error.filename}: " if error.filename else ""
-    return show.prose(f"{place}{error.strerror}. Mend that, or choose another place.")
+    location = f"{error.filename}: " if error.filename else ""
+    return show.prose(f"{location}{error.strerror}. Mend that, or choose another place.")
 
 
 def _version(wanted: bool) -> None:

@@ -19,12 +19,12 @@ import typer.main
 from segan_ray.cli import training
 
 if TYPE_CHECKING:
-    from segan_ray.orchestration.jobs.job_spec import Parcel
+    from segan_ray.orchestration.jobs.job_spec import JobSpec
 
 ONLY = ("tune", "train")
 
 
-def pack(command: Sequence[str], package: bool, say: Callable[[str], None]) -> Parcel:
+def pack(command: Sequence[str], package: bool, say: Callable[[str], None]) -> JobSpec:
     """Return the parcel of a command, having said where its places will be looked for.
 
     Raises:
@@ -47,7 +47,7 @@ def pack(command: Sequence[str], package: bool, say: Callable[[str], None]) -> P
     parcels.check_open((*words, *again), os.environ)
     for sentence in _said(there, environment, unsent):
         say(sentence)
-    return parcels.Parcel(
+    return parcels.JobSpec(
         name,
         words,
         (*(["--package"] if package else []), "--", *map(shlex.quote, again)),

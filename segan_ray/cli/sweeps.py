@@ -124,10 +124,10 @@ def delete(
     """Delete a sweep or run: its runs, checkpoints and study; never a registered model."""
     from segan_ray.home import Home
     from segan_ray.orchestration.tune.end_sweep import delete as remove
-    from segan_ray.orchestration.tune.end_sweep import doomed
+    from segan_ray.orchestration.tune.end_sweep import plan_deletion
 
     where = Home.at(home)
-    goes = doomed(where, sweep, show.note)
+    goes = plan_deletion(where, sweep, show.note)
     _confirm(goes.sentence(), yes)
     gone = remove(where, sweep, show.note, goes)
     if as_json:

@@ -18,6 +18,6 @@ def absolute(where: str | Path) -> str:
     return str(where).rstrip("/") if is_url(where) else str(Path(where).resolve())
 
 
-def place_name(where: str | Path) -> str:
+def location_name(where: str | Path) -> str:
     """Return the last part of a place."""
     return absolute(where).rpartition("/")[2]

@@ -33,7 +33,7 @@ def build_critic(experiment: Experiment) -> CriticBank | None:
     return None if experiment.variant == "unet" else _critics(experiment.critic)
 
 
-def halvings(experiment: Experiment) -> int:
+def downsampling_levels(experiment: Experiment) -> int:
     """Return how often the deepest network halves its input."""
     if experiment.variant == "unet":
         return experiment.segmentor.depth
@@ -65,7 +65,7 @@ def fastest_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def place(
+def move_to_device(
     networks: Sequence[nn.Module], device: torch.device, numerics: Numerics, *, synchronised: bool
 ) -> None:
     """Move networks to the device as they compute best there; their state's names stay.

@@ -63,7 +63,7 @@ NONE: Final = (ValueError, KeyError, TypeError, OverflowError, RecursionError)
 
 
 @dataclass(frozen=True)
-class Entry:
+class JournalEntry:
     """A record and the byte of the journal it ends before."""
 
     record: Record
@@ -96,7 +96,7 @@ class Journal:
         self.entries = tuple(_entries(content[: self._size], path))
         """What the file held when it was opened."""
 
-    def append(self, new: Record) -> Entry:
+    def append(self, new: Record) -> JournalEntry:
         """Write ``new`` behind all others.
 
         Raises:
@@ -114,7 +114,7 @@ class Journal:
                     os.ftruncate(self._handle, self._size)
                 raise
         self._size += len(line)
-        return Entry(new, self._size)
+        return JournalEntry(new, self._size)
 
     def sync(self) -> None:
         """Wait until the disk has what was appended."""
@@ -221,12 +221,12 @@ def _content(path: Path) -> bytes:
         raise StoreError(f"{path}: cannot be read ({error}).") from None
 
 
-def _entries(content: bytes, path: Path) -> Iterator[Entry]:
+def _entries(content: bytes, path: Path) -> Iterator[JournalEntry]:
     end = 0
     for line in content.splitlines(keepends=True):
         end += len(line)
         try:
-            yield Entry(Record.of_line(line), end)
+            yield JournalEntry(Record.of_line(line), end)
         except NONE:
             log.warning("%s: the line that ends at byte %d is damaged; left out.", path, end)
 

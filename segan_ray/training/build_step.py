@@ -21,13 +21,13 @@ from segan_ray.training.step import (
     Average,
     FeatureDistance,
     MapLoss,
-    Part,
+    MicroBatch,
     StepLosses,
     adversarial_step,
     supervised_step,
 )
 
-Step = Callable[[TrainingState, list[Part], Average], StepLosses]
+Step = Callable[[TrainingState, list[MicroBatch], Average], StepLosses]
 """Updates every network of a state once on one batch, given in parts."""
 
 
@@ -66,7 +66,7 @@ def _adversarial(experiment: Experiment) -> Step:
     distance, map_loss = feature_distance(experiment), dice_term(experiment.loss)
     pairs = len(REGIONS) if experiment.variant == "s1-1c" else 1
 
-    def alternate(state: TrainingState, parts: list[Part], average: Average) -> StepLosses:
+    def alternate(state: TrainingState, parts: list[MicroBatch], average: Average) -> StepLosses:
         assert state.critic is not None, "only U-Net has no critic"
         assert state.critic_optimizer is not None
         return adversarial_step(
@@ -89,7 +89,7 @@ def _adversarial(experiment: Experiment) -> Step:
 def _supervised(experiment: Experiment) -> Step:
     map_loss = partial(dice_cross_entropy, smoothing=experiment.loss.dice_smoothing)
 
-    def supervise(state: TrainingState, parts: list[Part], average: Average) -> StepLosses:
+    def supervise(state: TrainingState, parts: list[MicroBatch], average: Average) -> StepLosses:
         return supervised_step(
             state.segmentor,
             state.segmentor_optimizer,

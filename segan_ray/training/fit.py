@@ -21,11 +21,11 @@ from segan_ray.config import Experiment
 from segan_ray.data.sampling.augmentation import Augmentation
 from segan_ray.data.sampling.slices import PackedBatch, SliceSource, epoch_batches
 from segan_ray.errors import ConfigError
-from segan_ray.models.build import halvings
+from segan_ray.models.build import downsampling_levels
 from segan_ray.training.build_step import Step, make_step
 from segan_ray.training.divergence import DivergenceWatch
 from segan_ray.training.state import TrainingState
-from segan_ray.training.step import Average, Part, keep
+from segan_ray.training.step import Average, MicroBatch, keep
 from segan_ray.training.validation_scores import VALIDATION, Validation
 
 Validate = Callable[[nn.Module], Validation]
@@ -44,7 +44,7 @@ class EpochReport:
 
 
 @dataclass(frozen=True)
-class Place:
+class DistributedContext:
     """Where this process stands in its group of workers, and how tensors are averaged there."""
 
     device: torch.device
@@ -67,7 +67,7 @@ def fit(
     source: SliceSource,
     *,
     crop: int,
-    place: Place,
+    context: DistributedContext,
     validate: Validate,
     report: Callable[[EpochReport], bool | None],
 ) -> None:
@@ -81,14 +81,14 @@ def fit(
         ConfigError: if a part of a batch is too small for batch norm at the deepest level.
     """
     training = experiment.training
-    _require_values_to_normalise(experiment, crop, place.workers)
+    _require_values_to_normalise(experiment, crop, context.workers)
     step = make_step(experiment)
     parameters = float(sum(weights.numel() for weights in state.segmentor.parameters()))
     for epoch in range(state.epoch + 1, training.epochs + 1):
         started = perf_counter()
         state.set_learning_rates(experiment, epoch)
-        with closing(_batches(experiment, source, crop, place, epoch)) as batches:
-            losses = train_epoch(state, experiment, batches, place, step)
+        with closing(_batches(experiment, source, crop, context, epoch)) as batches:
+            losses = train_epoch(state, experiment, batches, context, step)
         trained_s = perf_counter() - started
 
         failure, scores = losses.failure, dict.fromkeys(VALIDATION, 0.0)
@@ -125,17 +125,17 @@ def train_epoch(
     state: TrainingState,
     experiment: Experiment,
     batches: Iterable[PackedBatch],
-    place: Place,
+    context: DistributedContext,
     step: Step,
 ) -> EpochLosses:
     """Run one epoch of steps; return the mean of both losses over steps and workers."""
     state.segmentor.train()
-    sums, count = torch.zeros(2, device=place.device), 0
-    watch = DivergenceWatch(place.device)
+    sums, count = torch.zeros(2, device=context.device), 0
+    watch = DivergenceWatch(context.device)
     for batch in batches:
-        losses = torch.stack(step(state, split(batch, experiment, place), place.average))
+        losses = torch.stack(step(state, split(batch, experiment, context), context.average))
         # All workers must see the same, or one would wait for the others for ever.
-        place.average([losses])
+        context.average([losses])
         if watch.diverged_before(losses):
             break
         sums += losses
@@ -148,14 +148,16 @@ def train_epoch(
     return EpochLosses(metrics)
 
 
-def split(batch: PackedBatch, experiment: Experiment, place: Place) -> list[Part]:
+def split(
+    batch: PackedBatch, experiment: Experiment, context: DistributedContext
+) -> list[MicroBatch]:
     """Move a worker's share of a batch to the device and cut it into the parts asked for."""
     training = experiment.training
-    ready = batch.unpack(place.device)
+    ready = batch.unpack(context.device)
     # What one slice counts where the parts are summed and the workers averaged.
-    slice_share = place.workers / training.batch_size
+    slice_share = context.workers / training.batch_size
     return [
-        Part(image, truth, brain if training.brain_mask else None, len(image) * slice_share)
+        MicroBatch(image, truth, brain if training.brain_mask else None, len(image) * slice_share)
         for image, truth, brain in zip(
             ready.image.tensor_split(training.accumulate),
             ready.truth.tensor_split(training.accumulate),
@@ -166,10 +168,10 @@ def split(batch: PackedBatch, experiment: Experiment, place: Place) -> list[Part
 
 
 def _batches(
-    experiment: Experiment, source: SliceSource, crop: int, place: Place, epoch: int
+    experiment: Experiment, source: SliceSource, crop: int, context: DistributedContext, epoch: int
 ) -> Generator[PackedBatch]:
     training, data = experiment.training, experiment.data
-    on_cuda = place.device.type == "cuda"
+    on_cuda = context.device.type == "cuda"
     return epoch_batches(
         source,
         steps=steps_per_epoch(experiment, source),
@@ -179,11 +181,11 @@ def _batches(
         flip=data.flip,
         seed=experiment.seed,
         epoch=epoch,
-        rank=place.rank,
-        workers=place.workers,
+        rank=context.rank,
+        workers=context.workers,
         threads=CUDA_LOADERS if on_cuda else 1,
         pinned=on_cuda,
-        neighbours=data.neighbours,
+        context_slices=data.neighbours,
         augmentation=Augmentation(data.rotation_deg, data.scaling, data.intensity, data.bias),
     )
 
@@ -191,7 +193,7 @@ def _batches(
 def _require_values_to_normalise(experiment: Experiment, crop: int, workers: int) -> None:
     training = experiment.training
     fewest = training.batch_size // (workers * training.accumulate)
-    grid = crop // 2 ** halvings(experiment)
+    grid = crop // 2 ** downsampling_levels(experiment)
     if fewest * grid * grid < 2:
         raise ConfigError(
             "training",

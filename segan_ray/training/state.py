@@ -12,7 +12,7 @@ from torch import nn
 from torch.optim import Adam, AdamW, Optimizer, RMSprop
 
 from segan_ray.config import CriticSettings, Experiment, SegmentorSettings
-from segan_ray.models.build import build_critic, build_segmentor, choose_numerics, place
+from segan_ray.models.build import build_critic, build_segmentor, choose_numerics, move_to_device
 from segan_ray.training.validation_scores import SCORE
 
 POLY_POWER: Final = 0.9
@@ -97,7 +97,7 @@ def new_state(
     torch.manual_seed(experiment.seed)
     segmentor = build_segmentor(experiment)
     critic = build_critic(experiment)
-    place(
+    move_to_device(
         [network for network in (segmentor, critic) if network is not None],
         device,
         choose_numerics(experiment.training, device),

@@ -27,7 +27,7 @@ Average = Callable[[Sequence[Tensor]], None]
 """Averages tensors over the workers of a group, in place; does nothing when alone."""
 
 
-class Part(NamedTuple):
+class MicroBatch(NamedTuple):
     """Slices that go through the networks together: a worker's batch, or a piece of it.
 
     ``image`` holds the modalities of each slice amid those of its neighbours, if any.
@@ -64,7 +64,7 @@ def adversarial_step(
     critic: nn.Module,
     segmentor_optimizer: Optimizer,
     critic_optimizer: Optimizer,
-    parts: Sequence[Part],
+    parts: Sequence[MicroBatch],
     *,
     distance: FeatureDistance,
     map_loss: MapLoss | None,
@@ -122,7 +122,7 @@ def adversarial_step(
 def supervised_step(
     segmentor: nn.Module,
     optimizer: Optimizer,
-    parts: Sequence[Part],
+    parts: Sequence[MicroBatch],
     *,
     map_loss: MapLoss,
     average: Average = keep,
@@ -146,7 +146,7 @@ def clamp_weights(network: nn.Module, bound: float) -> None:
         parameter.clamp_(-bound, bound)
 
 
-def _segment(segmentor: nn.Module, part: Part) -> Tensor:
+def _segment(segmentor: nn.Module, part: MicroBatch) -> Tensor:
     probability: Tensor = segmentor(part.image)
     return probability if part.brain is None else probability * part.brain
 

@@ -24,7 +24,7 @@ from segan_ray.data.store.opened_store import (
     read_manifest,
 )
 from segan_ray.data.store.prepare import OnCase, ignore_case
-from segan_ray.data.store.split_file import Placement, place_tested, read_split_file
+from segan_ray.data.store.split_file import Placement, assign_tested, read_split_file
 from segan_ray.errors import RegistryError, StoreError, TrackingError
 from segan_ray.evaluation.figures.overlays import draw_overlay
 from segan_ray.evaluation.inference.packaged_model import Model, load_model
@@ -45,7 +45,7 @@ from segan_ray.evaluation.scoring.score_cases import (
 )
 from segan_ray.evaluation.scoring.threshold import tuned_threshold
 from segan_ray.home import Home
-from segan_ray.models.build import fastest_device, halvings
+from segan_ray.models.build import downsampling_levels, fastest_device
 from segan_ray.tracking.client.connection import connect
 from segan_ray.tracking.description.card import StoreCard
 from segan_ray.tracking.reading.evaluations import DOCUMENT
@@ -171,7 +171,7 @@ def _open(store: str, split_file: Path | None) -> _Test:
     manifest = read_manifest(folder)
     if split_file is None:
         return _Test(store, folder, manifest, None, open_test(folder))
-    placement = place_tested(read_split_file(split_file, needed=("test",)), manifest.cases)
+    placement = assign_tested(read_split_file(split_file, needed=("test",)), manifest.cases)
     cases = open_test(folder, placement.patients("test"))
     return _Test(store, folder, manifest, placement, cases)
 
@@ -259,8 +259,8 @@ def _picture(folder: Path, cases: tuple[PreparedCase, ...]) -> Any:
     return draw_overlay(
         segmentor,
         cases,
-        halvings=halvings(experiment),
+        downsampling_levels=downsampling_levels(experiment),
         brain_mask=experiment.training.brain_mask,
-        neighbours=experiment.data.neighbours,
+        context_slices=experiment.data.neighbours,
         device=torch.device("cpu"),
     )

@@ -35,7 +35,7 @@ POSTPROCESSING: Final = "segan.postprocessing"
 
 
 @dataclass(frozen=True)
-class Bench:
+class GateRun:
     """Where the candidate of a sweep meets champions; nobody is scored twice."""
 
     home: Home

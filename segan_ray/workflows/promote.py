@@ -25,7 +25,7 @@ from segan_ray.search.results.ranking import SweepRecord, TrialRecord, winner
 from segan_ray.tracking import tag_names
 from segan_ray.tracking.client.connection import connect
 from segan_ray.tracking.client.retries import said_in_words
-from segan_ray.tracking.reading.sweeps import Note, ignore_note, read_sweep, store_place
+from segan_ray.tracking.reading.sweeps import Note, ignore_note, read_sweep, store_location
 from segan_ray.tracking.registry.aliases import check_movable, move_alias, registry_lock
 from segan_ray.tracking.registry.model_versions import (
     SHA256,
@@ -36,7 +36,7 @@ from segan_ray.tracking.registry.model_versions import (
 )
 from segan_ray.tracking.registry.package import package_model
 from segan_ray.workflows.candidate import candidate_model
-from segan_ray.workflows.gate_run import POSTPROCESSING, Bench
+from segan_ray.workflows.gate_run import POSTPROCESSING, GateRun
 
 GATE: Final = "segan.gate"
 """Tags of a trial's run that begin so say what the gate last said of it."""
@@ -115,7 +115,7 @@ def promote(
     client = connect(home)
     gate = open_gate(store)
     model = candidate_model(home, candidate, store, flips=flips, on_case=on_case)
-    bench = Bench(home, client, record, candidate, model, store, gate, non_inferior, on_case)
+    bench = GateRun(home, client, record, candidate, model, store, gate, non_inferior, on_case)
     while True:
         held = find_alias(client, alias)
         decided = _decide(bench, held, force=force, dry_run=dry_run)
@@ -146,7 +146,7 @@ def sweep_store(home: Home, record: SweepRecord) -> Path:
     Raises:
         StoreError: if it is not where it was, or is not what it was.
     """
-    where = store_place(home, record.sweep)
+    where = store_location(home, record.sweep)
     store = local_store(where)
     found = read_manifest(store).fingerprint
     if found != record.store:
@@ -166,7 +166,7 @@ def _best_ended(record: SweepRecord) -> TrialRecord:
     return best
 
 
-def _decide(bench: Bench, held: ModelVersion | None, *, force: bool, dry_run: bool) -> Promotion:
+def _decide(bench: GateRun, held: ModelVersion | None, *, force: bool, dry_run: bool) -> Promotion:
     """Return what is to be done with ``held`` having the alias; only the try is written."""
     verdict = bench.judge(held)
     forced = force and verdict.verdict == "kept"
@@ -179,7 +179,7 @@ def _decide(bench: Bench, held: ModelVersion | None, *, force: bool, dry_run: bo
 
 
 def _carry_out(
-    bench: Bench, decided: Promotion, alias: str, held: ModelVersion | None
+    bench: GateRun, decided: Promotion, alias: str, held: ModelVersion | None
 ) -> Promotion | None:
     """Write what was decided, or return None if ``held`` does not have the alias any more.
 
@@ -201,7 +201,7 @@ def _carry_out(
     return replace(decided, version=version)
 
 
-def _version(bench: Bench, tags: Mapping[str, str]) -> str:
+def _version(bench: GateRun, tags: Mapping[str, str]) -> str:
     """Return the candidate's version with these tags, registered if need be.
 
     It is there already if the run was promoted before, or a promotion was cut off.
@@ -249,7 +249,7 @@ def _gate_tags(decided: Promotion, alias: str) -> dict[str, str]:
     }
 
 
-def _version_tags(bench: Bench, decided: Promotion, gate: Mapping[str, str]) -> dict[str, str]:
+def _version_tags(bench: GateRun, decided: Promotion, gate: Mapping[str, str]) -> dict[str, str]:
     record, trial = bench.record, decided.candidate
     return {
         tag_names.SWEEP: record.sweep,

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from segan_ray.documents import DocumentError, parse_json
 from segan_ray.errors import SweepError
 from segan_ray.evaluation.report import Promoted, SweepReport
-from segan_ray.filesystem.locations import place_name
+from segan_ray.filesystem.locations import location_name
 from segan_ray.home import Home
 from segan_ray.search.results.ranking import SweepRecord
 from segan_ray.tracking import tag_names
@@ -29,7 +29,7 @@ from segan_ray.tracking.reading.sweeps import (
     own_run,
     read_space,
     read_sweep,
-    store_place,
+    store_location,
 )
 from segan_ray.tracking.registry.model_versions import MODEL, aliases
 from segan_ray.workflows.case_pictures import read_showcase
@@ -138,7 +138,7 @@ def _provenance(home: Home, record: SweepRecord) -> dict[str, str]:
 
 def _store(home: Home, sweep: str) -> str:
     try:
-        return place_name(store_place(home, sweep))
+        return location_name(store_location(home, sweep))
     except SweepError:
         return "STORE"
 

@@ -21,9 +21,9 @@ from segan_ray.errors import SweepError
 from segan_ray.home import Home
 from segan_ray.orchestration.train.epoch_result import TrialEvent
 from segan_ray.orchestration.train.reaper import new_mark, remove_groups_of, tidying
-from segan_ray.orchestration.train.trial_channel import MailboxHandle, open_mailbox
+from segan_ray.orchestration.train.trial_channel import TrialChannelClient, open_channel
 from segan_ray.orchestration.tune import run_trials
-from segan_ray.orchestration.tune.trainable import Lane
+from segan_ray.orchestration.tune.trainable import ReusableTrainable
 from segan_ray.search.space.search_space import METRICS, ChoiceParameter, SearchSpace
 from segan_ray.search.storage.open_storage import open_storage
 from segan_ray.tracking.reading.sweeps import list_sweeps, read_sweep
@@ -218,7 +218,7 @@ def test_a_weak_member_of_a_population_goes_on_from_a_strong_one(
     search(SearchSpace.model_validate(tree), "population", store, home)
     study = optuna.load_study(study_name="population", storage=open_storage(home))
     taken = study.trials[3].user_attrs["taken_over"]["3"]
-    assert taken["donor"] in (0, 1, 2)
+    assert taken["source"] in (0, 1, 2)
     values = study.trials[3].intermediate_values
     # What it had learned in three epochs was next to nothing.
     assert values[4] > values[3] + 0.02
@@ -233,7 +233,7 @@ def test_a_trial_whose_lane_is_lost_before_it_began_is_trained_all_the_same(
 ) -> None:
     lost = tmp_path / "lost"
 
-    class LostOnce(Lane):
+    class LostOnce(ReusableTrainable):
         def reset_config(self, new_config: dict) -> bool:
             if not lost.exists():
                 lost.touch()
@@ -303,27 +303,27 @@ def test_what_a_lost_crew_asked_for_is_given_back(cluster: None) -> None:
 
 def test_what_crews_asked_for_is_given_back_at_the_end(cluster: None) -> None:
     mark, before = new_mark(), live_placement_groups()
-    actor = open_mailbox("mailbox-of-this-test")
-    mailbox = MailboxHandle("mailbox-of-this-test")
-    with tidying(mailbox):
-        mailbox.beat(mark)
+    actor = open_channel("mailbox-of-this-test")
+    channel = TrialChannelClient("mailbox-of-this-test")
+    with tidying(channel):
+        channel.beat(mark)
         # As of a controller that dies before its workers have started.
         ray.util.placement_group([{"CPU": 1, "memory": mark}])
         assert live_placement_groups() == before + 1
-        assert list(mailbox.heard()) == [mark]
+        assert list(channel.heard()) == [mark]
     assert eventually(lambda: live_placement_groups() == before)
     ray.kill(actor)
 
 
 def test_what_comes_after_the_end_is_given_back_by_whoever_tidies_next(cluster: None) -> None:
     mark, before = new_mark(), live_placement_groups()
-    actor = open_mailbox("mailbox-of-this-test")
-    mailbox = MailboxHandle("mailbox-of-this-test")
-    with tidying(mailbox):
-        mailbox.beat(mark)
+    actor = open_channel("mailbox-of-this-test")
+    channel = TrialChannelClient("mailbox-of-this-test")
+    with tidying(channel):
+        channel.beat(mark)
     # As of a controller that was on its way out.
     ray.util.placement_group([{"CPU": 1, "memory": mark}])
-    with tidying(mailbox):
+    with tidying(channel):
         assert eventually(lambda: live_placement_groups() == before)
     ray.kill(actor)
 

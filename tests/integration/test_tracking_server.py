@@ -115,17 +115,17 @@ def test_records_outlive_a_server_that_hangs_and_dies(server: Server, tmp_path: 
     )
     recorder.start_trial("000", Experiment(), {})
     record(recorder, "000", range(1, 6))
-    assert eventually(lambda: recorder.spool.waiting == 0, within_s=120)
+    assert eventually(lambda: recorder.uploader.waiting == 0, within_s=120)
 
     server.signal(signal.SIGSTOP)
     recorder.start_trial("001", Experiment(), {})
     record(recorder, "001", range(1, 31))
     record(recorder, "000", range(6, 11))
     # Every call has returned while the server still hangs.
-    assert recorder.spool.waiting == 36
-    assert eventually(lambda: recorder.spool._failing, within_s=120)
+    assert recorder.uploader.waiting == 36
+    assert eventually(lambda: recorder.uploader._failing, within_s=120)
     server.signal(signal.SIGCONT)
-    assert eventually(lambda: recorder.spool.waiting == 0, within_s=120)
+    assert eventually(lambda: recorder.uploader.waiting == 0, within_s=120)
 
     server.kill()
     recorder.start_trial("002", Experiment(), {})
@@ -137,11 +137,11 @@ def test_records_outlive_a_server_that_hangs_and_dies(server: Server, tmp_path: 
         (checkpoint / "validation.png").write_bytes(b"PNG")
         recorder.end_trial(trial, "completed", None, str(checkpoint))
     # Two of the trials fell out of the best one.
-    assert recorder.spool.waiting == 36
+    assert recorder.uploader.waiting == 36
     server.start()
     recorder.close("finished")
 
-    assert recorder.spool.waiting == 0
+    assert recorder.uploader.waiting == 0
     expected = {"000": range(1, 11), "001": range(1, 31), "002": range(1, 31)}
     assert steps(server.database) == {trial: list(some) for trial, some in expected.items()}
     kept = [path.parents[2].name for path in server.artifacts.glob("**/checkpoint/state.json")]
@@ -161,7 +161,7 @@ def test_what_waited_at_the_end_is_written_by_the_next_resume(
     server.kill()
     recorder.start_trial("000", Experiment(), {})
     record(recorder, "000", range(1, 6))
-    recorder.park(patience_s=0)
+    recorder.suspend(patience_s=0)
     assert "8 records of 's' wait in" in caplog.text
     server.start()
     recorder = Recorder.for_sweep(home, "s", CARD, METRIC, "max", "name: s\n", folder, resume=True)

@@ -49,11 +49,11 @@ def source(tuning_cases: TuningCases) -> SliceSource:
 
 
 @pytest.mark.parametrize("crop", [32, 64])
-@pytest.mark.parametrize("neighbours", [0, 1])
+@pytest.mark.parametrize("context_slices", [0, 1])
 def test_seed_and_epoch_decide_every_change(
-    source: SliceSource, crop: int, neighbours: int
+    source: SliceSource, crop: int, context_slices: int
 ) -> None:
-    options = {"crop": crop, "neighbours": neighbours}
+    options = {"crop": crop, "context_slices": context_slices}
     first, again = (drawn(source, EVERYTHING, threads=n, **options) for n in (1, 3))
     for one, two in zip(first, again, strict=True):
         assert_equal(one, two)
@@ -68,9 +68,9 @@ def test_seed_and_epoch_decide_every_change(
 def test_workers_change_together_what_one_would(
     source: SliceSource, workers: int, crop: int
 ) -> None:
-    alone = drawn(source, EVERYTHING, crop=crop, neighbours=1)
+    alone = drawn(source, EVERYTHING, crop=crop, context_slices=1)
     shares = [
-        drawn(source, EVERYTHING, crop=crop, neighbours=1, rank=rank, workers=workers)
+        drawn(source, EVERYTHING, crop=crop, context_slices=1, rank=rank, workers=workers)
         for rank in range(workers)
     ]
     for batch, *parts in zip(alone, *shares, strict=True):

@@ -23,7 +23,7 @@ from segan_ray.data.store.prepare import prepare
 from segan_ray.data.store.remote_manifest import manifest_at
 from segan_ray.data.store.splits import SplitSettings
 from segan_ray.errors import StoreError
-from segan_ray.filesystem.locations import absolute, is_url, place_name
+from segan_ray.filesystem.locations import absolute, is_url, location_name
 from segan_ray.filesystem.locks import acquire, release
 
 SPAWN = multiprocessing.get_context("spawn")
@@ -282,7 +282,7 @@ def test_an_exclusive_lock_waits_and_a_shared_one_is_shared(tmp_path: Path) -> N
 def test_urls_are_not_mangled(where: str) -> None:
     assert is_url(where)
     assert absolute(where) == absolute(f"{where}/") == where
-    assert place_name(where) == "store"
+    assert location_name(where) == "store"
 
 
 def test_a_folder_is_made_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -59,11 +59,11 @@ def test_suggestions_of_a_real_study_are_timed(tmp_path: Path) -> None:
 
 
 def test_a_sweep_is_replayed_only_meanwhile() -> None:
-    lane, room = run_trials.Lane, sweeps.room_for
+    lane, room = run_trials.ReusableTrainable, sweeps.concurrency_limit
     with replayed(Watch(1), lanes=3):
-        assert run_trials.Lane is ReplayedLane
-        assert sweeps.room_for(None, None).now(wanted=10) == 3
-    assert (run_trials.Lane, sweeps.room_for) == (lane, room)
+        assert run_trials.ReusableTrainable is ReplayedLane
+        assert sweeps.concurrency_limit(None, None).now(wanted=10) == 3
+    assert (run_trials.ReusableTrainable, sweeps.concurrency_limit) == (lane, room)
 
 
 def test_ratios_compare_the_end_with_the_beginning() -> None:

@@ -19,7 +19,7 @@ from segan_ray.config import Experiment
 from segan_ray.errors import SweepError
 from segan_ray.filesystem import locks
 from segan_ray.home import Home
-from segan_ray.orchestration.tune.end_sweep import Stopped, delete, doomed, size_of, stop
+from segan_ray.orchestration.tune.end_sweep import Stopped, delete, plan_deletion, size_of, stop
 from segan_ray.orchestration.tune.sweep_lock import LOCK, held, request_stop, stop_requested
 from segan_ray.search.storage import lease
 from segan_ray.search.storage.lease import holder_of, lease_of, leased
@@ -84,7 +84,7 @@ def killed(home: Home, *, between: bool = False) -> None:
     _, recorder = begin(home)
     if not between:
         recorder.end_trial("000", "completed", None, None)
-    recorder.spool.finish(10)
+    recorder.uploader.finish(10)
 
 
 def statuses(home: Home) -> dict[str, str]:
@@ -107,8 +107,8 @@ def test_stopping_a_killed_sweep_ends_its_records(home: Home, between: bool) -> 
 
 def test_stopping_an_interrupted_sweep_ends_its_waiting_trials(home: Home) -> None:
     study, recorder = begin(home)
-    study.park()
-    recorder.park()
+    study.suspend()
+    recorder.suspend()
     assert read_sweep(home, "sweep").status == "interrupted"
     assert stop(home, "sweep", print).status == "stopped"
     assert statuses(home) == {"000": "completed", "001": "stopped", "002": "failed"}
@@ -137,7 +137,7 @@ def test_stopping_a_single_run(home: Home) -> None:
     recorder = Recorder.for_run(home, "run", CARD, METRIC, "max", home.sweeps / "run")
     recorder.start_trial("000", Experiment(), {})
     recorder.log_epoch("000", 1, {METRIC: 0.5})
-    recorder.spool.finish(10)
+    recorder.uploader.finish(10)
     assert stop(home, "run", print).status == "stopped"
     assert stop(home, "run", print).already
     # It is no sweep, and has become none.
@@ -177,7 +177,7 @@ def test_what_was_started_in_another_home(home: Home, tmp_path: Path, monkeypatc
 
 def test_a_deleted_sweep_leaves_its_name_free(home: Home) -> None:
     killed(home)
-    goes = doomed(home, "sweep")
+    goes = plan_deletion(home, "sweep")
     size = size_of(home.checkpoints("sweep"))
     assert (goes.trials, goes.checkpoint_bytes, goes.study) == (3, size, True)
     assert goes.sentence().startswith("'sweep' has 3 trials and 0.0 kB of checkpoints;")
@@ -241,7 +241,7 @@ def test_another_home_asks_the_process_that_runs_a_sweep(homes) -> None:
     with ThreadPoolExecutor(1) as pool:
         running = pool.submit(run_until_asked, here, begun)
         assert begun.wait(60)
-        for refused in (doomed, delete):
+        for refused in (plan_deletion, delete):
             with pytest.raises(SweepError, match=f"running now, by .*:{here.folder}. End it first"):
                 refused(other, "sweep")
         assert stop(other, "sweep", said.append) == Stopped("sweep", "stopped", already=False)
@@ -290,7 +290,7 @@ def test_what_was_killed_in_another_home_is_deleted_once_that_is_sure(homes, mon
     here, other = homes
     killed_elsewhere(here, monkeypatch)
     said: list[str] = []
-    goes = doomed(other, "sweep", said.append)
+    goes = plan_deletion(other, "sweep", said.append)
     assert said == ["'sweep' was run by there until now: waiting 0 s to see whether it still is."]
     monkeypatch.setattr(lease, "LEASE_S", 1e6)
     assert delete(other, "sweep", pytest.fail, goes).runs == 4
@@ -307,7 +307,7 @@ def test_checkpoints_elsewhere_go_with_their_sweep(
         epoch = tmp_path / "storage" / sweep / "checkpoints/000/epoch-0001"
         epoch.mkdir(parents=True)
         (epoch / "segmentor.safetensors").write_bytes(b"12345")
-    assert doomed(home, "sweep").checkpoint_bytes == 5
+    assert plan_deletion(home, "sweep").checkpoint_bytes == 5
     delete(home, "sweep")
     assert [entry.name for entry in (tmp_path / "storage").iterdir()] == ["other"]
 
@@ -337,20 +337,20 @@ def test_a_sweep_that_is_recorded_elsewhere_is_not_ended_here(
 ) -> None:
     study, recorder = begin(home)
     settle_records(study.study, home, lambda: True)
-    recorder.spool.finish(10)
+    recorder.uploader.finish(10)
     elsewhere = f"sqlite:///{tmp_path}/elsewhere.db"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", elsewhere)
     with pytest.raises(SweepError, match="recorded in two halves") as refused:
         stop(home, "sweep", print)
     assert f"Unset MLFLOW_TRACKING_URI and say --home {home.folder}" in str(refused.value)
     assert not name_is_taken(home, "sweep")
-    (left,) = doomed(home, "sweep").out_of_reach
+    (left,) = plan_deletion(home, "sweep").out_of_reach
     assert left.startswith(f"its runs, recorded at {home.folder}")
-    assert "Out of reach: its runs" in doomed(home, "sweep").sentence()
+    assert "Out of reach: its runs" in plan_deletion(home, "sweep").sentence()
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
-    assert doomed(home, "sweep").out_of_reach == ()
+    assert plan_deletion(home, "sweep").out_of_reach == ()
     monkeypatch.setenv("OPTUNA_STORAGE", f"sqlite:///{tmp_path}/others.db")
-    (left,) = doomed(home, "sweep").out_of_reach
+    (left,) = plan_deletion(home, "sweep").out_of_reach
     assert left.startswith(f"its study, which is not in sqlite:///{tmp_path}/others.db")
 
 
@@ -360,7 +360,7 @@ def test_a_single_run_that_is_recorded_elsewhere_is_not_ended_here(
     folder = home.sweeps / "sweep"
     recorder = Recorder.for_run(home, "sweep", CARD, METRIC, "max", folder)
     recorder.start_trial("000", Experiment(), {})
-    recorder.spool.finish(10)
+    recorder.uploader.finish(10)
     written = {"experiment": {}, "store": "store", "records": "http://u:***@server"}
     (folder / "run.json").write_text(json.dumps(written))
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/elsewhere.db")

@@ -22,7 +22,7 @@ from segan_ray.data.phantom.dataset import write_phantoms
 from segan_ray.data.store.manifest import PrepareSettings, read_manifest
 from segan_ray.data.store.origin import origin_of
 from segan_ray.data.store.prepare import prepare
-from segan_ray.data.store.split_file import place_tested, read_split_file
+from segan_ray.data.store.split_file import assign_tested, read_split_file
 from segan_ray.data.store.splits import SplitSettings
 from segan_ray.errors import DataError, RegistryError, SplitError, StoreError
 from segan_ray.evaluation.metrics.region_metrics import METRICS, RegionScores
@@ -294,7 +294,7 @@ def test_a_split_file_that_cannot_be_right(
 ) -> None:
     records = read_manifest(strangers).cases
     with pytest.raises(SplitError, match=words):
-        place_tested(read_split_file(split_file(tmp_path, **sides), needed=("test",)), records)
+        assign_tested(read_split_file(split_file(tmp_path, **sides), needed=("test",)), records)
 
 
 def test_who_cannot_be_scored_is_refused(strangers: Path, tmp_path: Path) -> None:
@@ -302,7 +302,7 @@ def test_who_cannot_be_scored_is_refused(strangers: Path, tmp_path: Path) -> Non
     blind = first.model_copy(update={"has_truth": False})
     file = read_split_file(split_file(tmp_path, test=[first.case]), needed=("test",))
     with pytest.raises(SplitError, match="no segmentation in the store"):
-        place_tested(file, [blind, *rest])
+        assign_tested(file, [blind, *rest])
 
 
 def test_a_file_that_placed_a_store_keeps_its_digest(
@@ -316,10 +316,10 @@ def test_a_file_that_placed_a_store_keeps_its_digest(
         split_file=read_split_file(path),
     )  # fmt: skip
     file = read_split_file(path, needed=("test",))
-    assert place_tested(file, placed.cases).digest == placed.split_file
+    assert assign_tested(file, placed.cases).digest == placed.split_file
     # Patients of elsewhere may stand on the other sides.
     sides["train"].append("somebody else")
-    assert place_tested(
+    assert assign_tested(
         read_split_file(split_file(tmp_path, **sides), needed=("test",)), placed.cases
     ).digest == placed.split_file  # fmt: skip
 

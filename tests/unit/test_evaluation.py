@@ -49,16 +49,18 @@ def case(tuning_cases: TuningCases) -> PreparedCase:
 
 @pytest.mark.parametrize("batch_size", [1, 7, 64])
 def test_a_prediction_lands_on_the_voxels_it_came_from(case: PreparedCase, batch_size: int) -> None:
-    found = predict_box(BrightFlair(), case, halvings=4, brain_mask=True, batch_size=batch_size)
+    found = predict_box(
+        BrightFlair(), case, downsampling_levels=4, brain_mask=True, batch_size=batch_size
+    )
     expected = (case.image()[:, FLAIR] > 1) & (case.mask() & BRAIN_BIT != 0)
     for region in found:
         np.testing.assert_array_equal(region, expected)
 
 
 def test_predictions_are_confined_to_the_brain_if_asked(case: PreparedCase) -> None:
-    confined = predict_box(Everything(), case, halvings=2, brain_mask=True)
+    confined = predict_box(Everything(), case, downsampling_levels=2, brain_mask=True)
     np.testing.assert_array_equal(confined[0], case.mask() & BRAIN_BIT != 0)
-    assert predict_box(Everything(), case, halvings=2, brain_mask=False).all()
+    assert predict_box(Everything(), case, downsampling_levels=2, brain_mask=False).all()
 
 
 def test_a_perfect_prediction_scores_perfectly(tuning_cases: TuningCases) -> None:
@@ -71,10 +73,12 @@ def test_a_perfect_prediction_scores_perfectly(tuning_cases: TuningCases) -> Non
 
 
 def test_validation_equals_the_scores_in_the_original_grid(tuning_cases: TuningCases) -> None:
-    validation = validate(BrightFlair(), tuning_cases.val, halvings=4, brain_mask=True, device=CPU)
+    validation = validate(
+        BrightFlair(), tuning_cases.val, downsampling_levels=4, brain_mask=True, device=CPU
+    )
     found = validation.scores
     scores = score_cases(
-        lambda case: predict_box(BrightFlair(), case, halvings=4, brain_mask=True),
+        lambda case: predict_box(BrightFlair(), case, downsampling_levels=4, brain_mask=True),
         tuning_cases.val,
     )
     for region in ("whole", "core", "enhancing"):
@@ -86,7 +90,7 @@ def test_validation_equals_the_scores_in_the_original_grid(tuning_cases: TuningC
 
 
 def test_workers_share_validation_and_agree(tuning_cases: TuningCases) -> None:
-    options = {"halvings": 4, "brain_mask": True, "device": CPU}
+    options = {"downsampling_levels": 4, "brain_mask": True, "device": CPU}
     alone = validate(BrightFlair(), tuning_cases.val, **options)
     shares: list = []
     validate(
@@ -155,9 +159,9 @@ def test_validation_and_pictures_show_what_is_written(tuning_cases: TuningCases)
     case = tuning_cases.val[0]
     raw = (np.moveaxis(np.array(case.image()[:, :3]), 1, 0) > 1) & (case.mask() & BRAIN_BIT != 0)
     assert not np.array_equal(raw, as_written(raw))
-    predicted = predict_box(Unnested(), case, halvings=2, brain_mask=True)
+    predicted = predict_box(Unnested(), case, downsampling_levels=2, brain_mask=True)
     np.testing.assert_array_equal(predicted, as_written(raw))
-    found = validate(Unnested(), [case], halvings=2, brain_mask=True, device=CPU).scores
+    found = validate(Unnested(), [case], downsampling_levels=2, brain_mask=True, device=CPU).scores
     (scores,) = score_cases(lambda _: raw, [case])
     for region, of_region in scores.regions.items():
         assert found[f"val/dice_{region}"] == of_region.dice
@@ -165,7 +169,9 @@ def test_validation_and_pictures_show_what_is_written(tuning_cases: TuningCases)
 
 
 def test_the_overlay_shows_truth_and_prediction(tuning_cases: TuningCases, tmp_path: Path) -> None:
-    picture = draw_overlay(BrightFlair(), tuning_cases.val, halvings=4, brain_mask=True, device=CPU)
+    picture = draw_overlay(
+        BrightFlair(), tuning_cases.val, downsampling_levels=4, brain_mask=True, device=CPU
+    )
     picture.save(tmp_path / "overlay.png")
     pixels = np.asarray(Image.open(tmp_path / "overlay.png"))
     left, right = np.array_split(pixels, 2, axis=1)

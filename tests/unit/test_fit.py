@@ -11,9 +11,9 @@ from segan_ray.data.sampling.slices import fitting_crop, slice_source
 from segan_ray.data.store.opened_store import TuningCases
 from segan_ray.errors import CheckpointError, ConfigError
 from segan_ray.evaluation.inference.validation import validate
-from segan_ray.models.build import halvings
+from segan_ray.models.build import downsampling_levels
 from segan_ray.training.checkpoints.checkpoint import load_segmentor, restore, save_checkpoint
-from segan_ray.training.fit import EpochReport, Place, fit, steps_per_epoch
+from segan_ray.training.fit import DistributedContext, EpochReport, fit, steps_per_epoch
 from segan_ray.training.state import TrainingState, learning_rate, new_state, rate_factor
 from segan_ray.training.validation_scores import Validation
 
@@ -36,7 +36,7 @@ def train(
     experiment: Experiment, cases: TuningCases, state: TrainingState, stop_after: int = 99
 ) -> list[EpochReport]:
     reports: list[EpochReport] = []
-    depth = halvings(experiment)
+    depth = downsampling_levels(experiment)
 
     def report(epoch: EpochReport) -> None:
         reports.append(epoch)
@@ -49,11 +49,11 @@ def train(
             experiment,
             slice_source(cases.train),
             crop=fitting_crop(32, cases.train, depth),
-            place=Place(CPU),
+            context=DistributedContext(CPU),
             validate=lambda network: validate(
                 network,
                 cases.val,
-                halvings=depth,
+                downsampling_levels=depth,
                 brain_mask=experiment.training.brain_mask,
                 neighbours=experiment.data.neighbours,
                 device=CPU,

@@ -17,7 +17,7 @@ from segan_ray.config import Experiment
 from segan_ray.errors import SeganRayError, SweepError
 from segan_ray.evaluation.report import render_report
 from segan_ray.home import TRACKING_URI, Home
-from segan_ray.orchestration.tune.end_sweep import doomed, stop
+from segan_ray.orchestration.tune.end_sweep import plan_deletion, stop
 from segan_ray.tracking import tag_names
 from segan_ray.tracking.client.connection import connect
 from segan_ray.tracking.description.card import StoreCard
@@ -26,7 +26,7 @@ from segan_ray.tracking.description.views import drawn_settings
 from segan_ray.tracking.reading import reader
 from segan_ray.tracking.reading.client_reader import ClientReader
 from segan_ray.tracking.reading.evaluations import DOCUMENT
-from segan_ray.tracking.reading.sweeps import list_sweeps, read_sweep, store_place
+from segan_ray.tracking.reading.sweeps import list_sweeps, read_sweep, store_location
 from segan_ray.tracking.recording.close_dead_sweep import recorded, recorded_names
 from segan_ray.tracking.recording.recorder import Recorder, known_facts
 from segan_ray.tracking.recording.runs import SweepRuns
@@ -181,10 +181,10 @@ def test_every_other_command_reads_past_a_changed_tag(scene: Scene, run: str, ta
     name = run.partition("-")[0]
     with scene.changed(run, tag, None if CASES.index((run, tag)) % 2 else "x" * 5000):
         attempt(lambda: recorded(home, name))
-        attempt(lambda: doomed(home, name))
+        attempt(lambda: plan_deletion(home, name))
         assert "good" in recorded_names(home)
         assert attempt(lambda: drawn_settings(client, home)) is None
-        attempt(lambda: store_place(home, "odd"))
+        attempt(lambda: store_location(home, "odd"))
         attempt(lambda: fetched(home, "single").__enter__())
 
 

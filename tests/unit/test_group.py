@@ -17,7 +17,7 @@ from segan_ray.data.sampling.slices import slice_source
 from segan_ray.data.store.opened_store import open_for_tuning
 from segan_ray.evaluation.inference.validation import validate
 from segan_ray.training.distributed import average, average_buffers, gather
-from segan_ray.training.fit import EpochReport, Place, fit
+from segan_ray.training.fit import DistributedContext, EpochReport, fit
 from segan_ray.training.state import TrainingState, new_state
 
 CPU = torch.device("cpu")
@@ -48,9 +48,9 @@ def train(experiment: Experiment, store: Path, rank: int, workers: int) -> dict[
         experiment,
         slice_source(cases.train),
         crop=32,
-        place=Place(CPU, rank, workers, average),
+        context=DistributedContext(CPU, rank, workers, average),
         validate=lambda segmentor: validate(
-            segmentor, cases.val, halvings=2, brain_mask=True, device=CPU,
+            segmentor, cases.val, downsampling_levels=2, brain_mask=True, device=CPU,
             rank=rank, workers=workers, gather=gather, neighbours=experiment.data.neighbours,
         ),
         report=reports.append,

@@ -12,7 +12,7 @@ import pytest
 
 from segan_ray.errors import Interrupted, SweepError
 from segan_ray.orchestration.tune.sweep_lock import (
-    Asked,
+    EndRequest,
     held,
     interruptible,
     is_held,
@@ -92,7 +92,7 @@ def test_the_first_signal_is_raised_and_a_second_one_ends_at_once(
 def test_what_must_come_to_its_end_does_before_a_signal_is_answered() -> None:
     done = []
 
-    def signalled(asked: Asked) -> None:
+    def signalled(asked: EndRequest) -> None:
         with asked.later():
             signal.raise_signal(signal.SIGTERM)
             done.append("all of it")

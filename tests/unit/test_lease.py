@@ -30,7 +30,7 @@ from segan_ray.search.storage.lease import (
 from segan_ray.search.storage.lease_record import HELD, LeaseRecord
 from segan_ray.search.storage.open_storage import Storage, open_storage
 from segan_ray.search.storage.owned_storage import OwnedStorage
-from segan_ray.search.storage.recorded_locations import settle_place, settle_records
+from segan_ray.search.storage.recorded_locations import settle_records, settle_storage
 from segan_ray.search.storage.server_lock import ServerLock
 from segan_ray.search.storage.study_record import READY, SPACE, empty_study, reserve_study
 from segan_ray.search.study.sweep_study import SweepStudy
@@ -201,8 +201,8 @@ def test_a_holder_writes_and_one_that_was_taken_over_from_does_not(tmp_path: Pat
                 lambda: ours.enqueue_repeats(1, 1),
                 lambda: ours.take_budget(30),
                 lambda: ours.end("ended"),
-                ours.park,
-                lambda: settle_place(ours.study, "s3://b/s"),
+                ours.suspend,
+                lambda: settle_storage(ours.study, "s3://b/s"),
             ):
                 with pytest.raises(TakenOver):
                     write()
@@ -404,10 +404,10 @@ def test_who_holds_it_says_where(tmp_path: Path) -> None:
     ],
 )
 def test_checkpoints_stay_where_they_began(study, before, now, mend: str) -> None:
-    settle_place(study, before)
-    settle_place(study, before)
+    settle_storage(study, before)
+    settle_storage(study, before)
     with pytest.raises(SweepError, match="would train all anew") as told:
-        settle_place(study, now)
+        settle_storage(study, now)
     assert mend in str(told.value)
 
 

@@ -14,7 +14,7 @@ from rich.console import Console, RenderableType
 
 from segan_ray.cli.terminal.live import live_run, live_view
 from segan_ray.cli.terminal.live_table import RunView, SweepView, choose, rough, watch
-from segan_ray.cli.terminal.sweep_progress import Standing
+from segan_ray.cli.terminal.sweep_progress import SweepProgress
 from segan_ray.orchestration.train.epoch_result import TrialEvent
 
 REASON = "ValueError: the loss is not finite: every map was empty in three validations in a row"
@@ -37,36 +37,36 @@ class Terminal(io.StringIO):
         return True
 
 
-def begun(total: int = 4, mode: str = "max") -> Standing:
-    return Standing("critic", "val/dice_mean", mode, total, 0.0)
+def begun(total: int = 4, mode: str = "max") -> SweepProgress:
+    return SweepProgress("critic", "val/dice_mean", mode, total, 0.0)
 
 
-def run(standing: Standing, trial: str, *, at: float, epochs: int, every: float, score=0.5):
+def run(progress: SweepProgress, trial: str, *, at: float, epochs: int, every: float, score=0.5):
     """Start a trial ``at`` a second; its epochs take ``every`` seconds, after 10 of start-up."""
-    standing = standing.after(TrialEvent(trial, "running", 0, 20, None), at)
+    progress = progress.after(TrialEvent(trial, "running", 0, 20, None), at)
     for epoch in range(1, epochs + 1):
         event = TrialEvent(trial, "running", epoch, 20, score)
-        standing = standing.after(event, at + 10 + every * epoch)
-    return standing
+        progress = progress.after(event, at + 10 + every * epoch)
+    return progress
 
 
-def end(standing: Standing, trial: str, status: str, at: float, reason: str | None = None):
-    known = standing.trials[trial]
+def end(progress: SweepProgress, trial: str, status: str, at: float, reason: str | None = None):
+    known = progress.trials[trial]
     event = TrialEvent(trial, status, known.epoch, known.epochs, known.score, reason)
-    return standing.after(event, at)
+    return progress.after(event, at)
 
 
-def large(ended: int = 43, running: int = 4, total: int = 50) -> Standing:
-    standing = begun(total)
+def large(ended: int = 43, running: int = 4, total: int = 50) -> SweepProgress:
+    progress = begun(total)
     for number in range(ended):
         epochs, status = ((20, "completed"), (3, "stopped"), (5, "failed"))[number % 3]
         name, at, score = f"{number:03d}", 60.0 * number, 0.3 + number % 7 / 20
-        standing = run(standing, name, at=at, epochs=epochs, every=2, score=score)
+        progress = run(progress, name, at=at, epochs=epochs, every=2, score=score)
         reason = REASON if status == "failed" else None
-        standing = end(standing, name, status, at + 10 + 2 * epochs, reason)
+        progress = end(progress, name, status, at + 10 + 2 * epochs, reason)
     for number in range(ended, ended + running):
-        standing = run(standing, f"{number:03d}", at=60.0 * ended, epochs=number % 4, every=2)
-    return standing
+        progress = run(progress, f"{number:03d}", at=60.0 * ended, epochs=number % 4, every=2)
+    return progress
 
 
 def drawn(view: RenderableType, width: int, height: int) -> list[str]:
@@ -78,11 +78,11 @@ def drawn(view: RenderableType, width: int, height: int) -> list[str]:
 
 
 def test_an_epoch_takes_what_it_takes_without_the_start() -> None:
-    standing = run(begun(), "000", at=5, epochs=1, every=4)
+    progress = run(begun(), "000", at=5, epochs=1, every=4)
     # One epoch alone cannot be told from the start-up before it.
-    assert standing.trials["000"].epoch_s == 14
-    standing = run(begun(), "000", at=5, epochs=3, every=4)
-    trial = standing.trials["000"]
+    assert progress.trials["000"].epoch_s == 14
+    progress = run(begun(), "000", at=5, epochs=3, every=4)
+    trial = progress.trials["000"]
     assert trial.epoch_s == 4
     assert trial.elapsed_s(45) == 40
     assert trial.left_s(27) == 17 * 4
@@ -92,57 +92,57 @@ def test_an_epoch_takes_what_it_takes_without_the_start() -> None:
 
 
 def test_nothing_is_said_of_the_time_left_before_it_is_known() -> None:
-    standing = begun()
-    assert standing.left_s(3) is None
-    standing = run(standing, "000", at=5, epochs=0, every=4)
-    assert standing.trials["000"].left_s(9) is None
-    assert standing.left_s(9) is None
-    assert "left –" in "\n".join(drawn(SweepView(standing, 9), 80, 24))
+    progress = begun()
+    assert progress.left_s(3) is None
+    progress = run(progress, "000", at=5, epochs=0, every=4)
+    assert progress.trials["000"].left_s(9) is None
+    assert progress.left_s(9) is None
+    assert "left –" in "\n".join(drawn(SweepView(progress, 9), 80, 24))
 
 
 def test_the_time_left_of_a_sweep_can_be_checked_by_hand() -> None:
-    standing = run(begun(3), "000", at=0, epochs=20, every=4)
-    standing = end(standing, "000", "completed", 90)
-    standing = run(standing, "001", at=0, epochs=10, every=8)
+    progress = run(begun(3), "000", at=0, epochs=20, every=4)
+    progress = end(progress, "000", "completed", 90)
+    progress = run(progress, "001", at=0, epochs=10, every=8)
     # 180 s for 30 epochs; 10 left of the running trial and 20 of the one to come, one at once.
-    assert standing.left_s(90) == 30 * 6
-    standing = run(standing, "002", at=90, epochs=0, every=4)
-    assert standing.left_s(90) == 30 * 6 / 2
+    assert progress.left_s(90) == 30 * 6
+    progress = run(progress, "002", at=90, epochs=0, every=4)
+    assert progress.left_s(90) == 30 * 6 / 2
     for name in ("001", "002"):
-        standing = end(standing, name, "stopped", 100)
-    assert standing.left_s(100) == 0
+        progress = end(progress, name, "stopped", 100)
+    assert progress.left_s(100) == 0
 
 
 def test_trials_are_counted_and_the_scheduler_is_given_its_due() -> None:
-    standing = large()
-    assert standing.counts == {
+    progress = large()
+    assert progress.counts == {
         "completed": 15, "stopped": 14, "failed": 14, "running": 4, "pending": 3,
     }  # fmt: skip
-    assert standing.saved_epochs == 14 * 17
+    assert progress.saved_epochs == 14 * 17
 
 
 @pytest.mark.parametrize(("mode", "best"), [("max", "001"), ("min", "000")])
 def test_the_best_is_the_best_of_its_mode(mode: str, best: str) -> None:
-    standing = run(begun(mode=mode), "000", at=0, epochs=1, every=1, score=0.1)
-    standing = run(standing, "001", at=0, epochs=1, every=1, score=0.7)
-    standing = run(standing, "002", at=0, epochs=0, every=1)
-    assert standing.best is not None
-    assert standing.best.trial == best
+    progress = run(begun(mode=mode), "000", at=0, epochs=1, every=1, score=0.1)
+    progress = run(progress, "001", at=0, epochs=1, every=1, score=0.7)
+    progress = run(progress, "002", at=0, epochs=0, every=1)
+    assert progress.best is not None
+    assert progress.best.trial == best
 
 
 def test_a_trial_started_again_is_measured_anew() -> None:
-    standing = run(begun(), "000", at=0, epochs=4, every=2)
-    standing = standing.after(TrialEvent("000", "running", 4, 20, 0.5), 100)
-    assert standing.trials["000"].epoch_s is None
-    standing = standing.after(TrialEvent("000", "running", 5, 20, 0.5), 120)
-    standing = standing.after(TrialEvent("000", "running", 6, 20, 0.5), 123)
-    assert standing.trials["000"].epoch_s == 3
+    progress = run(begun(), "000", at=0, epochs=4, every=2)
+    progress = progress.after(TrialEvent("000", "running", 4, 20, 0.5), 100)
+    assert progress.trials["000"].epoch_s is None
+    progress = progress.after(TrialEvent("000", "running", 5, 20, 0.5), 120)
+    progress = progress.after(TrialEvent("000", "running", 6, 20, 0.5), 123)
+    assert progress.trials["000"].epoch_s == 3
 
 
 def test_a_trial_that_ended_before_we_looked_has_no_times() -> None:
-    standing = begun().after(TrialEvent("000", "completed", 20, 20, 0.5), 3)
-    assert standing.left_s(9) is None
-    (row,) = [line for line in drawn(SweepView(standing, 9), 60, 24) if line.startswith("000")]
+    progress = begun().after(TrialEvent("000", "completed", 20, 20, 0.5), 3)
+    assert progress.left_s(9) is None
+    (row,) = [line for line in drawn(SweepView(progress, 9), 60, 24) if line.startswith("000")]
     assert row.split() == ["000", "completed", "20/20", "0.500", "best", "–"]
 
 
@@ -150,8 +150,8 @@ def test_a_trial_that_ended_before_we_looked_has_no_times() -> None:
 @pytest.mark.parametrize("height", [6, 10, 40])
 @pytest.mark.parametrize("ended", [0, 2, 43, 400])
 def test_the_view_never_outgrows_the_terminal(width: int, height: int, ended: int) -> None:
-    standing = large(ended, total=ended + 7)
-    lines = drawn(SweepView(standing, 60.0 * ended + 60), width, height)
+    progress = large(ended, total=ended + 7)
+    lines = drawn(SweepView(progress, 60.0 * ended + 60), width, height)
     assert len(lines) < height
     assert max(map(len, lines)) <= width
 
@@ -175,20 +175,20 @@ def test_reasons_are_told_where_there_is_room_and_squeeze_nothing() -> None:
 
 @given(st.integers(0, 30), st.integers(0, 12), st.integers(1, 40))
 def test_the_best_and_the_running_come_first(ended: int, running: int, room: int) -> None:
-    standing = large(ended, running, ended + running)
-    shown = choose(standing, room)
+    progress = large(ended, running, ended + running)
+    shown = choose(progress, room)
     assert len(shown) == min(room, ended + running)
     assert [trial.trial for trial in shown] == sorted(trial.trial for trial in shown)
-    if standing.best is not None:
-        assert standing.best in shown
+    if progress.best is not None:
+        assert progress.best in shown
     if room > running:
-        assert set(map(id, standing.running)) <= set(map(id, shown))
+        assert set(map(id, progress.running)) <= set(map(id, shown))
 
 
 @pytest.mark.parametrize("width", [40, 60, 80, 120])
 def test_a_single_run_takes_two_lines(width: int) -> None:
-    standing = run(begun(1), "000", at=0, epochs=3, every=5, score=0.412)
-    lines = drawn(RunView(standing, 30), width, 10)
+    progress = run(begun(1), "000", at=0, epochs=3, every=5, score=0.412)
+    lines = drawn(RunView(progress, 30), width, 10)
     assert max(map(len, lines)) <= width
     assert lines[0] == "critic · val/dice_mean best 0.412"
     assert "epoch 3/20 · elapsed 0:30" in lines[1]
@@ -268,9 +268,9 @@ def test_on_a_terminal_lines_come_above_the_view_and_stdout_stays_clean(
 
 def test_names_and_reasons_are_no_markup_and_move_no_cursor() -> None:
     hostile, harmless = "a[/b]\x1b[2J\r", r"a[/b]\x1b[2J\r"
-    standing = end(run(begun(), "000", at=0, epochs=2, every=1.0), "000", "failed", 9.0, hostile)
-    said = "\n".join(drawn(SweepView(replace(standing, name=hostile), 20.0), 160, 24))
+    progress = end(run(begun(), "000", at=0, epochs=2, every=1.0), "000", "failed", 9.0, hostile)
+    said = "\n".join(drawn(SweepView(replace(progress, name=hostile), 20.0), 160, 24))
     assert said.count(harmless) == 2
     assert "\x1b[2J" not in said
-    said = "\n".join(drawn(RunView(replace(standing, name=hostile), 20.0), 160, 24))
+    said = "\n".join(drawn(RunView(replace(progress, name=hostile), 20.0), 160, 24))
     assert said.count(harmless) == 2

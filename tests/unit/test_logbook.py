@@ -12,7 +12,12 @@ import torch
 from segan_ray.config import Experiment, load_experiment
 from segan_ray.home import Home
 from segan_ray.orchestration.train.epoch_result import EpochResult, TrialEvent
-from segan_ray.orchestration.tune.trial_lifecycle import NO_EPOCH, Judgement, Logbook, NobodyJudges
+from segan_ray.orchestration.tune.trial_lifecycle import (
+    NO_EPOCH,
+    Decision,
+    NobodyJudges,
+    TrialLifecycle,
+)
 from segan_ray.search.space.search_space import Objective, SearchSpace
 from segan_ray.search.storage.open_storage import open_storage
 from segan_ray.search.study.sweep_study import Ended, SweepStudy
@@ -46,7 +51,7 @@ class Records:
     def end_trial(self, trial: str, status: str, reason: str | None, checkpoint: Any) -> None:
         self.calls.append(("end", trial, status, reason, checkpoint))
 
-    def park(self, *, patience_s: float) -> None:
+    def suspend(self, *, patience_s: float) -> None:
         self.calls.append(("park",))
 
     def of(self, kind: str) -> list[tuple[Any, ...]]:
@@ -63,7 +68,7 @@ class Run:
         self.study = study or SweepStudy.create("sweep", searched, open_storage(Home(folder)))
         self.records = Records()
         self.events: list[TrialEvent] = []
-        self.book = Logbook(
+        self.book = TrialLifecycle(
             self.study,
             self.records,
             searched.objectives,
@@ -105,7 +110,7 @@ def save(run: Run, trial: str, epoch: int, best: int) -> str:
 def test_a_trial_to_its_end(run: Run) -> None:
     trial = run.begin()
     for epoch in range(1, EPOCHS + 1):
-        assert run.book.epoch(trial, result(epoch)) == Judgement(stop=False)
+        assert run.book.epoch(trial, result(epoch)) == Decision(stop=False)
     run.book.end(trial)
     assert [call[0] for call in run.records.calls] == ["start", "epoch", "epoch", "epoch", "end"]
     assert run.records.of("end") == [("000", "completed", None, None)]
@@ -117,7 +122,7 @@ def test_a_trial_to_its_end(run: Run) -> None:
     assert (ended.status, ended.epoch, ended.best_epoch) == ("completed", 3, 3)
     assert run.study.ended() == {0: Ended("completed", None)}
     # What comes late is of no trial any more.
-    assert run.book.epoch(trial, result(3)) == Judgement(stop=True)
+    assert run.book.epoch(trial, result(3)) == Decision(stop=True)
     run.book.end(trial)
     assert len(run.records.of("end")) == 1
 
@@ -175,7 +180,7 @@ def test_parked_trials_are_pending_and_go_on(run: Run) -> None:
     ended, open_ = run.begin(), run.begin()
     run.book.end(ended, "crash")
     run.book.epoch(open_, result(1))
-    run.book.park()
+    run.book.suspend()
     assert run.records.calls[-1] == ("park",)
     assert [(event.trial, event.status) for event in run.events][-1] == (open_, "pending")
     next_run = run.again()
@@ -234,12 +239,12 @@ def test_settings_that_change_are_metrics(tmp_path: Path) -> None:
     judged = [
         run.book.epoch(f"{n:03d}", result(1, score)) for n, score in enumerate((0.9, 0.8, 0.7, 0.1))
     ]
-    assert [judgement.take_over is not None for judgement in judged] == [False] * 3 + [True]
+    assert [judgement.exploit is not None for judgement in judged] == [False] * 3 + [True]
     assert set(run.records.of("epoch")[0][2]) == {
         METRIC, "val/dice_core", "param/segmentor.lr", "param/critic.depth",
     }  # fmt: skip
     # At its last epoch a trial takes over nothing.
-    assert run.book.epoch("003", result(EPOCHS, 0.1)).take_over is None
+    assert run.book.epoch("003", result(EPOCHS, 0.1)).exploit is None
 
 
 def test_several_objectives_are_judged_in_their_order(tmp_path: Path) -> None:
@@ -254,8 +259,8 @@ def test_several_objectives_are_judged_in_their_order(tmp_path: Path) -> None:
 def test_nobody_judges_a_single_run(tmp_path: Path) -> None:
     records = Records()
     objective = Objective(metric=METRIC, mode="max")
-    book = Logbook(NobodyJudges(), records, [objective], tmp_path, lambda event: None)
+    book = TrialLifecycle(NobodyJudges(), records, [objective], tmp_path, lambda event: None)
     book.begin("000", TINY, {})
-    assert book.epoch("000", result(1)) == Judgement(stop=False)
-    book.park()
+    assert book.epoch("000", result(1)) == Decision(stop=False)
+    book.suspend()
     assert records.calls[-1] == ("park",)

@@ -10,7 +10,7 @@ import pytest
 
 from segan_ray.orchestration.train import trial_channel
 from segan_ray.orchestration.train.epoch_result import EpochResult
-from segan_ray.orchestration.train.trial_channel import STOP, Mailbox, Verdict
+from segan_ray.orchestration.train.trial_channel import STOP, TrialChannel, Verdict
 
 LANE = "lane"
 SOON_S = 0.0
@@ -27,15 +27,15 @@ async def settle() -> None:
         await asyncio.sleep(0)
 
 
-def talk(what: Callable[[Mailbox], Awaitable[Any]]) -> None:
+def talk(what: Callable[[TrialChannel], Awaitable[Any]]) -> None:
     async def run() -> None:
-        await asyncio.wait_for(what(Mailbox()), LONG_S)
+        await asyncio.wait_for(what(TrialChannel()), LONG_S)
 
     asyncio.run(run())
 
 
 def test_a_task_waits_for_its_worker_and_a_worker_for_its_task() -> None:
-    async def what(box: Mailbox) -> None:
+    async def what(box: TrialChannel) -> None:
         early = asyncio.create_task(box.task(LANE, 0))
         await settle()
         assert not early.done()
@@ -55,7 +55,7 @@ def test_a_task_waits_for_its_worker_and_a_worker_for_its_task() -> None:
 def test_workers_without_a_next_task_go_home_together(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trial_channel, "IDLE_S", SOON_S)
 
-    async def what(box: Mailbox) -> None:
+    async def what(box: TrialChannel) -> None:
         first = asyncio.create_task(box.task(LANE, 0))
         await settle()
         # One that has not begun waits for as long as it takes.
@@ -70,7 +70,7 @@ def test_workers_without_a_next_task_go_home_together(monkeypatch: pytest.Monkey
 
 
 def test_no_epoch_is_left_behind_before_it_was_judged() -> None:
-    async def what(box: Mailbox) -> None:
+    async def what(box: TrialChannel) -> None:
         await box.assign(LANE, {})
         await box.report(LANE, 1, result(1))
         verdicts = [asyncio.create_task(box.verdict(LANE, 1, 1)) for _ in range(2)]
@@ -87,7 +87,7 @@ def test_no_epoch_is_left_behind_before_it_was_judged() -> None:
 
 
 def test_a_lane_is_told_that_there_is_nothing_yet() -> None:
-    async def what(box: Mailbox) -> None:
+    async def what(box: TrialChannel) -> None:
         await box.assign(LANE, {})
         assert await box.result(LANE, 0, SOON_S) is None
         await box.report(LANE, 1, result(1))
@@ -97,7 +97,7 @@ def test_a_lane_is_told_that_there_is_nothing_yet() -> None:
 
 
 def test_workers_of_a_stopped_trial_hear_so_when_the_next_is_assigned() -> None:
-    async def what(box: Mailbox) -> None:
+    async def what(box: TrialChannel) -> None:
         await box.assign(LANE, {})
         await box.report(LANE, 1, result(1))
         await box.result(LANE, 0, LONG_S)
@@ -112,7 +112,7 @@ def test_workers_of_a_stopped_trial_hear_so_when_the_next_is_assigned() -> None:
 
 
 def test_late_reports_of_a_finished_task_are_dropped() -> None:
-    async def what(box: Mailbox) -> None:
+    async def what(box: TrialChannel) -> None:
         await box.assign(LANE, {})
         await box.report(LANE, 1, result(1))
         await box.assign(LANE, {})
@@ -125,7 +125,7 @@ def test_late_reports_of_a_finished_task_are_dropped() -> None:
 
 
 def test_orders_come_with_the_verdict_of_their_epoch() -> None:
-    async def what(box: Mailbox) -> None:
+    async def what(box: TrialChannel) -> None:
         await box.assign(LANE, {})
         await box.report(LANE, 1, result(2))
         await box.result(LANE, 0, LONG_S)
@@ -146,7 +146,7 @@ def test_orders_come_with_the_verdict_of_their_epoch() -> None:
 
 @pytest.mark.parametrize("closed_first", [False, True])
 def test_workers_go_home_when_their_lane_closes(closed_first: bool) -> None:
-    async def what(box: Mailbox) -> None:
+    async def what(box: TrialChannel) -> None:
         if closed_first:
             await box.close(LANE)
             assert await box.task(LANE, 0) is None
@@ -163,7 +163,7 @@ def test_workers_go_home_when_their_lane_closes(closed_first: bool) -> None:
 
 
 def test_lanes_do_not_hear_each_other() -> None:
-    async def what(box: Mailbox) -> None:
+    async def what(box: TrialChannel) -> None:
         await box.assign("one", {})
         await box.assign("two", {})
         await box.report("one", 1, result(1))

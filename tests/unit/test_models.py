@@ -13,8 +13,8 @@ from segan_ray.models.build import (
     build_critic,
     build_segmentor,
     choose_numerics,
-    halvings,
-    place,
+    downsampling_levels,
+    move_to_device,
 )
 from segan_ray.models.critic import CriticBank
 from segan_ray.models.segmentor import Segmentor, SegmentorBank, double_by_neighbours
@@ -109,14 +109,14 @@ def test_variants_have_as_many_networks_as_they_say(
 def test_unet_has_no_critic() -> None:
     unet = load_experiment(None, ["variant=unet", "segmentor.depth=3", "segmentor.base_width=4"])
     assert build_critic(unet) is None
-    assert halvings(unet) == 3
+    assert downsampling_levels(unet) == 3
     maps = build_segmentor(unet)(torch.randn(1, 4, 16, 16))
     assert maps.shape == (1, 3, 16, 16)
     assert ((maps >= 0) & (maps <= 1)).all()
 
 
 def test_the_deeper_network_sets_the_crops_unit() -> None:
-    assert halvings(load_experiment(None, ["segmentor.depth=3", "critic.depth=5"])) == 5
+    assert downsampling_levels(load_experiment(None, ["segmentor.depth=3", "critic.depth=5"])) == 5
 
 
 @pytest.mark.parametrize("shape", [(2, 3, 1, 1), (1, 2, 5, 8), (2, 4, 16, 16)])
@@ -154,7 +154,9 @@ def test_half_precision_gives_nearly_the_same_maps_and_the_same_names(variant: s
     torch.manual_seed(0)
     half = build_segmentor(experiment)
     for network, precision in ((whole, torch.float32), (half, torch.bfloat16)):
-        place([network], torch.device("cpu"), Numerics(precision, False), synchronised=False)
+        move_to_device(
+            [network], torch.device("cpu"), Numerics(precision, False), synchronised=False
+        )
     image = torch.randn(2, 4, 16, 16)
     assert half(image).dtype == torch.float32
     torch.testing.assert_close(half(image), whole(image), atol=0.05, rtol=0.05)
@@ -168,7 +170,9 @@ def test_a_compiled_network_is_the_same_network() -> None:
     network = build_segmentor(load_experiment(None, SMALL)).eval()
     names, image = list(network.state_dict()), torch.randn(2, 4, 16, 16)
     expected = network(image)
-    place([network], torch.device("cpu"), Numerics(torch.float32, True), synchronised=False)
+    move_to_device(
+        [network], torch.device("cpu"), Numerics(torch.float32, True), synchronised=False
+    )
     torch.testing.assert_close(network(image), expected, atol=1e-4, rtol=1e-4)
     assert list(network.state_dict()) == names
 
@@ -176,7 +180,9 @@ def test_a_compiled_network_is_the_same_network() -> None:
 def test_norms_are_synchronised_where_asked() -> None:
     network = build_segmentor(load_experiment(None, SMALL))
     names = list(network.state_dict())
-    place([network], torch.device("cpu"), Numerics(torch.float32, False), synchronised=True)
+    move_to_device(
+        [network], torch.device("cpu"), Numerics(torch.float32, False), synchronised=True
+    )
     kinds = {type(module) for module in network.modules() if "Norm" in type(module).__name__}
     assert kinds == {nn.SyncBatchNorm}
     assert list(network.state_dict()) == names

@@ -157,11 +157,11 @@ def test_the_decathlon_file_names_channels_labels_and_cases(tmp_path: Path) -> N
 def test_names_are_unique_and_some_patients_have_two_time_points(name: str) -> None:
     layout = PHANTOM_LAYOUTS[name]
     sessions = [layout.session(index) for index in range(40)]
-    places = [layout.place(session, "HGG") for session in sessions]
-    assert len({place.case for place in places}) == 40
-    assert len({file for place in places for file in place.files.values()}) == 40 * len(
-        layout.files
-    )
+    places = [layout.session_files(session, "HGG") for session in sessions]
+    assert len({session_files.case for session_files in places}) == 40
+    assert len(
+        {file for session_files in places for file in session_files.files.values()}
+    ) == 40 * len(layout.files)
     patients = Counter(session.patient for session in sessions)
     assert sorted(patients) == list(range(30 if name in TIME_POINTS else 40))
     assert Counter(patients.values()) == ({2: 10, 1: 20} if name in TIME_POINTS else {1: 40})

@@ -34,12 +34,12 @@ from segan_ray.tracking.reading.sweeps import (
     list_sweeps,
     read_space,
     read_sweep,
-    store_place,
+    store_location,
 )
 from segan_ray.tracking.recording.close_dead_sweep import close_dead_sweep, recorded, recorded_names
 from segan_ray.tracking.recording.deletion import delete_sweep
 from segan_ray.tracking.recording.recorder import Recorder
-from segan_ray.tracking.recording.uploader import Spool
+from segan_ray.tracking.recording.uploader import Uploader
 from segan_ray.tracking.registry.aliases import move_alias
 from segan_ray.training.checkpoints.trial_folder import BestEpoch, SavedReport, TrialFolder
 from segan_ray.training.state import new_state
@@ -83,7 +83,7 @@ def opened(home: Home, *, resume: bool = False, keep: int = 10, **more) -> Recor
 
 def killed(recorder: Recorder) -> None:
     """Stop as a kill does: nothing is written any more, whatever waits."""
-    recorder.spool.stop()
+    recorder.uploader.stop()
 
 
 def checkpoint_of(home: Home, trial: str, epoch: int = 1) -> str:
@@ -211,7 +211,7 @@ def test_any_acknowledgement_replays_to_the_same_content(home: Home) -> None:
     end = 0
     for line in path.read_bytes().splitlines(keepends=True):
         acknowledged.write_text(str(end))
-        Spool(Journal(path), recorder.writer.apply).replay()
+        Uploader(Journal(path), recorder.writer.apply).replay()
         assert content(home) == before
         end += len(line)
 
@@ -326,7 +326,7 @@ def test_an_interrupted_sweep_leaves_nothing_running_and_can_go_on(home: Home) -
     train(recorder, home, "000", 0.3)
     recorder.start_trial("001", Experiment(), {})
     recorder.log_epoch("001", 1, {METRIC: 0.1})
-    recorder.park()
+    recorder.suspend()
     recorder.close("failed")
     found = runs(home)
     assert {trial: run.info.status for trial, run in found.items()} == {
@@ -350,7 +350,7 @@ def test_a_sweep_whose_journal_was_lost_goes_on_from_its_runs(home: Home) -> Non
     train(recorder, home, "001", 0.3, repeat_of="000")
     recorder.start_trial("002", Experiment(), {})
     recorder.log_epoch("002", 1, {METRIC: 0.2})
-    recorder.park()
+    recorder.suspend()
     elsewhere = home.sweeps / "elsewhere"
     again = Recorder.for_sweep(
         home, "s", CARD, METRIC, "max", SPACE, elsewhere, keep_checkpoints=1, resume=True
@@ -378,16 +378,16 @@ def test_what_was_taken_over_is_not_written_any_more(home: Home, caplog) -> None
     train(recorder, home, "000", 0.3)
     recorder.start_trial("001", Experiment(), {})
     recorder.log_epoch("001", 1, {METRIC: 0.1})
-    assert recorder.spool.finish(30) == 0
-    recorder.spool = Spool(recorder.spool._journal, recorder.writer.apply)
-    recorder.spool.start()
+    assert recorder.uploader.finish(30) == 0
+    recorder.uploader = Uploader(recorder.uploader._journal, recorder.writer.apply)
+    recorder.uploader.start()
     before = content(home)
 
     taken.append(TakenOver("s", "there:/home"))
     recorder.log_epoch("001", 2, {METRIC: 0.9})
     # The other trial's checkpoint would be given up for this one's, here too.
     recorder.end_trial("001", "completed", None, checkpoint(home, "001"))
-    for end in (recorder.park, lambda: recorder.close("finished"), recorder.begin):
+    for end in (recorder.suspend, lambda: recorder.close("finished"), recorder.begin):
         with pytest.raises(TakenOver):
             end()
     recorder.abandon()
@@ -411,7 +411,7 @@ def test_what_waits_here_is_out_of_date_once_another_home_went_on(
     train(recorder, home, "000", 0.4)
     recorder.start_trial("001", Experiment(), {})
     recorder.log_epoch("001", 1, {METRIC: 0.1})
-    assert recorder.spool.finish(30) == 0
+    assert recorder.uploader.finish(30) == 0
     recorder.log_epoch("001", 2, {METRIC: 0.2})
     recorder.end_trial("001", "failed", "killed", None)
     killed(recorder)
@@ -449,7 +449,7 @@ def test_a_dropped_trial_that_starts_again_keeps_its_new_folder(home: Home) -> N
     recorder = opened(home, keep=1)
     train(recorder, home, "000", 0.3)
     train(recorder, home, "001", 0.5)
-    assert recorder.spool.finish(60) == 0
+    assert recorder.uploader.finish(60) == 0
     folder = home.sweeps / "s" / "checkpoints" / "000"
     assert not folder.exists()
 
@@ -516,7 +516,7 @@ def test_a_dead_sweep_without_journal_is_ended_too(home: Home) -> None:
     recorder = opened(home)
     recorder.start_trial("000", Experiment(), {})
     recorder.log_epoch("000", 1, {METRIC: 0.5})
-    assert recorder.spool.finish(60) == 0
+    assert recorder.uploader.finish(60) == 0
     shutil.rmtree(home.sweeps)
     close_dead_sweep(home, "s", home.sweeps / "s")
     assert {run.info.status for run in runs(home).values()} == {"FINISHED"}
@@ -556,7 +556,7 @@ def test_a_dead_single_run_is_ended_without_a_parent(home: Home) -> None:
 
 def test_a_sweep_that_another_process_records_is_neither_deleted_nor_ended(home: Home) -> None:
     recorder = opened(home)
-    lock_of(recorder.spool.path).write_text("process 17 on elsewhere")
+    lock_of(recorder.uploader.path).write_text("process 17 on elsewhere")
     for end in (
         lambda: delete_sweep(home, "s"),
         lambda: close_dead_sweep(home, "s", home.sweeps / "s"),
@@ -588,9 +588,9 @@ def test_two_runs_of_one_trial_become_one(home: Home) -> None:
     recorder = opened(home)
     recorder.start_trial("000", Experiment(), {})
     recorder.log_epoch("000", 1, {METRIC: 0.2})
-    assert recorder.spool.finish(60) == 0
+    assert recorder.uploader.finish(60) == 0
     mine = recorder.run_id("000")
-    recorder.writer.runs.create("000", read_journal(recorder.spool.path)[1])
+    recorder.writer.runs.create("000", read_journal(recorder.uploader.path)[1])
     recorder = opened(home, resume=True)
     assert recorder.run_id("000") == mine
     recorder.start_trial("000", Experiment(), {})
@@ -632,7 +632,7 @@ def test_a_changed_run_gives_up_no_folder_but_a_trial_s(
         (folder / "kept").touch()
     recorder = opened(home, keep=1)
     train(recorder, home, "000", 0.5)
-    recorder.park()
+    recorder.suspend()
     client = connect(home)
     tags = {
         "kind": "trial", "sweep": "s", "trial": elsewhere, "status": "completed", "epochs": "1",
@@ -654,7 +654,7 @@ def test_a_changed_run_is_deleted_with_nothing_but_its_artifacts(
 ) -> None:
     recorder = opened(home, keep=1)
     train(recorder, home, "000", 0.3)
-    assert recorder.spool.finish(60) == 0
+    assert recorder.uploader.finish(60) == 0
     precious = home.folder / "precious" / "checkpoint"
     precious.mkdir(parents=True)
     (precious / "kept").touch()
@@ -871,12 +871,12 @@ def test_a_moved_home_goes_on_where_it_is(home: Home, tmp_path: Path) -> None:
     recorder = opened(home)
     train(recorder, home, "000", 0.5)
     recorder.start_trial("001", Experiment(), {})
-    recorder.spool.finish(10)
+    recorder.uploader.finish(10)
     killed(recorder)
     recorder.end_trial("001", "completed", None, checkpoint(home, "001"))
     moved = Home.at(tmp_path / "moved")
     home.folder.rename(moved.folder)
-    assert store_place(moved, "s") == CARD.path
+    assert store_location(moved, "s") == CARD.path
     recorder = opened(moved, resume=True)
     train(recorder, moved, "002", 0.7)
     recorder.close("finished")
@@ -893,7 +893,7 @@ def test_a_store_in_a_moved_home_is_found_there(home: Home, tmp_path: Path) -> N
     card = StoreCard(str(home.folder / "demo" / "store"), "fingerprint", {"train": 8})
     Recorder.for_sweep(home, "s", card, METRIC, "max", SPACE, home.sweeps / "s").close("finished")
     home.folder.rename(tmp_path / "moved")
-    assert store_place(Home.at(tmp_path / "moved"), "s") == str(tmp_path / "moved/demo/store")
+    assert store_location(Home.at(tmp_path / "moved"), "s") == str(tmp_path / "moved/demo/store")
 
 
 def test_a_record_that_names_another_folder_deletes_nothing_there(

@@ -36,7 +36,7 @@ def state() -> TrainingState:
 
 
 @pytest.fixture(params=["memory", "file"])
-def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+def location(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     """A URL with nothing at it yet."""
     if request.param == "file":
         yield f"file://{tmp_path}/storage"
@@ -47,8 +47,8 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
 
 
 @pytest.fixture
-def folder(place: str, tmp_path: Path) -> RemoteFolder:
-    return RemoteFolder(f"{place}/000", tmp_path / "near")
+def folder(location: str, tmp_path: Path) -> RemoteFolder:
+    return RemoteFolder(f"{location}/000", tmp_path / "near")
 
 
 def save(folder: RemoteFolder, state: TrainingState, epoch: int, scores: list[float]) -> None:
@@ -189,19 +189,21 @@ def test_a_process_given_up_for_lost_takes_nothing_away(folder, state: TrainingS
     assert folder.last_report().epoch == 4
 
 
-def test_another_trials_checkpoint_outlives_it(place: str, tmp_path: Path, state) -> None:
-    donor, trial = (RemoteFolder(f"{place}/{name}", tmp_path / "near") for name in ("001", "000"))
+def test_another_trials_checkpoint_outlives_it(location: str, tmp_path: Path, state) -> None:
+    source, trial = (
+        RemoteFolder(f"{location}/{name}", tmp_path / "near") for name in ("001", "000")
+    )
     train(trial, state, [0.1, 0.2])
-    assert trial.take(donor, 2) is None
-    train(donor, state, [0.5, 0.4])
-    taken = trial.take(donor, 2)
-    remove_all(donor.url)
+    assert trial.take(source, 2) is None
+    train(source, state, [0.5, 0.4])
+    taken = trial.take(source, 2)
+    remove_all(source.url)
     copy = copied_near(taken, tmp_path / "near")
     restore(copy, state)
     assert state.epoch == 2
     # Asked again, as a restarted process does, it is the same, whatever the donor did since.
-    train(donor, state, [0.5, 0.6, 0.7])
-    assert trial.take(donor, 2) == taken
+    train(source, state, [0.5, 0.6, 0.7])
+    assert trial.take(source, 2) == taken
     # It is no checkpoint of the trial's own, and goes with the next of those.
     assert trial.last_report().epoch == 2
     save(trial, state, 3, [0.1, 0.2, 0.3])
@@ -211,56 +213,60 @@ def test_another_trials_checkpoint_outlives_it(place: str, tmp_path: Path, state
 @pytest.mark.parametrize("damage", [cut_short, remove])
 @pytest.mark.parametrize("file", ["segmentor.safetensors", "state.json", "report.json"])
 def test_of_another_trial_s_checkpoints_the_last_sound_one_is_taken(
-    place: str, tmp_path: Path, state, damage, file: str
+    location: str, tmp_path: Path, state, damage, file: str
 ) -> None:
-    donor, trial = (RemoteFolder(f"{place}/{name}", tmp_path / "near") for name in ("001", "000"))
-    train(donor, state, [0.5, 0.4])
-    damage(f"{donor.url}/epoch-0002/{file}")
+    source, trial = (
+        RemoteFolder(f"{location}/{name}", tmp_path / "near") for name in ("001", "000")
+    )
+    train(source, state, [0.5, 0.4])
+    damage(f"{source.url}/epoch-0002/{file}")
     assert not (tmp_path / "near").exists() or not list((tmp_path / "near").iterdir())
-    restore(copied_near(trial.take(donor, 2), tmp_path / "near"), state)
+    restore(copied_near(trial.take(source, 2), tmp_path / "near"), state)
     assert state.epoch == 1
 
 
 def test_of_another_trial_without_a_sound_checkpoint_nothing_is_taken(
-    place: str, tmp_path: Path, state
+    location: str, tmp_path: Path, state
 ) -> None:
-    donor, trial = (RemoteFolder(f"{place}/{name}", tmp_path / "near") for name in ("001", "000"))
-    train(donor, state, [0.5])
-    cut_short(f"{donor.url}/epoch-0001/segmentor.safetensors")
-    assert trial.take(donor, 2) is None
+    source, trial = (
+        RemoteFolder(f"{location}/{name}", tmp_path / "near") for name in ("001", "000")
+    )
+    train(source, state, [0.5])
+    cut_short(f"{source.url}/epoch-0001/segmentor.safetensors")
+    assert trial.take(source, 2) is None
     assert names(trial.url) == []
 
 
-def test_a_checkpoint_that_is_gone(place: str, tmp_path: Path) -> None:
+def test_a_checkpoint_that_is_gone(location: str, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"epoch-0007: no checkpoint"):
-        copied_near(f"{place}/000/epoch-0007", tmp_path)
+        copied_near(f"{location}/000/epoch-0007", tmp_path)
     assert copied_near(str(tmp_path / "x"), tmp_path) == tmp_path / "x"
 
 
 @pytest.mark.parametrize("end", ["..", "../..", "000/..", "../epoch-0007", "elsewhere", ""])
-def test_a_checkpoint_of_a_name_that_leads_away(place: str, tmp_path: Path, end: str) -> None:
+def test_a_checkpoint_of_a_name_that_leads_away(location: str, tmp_path: Path, end: str) -> None:
     """Where its copy would lie is emptied first, which must not be outside of ``near``."""
     near = tmp_path / "around" / "near"
     for kept in (tmp_path / "kept", near.parent / "kept", near.parent / "epoch-0007" / "kept"):
         kept.parent.mkdir(parents=True, exist_ok=True)
         kept.touch()
     with pytest.raises(FileNotFoundError, match="no checkpoint"):
-        copied_near(f"{place}/{end}", near)
+        copied_near(f"{location}/{end}", near)
     assert len(list(tmp_path.rglob("kept"))) == 3
 
 
-def test_everything_below_a_place(place: str, tmp_path: Path) -> None:
-    assert not anything_at(place)
-    assert bytes_at(place) == 0
-    system, path = fsspec.url_to_fs(place)
+def test_everything_below_a_place(location: str, tmp_path: Path) -> None:
+    assert not anything_at(location)
+    assert bytes_at(location) == 0
+    system, path = fsspec.url_to_fs(location)
     system.makedirs(f"{path}/a", exist_ok=True)
     system.pipe_file(f"{path}/a/b", b"123")
     system.pipe_file(f"{path}/c", b"45")
-    assert anything_at(place)
-    assert bytes_at(place) == 5
-    remove_all(place)
-    remove_all(place)
-    assert not anything_at(place)
+    assert anything_at(location)
+    assert bytes_at(location) == 5
+    remove_all(location)
+    remove_all(location)
+    assert not anything_at(location)
 
 
 def test_removing_goes_through_no_link(tmp_path: Path) -> None:
@@ -278,10 +284,10 @@ def test_removing_goes_through_no_link(tmp_path: Path) -> None:
     assert (precious / "kept").exists()
 
 
-def test_removing_what_cannot_be(place: str, monkeypatch) -> None:
+def test_removing_what_cannot_be(location: str, monkeypatch) -> None:
     def find(*_: Any, **__: Any) -> None:
         raise ConnectionError("down")
 
-    monkeypatch.setattr(type(fsspec.url_to_fs(place)[0]), "find", find)
+    monkeypatch.setattr(type(fsspec.url_to_fs(location)[0]), "find", find)
     with pytest.raises(CheckpointError, match="cannot be removed"):
-        remove_all(place)
+        remove_all(location)

@@ -7,7 +7,7 @@ import pytest
 from segan_ray.errors import SweepError
 from segan_ray.orchestration.cluster.capacity import Node
 from segan_ray.orchestration.tune import concurrency_limit as rooms
-from segan_ray.orchestration.tune.concurrency_limit import LOOK_S, room_for
+from segan_ray.orchestration.tune.concurrency_limit import LOOK_S, concurrency_limit
 from segan_ray.search.space.search_space import SearchSpace
 
 NODE = Node("a", 2, 0, 8 * 2**30)
@@ -49,7 +49,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 @pytest.mark.parametrize(("at_once", "seen"), [("auto", [1, 1, 3, 1, 1]), (2, [1, 1, 2, 1, 1])])
 def test_room_follows_the_nodes(nodes, clock, at_once: int | str, seen: list[int]) -> None:
-    room = room_for(space(at_once), print)
+    room = concurrency_limit(space(at_once), print)
     found = [room.now(9)]
     nodes += [NODE, NODE]
     found.append(room.now(9))  # looked at a moment ago
@@ -68,20 +68,20 @@ def test_room_follows_the_nodes(nodes, clock, at_once: int | str, seen: list[int
 def test_a_number_is_begun_where_nodes_may_come(nodes, clock, monkeypatch) -> None:
     monkeypatch.setattr(rooms.session, "joined", lambda: True)
     said: list[str] = []
-    room = room_for(space(4), said.append)
+    room = concurrency_limit(space(4), said.append)
     assert said == []
     # Of the last trials no more wait than there are.
     assert [room.now(wanted) for wanted in (9, 4, 3, 0)] == [4, 4, 3, 1]
     nodes.clear()
-    assert room_for(space(4), said.append).now(9) == 4
+    assert concurrency_limit(space(4), said.append).now(9) == 4
     assert "Waiting for nodes" in said[0]
 
 
 def test_a_cluster_without_room_says_how_to_ask_for_some(nodes, monkeypatch) -> None:
     nodes.clear()
     with pytest.raises(SweepError, match="the cluster has 0") as told:
-        room_for(space(2), print)
+        concurrency_limit(space(2), print)
     assert "on demand" not in str(told.value)
     monkeypatch.setattr(rooms.session, "joined", lambda: True)
     with pytest.raises(SweepError, match=r"on demand.*max_concurrent"):
-        room_for(space("auto"), print)
+        concurrency_limit(space("auto"), print)

@@ -156,7 +156,7 @@ def test_regions_in_training_are_those_of_the_model(
     model: Model, tuning_cases: TuningCases
 ) -> None:
     case = tuning_cases.val[0]
-    in_training = predict_box(model.segmentor, case, halvings=2, brain_mask=True)
+    in_training = predict_box(model.segmentor, case, downsampling_levels=2, brain_mask=True)
     np.testing.assert_array_equal(segment_case(model, case), in_training)
 
 

@@ -36,7 +36,7 @@ def leaderboard(trials: int = 50) -> list[list[str]]:
     return rows
 
 
-def wide(shape: show.Shape, rows: list[list[str]]) -> int:
+def wide(shape: show.TableLayout, rows: list[list[str]]) -> int:
     widths = [
         max(*map(len, header.split("\n")), *(len(row[index]) for row in rows))
         for index, header in zip(shape.shown, shape.headers, strict=True)
@@ -69,12 +69,12 @@ def test_a_leaderboard_of_eight_parameters_fits(width: int) -> None:
 def test_comfort_goes_step_by_step() -> None:
     rows = [["000", "0.5", "1.2e-5"]]
     columns = ("trial", "score", "segmentor.lr")
-    assert show.lay_out(columns, rows, 80, 2) == show.Shape((0, 1, 2), columns, 2)
+    assert show.lay_out(columns, rows, 80, 2) == show.TableLayout((0, 1, 2), columns, 2)
     broken = ("trial", "score", "segmentor\nlr")
-    assert show.lay_out(columns, rows, 23, 2) == show.Shape((0, 1, 2), broken, 2)
-    assert show.lay_out(columns, rows, 22, 2) == show.Shape((0, 1, 2), broken, 1)
-    assert show.lay_out(columns, rows, 20, 2) == show.Shape((0, 1), broken[:2], 1)
-    assert show.lay_out(columns, rows, 3, 2) == show.Shape((0, 1), broken[:2], 1)
+    assert show.lay_out(columns, rows, 23, 2) == show.TableLayout((0, 1, 2), broken, 2)
+    assert show.lay_out(columns, rows, 22, 2) == show.TableLayout((0, 1, 2), broken, 1)
+    assert show.lay_out(columns, rows, 20, 2) == show.TableLayout((0, 1), broken[:2], 1)
+    assert show.lay_out(columns, rows, 3, 2) == show.TableLayout((0, 1), broken[:2], 1)
 
 
 @given(

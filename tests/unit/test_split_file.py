@@ -17,7 +17,7 @@ from segan_ray.data.store.opened_store import (
     read_manifest,
 )
 from segan_ray.data.store.prepare import prepare
-from segan_ray.data.store.split_file import Placement, SplitFile, place, read_split_file
+from segan_ray.data.store.split_file import Placement, SplitFile, assign_sides, read_split_file
 from segan_ray.data.store.splits import SPLITS, SplitSettings
 from segan_ray.errors import SplitError, StoreError
 
@@ -32,7 +32,7 @@ GOOD = {"train": ["p1", "p2-0", "p6"], "val": ["p3-0", "p3-1"], "gate": ["p4"], 
 def placed(tmp_path: Path, content: object) -> Placement:
     path = tmp_path / "split.yaml"
     path.write_text(content if isinstance(content, str) else yaml.safe_dump(content))
-    return place(read_split_file(path), TIMES)
+    return assign_sides(read_split_file(path), TIMES)
 
 
 def test_cases_stand_for_their_patients(tmp_path: Path) -> None:

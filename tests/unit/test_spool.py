@@ -23,7 +23,7 @@ from sqlalchemy.exc import OperationalError
 from segan_ray.errors import StoreError, TakenOver, TrackingError
 from segan_ray.tracking.client.retries import is_refusal
 from segan_ray.tracking.journal import Journal, Record, lock_of, read_journal, record
-from segan_ray.tracking.recording.uploader import Spool
+from segan_ray.tracking.recording.uploader import Uploader
 
 AT_ONCE = (0.0,)
 
@@ -97,9 +97,9 @@ def test_whatever_kill_and_tear_a_replay_gives_the_same_content(data: st.DataObj
         for _ in range(data.draw(st.integers(0, 2), "kills")):
             store.steps_to_live = data.draw(st.integers(0, len(RECORDS)), "steps to live")
             journal = Journal(path)
-            spool = Spool(journal, store.apply, AT_ONCE)
+            uploader = Uploader(journal, store.apply, AT_ONCE)
             with contextlib.suppress(Killed):
-                spool.replay()
+                uploader.replay()
             journal.release()
         store.steps_to_live = None
         # A power cut: any end of the journal may be lost, and of the acknowledgement.
@@ -112,10 +112,10 @@ def test_whatever_kill_and_tear_a_replay_gives_the_same_content(data: st.DataObj
         journal = Journal(path)
         left = len(journal.entries)
         assert [entry.record for entry in journal.entries] == RECORDS[:left]
-        spool = Spool(journal, store.apply, AT_ONCE)
+        uploader = Uploader(journal, store.apply, AT_ONCE)
         for one in RECORDS[left:]:
-            spool.append(one)
-        spool.replay()
+            uploader.append(one)
+        uploader.replay()
         journal.release()
         assert store.content() == EXPECTED.content()
         assert read_journal(path) == tuple(RECORDS)
@@ -124,13 +124,13 @@ def test_whatever_kill_and_tear_a_replay_gives_the_same_content(data: st.DataObj
 def test_an_acknowledgement_of_a_longer_file_hides_nothing(tmp_path: Path) -> None:
     path = tmp_path / "tracking.jsonl"
     journal = write(path)
-    spool = Spool(journal, Store().apply)
-    spool.replay()
+    uploader = Uploader(journal, Store().apply)
+    uploader.replay()
     journal.release()
     os.truncate(path, 0)
     # Killed again before anything was applied: what was appended meanwhile must still wait.
     write(path, [*RECORDS, *RECORDS]).release()
-    assert Spool(Journal(path), Store().apply).waiting == 2 * len(RECORDS)
+    assert Uploader(Journal(path), Store().apply).waiting == 2 * len(RECORDS)
 
 
 def test_a_torn_last_line_is_dropped_and_nothing_is_glued_to_it(tmp_path: Path) -> None:
@@ -168,7 +168,7 @@ def test_a_record_keeps_its_time_and_odd_values() -> None:
 def test_a_disk_that_fills_up_is_named_and_leaves_no_torn_line(tmp_path: Path, monkeypatch) -> None:
     path = tmp_path / "tracking.jsonl"
     journal = write(path, RECORDS[:2])
-    spool = Spool(journal, Store().apply)
+    uploader = Uploader(journal, Store().apply)
     real = os.write
 
     def half(handle: int, content: bytes) -> int:
@@ -178,12 +178,12 @@ def test_a_disk_that_fills_up_is_named_and_leaves_no_torn_line(tmp_path: Path, m
 
     monkeypatch.setattr(os, "write", half)
     with pytest.raises(StoreError, match=r"tracking.jsonl: cannot be written .*the disk at / has"):
-        spool.append(RECORDS[2])
+        uploader.append(RECORDS[2])
     monkeypatch.setattr(os, "write", real)
     assert path.read_bytes() == b"".join(LINES[:2])
-    assert spool.waiting == 0
-    spool.append(RECORDS[3])
-    assert spool.waiting == 1
+    assert uploader.waiting == 0
+    uploader.append(RECORDS[3])
+    assert uploader.waiting == 1
     assert read_journal(path) == (*RECORDS[:2], RECORDS[3])
 
 
@@ -210,16 +210,16 @@ def test_appending_returns_while_the_store_hangs_and_epochs_go_together(tmp_path
         answers.wait(60)
         batches.append([one.kind for one in records])
 
-    spool = Spool(Journal(tmp_path / "tracking.jsonl"), hangs)
-    spool.start()
-    spool.append(RECORDS[0])
+    uploader = Uploader(Journal(tmp_path / "tracking.jsonl"), hangs)
+    uploader.start()
+    uploader.append(RECORDS[0])
     assert called.wait(60)
     for one in RECORDS[1:]:
-        spool.append(one)
-    assert spool.waiting == len(RECORDS)
+        uploader.append(one)
+    assert uploader.waiting == len(RECORDS)
     assert not batches
     answers.set()
-    assert spool.finish(60) == 0
+    assert uploader.finish(60) == 0
     assert batches == [["start"]] * 3 + [["epoch"] * 9] + [["end"]] * 3
 
 
@@ -230,12 +230,12 @@ def test_records_of_a_sweep_that_was_taken_over_are_neither_sent_nor_left_out(
     store = Store()
     store.answers = [TakenOver("s", "there:/home")] * 2
     write(path).release()
-    spool = Spool(Journal(path), store.apply, AT_ONCE)
+    uploader = Uploader(Journal(path), store.apply, AT_ONCE)
     with pytest.raises(TakenOver, match="'s' was taken over by there:/home"):
-        spool.replay()
-    spool.start()
+        uploader.replay()
+    uploader.start()
     # It does not try again, so that nobody waits for it.
-    assert spool.finish(600) == len(RECORDS)
+    assert uploader.finish(600) == len(RECORDS)
     assert store.content() == ([], {})
     assert caplog.messages == []
     assert not acknowledged_file(path).exists()
@@ -251,11 +251,11 @@ def test_a_store_that_is_away_is_asked_until_it_answers(tmp_path: Path, caplog) 
         MlflowException("database is locked", codes.INTERNAL_ERROR),
         RuntimeError("something of an artifact store"),
     ]
-    spool = Spool(Journal(tmp_path / "tracking.jsonl"), store.apply, AT_ONCE)
+    uploader = Uploader(Journal(tmp_path / "tracking.jsonl"), store.apply, AT_ONCE)
     for one in RECORDS:
-        spool.append(one)
-    spool.start()
-    assert spool.finish(60) == 0
+        uploader.append(one)
+    uploader.start()
+    assert uploader.finish(60) == 0
     assert store.content() == EXPECTED.content()
     assert caplog.text.count("does not answer") == 1
 
@@ -268,11 +268,11 @@ def test_one_bad_record_does_not_hold_up_the_rest(tmp_path: Path, caplog) -> Non
             raise MlflowException("bad name", codes.INVALID_PARAMETER_VALUE)
         store.apply(records)
 
-    spool = Spool(Journal(tmp_path / "tracking.jsonl"), refuses_one, AT_ONCE)
+    uploader = Uploader(Journal(tmp_path / "tracking.jsonl"), refuses_one, AT_ONCE)
     for one in RECORDS:
-        spool.append(one)
-    spool.start()
-    assert spool.finish(60) == 0
+        uploader.append(one)
+    uploader.start()
+    assert uploader.finish(60) == 0
     assert sorted({epoch for _, epoch, _ in store.rows}) == [1, 3]
     assert set(store.status.values()) == {"end"}
     assert caplog.text.count("refused a record") == 3
@@ -284,14 +284,14 @@ def test_a_store_that_stays_away_leaves_the_records_waiting(tmp_path: Path) -> N
     def away(records: Sequence[Record]) -> None:
         raise requests.ConnectionError("refused")
 
-    spool = Spool(Journal(path), away, AT_ONCE)
-    spool.append(RECORDS[0])
+    uploader = Uploader(Journal(path), away, AT_ONCE)
+    uploader.append(RECORDS[0])
     with pytest.raises(TrackingError, match=r"1 records wait in .*tracking\.jsonl"):
-        spool.replay()
-    spool.start()
-    assert spool.finish(0) == 1
+        uploader.replay()
+    uploader.start()
+    assert uploader.finish(0) == 1
     store = Store()
-    again = Spool(Journal(path), store.apply)
+    again = Uploader(Journal(path), store.apply)
     again.replay()
     assert store.status == {"000": "start"}
 

@@ -18,7 +18,7 @@ from segan_ray.training.losses import (
     multi_scale_l1,
     soft_dice_loss,
 )
-from segan_ray.training.step import FeatureDistance, Part, adversarial_step, supervised_step
+from segan_ray.training.step import FeatureDistance, MicroBatch, adversarial_step, supervised_step
 
 WEIGHTS = (1.0, 2.0, 0.5)
 DISTANCE = partial(multi_scale_l1, scale_weights=WEIGHTS)
@@ -44,21 +44,21 @@ def networks(optimizer: Callable[..., Any] = RMSPROP, *, spectral_norm: bool = F
     )
 
 
-def slices(seed: int = 0, count: int = 3) -> Part:
+def slices(seed: int = 0, count: int = 3) -> MicroBatch:
     torch.manual_seed(seed)
     brain = (torch.rand(count, 1, 16, 16) > 0.3).float()
-    return Part(
+    return MicroBatch(
         torch.randn(count, 4, 16, 16) * brain,
         (torch.rand(count, 3, 16, 16) > 0.8).float() * brain,
         brain,
     )
 
 
-def cut(batch: Part, *sizes: int) -> list[Part]:
+def cut(batch: MicroBatch, *sizes: int) -> list[MicroBatch]:
     assert batch.brain is not None
     tensors = (batch.image.split(sizes), batch.truth.split(sizes), batch.brain.split(sizes))
     return [
-        Part(image, truth, brain, len(image) / sum(sizes))
+        MicroBatch(image, truth, brain, len(image) / sum(sizes))
         for image, truth, brain in zip(*tensors, strict=True)
     ]
 
@@ -76,7 +76,7 @@ def over_regions(
 
 
 def textbook_step(
-    nets: Networks, batch: Part, distance: FeatureDistance = DISTANCE, critic_steps: int = 1
+    nets: Networks, batch: MicroBatch, distance: FeatureDistance = DISTANCE, critic_steps: int = 1
 ) -> None:
     """Algorithm 1 as the paper writes it: the segmentor runs forward in each phase."""
     image, truth, brain, _ = batch
@@ -137,7 +137,7 @@ def test_one_forward_gives_what_the_textbook_order_gives(
     assert_same(ours.segmentor, theirs.segmentor)
 
 
-def distance_now(nets: Networks, batch: Part) -> float:
+def distance_now(nets: Networks, batch: MicroBatch) -> float:
     with torch.no_grad():
         fake = nets.segmentor(batch.image) * batch.brain
         return over_regions(

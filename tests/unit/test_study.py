@@ -18,8 +18,8 @@ from segan_ray.search.study.points import REUSED
 from segan_ray.search.study.same_points import count_points
 from segan_ray.search.study.sweep_study import (
     Ended,
+    Exploit,
     SweepStudy,
-    TakeOver,
     delete_study,
     study_exists,
 )
@@ -130,11 +130,11 @@ def test_open_trials_go_on_with_their_numbers_and_params(sweep: Sweep) -> None:
 def test_parked_trials_wait_and_nothing_runs(sweep: Sweep) -> None:
     points = [sweep.study.ask() for _ in range(2)]
     sweep.study.tell(0, "stopped")
-    sweep.study.park()
+    sweep.study.suspend()
     assert sweep.states == ["FAIL", "WAITING"]
     # A process that is cut off before it has taken anything up leaves nothing running either.
     sweep.again().reopen()
-    sweep.again().park()
+    sweep.again().suspend()
     assert sweep.states == ["FAIL", "WAITING"]
     assert sweep.again().reopen() == points[1:]
     assert sweep.states == ["FAIL", "RUNNING"]
@@ -160,7 +160,7 @@ def test_an_end_that_was_decided_and_not_told_is_told(sweep: Sweep) -> None:
     for number, outcome in enumerate(("completed", "failed")):
         with pytest.raises(OSError, match="disk full"):
             sweep.study.tell(number, outcome, "reason")
-    sweep.study.park()
+    sweep.study.suspend()
     assert sweep.states == ["WAITING", "WAITING"]
     assert sweep.again().reopen() == []
     assert sweep.states == ["COMPLETE", "FAIL"]
@@ -229,7 +229,7 @@ def test_no_point_is_trained_twice_while_others_are_left(tmp_path: Path, sampler
     again = few.again().ask()
     assert again.params in [point.params for point in points]
     assert again.seed is not None
-    few.study.park()
+    few.study.suspend()
     assert few.again().reopen() == [again]
 
 
@@ -350,7 +350,7 @@ def test_ending_a_sweep_ends_all_that_did_not(sweep: Sweep) -> None:
     sweep.train(0.1)
     points = [sweep.study.ask() for _ in range(3)]
     sweep.study.report(points[0].number, 1, 0.4)
-    sweep.study.park()
+    sweep.study.suspend()
     sweep.again().reopen()
     ended = SweepStudy.reopened("sweep", sweep.storage).end("Stopped.")
     assert [each.outcome for each in ended.values()] == ["completed", "stopped", "failed", "failed"]
@@ -400,20 +400,20 @@ def test_what_a_population_decided_stays_decided(tmp_path: Path) -> None:
     population = Sweep(tmp_path, pbt)
     for value in (0.9, 0.8, 0.3, 0.1):
         number = population.study.ask().number
-        assert population.study.take_over(number, 1) is None
+        assert population.study.exploit(number, 1) is None
         for epoch in (1, 2):
             assert not population.study.report(number, epoch, value)
     drawn = population.study.ask().params
     population.study.report(4, 2, 0.95)
-    first = {number: population.study.take_over(number, 2) for number in (0, 3)}
+    first = {number: population.study.exploit(number, 2) for number in (0, 3)}
     assert first[0] is None
-    assert isinstance(first[3], TakeOver)
-    assert first[3].donor in (0, 1, 4)
+    assert isinstance(first[3], Exploit)
+    assert first[3].source in (0, 1, 4)
     # Others come to the epoch later: who was among the strong stays as it is.
     for value in (0.99, 0.98, 0.97):
         population.study.report(population.study.ask().number, 2, value)
     points = {point.number: point for point in population.again().reopen()}
-    assert {number: population.study.take_over(number, 2) for number in (0, 3)} == first
+    assert {number: population.study.exploit(number, 2) for number in (0, 3)} == first
     # It goes on with the settings it took over, until it takes over others.
     assert points[3].params == first[3].params
     assert points[4].params == drawn

@@ -164,7 +164,7 @@ def test_killed_at_any_write_a_sweep_has_all_its_trials(home: Home, writes, park
             except Killed:
                 pass
         if parks:
-            SweepStudy.open(name, drawn, open_storage(home)).park()
+            SweepStudy.open(name, drawn, open_storage(home)).suspend()
     study = SweepStudy.open(name, drawn, open_storage(home))
     for _ in train(study):
         pass

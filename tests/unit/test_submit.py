@@ -27,7 +27,7 @@ from segan_ray.orchestration.jobs.dashboard import check_address, dashboard
 from segan_ray.orchestration.jobs.job_spec import (
     LARGEST_FILE_BYTES,
     SECRETS,
-    Parcel,
+    JobSpec,
     carried,
     check_open,
     environment_of,
@@ -53,7 +53,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def packed(*command: str, package: bool = False) -> Parcel:
+def packed(*command: str, package: bool = False) -> JobSpec:
     return pack(command, package, lambda sentence: None)
 
 
@@ -212,7 +212,7 @@ def test_places_mean_the_same_everywhere(here: Path) -> None:
     assert seen_from_afar("s3://bucket/x") == "s3://bucket/x"
 
 
-def run_entrypoint(parcel: Parcel, path: Path) -> subprocess.CompletedProcess:
+def run_entrypoint(parcel: JobSpec, path: Path) -> subprocess.CompletedProcess:
     return subprocess.run(
         ["/bin/sh", "-c", parcel.entrypoint()],
         env={"PATH": str(path)}, capture_output=True, text=True, check=False,

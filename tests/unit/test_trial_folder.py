@@ -243,11 +243,11 @@ def test_where_no_checkpoint_is_sound_training_begins_anew(tmp_path: Path, state
 
 
 def test_a_donor_gives_its_last_sound_checkpoint(tmp_path: Path, state) -> None:
-    donor, trial = TrialFolder(tmp_path / "001"), TrialFolder(tmp_path / "000")
+    source, trial = TrialFolder(tmp_path / "001"), TrialFolder(tmp_path / "000")
     train(trial, state, [0.1])
-    train(donor, state, [0.5, 0.4])
-    flip_a_bit(donor.of_epoch(2) / "critic.safetensors")
-    taken = Path(trial.take(donor, 1))
+    train(source, state, [0.5, 0.4])
+    flip_a_bit(source.of_epoch(2) / "critic.safetensors")
+    taken = Path(trial.take(source, 1))
     assert json.loads((taken / REPORT).read_text())["epoch"] == 1
 
 
@@ -319,18 +319,18 @@ def test_a_full_disk_leaves_what_was_there(tmp_path, state, monkeypatch, where: 
 
 
 def test_another_trials_checkpoint_is_linked_and_outlives_it(tmp_path: Path, state) -> None:
-    donor, trial = TrialFolder(tmp_path / "001"), TrialFolder(tmp_path / "000")
+    source, trial = TrialFolder(tmp_path / "001"), TrialFolder(tmp_path / "000")
     train(trial, state, [0.1, 0.2])
-    assert trial.take(donor, 2) is None
-    train(donor, state, [0.5, 0.4])
-    taken = Path(trial.take(donor, 2))
+    assert trial.take(source, 2) is None
+    train(source, state, [0.5, 0.4])
+    taken = Path(trial.take(source, 2))
     weights = "segmentor.safetensors"
-    assert (taken / weights).samefile(donor.of_epoch(2) / weights)
-    shutil.rmtree(donor.path)
+    assert (taken / weights).samefile(source.of_epoch(2) / weights)
+    shutil.rmtree(source.path)
     restore(taken, state)
     # Asked again, as a restarted process does, it is the same, whatever the donor did since.
-    train(donor, state, [0.5, 0.6, 0.7])
-    assert trial.take(donor, 2) == str(taken)
+    train(source, state, [0.5, 0.6, 0.7])
+    assert trial.take(source, 2) == str(taken)
     assert json.loads((taken / REPORT).read_text())["epoch"] == 2
     # It is no checkpoint of the trial's own, and goes with the next of those.
     assert trial.last() == trial.of_epoch(2)
@@ -339,24 +339,24 @@ def test_another_trials_checkpoint_is_linked_and_outlives_it(tmp_path: Path, sta
 
 
 def test_taking_copies_where_links_cannot_be_made(tmp_path, state, monkeypatch) -> None:
-    donor, trial = TrialFolder(tmp_path / "001"), TrialFolder(tmp_path / "000")
-    train(donor, state, [0.5])
+    source, trial = TrialFolder(tmp_path / "001"), TrialFolder(tmp_path / "000")
+    train(source, state, [0.5])
     train(trial, state, [0.1])
 
     def refuse(*_: object) -> None:
         raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
 
     monkeypatch.setattr(os, "link", refuse)
-    taken = Path(trial.take(donor, 1))
-    wanted = {path.name for path in donor.of_epoch(1).iterdir()}
+    taken = Path(trial.take(source, 1))
+    wanted = {path.name for path in source.of_epoch(1).iterdir()}
     assert {path.name for path in taken.iterdir()} == wanted
 
 
 def test_a_donor_without_checkpoints_of_a_trial_without_a_folder(tmp_path: Path, state) -> None:
-    donor, trial = TrialFolder(tmp_path / "001"), TrialFolder(tmp_path / "000")
-    assert trial.take(donor, 3) is None
-    train(donor, state, [0.5])
-    assert trial.take(donor, 3) is not None
+    source, trial = TrialFolder(tmp_path / "001"), TrialFolder(tmp_path / "000")
+    assert trial.take(source, 3) is None
+    train(source, state, [0.5])
+    assert trial.take(source, 3) is not None
 
 
 def test_experiments_are_in_their_checkpoints(tmp_path: Path, state: TrainingState) -> None:

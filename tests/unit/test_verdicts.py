@@ -12,7 +12,13 @@ from segan_ray.errors import ClusterError
 from segan_ray.home import Home
 from segan_ray.orchestration.cluster import findings
 from segan_ray.orchestration.cluster.findings import Check
-from segan_ray.orchestration.cluster.probe import NodeFacts, Question, look, probe_file, versions
+from segan_ray.orchestration.cluster.probe import (
+    NodeFacts,
+    ProbeRequest,
+    look,
+    probe_file,
+    versions,
+)
 from segan_ray.orchestration.jobs.doctor_job import document_in, examine_by_job
 
 HERE = {"python": "3.11.7", "ray": "2.60.0", "torch": "2.13.0+cpu"}
@@ -138,7 +144,7 @@ def test_a_node_tries_to_connect(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listening, socket.socket() as deaf:
         deaf.bind(("127.0.0.1", 0))
         servers = {"tracking": listening.getsockname(), "studies": deaf.getsockname()}
-        facts = look("n", "h", 0, Question(None, str(tmp_path), "token", True, servers))
+        facts = look("n", "h", 0, ProbeRequest(None, str(tmp_path), "token", True, servers))
     assert facts.reached == {"tracking": True, "studies": False}
 
 

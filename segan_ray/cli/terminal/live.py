@@ -19,12 +19,12 @@ from rich.live import Live
 from segan_ray.cli.terminal import show
 from segan_ray.cli.terminal.live_table import RunView, SweepView, gain_parts, progress_parts, rough
 from segan_ray.cli.terminal.show import figure
-from segan_ray.cli.terminal.sweep_progress import Standing
+from segan_ray.cli.terminal.sweep_progress import SweepProgress
 from segan_ray.orchestration.train.epoch_result import OnEvent, TrialEvent
 from segan_ray.search.results.ranking import Mode
 
 Clock = Callable[[], float]
-View = Callable[[Standing, float], RenderableType]
+View = Callable[[SweepProgress, float], RenderableType]
 
 REFRESHES_PER_SECOND: Final = 2
 QUIET_S: Final = 600.0
@@ -36,7 +36,7 @@ def live_view(
     name: str, metric: str, mode: Mode, trials: int, *, clock: Clock = time.monotonic
 ) -> Iterator[OnEvent]:
     """Show a sweep of ``trials`` trials while the block runs; yield what takes its events."""
-    begin = Standing(name, metric, mode, trials, clock())
+    begin = SweepProgress(name, metric, mode, trials, clock())
     with _follow(begin, SweepView, _ended_trial, _how_far, clock) as on_event:
         yield on_event
 
@@ -46,13 +46,13 @@ def live_run(
     name: str, metric: str, epochs: int, *, clock: Clock = time.monotonic
 ) -> Iterator[OnEvent]:
     """Show a single run of ``epochs`` epochs while the block runs; yield what takes its events."""
-    begin = Standing(name, metric, "max", 1, clock())
+    begin = SweepProgress(name, metric, "max", 1, clock())
 
     def ended(event: TrialEvent) -> str:
         return _ending(f"run {name}", event)
 
-    def how_far(standing: Standing, now: float) -> str:
-        run = next(iter(standing.trials.values()))
+    def how_far(progress: SweepProgress, now: float) -> str:
+        run = next(iter(progress.trials.values()))
         parts = [f"epoch {run.epoch}/{epochs}", f"best {figure(run.score)}"]
         parts.append(f"left {rough(run.left_s(now))}")
         return f"{name}: {', '.join(parts)}"
@@ -67,26 +67,26 @@ class Follower:
     The standing is replaced whole, so the thread that draws it never sees half of a change.
     """
 
-    def __init__(self, standing: Standing, clock: Clock) -> None:
-        self.standing = standing
+    def __init__(self, progress: SweepProgress, clock: Clock) -> None:
+        self.progress = progress
         self.clock = clock
 
     def __call__(self, event: TrialEvent) -> None:
         """Take in an event."""
-        self.standing = self.standing.after(event, self.clock())
+        self.progress = self.progress.after(event, self.clock())
 
 
-class Narrator(Follower):
+class LineReporter(Follower):
     """Tells, away from a terminal, how trials end, and now and then how far things are."""
 
     def __init__(
         self,
-        standing: Standing,
+        progress: SweepProgress,
         clock: Clock,
         ended: Callable[[TrialEvent], str],
-        how_far: Callable[[Standing, float], str],
+        how_far: Callable[[SweepProgress, float], str],
     ) -> None:
-        super().__init__(standing, clock)
+        super().__init__(progress, clock)
         self._ended = ended
         self._how_far = how_far
         self._told_s = clock()
@@ -97,23 +97,23 @@ class Narrator(Follower):
         if event.warning or event.status not in {"running", "pending"}:
             show.note(self._ended(event))
         now = self.clock()
-        counts = self.standing.counts
+        counts = self.progress.counts
         if now - self._told_s >= QUIET_S and counts["running"] + counts["pending"]:
             self._told_s = now
-            show.note(self._how_far(self.standing, now))
+            show.note(self._how_far(self.progress, now))
 
 
 @contextmanager
 def _follow(
-    begin: Standing,
+    begin: SweepProgress,
     view: View,
     ended: Callable[[TrialEvent], str],
-    how_far: Callable[[Standing, float], str],
+    how_far: Callable[[SweepProgress, float], str],
     clock: Clock,
 ) -> Iterator[OnEvent]:
     console = Console(stderr=True, highlight=False)
     if not (sys.stderr.isatty() and console.is_terminal) or console.is_dumb_terminal:
-        yield Narrator(begin, clock, ended, how_far)
+        yield LineReporter(begin, clock, ended, how_far)
         return
     follower = Follower(begin, clock)
 
@@ -124,7 +124,7 @@ def _follow(
             show.note(ended(event))
 
     drawn = Live(
-        get_renderable=lambda: view(follower.standing, clock()),
+        get_renderable=lambda: view(follower.progress, clock()),
         console=console,
         refresh_per_second=REFRESHES_PER_SECOND,
         # Where stdout is a file, what is printed there belongs there.
@@ -167,6 +167,6 @@ def _ending(what: str, event: TrialEvent) -> str:
     return f"{what} {event.status} at epoch {event.epoch}/{event.epochs}{score}{reason}"
 
 
-def _how_far(standing: Standing, now: float) -> str:
-    name, *parts = progress_parts(standing)
-    return f"{name}: {', '.join([*parts, *gain_parts(standing, now)])}"
+def _how_far(progress: SweepProgress, now: float) -> str:
+    name, *parts = progress_parts(progress)
+    return f"{name}: {', '.join([*parts, *gain_parts(progress, now)])}"

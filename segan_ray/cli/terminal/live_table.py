@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from segan_ray.cli.terminal.show import figure, plain
-from segan_ray.cli.terminal.sweep_progress import Standing, TrialStanding
+from segan_ray.cli.terminal.sweep_progress import SweepProgress, TrialProgress
 from segan_ray.search.results.ranking import TrialStatus
 
 STYLES: Final = {"running": "cyan", "stopped": "dim", "failed": "red", "pending": "dim"}
@@ -31,28 +31,28 @@ DOT: Final = " · "
 class SweepView:
     """A sweep at the second ``now``, at most one line less than the terminal is high."""
 
-    standing: Standing
+    progress: SweepProgress
     now: float
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         width = options.max_width
-        best, *gains = gain_parts(self.standing, self.now)
+        best, *gains = gain_parts(self.progress, self.now)
         heading = [
-            *_flow(progress_parts(self.standing), width),
-            *_flow([f"{self.standing.metric} {best}", *gains], width),
+            *_flow(progress_parts(self.progress), width),
+            *_flow([f"{self.progress.metric} {best}", *gains], width),
         ]
         # However low the terminal is, a trial and the heading of its table have a line.
         heading = heading[: max(1, console.size.height - 4)]
-        heading[0].stylize("bold", 0, len(plain(self.standing.name)))
+        heading[0].stylize("bold", 0, len(plain(self.progress.name)))
         room = max(1, console.size.height - 1 - len(heading) - 1)
-        trials = self.standing.trials.values()
+        trials = self.progress.trials.values()
         if not trials:
             yield Group(*heading, Text("Starting …", style="dim"))
             return
         # Air where there is room for it.
         airy = len(trials) + 1 <= room or room > 8
         room -= airy
-        shown = choose(self.standing, room if len(trials) <= room else room - 1)
+        shown = choose(self.progress, room if len(trials) <= room else room - 1)
         left_out = Counter(trial.status for trial in trials if trial not in shown)
         yield Group(
             *heading,
@@ -66,16 +66,16 @@ class SweepView:
 class RunView:
     """A single run at the second ``now``, in two lines."""
 
-    standing: Standing
+    progress: SweepProgress
     now: float
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        name = plain(self.standing.name)
-        run = next(iter(self.standing.trials.values()), None)
+        name = plain(self.progress.name)
+        run = next(iter(self.progress.trials.values()), None)
         if run is None:
             yield Text(f"{name}{DOT}starting …", no_wrap=True, overflow="ellipsis")
             return
-        parts = [name, f"{self.standing.metric} best {figure(run.score)}", *_notes(run)]
+        parts = [name, f"{self.progress.metric} best {figure(run.score)}", *_notes(run)]
         for line in _flow(parts, options.max_width):
             line.stylize("bold", 0, len(name) if line.plain.startswith(name) else 0)
             yield line
@@ -92,33 +92,33 @@ class RunView:
         yield grid
 
 
-def progress_parts(standing: Standing) -> list[str]:
+def progress_parts(progress: SweepProgress) -> list[str]:
     """Return the sweep's name and how many of its trials are where."""
-    counts = standing.counts
+    counts = progress.counts
     done = counts["completed"] + counts["stopped"] + counts["failed"]
     others = [f"{counts[kind]} {kind}" for kind in ("running", "stopped", "failed") if counts[kind]]
-    return [plain(standing.name), f"{done} of {standing.total} done", *others]
+    return [plain(progress.name), f"{done} of {progress.total} done", *others]
 
 
-def gain_parts(standing: Standing, now: float) -> list[str]:
+def gain_parts(progress: SweepProgress, now: float) -> list[str]:
     """Return the best score, what stopping saved, and how long the rest may take."""
-    best, saved = standing.best, standing.saved_epochs
-    going = standing.counts["running"] + standing.counts["pending"]
+    best, saved = progress.best, progress.saved_epochs
+    going = progress.counts["running"] + progress.counts["pending"]
     return [
         f"best {figure(best.score)} (trial {plain(best.trial)})" if best else "best –",
         *([f"{saved} epochs saved"] if saved else []),
-        *([f"left {rough(standing.left_s(now))}"] if going else []),
+        *([f"left {rough(progress.left_s(now))}"] if going else []),
     ]
 
 
-def choose(standing: Standing, room: int) -> list[TrialStanding]:
+def choose(progress: SweepProgress, room: int) -> list[TrialProgress]:
     """Return the ``room`` trials most worth a line, in order of their names.
 
     That is the best, the running ones, the next best, and what ended last.
     """
-    best = standing.by_score[:BEST_SHOWN]
-    others = sorted(standing.trials.values(), key=lambda trial: trial.trial)
-    wanted = [*best[:1], *standing.running, *best[1:], *standing.ended, *others]
+    best = progress.by_score[:BEST_SHOWN]
+    others = sorted(progress.trials.values(), key=lambda trial: trial.trial)
+    wanted = [*best[:1], *progress.running, *best[1:], *progress.ended, *others]
     unique = list({trial.trial: trial for trial in wanted}.values())
     return sorted(unique[: max(1, room)], key=lambda trial: trial.trial)
 
@@ -158,7 +158,7 @@ def _flow(parts: Sequence[str], width: int) -> list[Text]:
     return [Text(line, no_wrap=True, overflow="ellipsis") for line in lines]
 
 
-def _table(view: SweepView, shown: Sequence[TrialStanding], width: int) -> Table:
+def _table(view: SweepView, shown: Sequence[TrialProgress], width: int) -> Table:
     timed, wide, wider = width >= TIMES_FROM, width >= BAR_FROM, width >= REASON_FROM
     table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
     table.add_column("trial", no_wrap=True)
@@ -174,7 +174,7 @@ def _table(view: SweepView, shown: Sequence[TrialStanding], width: int) -> Table
     if wider:
         # Bounded, or a long reason would squeeze the columns before it.
         table.add_column("", no_wrap=True, overflow="ellipsis", max_width=width - OTHERS_WIDTH)
-    best = view.standing.best
+    best = view.progress.best
     for trial in shown:
         is_best = best is not None and trial.trial == best.trial
         cells: list[Text | ProgressBar | str] = [
@@ -191,7 +191,7 @@ def _table(view: SweepView, shown: Sequence[TrialStanding], width: int) -> Table
     return table
 
 
-def _bar(trial: TrialStanding, width: int) -> ProgressBar:
+def _bar(trial: TrialProgress, width: int) -> ProgressBar:
     style = STYLES.get(trial.status, "default")
     return ProgressBar(
         trial.epochs,
@@ -203,7 +203,7 @@ def _bar(trial: TrialStanding, width: int) -> ProgressBar:
     )
 
 
-def _times(trial: TrialStanding, now: float) -> list[str]:
+def _times(trial: TrialProgress, now: float) -> list[str]:
     """Return the time a trial took so far, unless it ended before we looked, and has left."""
     seen = trial.ended_s is None or trial.ended_s > trial.start[0]
     return [
@@ -212,7 +212,7 @@ def _times(trial: TrialStanding, now: float) -> list[str]:
     ]
 
 
-def _notes(trial: TrialStanding) -> list[str]:
+def _notes(trial: TrialProgress) -> list[str]:
     retries = f"{trial.retries} retries" if trial.retries > 1 else "1 retry"
     return [*([retries] if trial.retries else []), *([plain(trial.reason)] if trial.reason else [])]
 

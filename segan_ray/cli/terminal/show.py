@@ -134,7 +134,9 @@ def table(
     return [name for index, name in enumerate(columns) if index not in shape.shown]
 
 
-def _print_lines(console: Console, title: str, shape: Shape, rows: Sequence[Sequence[str]]) -> None:
+def _print_lines(
+    console: Console, title: str, shape: TableLayout, rows: Sequence[Sequence[str]]
+) -> None:
     """Print a table whose lines need no folding, which takes Rich a millisecond a row to see."""
     headers = [header.split("\n") for header in shape.headers]
     height = max(map(len, headers))
@@ -165,7 +167,7 @@ def _longest(rows: Sequence[Sequence[str]], shown: Sequence[int]) -> list[int]:
 
 
 @dataclass(frozen=True)
-class Shape:
+class TableLayout:
     """Which columns of a table are shown, by index, under which headers, how far apart."""
 
     shown: tuple[int, ...]
@@ -175,7 +177,7 @@ class Shape:
 
 def lay_out(
     columns: Sequence[str], rows: Sequence[Sequence[str]], width: int, essential: int
-) -> Shape:
+) -> TableLayout:
     """Return the most comfortable shape in which a table is at most ``width`` wide.
 
     First headers are broken into lines, then columns move together, then those after the first
@@ -186,14 +188,14 @@ def lay_out(
     everything = tuple(range(len(columns)))
     for headers, gap in ((tuple(columns), 2), (tuple(stacked), 2)):
         if _widths(headers, values, gap) - gap <= width:
-            return Shape(everything, headers, gap)
+            return TableLayout(everything, headers, gap)
     shown = list(everything)
     widths = [_widths([name], [value], 1) for name, value in zip(stacked, values, strict=True)]
     # Lists of numbers first, since one takes the place of several others; then from the last.
     for index in sorted(everything[essential:], key=lambda place: (widths[place] <= WIDE, -place)):
         if sum(widths[place] for place in shown) - 1 > width:
             shown.remove(index)
-    return Shape(tuple(shown), tuple(stacked[index] for index in shown), 1)
+    return TableLayout(tuple(shown), tuple(stacked[index] for index in shown), 1)
 
 
 def short_names(paths: Sequence[str]) -> list[str]:

@@ -14,7 +14,7 @@ from segan_ray.search.results.ranking import Mode, TrialStatus
 
 
 @dataclass(frozen=True)
-class TrialStanding:
+class TrialProgress:
     """How far a trial has come, and how fast.
 
     ``start`` and ``first`` are (second, epoch) of its latest start and of the first epoch after
@@ -60,7 +60,7 @@ class TrialStanding:
 
 
 @dataclass(frozen=True)
-class Standing:
+class SweepProgress:
     """How all trials of a sweep stand; ``after`` an event it is another one.
 
     ``total`` is how many trials the sweep shall have.
@@ -71,9 +71,9 @@ class Standing:
     mode: Mode
     total: int
     began_s: float
-    trials: Mapping[str, TrialStanding] = field(default_factory=dict)
+    trials: Mapping[str, TrialProgress] = field(default_factory=dict)
 
-    def after(self, event: TrialEvent, now: float) -> Standing:
+    def after(self, event: TrialEvent, now: float) -> SweepProgress:
         """Return the standing once ``event`` has happened."""
         known = self.trials.get(event.trial)
         trial = _after(known or _new(event, now), event, now)
@@ -87,7 +87,7 @@ class Standing:
         return counted
 
     @property
-    def running(self) -> list[TrialStanding]:
+    def running(self) -> list[TrialProgress]:
         """The running trials, in order of their names."""
         return sorted(
             (trial for trial in self.trials.values() if trial.status == "running"),
@@ -95,20 +95,20 @@ class Standing:
         )
 
     @property
-    def ended(self) -> list[TrialStanding]:
+    def ended(self) -> list[TrialProgress]:
         """The trials that have ended, the latest first."""
         found = [trial for trial in self.trials.values() if trial.ended_s is not None]
         return sorted(found, key=lambda trial: trial.ended_s or 0.0, reverse=True)
 
     @property
-    def by_score(self) -> list[TrialStanding]:
+    def by_score(self) -> list[TrialProgress]:
         """The trials with a score, best first."""
         sign = -1 if self.mode == "max" else 1
         scored = [trial for trial in self.trials.values() if trial.score is not None]
         return sorted(scored, key=lambda trial: (sign * (trial.score or 0.0), trial.trial))
 
     @property
-    def best(self) -> TrialStanding | None:
+    def best(self) -> TrialProgress | None:
         """The trial with the best score so far, if any has one."""
         return next(iter(self.by_score), None)
 
@@ -145,13 +145,13 @@ class Standing:
         return max((trial.epochs for trial in self.trials.values()), default=0)
 
 
-def _new(event: TrialEvent, now: float) -> TrialStanding:
-    return TrialStanding(
+def _new(event: TrialEvent, now: float) -> TrialProgress:
+    return TrialProgress(
         event.trial, "pending", event.epoch, event.epochs, None, None, 0, (now, event.epoch)
     )
 
 
-def _after(trial: TrialStanding, event: TrialEvent, now: float) -> TrialStanding:
+def _after(trial: TrialProgress, event: TrialEvent, now: float) -> TrialProgress:
     further = event.epoch > trial.epoch
     started = event.status == "running" and (trial.status != "running" or not further)
     told = replace(

@@ -112,7 +112,7 @@ def check_not_longer(held_bytes: int, promised_bytes: int) -> None:
         )
 
 
-def check_room(shape: Sequence[int]) -> None:
+def check_one_fits(shape: Sequence[int]) -> None:
     """Refuse a grid far larger than that of any scan, before any room is made for it.
 
     Raises:

@@ -23,7 +23,7 @@ from segan_ray.data.io.headers import (
     ImageHeader,
     blamed_on_file,
     check_not_longer,
-    check_room,
+    check_one_fits,
     checked_header,
     deflated_to,
     overlong,
@@ -131,7 +131,7 @@ def _check_length(path: Path, stored: MetaHeader) -> None:
     elif held > stored.size:  # its shape or type is not that of its voxels
         raise wrong(f"it promises {stored.size:,} bytes of voxels, {held:,} are there")
     check_not_longer(held, stored.size)
-    check_room(stored.shape)
+    check_one_fits(stored.shape)
 
 
 def _content(path: Path, stored: MetaHeader) -> bytearray:

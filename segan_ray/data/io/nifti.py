@@ -28,7 +28,7 @@ from segan_ray.data.io.headers import (
     ImageHeader,
     blamed_on_file,
     check_not_longer,
-    check_room,
+    check_one_fits,
     checked_header,
     deflated_to,
     is_regular,
@@ -254,7 +254,7 @@ class _File:
         if (deflated_to(held) if self.packed else held) < self.promised:
             raise truncated(self.promised)
         check_not_longer(held, self.promised)
-        check_room(self.shape)
+        check_one_fits(self.shape)
 
     def check_offset(self) -> None:
         """Refuse voxels that begin within the header, in another file or nowhere near."""

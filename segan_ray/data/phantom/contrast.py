@@ -113,7 +113,7 @@ _CONTRASTS: Final[Mapping[Modality, _Contrast]] = {
 
 
 @dataclass(frozen=True)
-class _Findings:
+class _Lesions:
     """What stays with the patient between sessions, on the grid.
 
     Healthy findings are weights from 0 to 1. ``uptake`` is how much of the contrast agent
@@ -151,13 +151,13 @@ def scan(
     return np.stack(scans)
 
 
-def _draw_findings(rng: np.random.Generator, tissues: Tissues, axes_mm: Axes) -> _Findings:
+def _draw_findings(rng: np.random.Generator, tissues: Tissues, axes_mm: Axes) -> _Lesions:
     broad, patchy, fine = (random_field(rng, axes_mm, step_mm=step) for step in (28.0, 14.0, 5.5))
     shell = np.exp(-np.clip(tissues.depth_mm, 0, None) / 4)
     ventricles = tissues.ventricle_mm < 2
     # Flow in ventricles and cisterns, and oxygen or motion at the surface, defeat inversion.
     fluid = np.where(ventricles, _step(patchy - 1.0, 0.3), _step(broad - 0.9, 0.4) * shell)
-    return _Findings(
+    return _Lesions(
         aged=_leukoaraiosis(rng, tissues, patchy, fine),
         cortex=np.clip(0.5 + 0.5 * broad, 0, 1.5) * tissues.grey,
         fluid=(fluid * tissues.csf).astype(np.float32),
@@ -216,7 +216,7 @@ def _paint(
     modality: Modality,
     tissues: Tissues,
     tumour: Tumour,
-    findings: _Findings,
+    findings: _Lesions,
 ) -> Map:
     """Return the image before the scanner's blur, bias and noise."""
     image = (

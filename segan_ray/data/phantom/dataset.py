@@ -105,30 +105,30 @@ def _write_case(out: Path, settings: _Settings, index: int) -> str:
     layout = PHANTOM_LAYOUTS[settings.layout]
     session = layout.session(index)
     for grade in get_args(Grade):  # known only once the patient is made
-        place = layout.place(session, grade)
-        if all((out / file).is_file() for file in place.files.values()):
-            return place.case
+        written = layout.session_files(session, grade)
+        if all((out / file).is_file() for file in written.files.values()):
+            return written.case
     phantom = synthesize_patient(
         session.patient,
         seed=settings.seed,
         spacing_mm=settings.spacing_mm,
         time_point=session.time_point,
     )
-    place = layout.place(session, phantom.grade)
-    unfinished = out / f".{place.case}.{os.getpid()}.partial"
+    written = layout.session_files(session, phantom.grade)
+    unfinished = out / f".{written.case}.{os.getpid()}.partial"
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir()
     try:
-        for part, file in place.files.items():
+        for part, file in written.files.items():
             voxels = _voxels(phantom, part, settings.layout)
             _write_image(unfinished / file, voxels, phantom.affine)
-        for entry in place.entries:
+        for entry in written.entries:
             (out / entry).parent.mkdir(parents=True, exist_ok=True)
             shutil.rmtree(out / entry, ignore_errors=True)  # it is there, but lacks files
             (unfinished / entry).replace(out / entry)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
-    return place.case
+    return written.case
 
 
 def _voxels(phantom: PhantomCase, part: str, layout: str) -> np.ndarray:

@@ -27,7 +27,7 @@ class Session:
 
 
 @dataclass(frozen=True)
-class Place:
+class SessionFiles:
     """The name of a case, and where its parts go below the folder of all cases.
 
     A part is a modality, ``IMAGES`` or ``SEGMENTATION``. ``entries`` are the files or folders
@@ -70,7 +70,7 @@ class PhantomLayout:
         group, rank = divmod(index, 4)
         return Session(3 * group + max(rank - 1, 0), int(rank == 1))
 
-    def place(self, session: Session, grade: Grade) -> Place:
+    def session_files(self, session: Session, grade: Grade) -> SessionFiles:
         """Return where that session's files go."""
         names = {
             "patient": session.patient + self.first_patient,
@@ -84,7 +84,7 @@ class PhantomLayout:
             part: str(PurePosixPath(folder, file.format(case=case, number=first_number + rank)))
             for rank, (part, file) in enumerate(self.files.items())
         }
-        return Place(case, files, (folder,) if folder else tuple(files.values()))
+        return SessionFiles(case, files, (folder,) if folder else tuple(files.values()))
 
 
 def _vsd(truth: str, number: str) -> dict[str, str]:

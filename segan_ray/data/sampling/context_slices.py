@@ -40,13 +40,13 @@ def _without_file(array: np.ndarray) -> np.ndarray:
     return values
 
 
-def stack_positions(position: int, slices: int, neighbours: int) -> Iterator[tuple[slice, int]]:
+def stack_positions(position: int, slices: int, context_slices: int) -> Iterator[tuple[slice, int]]:
     """Yield the channels of each slice of a stack around ``position``, and where that slice is.
 
     Those below the first of ``slices`` and above the last have none: their channels stay 0.
     """
     modalities = len(MODALITIES)
-    for index, at in enumerate(range(position - neighbours, position + neighbours + 1)):
+    for index, at in enumerate(range(position - context_slices, position + context_slices + 1)):
         if 0 <= at < slices:
             yield slice(index * modalities, (index + 1) * modalities), at
 

@@ -35,7 +35,7 @@ class SliceRef(NamedTuple):
     position: int
 
 
-class Draw(NamedTuple):
+class SliceDraw(NamedTuple):
     """One drawn slice: where its window starts along both axes, and what is done to it."""
 
     where: SliceRef
@@ -45,16 +45,16 @@ class Draw(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Cut:
+class CropSpec:
     """What is taken of each slice: a square ``crop``, with slices around and what may turn in.
 
     ``margin`` voxels around the crop are taken along for ``augmentation`` to draw on;
-    ``neighbours`` is how many slices above and below become further channels.
+    ``context_slices`` is how many slices above and below become further channels.
     """
 
     crop: int
     margin: int = 0
-    neighbours: int = 0
+    context_slices: int = 0
     augmentation: Augmentation = UNCHANGED
 
 
@@ -150,24 +150,24 @@ def epoch_batches(
     workers: int = 1,
     threads: int = 1,
     pinned: bool = False,
-    neighbours: int = 0,
+    context_slices: int = 0,
     augmentation: Augmentation = UNCHANGED,
 ) -> Generator[PackedBatch]:
     """Yield one worker's share of each of an epoch's ``steps`` batches of ``batch_size``.
 
     ``tumour_fraction`` is the expected share of slices that bear tumour; None draws slices as
-    they come. ``neighbours`` is how many slices on either side are further channels. Batches
+    they come. ``context_slices`` is how many slices on either side are further channels. Batches
     are assembled ahead by ``threads`` threads, in page-locked memory where ``pinned``, so that
     whoever takes them does not wait.
     """
     rng = np.random.default_rng([seed, epoch])
     # Their own stream: what is done to slices does not change which are drawn.
     changing = np.random.default_rng([seed, epoch, 1])
-    cut = _cut(source, crop, neighbours, augmentation)
+    cut = _crop_spec(source, crop, context_slices, augmentation)
     opened = OpenCases(source.cases)
     mine = np.array_split(np.arange(batch_size), workers)[rank]
 
-    def draws() -> Iterator[list[Draw]]:
+    def draws() -> Iterator[list[SliceDraw]]:
         for _ in range(steps):
             batch = _draw(source, batch_size, crop, tumour_fraction, flip, rng)
             if augmentation.changes:
@@ -202,7 +202,7 @@ def _draw(
     tumour_fraction: float | None,
     flip: bool,
     rng: np.random.Generator,
-) -> list[Draw]:
+) -> list[SliceDraw]:
     if tumour_fraction is None:
         tumour_fraction = len(source.tumour) / len(source)
     draws = []
@@ -212,7 +212,7 @@ def _draw(
         where = pool[rng.integers(len(pool))]
         height, width, _ = source.cases[where.case].record.size
         start = (_start(height, crop, rng), _start(width, crop, rng))
-        draws.append(Draw(where, start, flip and rng.random() < 0.5))
+        draws.append(SliceDraw(where, start, flip and rng.random() < 0.5))
     return draws
 
 
@@ -225,16 +225,20 @@ def _start(size: int, crop: int, rng: np.random.Generator) -> int:
     return int(rng.integers(size - crop + 1)) if size > crop else -((crop - size) // 2)
 
 
-def _cut(source: SliceSource, crop: int, neighbours: int, augmentation: Augmentation) -> Cut:
+def _crop_spec(
+    source: SliceSource, crop: int, context_slices: int, augmentation: Augmentation
+) -> CropSpec:
     """Return what to take of each slice: no margin beyond what the largest of them fills."""
     largest = max(side for case in source.cases for side in case.record.size[:2])
     margin = min(augmentation.margin(crop), max(0, largest - crop))
-    return Cut(crop, margin, neighbours, augmentation)
+    return CropSpec(crop, margin, context_slices, augmentation)
 
 
-def _assemble(opened: OpenCases, draws: Sequence[Draw], cut: Cut, pinned: bool) -> PackedBatch:
+def _assemble(
+    opened: OpenCases, draws: Sequence[SliceDraw], cut: CropSpec, pinned: bool
+) -> PackedBatch:
     side = cut.crop + 2 * cut.margin
-    channels = len(MODALITIES) * (2 * cut.neighbours + 1)
+    channels = len(MODALITIES) * (2 * cut.context_slices + 1)
     image = torch.zeros((len(draws), channels, side, side), dtype=torch.float16, pin_memory=pinned)
     mask = torch.zeros((len(draws), side, side), dtype=torch.uint8, pin_memory=pinned)
     into, mask_into = image.numpy(), mask.numpy()
@@ -247,7 +251,7 @@ def _assemble(opened: OpenCases, draws: Sequence[Draw], cut: Cut, pinned: bool) 
         )
         # Height runs left to right in the stored slice: flipping it mirrors the hemispheres.
         order = slice(None, None, -1 if mirrored else 1)
-        for place, position in stack_positions(where.position, len(case_mask), cut.neighbours):
+        for place, position in stack_positions(where.position, len(case_mask), cut.context_slices):
             to = into[index, place, order]
             to[:, to_y, to_x] = case_image[position, :, from_y, from_x]
         mask_into[index, order][to_y, to_x] = stored[from_y, from_x]

@@ -27,7 +27,7 @@ from typing import Any, Final
 
 from segan_ray.data.store.manifest import MANIFEST, Manifest, read_manifest
 from segan_ray.data.store.prepare_case import sha256
-from segan_ray.data.store.remote_manifest import fetch_manifest, open_place
+from segan_ray.data.store.remote_manifest import fetch_manifest, open_location
 from segan_ray.errors import StoreError, named
 from segan_ray.filesystem.atomic_files import sync_folder, writing
 from segan_ray.filesystem.locations import is_url
@@ -99,7 +99,7 @@ def _fill(url: str, manifest: Manifest, text: bytes, copy: Path) -> None:
     """Copy a store; what a filler that died had checked already is kept."""
     filling = copy.with_name(f".{copy.name}.filling")
     _make_room(manifest, text, filling)
-    system, path = open_place(url)
+    system, path = open_location(url)
     with ThreadPoolExecutor(STREAMS, thread_name_prefix="fill") as pool:
         waiting = [
             pool.submit(

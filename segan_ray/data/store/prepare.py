@@ -32,7 +32,7 @@ from segan_ray.data.store.manifest import (
     read_manifest,
 )
 from segan_ray.data.store.prepare_case import RESUME, prepare_case, signature
-from segan_ray.data.store.split_file import Placement, SplitFile, place
+from segan_ray.data.store.split_file import Placement, SplitFile, assign_sides
 from segan_ray.data.store.splits import SplitSettings
 from segan_ray.data.store.workers import each_done
 from segan_ray.errors import CaseError, DataError, StoreError
@@ -88,7 +88,7 @@ def prepare(
     _refuse_bad(discovery, bad, skip_bad)
     good = tuple(case for case in discovery.cases if case.case not in bad)
     outcomes = outcomes or partial(_outcomes, workers=workers)
-    placement = place(split_file, discovery.cases) if split_file else None
+    placement = assign_sides(split_file, discovery.cases) if split_file else None
     refuse_impossible_split(good, split_settings, placement)
 
     if not _is_made(store):

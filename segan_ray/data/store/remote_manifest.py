@@ -21,7 +21,7 @@ from segan_ray.filesystem.locations import is_url
 from segan_ray.redaction import holds_secret, mask
 
 
-def open_place(url: str) -> tuple[Any, str]:
+def open_location(url: str) -> tuple[Any, str]:
     """Return the fsspec file system of ``url`` and the path in it.
 
     Raises:
@@ -60,7 +60,7 @@ def fetch_manifest(url: str) -> tuple[Manifest, bytes]:
     Raises:
         StoreError: as ``manifest_at``.
     """
-    system, path = open_place(url)
+    system, path = open_location(url)
     try:
         facts = system.info(f"{path}/{MANIFEST}")
         if facts["type"] != "file" or (facts["size"] or 0) > MANIFEST_BYTES:

@@ -101,7 +101,7 @@ def _names(path: Path, side: str, listed: Any) -> tuple[str, ...]:
     return tuple(listed)
 
 
-def place(file: SplitFile, cases: Sequence[Case]) -> Placement:
+def assign_sides(file: SplitFile, cases: Sequence[Case]) -> Placement:
     """Return where ``file`` puts the patients of ``cases``: of all cases found, bad ones too.
 
     Raises:
@@ -114,7 +114,7 @@ def place(file: SplitFile, cases: Sequence[Case]) -> Placement:
     return Placement(file.path, sides)
 
 
-def place_tested(file: SplitFile, cases: Sequence[CaseRecord]) -> Placement:
+def assign_tested(file: SplitFile, cases: Sequence[CaseRecord]) -> Placement:
     """Return where ``file`` puts those patients of a store's ``cases`` that it names.
 
     Whom it does not name is on no side, and other sides than test may name patients of elsewhere.

@@ -27,10 +27,10 @@ def draw_overlay(
     segmentor: nn.Module,
     cases: Sequence[PreparedCase],
     *,
-    halvings: int,
+    downsampling_levels: int,
     brain_mask: bool,
     device: torch.device,
-    neighbours: int = 0,
+    context_slices: int = 0,
 ) -> Image.Image:
     """Return a picture of the first cases' fullest slices: truth beside prediction.
 
@@ -44,9 +44,9 @@ def draw_overlay(
             segmentor,
             case,
             slice(position, position + 1),
-            halvings=halvings,
+            downsampling_levels=downsampling_levels,
             brain_mask=brain_mask,
-            neighbours=neighbours,
+            context_slices=context_slices,
             device=device,
         )
         rows.append(_row(case, position, predicted[:, 0]))

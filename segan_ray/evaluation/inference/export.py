@@ -26,7 +26,7 @@ from segan_ray.brats import MODALITIES, REGIONS
 from segan_ray.data.layouts.cases import layout_named
 from segan_ray.errors import ExportError
 from segan_ray.evaluation.inference.packaged_model import Model
-from segan_ray.models.build import halvings
+from segan_ray.models.build import downsampling_levels
 
 Format = Literal["onnx", "torch"]
 FORMATS: Final[tuple[Format, ...]] = get_args(Format)
@@ -78,7 +78,7 @@ def check_format(kind: str) -> None:
 
 def trace(model: Model) -> ExportedProgram:
     """Return the network as a program for any batch, height and width it can take."""
-    unit = 2 ** halvings(model.experiment)
+    unit = 2 ** downsampling_levels(model.experiment)
     image = torch.zeros(2, len(channels(model)), 2 * unit, 3 * unit)
     # At one row or column the deepest features would be broadcast, which is another program.
     rows, columns = Dim("rows", min=FEWEST), Dim("columns", min=FEWEST)
@@ -101,8 +101,8 @@ def describe(model: Model, kind: str) -> dict[str, Any]:
             "type": "float32",
             "shape": ["batch", len(channels(model)), "height", "width"],
             "channels": channels(model),
-            "multiple_of": 2 ** halvings(experiment),
-            "at_least": FEWEST * 2 ** halvings(experiment),
+            "multiple_of": 2 ** downsampling_levels(experiment),
+            "at_least": FEWEST * 2 ** downsampling_levels(experiment),
             "plane": "axial; height runs to the left, width to the back",
         },
         "output": {

@@ -29,7 +29,7 @@ from segan_ray.data.store.opened_store import PreparedCase
 from segan_ray.evaluation.inference.components import without_small
 from segan_ray.evaluation.inference.packaged_model import Model
 from segan_ray.evaluation.inference.slicewise import probability_of_slices
-from segan_ray.models.build import choose_numerics, halvings
+from segan_ray.models.build import choose_numerics, downsampling_levels
 
 BATCH: Final = {"cpu": 8}
 """Slices at once: on CPUs few, so that feature maps stay in the cache (measured: 8 is best)."""
@@ -133,9 +133,9 @@ def _batches(
                 image,
                 mask,
                 positions,
-                halvings=halvings(model.experiment),
+                downsampling_levels=downsampling_levels(model.experiment),
                 brain_mask=settings.brain_mask,
-                neighbours=model.experiment.data.neighbours,
+                context_slices=model.experiment.data.neighbours,
                 flips=model.postprocessing.flips,
                 device=device,
             )

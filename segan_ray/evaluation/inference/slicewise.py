@@ -20,15 +20,15 @@ def predict_box(
     segmentor: nn.Module,
     case: PreparedCase,
     *,
-    halvings: int,
+    downsampling_levels: int,
     brain_mask: bool,
-    neighbours: int = 0,
+    context_slices: int = 0,
     batch_size: int = 32,
     device: torch.device | None = None,
 ) -> Bool[np.ndarray, "region slice height width"]:
     """Return the predicted regions over the stored box of ``case``, as they are written.
 
-    ``brain_mask`` confines the maps and ``neighbours`` adds slices, both as training did.
+    ``brain_mask`` confines the maps and ``context_slices`` adds slices, both as training did.
     Leaves the segmentor in evaluation mode.
     """
     slices = case.record.size[2]
@@ -37,9 +37,9 @@ def predict_box(
             segmentor,
             case,
             slice(start, min(start + batch_size, slices)),
-            halvings=halvings,
+            downsampling_levels=downsampling_levels,
             brain_mask=brain_mask,
-            neighbours=neighbours,
+            context_slices=context_slices,
             device=device,
         )
         for start in range(0, slices, batch_size)
@@ -52,9 +52,9 @@ def predict_slices(
     case: PreparedCase,
     positions: slice,
     *,
-    halvings: int,
+    downsampling_levels: int,
     brain_mask: bool,
-    neighbours: int = 0,
+    context_slices: int = 0,
     device: torch.device | None = None,
 ) -> Bool[np.ndarray, "region slice height width"]:
     """Return the regions over some slices of the stored box of ``case``, as they are written."""
@@ -63,9 +63,9 @@ def predict_slices(
         case.image(),
         case.mask(),
         positions,
-        halvings=halvings,
+        downsampling_levels=downsampling_levels,
         brain_mask=brain_mask,
-        neighbours=neighbours,
+        context_slices=context_slices,
         device=device,
     )
     return as_written(np.moveaxis((probability > THRESHOLD).cpu().numpy(), 1, 0))
@@ -78,21 +78,23 @@ def probability_of_slices(
     mask: UInt8[np.ndarray, "slice height width"],
     positions: slice,
     *,
-    halvings: int,
+    downsampling_levels: int,
     brain_mask: bool,
-    neighbours: int = 0,
+    context_slices: int = 0,
     flips: bool = False,
     device: torch.device | None = None,
 ) -> Float[Tensor, "slice region height width"]:
     """Return the probability of each region over some slices of a box, on ``device``.
 
-    Slices are padded on all sides to the multiple of ``2**halvings`` the network needs, and
-    cut back. ``flips`` averages over slices as they are and mirrored left to right: the one
+    Slices are padded on all sides to the multiple of ``2**downsampling_levels`` the network needs,
+    and cut back. ``flips`` averages over slices as they are and mirrored left to right: the one
     axis along which brains look alike, and the one that training mirrors.
     """
     device = device or torch.device("cpu")
     segmentor.eval()
-    padded, inside = _padded(stacks(image, positions, neighbours), 2**halvings, device)
+    padded, inside = _padded(
+        stacks(image, positions, context_slices), 2**downsampling_levels, device
+    )
     # Past what training may have compiled: the grids of volumes differ from its one crop.
     probability: Tensor = segmentor.forward(padded)
     if flips:
@@ -123,15 +125,15 @@ def _padded(
 
 
 def stacks(
-    image: Float16[np.ndarray, "slice modality height width"], positions: slice, neighbours: int
+    image: Float16[np.ndarray, "slice modality height width"], positions: slice, context_slices: int
 ) -> Float16[np.ndarray, "slice channel height width"]:
     """Return some slices of a box, each amid its neighbours; 0 past the box's ends."""
-    if not neighbours:
+    if not context_slices:
         return image[positions]
     wanted = range(len(image))[positions]
-    channels = len(MODALITIES) * (2 * neighbours + 1)
+    channels = len(MODALITIES) * (2 * context_slices + 1)
     stacked = np.zeros((len(wanted), channels, *image.shape[2:]), dtype=image.dtype)
     for index, position in enumerate(wanted):
-        for place, at in stack_positions(position, len(image), neighbours):
+        for place, at in stack_positions(position, len(image), context_slices):
             stacked[index, place] = image[at]
     return stacked

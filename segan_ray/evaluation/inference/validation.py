@@ -35,10 +35,10 @@ def validate(
     segmentor: nn.Module,
     cases: Sequence[PreparedCase],
     *,
-    halvings: int,
+    downsampling_levels: int,
     brain_mask: bool,
     device: torch.device,
-    neighbours: int = 0,
+    context_slices: int = 0,
     rank: int = 0,
     workers: int = 1,
     gather: Gather = lambda mine: [mine],
@@ -53,9 +53,9 @@ def validate(
         predicted = predict_box(
             segmentor,
             case,
-            halvings=halvings,
+            downsampling_levels=downsampling_levels,
             brain_mask=brain_mask,
-            neighbours=neighbours,
+            context_slices=context_slices,
             device=device,
         )
         mine.append(_score(predicted, case, brain_mask))

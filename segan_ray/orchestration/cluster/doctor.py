@@ -26,7 +26,7 @@ from segan_ray.filesystem.disks import network_disk
 from segan_ray.home import OPTUNA_STORAGE, Home
 from segan_ray.orchestration.cluster import findings, probe
 from segan_ray.orchestration.cluster.findings import Check
-from segan_ray.orchestration.cluster.probe import NodeFacts, Question
+from segan_ray.orchestration.cluster.probe import NodeFacts, ProbeRequest
 
 ANSWER_S: Final = 60.0
 """How long a node may take: a busy one starts a process first."""
@@ -145,7 +145,7 @@ def _nodes(home: Home, store: str | None, nodes: Sequence[Member], *, closely: b
     """Ask every node and judge what they say."""
     urls = {"tracking": home.tracking_uri, "studies": _studies(home)} if closely else {}
     servers = {name: found for name, url in urls.items() if (found := findings.server(url))}
-    question = Question(store, home.storage, secrets.token_hex(8), closely, servers)
+    question = ProbeRequest(store, home.storage, secrets.token_hex(8), closely, servers)
     facts, problem = _ask(question, nodes)
     checks = [
         *findings.silence(facts),
@@ -157,7 +157,7 @@ def _nodes(home: Home, store: str | None, nodes: Sequence[Member], *, closely: b
     return [*checks, *findings.servers(facts), *findings.gpus(facts), *findings.disks(facts)]
 
 
-def _ask(question: Question, nodes: Sequence[Member]) -> tuple[list[NodeFacts], str]:
+def _ask(question: ProbeRequest, nodes: Sequence[Member]) -> tuple[list[NodeFacts], str]:
     """Return what each node says, and what kept this process from leaving its mark for them."""
     problem = ""
     mark = probe.probe_file(question.storage, question.token)

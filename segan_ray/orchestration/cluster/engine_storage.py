@@ -10,7 +10,7 @@ import shutil
 from pathlib import Path
 from typing import Any, Final
 
-from segan_ray.data.store.remote_manifest import open_place
+from segan_ray.data.store.remote_manifest import open_location
 from segan_ray.errors import CheckpointError
 from segan_ray.filesystem.locations import is_url
 from segan_ray.training.checkpoints.remote_folder import remove_all
@@ -18,21 +18,21 @@ from segan_ray.training.checkpoints.remote_folder import remove_all
 ENGINE: Final = "ray"
 
 
-def engine_storage(place: str) -> dict[str, Any]:
+def engine_storage(location: str) -> dict[str, Any]:
     """Return what Ray's ``RunConfig`` is told of its storage."""
-    if not is_url(place):
-        return {"storage_path": place}
+    if not is_url(location):
+        return {"storage_path": location}
     from pyarrow.fs import FSSpecHandler, PyFileSystem
 
-    system, path = open_place(place)
+    system, path = open_location(location)
     return {"storage_path": path, "storage_filesystem": PyFileSystem(FSSpecHandler(system))}
 
 
 def forget_engine(storage: str) -> None:
     """Remove Ray's own files of a sweep that is over; what stays does no harm."""
-    place = f"{storage}/{ENGINE}"
-    if not is_url(place):
-        shutil.rmtree(Path(place), ignore_errors=True)
+    location = f"{storage}/{ENGINE}"
+    if not is_url(location):
+        shutil.rmtree(Path(location), ignore_errors=True)
         return
     with contextlib.suppress(CheckpointError):
-        remove_all(place)
+        remove_all(location)

@@ -135,12 +135,12 @@ def sqlite_file(url: str) -> Path | None:
     return Path(path) if path and path != ":memory:" else None
 
 
-def storage(place: str, facts: Sequence[NodeFacts], problem: str = "") -> list[Check]:
+def storage(location: str, facts: Sequence[NodeFacts], problem: str = "") -> list[Check]:
     """Judge whether every node reads and writes where sweeps keep checkpoints.
 
     ``problem`` is what kept this process from writing there.
     """
-    name, shown = "storage", mask(place)
+    name, shown = "storage", mask(location)
     if problem:
         return [Check(name, False, f"{shown}: {problem}.", f"Mend it or set {STORAGE}.")]
     told = [each for each in facts if not each.silent]
@@ -154,7 +154,7 @@ def storage(place: str, facts: Sequence[NodeFacts], problem: str = "") -> list[C
     ]  # fmt: skip
     blind = [each.node for each in told if not each.reads_storage and not each.storage_problem]
     if blind:
-        kind = "is not the same place" if is_url(place) else "is a folder of its own"
+        kind = "is not the same place" if is_url(location) else "is a folder of its own"
         broken.append(
             Check(
                 name, False,
@@ -165,7 +165,7 @@ def storage(place: str, facts: Sequence[NodeFacts], problem: str = "") -> list[C
     return broken or [Check(name, True, f"{shown} is read and written by {_nodes(len(told))}")]
 
 
-def store(place: str, facts: Sequence[NodeFacts]) -> list[Check]:
+def store(location: str, facts: Sequence[NodeFacts]) -> list[Check]:
     """Judge whether every node reads one and the same prepared store."""
     name, told = "store", [each for each in facts if not each.silent]
     broken = [
@@ -182,11 +182,11 @@ def store(place: str, facts: Sequence[NodeFacts]) -> list[Check]:
         odd = {each.node: str(each.store) for each in told if each.store not in (usual, None)}
         broken.append(
             Check(
-                name, False, f"{mask(place)} has fingerprint {usual}; {_listed(odd)}.",
+                name, False, f"{mask(location)} has fingerprint {usual}; {_listed(odd)}.",
                 "Copy one store to all of them.",
             )
         )  # fmt: skip
-    return broken or [Check(name, True, f"{mask(place)} is read by {_nodes(len(told))}")]
+    return broken or [Check(name, True, f"{mask(location)} is read by {_nodes(len(told))}")]
 
 
 def servers(facts: Sequence[NodeFacts]) -> list[Check]:

@@ -22,7 +22,7 @@ CONNECT_S: Final = 5.0
 
 
 @dataclass(frozen=True)
-class Question:
+class ProbeRequest:
     """What a node is asked: ``token`` is what the probe file in ``storage`` holds.
 
     With ``closely``, also what takes seconds to find out: among it, whether it can connect to the
@@ -55,7 +55,7 @@ class NodeFacts:
     """Why it said nothing at all."""
 
 
-def look(node: str, host: str, ray_gpus: float, question: Question) -> NodeFacts:
+def look(node: str, host: str, ray_gpus: float, question: ProbeRequest) -> NodeFacts:
     """Answer a question on the node that this process is on."""
     store, store_problem = _store(question.store)
     reads, storage_problem = _storage(question, node)
@@ -95,38 +95,38 @@ def probe_file(storage: str, token: str, node: str = "") -> str:
     return f"{storage}/.probe-{token}{'-' if node else ''}{node}"
 
 
-def write_mark(place: str, content: str) -> None:
+def write_mark(location: str, content: str) -> None:
     """Write a small file, making its folder."""
-    if not is_url(place):
-        Path(place).parent.mkdir(parents=True, exist_ok=True)
-        Path(place).write_text(content, encoding="utf-8")
+    if not is_url(location):
+        Path(location).parent.mkdir(parents=True, exist_ok=True)
+        Path(location).write_text(content, encoding="utf-8")
         return
-    from segan_ray.data.store.remote_manifest import open_place
+    from segan_ray.data.store.remote_manifest import open_location
 
-    system, path = open_place(place)
+    system, path = open_location(location)
     system.makedirs(path.rpartition("/")[0], exist_ok=True)
     system.pipe_file(path, content.encode())
 
 
-def read_mark(place: str) -> str:
+def read_mark(location: str) -> str:
     """Return what a small file holds."""
-    if not is_url(place):
-        return Path(place).read_text(encoding="utf-8")
-    from segan_ray.data.store.remote_manifest import open_place
+    if not is_url(location):
+        return Path(location).read_text(encoding="utf-8")
+    from segan_ray.data.store.remote_manifest import open_location
 
-    system, path = open_place(place)
+    system, path = open_location(location)
     system.invalidate_cache()
     return bytes(system.cat_file(path)).decode()
 
 
-def remove_mark(place: str) -> None:
+def remove_mark(location: str) -> None:
     """Remove a small file, if it is there."""
-    if not is_url(place):
-        Path(place).unlink(missing_ok=True)
+    if not is_url(location):
+        Path(location).unlink(missing_ok=True)
         return
-    from segan_ray.data.store.remote_manifest import open_place
+    from segan_ray.data.store.remote_manifest import open_location
 
-    system, path = open_place(place)
+    system, path = open_location(location)
     system.invalidate_cache()
     if system.exists(path):
         system.rm_file(path)
@@ -137,20 +137,20 @@ def now() -> float:
     return time.time()
 
 
-def _store(place: str | None) -> tuple[str | None, str]:
+def _store(location: str | None) -> tuple[str | None, str]:
     """Return the fingerprint of the store as this node reads it, or what keeps it from that."""
-    if place is None:
+    if location is None:
         return None, ""
     from segan_ray.data.store.remote_manifest import manifest_at
     from segan_ray.errors import SeganRayError
 
     try:
-        return manifest_at(place).fingerprint, ""
+        return manifest_at(location).fingerprint, ""
     except SeganRayError as error:
         return None, str(error).splitlines()[0]
 
 
-def _storage(question: Question, node: str) -> tuple[bool, str]:
+def _storage(question: ProbeRequest, node: str) -> tuple[bool, str]:
     """Tell whether this node sees the driver's mark, and what keeps it from leaving its own."""
     from segan_ray.errors import named
 

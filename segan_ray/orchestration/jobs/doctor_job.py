@@ -11,7 +11,7 @@ from segan_ray.errors import ClusterError
 from segan_ray.home import HOME, Home
 from segan_ray.orchestration.cluster.findings import Check
 from segan_ray.orchestration.jobs.dashboard import dashboard, said_in_words
-from segan_ray.orchestration.jobs.job_spec import Parcel, check_open, environment_of
+from segan_ray.orchestration.jobs.job_spec import JobSpec, check_open, environment_of
 
 POLL_S: Final = 0.5
 PATIENCE_S: Final = 600.0
@@ -28,7 +28,7 @@ def examine_by_job(address: str, home: Home, store: str | None) -> list[Check]:
     words = ("doctor", *([store] if store else []), "--json")
     check_open(words, os.environ)
     where = environment.get(HOME, str(home.folder))
-    parcel = Parcel("doctor", words, words, where, {}, environment, needed, needed)
+    parcel = JobSpec("doctor", words, words, where, {}, environment, needed, needed)
     client = dashboard(address)
     with said_in_words(address):
         job = client.submit_job(

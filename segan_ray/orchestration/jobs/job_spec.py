@@ -34,7 +34,7 @@ BEGIN: Final = "segan_ray.cli.begin_job"
 
 
 @dataclass(frozen=True)
-class Parcel:
+class JobSpec:
     """One job: what it runs, which files travel with it, and what its nodes must have.
 
     Attributes:
@@ -92,12 +92,12 @@ class Parcel:
         }
 
 
-def seen_from_afar(place: str) -> str:
+def seen_from_afar(location: str) -> str:
     """Return a place that means the same in every working directory: a path becomes absolute."""
-    scheme, found, rest = place.partition(":///")
+    scheme, found, rest = location.partition(":///")
     if found and scheme.startswith("sqlite") and not rest.startswith("/"):
         return f"{scheme}:///{Path(rest).resolve()}"
-    return place if is_url(place) else str(Path(place).expanduser().resolve())
+    return location if is_url(location) else str(Path(location).expanduser().resolve())
 
 
 def environment_of(variables: Mapping[str, str]) -> tuple[dict[str, str], tuple[str, ...]]:

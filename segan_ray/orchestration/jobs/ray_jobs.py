@@ -21,7 +21,7 @@ from segan_ray import __version__
 from segan_ray.errors import ClusterError, nearest
 from segan_ray.home import RESUME_WITH
 from segan_ray.orchestration.jobs.dashboard import NO_AGENT, Dashboard, dashboard, said_in_words
-from segan_ray.orchestration.jobs.job_spec import STOP_WAIT_S, Parcel
+from segan_ray.orchestration.jobs.job_spec import STOP_WAIT_S, JobSpec
 from segan_ray.redaction import mask
 
 SWEEP: Final = "segan.sweep"
@@ -117,7 +117,7 @@ class Cluster:
         with said_in_words(self.address):
             return str(self.client.get_job_logs(job.job))
 
-    def submit(self, parcel: Parcel) -> Job:
+    def submit(self, parcel: JobSpec) -> Job:
         """Start a job and return it; it waits or runs when this returns.
 
         Raises:
@@ -175,7 +175,7 @@ class Cluster:
         return job
 
 
-def lay_out(parcel: Parcel, folder: Path) -> dict[str, Any]:
+def lay_out(parcel: JobSpec, folder: Path) -> dict[str, Any]:
     """Write what travels below ``folder``; return what Ray is to take from there.
 
     Ray packs whole folders, so ours hold nothing else.

@@ -24,7 +24,7 @@ import ray  # isort: skip
 from ray.exceptions import RayError  # isort: skip
 from ray.util.placement_group import PlacementGroup, remove_placement_group  # isort: skip
 
-from segan_ray.orchestration.train.trial_channel import MailboxHandle
+from segan_ray.orchestration.train.trial_channel import TrialChannelClient
 
 log = logging.getLogger(__name__)
 
@@ -47,11 +47,11 @@ def new_mark() -> int:
     return LEAST + SystemRandom().randrange(LEAST)
 
 
-def beat(mailbox: MailboxHandle, mark: int, over: threading.Event) -> None:
+def beat(channel: TrialChannelClient, mark: int, over: threading.Event) -> None:
     """Give signs of life for a crew's mark until it is over."""
     while True:
         try:
-            mailbox.beat(mark)
+            channel.beat(mark)
         except RayError:
             # The mailbox is begun anew, or the sweep has ended.
             log.debug("no mailbox for mark %d", mark)
@@ -60,7 +60,7 @@ def beat(mailbox: MailboxHandle, mark: int, over: threading.Event) -> None:
 
 
 @contextmanager
-def tidying(mailbox: MailboxHandle) -> Iterator[None]:
+def tidying(channel: TrialChannelClient) -> Iterator[None]:
     """Remove placement groups of silent lanes while the block runs, and of all lanes after it."""
     over = threading.Event()
     # When a mark was last heard: kept here, since a mailbox that is begun anew knows none.
@@ -68,7 +68,7 @@ def tidying(mailbox: MailboxHandle) -> Iterator[None]:
 
     def listen() -> None:
         now = time.monotonic()
-        for mark, ago in mailbox.heard().items():
+        for mark, ago in channel.heard().items():
             heard[mark] = now - ago
 
     def tidy() -> None:

@@ -22,7 +22,7 @@ import ray  # isort: skip
 from ray.train.torch import TorchConfig  # isort: skip
 
 
-class Meeting(TorchConfig):
+class Rendezvous(TorchConfig):
     """Ray Train's process group of PyTorch, which stays on loopback where its only node does."""
 
     @property

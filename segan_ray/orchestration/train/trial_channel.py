@@ -35,10 +35,10 @@ class Task:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What becomes of a trial after an epoch; ``take_over`` says whose weights it goes on from."""
+    """What becomes of a trial after an epoch; ``exploit`` says whose weights it goes on from."""
 
     go_on: bool
-    take_over: dict[str, Any] | None = None
+    exploit: dict[str, Any] | None = None
 
 
 STOP: Final = Verdict(False)
@@ -54,7 +54,7 @@ class _Lane:
     orders: dict[int, dict[str, Any]] = field(default_factory=dict)
 
 
-class Mailbox:
+class TrialChannel:
     """The messages of every lane of a sweep; lanes are known by an id of their own."""
 
     def __init__(self) -> None:
@@ -108,10 +108,10 @@ class Mailbox:
                 return None
             return slot.results.pop(0)
 
-    async def order(self, lane: str, epoch: int, take_over: dict[str, Any]) -> None:
+    async def order(self, lane: str, epoch: int, exploit: dict[str, Any]) -> None:
         """Have the lane's trial go on from another's weights after ``epoch``."""
         async with self._news:
-            self._slot(lane).orders[epoch] = take_over
+            self._slot(lane).orders[epoch] = exploit
 
     async def task(self, lane: str, after: int) -> Task | None:
         """Wait for a task later than the ``after``-th; None when there will be none.
@@ -158,7 +158,7 @@ class Mailbox:
         return self._lanes[lane]
 
 
-class MailboxHandle:
+class TrialChannelClient:
     """The mailbox as other processes use it: plain calls that return when they are answered."""
 
     def __init__(self, name: str) -> None:
@@ -169,7 +169,7 @@ class MailboxHandle:
         return lambda *arguments: ray.get(remote.remote(*arguments))
 
 
-def open_mailbox(name: str) -> Any:
+def open_channel(name: str) -> Any:
     """Start the mailbox of a sweep in this cluster; it ends with this process.
 
     It stays on this node: it must not go when a node of workers does.
@@ -177,7 +177,7 @@ def open_mailbox(name: str) -> Any:
     here = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(
         ray.get_runtime_context().get_node_id(), soft=False
     )
-    actor = ray.remote(Mailbox).options(
+    actor = ray.remote(TrialChannel).options(
         name=name,
         namespace=NAMESPACE,
         num_cpus=0,

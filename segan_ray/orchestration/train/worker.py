@@ -1,6 +1,6 @@
 """What each Ray Train worker runs: take a trial, prepare networks and data, call ``fit``.
 
-Everything that knows of Ray's worker group is here and in ``mailbox``: places, sharing
+Everything that knows of Ray's worker group is here and in ``channel``: places, sharing
 validation, hearing what becomes of a trial. A worker trains one trial after another, so what a
 trial leaves behind must not reach the next: weights, generators and counts all begin from the
 trial's own seed or checkpoint.
@@ -27,10 +27,10 @@ from segan_ray.data.store.opened_store import TuningCases, open_for_tuning
 from segan_ray.errors import CheckpointError, TrialError, said
 from segan_ray.evaluation.figures.overlays import draw_overlay
 from segan_ray.evaluation.inference.validation import validate
-from segan_ray.models.build import halvings
+from segan_ray.models.build import downsampling_levels
 from segan_ray.orchestration.cluster.shared_folder import check_shared
 from segan_ray.orchestration.train.epoch_result import EpochResult
-from segan_ray.orchestration.train.trial_channel import MailboxHandle, Task
+from segan_ray.orchestration.train.trial_channel import Task, TrialChannelClient
 from segan_ray.orchestration.train.usage import Usage
 from segan_ray.training.checkpoints.checkpoint import restore
 from segan_ray.training.checkpoints.remote_folder import (
@@ -40,7 +40,7 @@ from segan_ray.training.checkpoints.remote_folder import (
 )
 from segan_ray.training.checkpoints.trial_folder import BestEpoch, SavedReport, go_back, read_report
 from segan_ray.training.distributed import average, average_buffers, gather
-from segan_ray.training.fit import EpochReport, Place, fit
+from segan_ray.training.fit import DistributedContext, EpochReport, fit
 from segan_ray.training.state import TrainingState, new_state
 from segan_ray.training.validation_scores import Validation
 
@@ -49,11 +49,11 @@ WORST: Final = 1e9
 
 def train_worker(config: dict[str, str]) -> None:
     """Train the tasks of a lane, one after another, until there are no more."""
-    mailbox, lane = MailboxHandle(config["mailbox"]), config["lane"]
+    channel, lane = TrialChannelClient(config["mailbox"]), config["lane"]
     done = 0
-    while (task := mailbox.task(lane, done)) is not None:
+    while (task := channel.task(lane, done)) is not None:
         with TemporaryDirectory(prefix="segan-ray-") as near:
-            Trial.begin(task, mailbox, lane, Path(near)).train()
+            Trial.begin(task, channel, lane, Path(near)).train()
         done = task.number
         gc.collect()
         if torch.cuda.is_available():
@@ -65,26 +65,26 @@ class Trial:
     """One trial on this worker."""
 
     task: Task
-    mailbox: MailboxHandle
+    channel: TrialChannelClient
     lane: str
     experiment: Experiment
-    place: Place
+    context: DistributedContext
     cases: TuningCases
     state: TrainingState
     checkpoints: TrialCheckpoints
     near: Path
     usage: Usage
     best: BestEpoch | None = None
-    take_over: dict[str, Any] | None = None
+    exploit: dict[str, Any] | None = None
     warning: str | None = None
 
     @classmethod
-    def begin(cls, task: Task, mailbox: MailboxHandle, lane: str, near: Path) -> Trial:
+    def begin(cls, task: Task, channel: TrialChannelClient, lane: str, near: Path) -> Trial:
         """Set the trial up, to go on from its last checkpoint; copies of far ones go ``near``."""
         experiment = build(task.config["experiment"], f"trial {task.config['trial']}")
         check_shared(task.config["checkpoints"].rpartition("/")[0], ray.util.get_node_ip_address())
-        context = ray.train.get_context()
-        workers = context.get_world_size()
+        here = ray.train.get_context()
+        workers = here.get_world_size()
         resources = experiment.resources
         device = get_device() if resources.gpus_per_worker else torch.device("cpu")
         if device.type == "cuda":
@@ -94,10 +94,10 @@ class Trial:
         state = new_state(experiment, device, synchronised=device.type == "cuda" and workers > 1)
         return cls(
             task,
-            mailbox,
+            channel,
             lane,
             experiment,
-            Place(device, context.get_world_rank(), workers, average),
+            DistributedContext(device, here.get_world_rank(), workers, average),
             cases,
             state,
             trial_checkpoints(task.config["checkpoints"], near),
@@ -110,20 +110,20 @@ class Trial:
         if self._restored_to_its_end():
             return
         while True:
-            depth = halvings(self.experiment)
+            depth = downsampling_levels(self.experiment)
             fit(
                 self.state,
                 self.experiment,
                 slice_source(self.cases.train),
                 crop=fitting_crop(self.experiment.training.crop, self.cases.train, depth),
-                place=self.place,
+                context=self.context,
                 validate=self._validate,
                 report=self._report,
             )
-            if self.take_over is None:
+            if self.exploit is None:
                 return
-            self._take_over(self.take_over)
-            self.take_over = None
+            self._exploit(self.exploit)
+            self.exploit = None
 
     def _restored_to_its_end(self) -> bool:
         """Go back to the last checkpoint, if any, and say again what its epoch came to.
@@ -137,9 +137,9 @@ class Trial:
         saved = read_report(last)
         self.best = saved.best
         stop = self._deliver(self._result(saved.epoch, saved.metrics))
-        if self.take_over is not None:
-            self._take_over(self.take_over)
-            self.take_over = None
+        if self.exploit is not None:
+            self._exploit(self.exploit)
+            self.exploit = None
             return False
         return stop
 
@@ -167,7 +167,7 @@ class Trial:
             return self._deliver(self._result(epoch.epoch, metrics, epoch.failure))
         now = BestEpoch(epoch.epoch, metrics)
         self.best = self.best.or_better(now, objective, mode) if self.best else now
-        if self.place.rank == 0:
+        if self.context.rank == 0:
             saved = SavedReport(epoch.epoch, metrics, self.best)
             overlay = self._overlay() if self.best.epoch == epoch.epoch else None
             self.checkpoints.save(self.state, self.experiment, self.cases.origin, saved, overlay)
@@ -175,14 +175,14 @@ class Trial:
 
     def _deliver(self, result: EpochResult) -> bool:
         """Hand a result on and wait to hear what becomes of the trial; return whether it ends."""
-        if self.place.rank == 0:
-            self.mailbox.report(self.lane, self.task.number, result)
+        if self.context.rank == 0:
+            self.channel.report(self.lane, self.task.number, result)
         self.warning = None
         if result.last:
             return True
-        verdict = self.mailbox.verdict(self.lane, self.task.number, result.epoch)
-        self.take_over = verdict.take_over
-        return not verdict.go_on or self.take_over is not None
+        verdict = self.channel.verdict(self.lane, self.task.number, result.epoch)
+        self.exploit = verdict.exploit
+        return not verdict.go_on or self.exploit is not None
 
     def _result(
         self, epoch: int, metrics: Mapping[str, float], failure: str | None = None
@@ -197,7 +197,7 @@ class Trial:
             self.warning,
         )
 
-    def _take_over(self, order: dict[str, Any]) -> None:
+    def _exploit(self, order: dict[str, Any]) -> None:
         """Go on from another trial's weights and optimizers, with new settings.
 
         The count of epochs and the best so far stay this trial's own; so do its weights where the
@@ -222,12 +222,12 @@ class Trial:
         return validate(
             segmentor,
             self.cases.val,
-            halvings=halvings(self.experiment),
+            downsampling_levels=downsampling_levels(self.experiment),
             brain_mask=self.experiment.training.brain_mask,
-            neighbours=self.experiment.data.neighbours,
-            device=self.place.device,
-            rank=self.place.rank,
-            workers=self.place.workers,
+            context_slices=self.experiment.data.neighbours,
+            device=self.context.device,
+            rank=self.context.rank,
+            workers=self.context.workers,
             gather=gather,
         )
 
@@ -235,8 +235,8 @@ class Trial:
         return draw_overlay(
             self.state.segmentor,
             self.cases.val,
-            halvings=halvings(self.experiment),
+            downsampling_levels=downsampling_levels(self.experiment),
             brain_mask=self.experiment.training.brain_mask,
-            neighbours=self.experiment.data.neighbours,
-            device=self.place.device,
+            context_slices=self.experiment.data.neighbours,
+            device=self.context.device,
         )

@@ -21,12 +21,12 @@ from ray.train.torch import TorchTrainer  # isort: skip
 from segan_ray.errors import TrialError
 from segan_ray.orchestration.cluster.engine_storage import engine_storage
 from segan_ray.orchestration.train.reaper import beat, new_mark
-from segan_ray.orchestration.train.rendezvous import Meeting
-from segan_ray.orchestration.train.trial_channel import MailboxHandle
+from segan_ray.orchestration.train.rendezvous import Rendezvous
+from segan_ray.orchestration.train.trial_channel import TrialChannelClient
 
 
 @dataclass(frozen=True)
-class Shape:
+class WorkerGroupSpec:
     """What a worker group is made of; trials of one shape share a crew."""
 
     workers: int
@@ -34,16 +34,16 @@ class Shape:
     gpus_per_worker: float
 
     @classmethod
-    def of(cls, experiment: dict[str, Any]) -> Shape:
+    def of(cls, experiment: dict[str, Any]) -> WorkerGroupSpec:
         """Return what a nested experiment asks for."""
         resources = experiment["resources"]
         return cls(resources["workers"], resources["cpus_per_worker"], resources["gpus_per_worker"])
 
 
-class Crew:
+class WorkerGroup:
     """A worker group at work, watched by a thread of this process."""
 
-    def __init__(self, shape: Shape, mailbox: str, storage: str) -> None:
+    def __init__(self, shape: WorkerGroupSpec, channel: str, storage: str) -> None:
         self.shape = shape
         self.lane = uuid.uuid4().hex[:12]
         self._failure: BaseException | None = None
@@ -51,8 +51,8 @@ class Crew:
         gpus = {"GPU": shape.gpus_per_worker} if shape.gpus_per_worker else {}
         self._trainer = TorchTrainer(
             train_worker,
-            train_loop_config={"mailbox": mailbox, "lane": self.lane},
-            torch_config=Meeting(),
+            train_loop_config={"mailbox": channel, "lane": self.lane},
+            torch_config=Rendezvous(),
             scaling_config=ScalingConfig(
                 num_workers=shape.workers,
                 use_gpu=shape.gpus_per_worker > 0,
@@ -67,7 +67,9 @@ class Crew:
             ),
         )
         over = self._over = threading.Event()
-        sign = threading.Thread(target=beat, args=(MailboxHandle(mailbox), mark, over), daemon=True)
+        sign = threading.Thread(
+            target=beat, args=(TrialChannelClient(channel), mark, over), daemon=True
+        )
         sign.start()
         self._thread = threading.Thread(target=self._work, name=f"crew-{self.lane}", daemon=True)
         self._thread.start()

@@ -27,7 +27,7 @@ LOOK_S: Final = 5.0
 
 
 @dataclass
-class Room:
+class ConcurrencyLimit:
     """How many trials may train at once: ``most``, and where nodes do not come, what fits."""
 
     resources: ResourceSettings
@@ -46,7 +46,7 @@ class Room:
         return max(1, self._fit if self.most is None else min(self._fit, self.most))
 
 
-def room_for(space: SearchSpace, say: Callable[[str], Any]) -> Room:
+def concurrency_limit(space: SearchSpace, say: Callable[[str], Any]) -> ConcurrencyLimit:
     """Return the room for a sweep's trials.
 
     Raises:
@@ -54,9 +54,9 @@ def room_for(space: SearchSpace, say: Callable[[str], Any]) -> Room:
     """
     resources, asked = space.base_experiment().resources, space.budget.max_concurrent
     most = None if asked == "auto" else asked
-    room = Room(resources, most, session.joined())
+    room = ConcurrencyLimit(resources, most, session.joined())
     if most is None or not room.nodes_come:
-        check_room(resources)
+        check_one_fits(resources)
     elif not how_many_fit(alive_nodes(), *_ask(resources)):
         say(
             f"No node has room for a trial yet. Waiting for nodes: where no autoscaler starts some "
@@ -65,7 +65,7 @@ def room_for(space: SearchSpace, say: Callable[[str], Any]) -> Room:
     return room
 
 
-def check_room(resources: ResourceSettings) -> None:
+def check_one_fits(resources: ResourceSettings) -> None:
     """Make sure that one trial fits.
 
     Raises:

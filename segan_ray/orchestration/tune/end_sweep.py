@@ -17,7 +17,7 @@ from typing import Final
 from segan_ray.errors import SweepError, many, nearest
 from segan_ray.filesystem.locations import is_url
 from segan_ray.home import OPTUNA_STORAGE, TRACKING_URI, Home, check_name
-from segan_ray.orchestration.tune.run_file import recorded_place
+from segan_ray.orchestration.tune.run_file import recorded_location
 from segan_ray.orchestration.tune.sweep_lock import LOCK, STOP, held, is_held, request_stop
 from segan_ray.orchestration.tune.trial_lifecycle import STOPPED
 from segan_ray.search.results.ranking import SweepStatus
@@ -31,7 +31,7 @@ from segan_ray.search.storage.lease import (
     leased,
     outlive,
 )
-from segan_ray.search.storage.open_storage import open_storage, studies_place
+from segan_ray.search.storage.open_storage import open_storage, studies_location
 from segan_ray.search.storage.owned_storage import OwnedStorage
 from segan_ray.search.storage.recorded_locations import check_records
 from segan_ray.search.storage.study_record import (
@@ -70,7 +70,7 @@ class Stopped:
 
 
 @dataclass(frozen=True)
-class Doomed:
+class DeletionPlan:
     """What deleting a sweep or run would delete, and what of it not; sizes in bytes.
 
     ``dead`` is what its study says of a process that was found dead.
@@ -117,7 +117,7 @@ def stop(home: Home, name: str, say: Say, *, wait_s: float = WAIT_S) -> Stopped:
             f"'{name}' was started in another home, where it may be running: {folder} holds "
             "nothing of it. Stop it there, with that --home."
         )
-    before = _recorded_place(home, name)
+    before = _recorded_location(home, name)
     check_records(name, before, home, lambda: name_is_taken(home, name))
     say(f"No process runs '{name}': ending what is left open in its records.")
     with held(folder, name), _study_held(home, name, found, say, dead) as holding:
@@ -128,7 +128,7 @@ def stop(home: Home, name: str, say: Say, *, wait_s: float = WAIT_S) -> Stopped:
     return Stopped(name, "stopped", already=False)
 
 
-def doomed(home: Home, name: str, say: Say = print) -> Doomed:
+def plan_deletion(home: Home, name: str, say: Say = print) -> DeletionPlan:
     """Return what ``delete`` would delete, waiting for a process that may have died.
 
     Raises:
@@ -150,19 +150,19 @@ def doomed(home: Home, name: str, say: Say = print) -> Doomed:
     dead = outlive(name, open_storage(home), holder_of(home), say) if study else None
     trials = 0 if found is None else found.trials
     left = tuple(_out_of_reach(home, name, found, study))
-    return Doomed(name, trials, size_of(home.checkpoints(name)), study, left, dead)
+    return DeletionPlan(name, trials, size_of(home.checkpoints(name)), study, left, dead)
 
 
-def delete(home: Home, name: str, say: Say = print, goes: Doomed | None = None) -> Deleted:
+def delete(home: Home, name: str, say: Say = print, goes: DeletionPlan | None = None) -> Deleted:
     """Delete the runs, artifacts, study and folder of a sweep or run that nobody runs now.
 
-    ``goes`` is what ``doomed`` has just said of it.
+    ``goes`` is what ``plan_deletion`` has just said of it.
 
     Raises:
         SweepError: if it is running, or nothing has that name.
         TrackingError: if MLflow cannot be reached, or the folder cannot be deleted.
     """
-    goes = goes or doomed(home, name, say)
+    goes = goes or plan_deletion(home, name, say)
     storage, by = open_storage(home), holder_of(home)
     mine = leased(name, storage, by, say, dead=goes.dead) if goes.study else nullcontext()
     with held(home.sweeps / name, name), mine:
@@ -181,12 +181,12 @@ def check_not_running(home: Home, name: str) -> None:
         raise SweepError(f"'{name}' is running. End it first: segan-ray stop {name}")
 
 
-def size_of(place: str) -> int:
-    """Return the bytes of the files below ``place``; of files linked together, once."""
-    if is_url(place):
-        return bytes_at(place)
+def size_of(location: str) -> int:
+    """Return the bytes of the files below ``location``; of files linked together, once."""
+    if is_url(location):
+        return bytes_at(location)
     files = {}
-    for path in Path(place).rglob("*"):
+    for path in Path(location).rglob("*"):
         if path.is_file() and not path.is_symlink():
             status = path.stat()
             files[status.st_dev, status.st_ino] = status.st_size
@@ -269,17 +269,17 @@ def _has_study(home: Home, name: str, found: Recorded | None) -> bool:
     return found.kind == "sweep" and there
 
 
-def _recorded_place(home: Home, name: str) -> str | None:
+def _recorded_location(home: Home, name: str) -> str | None:
     """Return where a sweep or run wrote down that it is recorded, or None."""
-    return records_of_study(name, open_storage(home)) or recorded_place(home, name)
+    return records_of_study(name, open_storage(home)) or recorded_location(home, name)
 
 
 def _out_of_reach(home: Home, name: str, found: Recorded | None, study: bool) -> Iterator[str]:
-    before = _recorded_place(home, name)
+    before = _recorded_location(home, name)
     if before not in (None, home.records) and not name_is_taken(home, name):
         yield f"its runs, recorded at {before} ({TRACKING_URI} is not that)"
     if found is not None and found.kind == "sweep" and not study:
-        yield f"its study, which is not in {studies_place(home)} ({OPTUNA_STORAGE} is another's)"
+        yield f"its study, which is not in {studies_location(home)} ({OPTUNA_STORAGE} is another's)"
 
 
 def _wait(runs: Callable[[], bool], name: str, say: Say, wait_s: float) -> None:

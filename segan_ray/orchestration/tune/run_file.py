@@ -29,7 +29,7 @@ def recorded_experiment(home: Home, name: str) -> Experiment | None:
     return build(read_run(file)["experiment"], str(file)) if file.exists() else None
 
 
-def recorded_place(home: Home, name: str) -> str | None:
+def recorded_location(home: Home, name: str) -> str | None:
     """Return where an earlier run of that name is recorded, or None where it does not say."""
     file = run_file(home, name)
     return read_run(file).get("records") if file.exists() else None

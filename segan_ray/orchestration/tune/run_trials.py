@@ -28,11 +28,11 @@ from segan_ray.config import build
 from segan_ray.errors import SeganRayError, SweepError, said
 from segan_ray.orchestration.cluster.engine_storage import ENGINE, engine_storage
 from segan_ray.orchestration.train.reaper import tidying
-from segan_ray.orchestration.train.trial_channel import MailboxHandle, open_mailbox
+from segan_ray.orchestration.train.trial_channel import TrialChannelClient, open_channel
 from segan_ray.orchestration.tune.sweep_lock import stop_requested
-from segan_ray.orchestration.tune.trainable import Lane
-from segan_ray.orchestration.tune.trial_lifecycle import Logbook
-from segan_ray.search.study.sweep_study import TakeOver
+from segan_ray.orchestration.tune.trainable import ReusableTrainable
+from segan_ray.orchestration.tune.trial_lifecycle import TrialLifecycle
+from segan_ray.search.study.sweep_study import Exploit
 
 DRIVER_BYTES: Final = 600 * 2**20
 """What a lane and Ray Train's controller of its crew take; neither computes anything."""
@@ -41,7 +41,7 @@ DISK_FULL: Final = ("No space left on device", "database or disk is full", "Disk
 NextTask = Callable[[], dict[str, Any]]
 RoomFor = Callable[[int], int]
 """How many of so many trials can train now."""
-MakeOrder = Callable[[str, int, TakeOver], dict[str, Any]]
+MakeOrder = Callable[[str, int, Exploit], dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class_cache.ENV_VARS_TO_PROPAGATE.difference_update(
 )
 
 
-def run_tasks(folder: Path, storage: str, tasks: Tasks, logbook: Logbook) -> None:
+def run_tasks(folder: Path, storage: str, tasks: Tasks, lifecycle: TrialLifecycle) -> None:
     """Train all tasks on the cluster; returns when each has ended, or the sweep is to stop.
 
     ``storage`` is where Ray keeps files of its own meanwhile.
@@ -79,54 +79,54 @@ def run_tasks(folder: Path, storage: str, tasks: Tasks, logbook: Logbook) -> Non
         return task
 
     def left() -> int:
-        return tasks.count - sum(logbook.knows(name) for name in names)
+        return tasks.count - sum(lifecycle.knows(name) for name in names)
 
     # What ends a lane while it takes a trial, Tune counts as the trial's end and does not retry:
     # such a trial comes next, before any other is drawn, and Tune has then run one too few.
     for _ in range(tasks.retries + 2):
-        _tune(folder, storage, replace(tasks, count=left(), draw=draw), logbook, lost)
+        _tune(folder, storage, replace(tasks, count=left(), draw=draw), lifecycle, lost)
         if not left() or stop_requested(folder):
             return
     raise SweepError(f"Trial {lost[0]['trial']} could not begin, time and again.")
 
 
 def _tune(
-    folder: Path, storage: str, tasks: Tasks, logbook: Logbook, lost: list[dict[str, Any]]
+    folder: Path, storage: str, tasks: Tasks, lifecycle: TrialLifecycle, lost: list[dict[str, Any]]
 ) -> None:
     # Tune repeats each failed trial's traceback and warns about what we do on purpose; the
     # leaderboard and the run have the reason.
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     name = f"mailbox-{uuid.uuid4().hex}"
-    mailbox = open_mailbox(name)
+    channel = open_channel(name)
     tuner = tune.Tuner(
         # A lane only waits for its crew, whose workers are what takes cores; but Tune wants
         # every trial to ask for something.
-        tune.with_resources(Lane, {"memory": DRIVER_BYTES}),
+        tune.with_resources(ReusableTrainable, {"memory": DRIVER_BYTES}),
         tune_config=tune.TuneConfig(
             num_samples=tasks.count,
-            search_alg=_Draws(tasks, name, f"{storage}/{ENGINE}"),
-            scheduler=_Judges(logbook, tasks.order, MailboxHandle(name)),
+            search_alg=_StudySearcher(tasks, name, f"{storage}/{ENGINE}"),
+            scheduler=_StudyScheduler(lifecycle, tasks.order, TrialChannelClient(name)),
             reuse_actors=True,
             trial_dirname_creator=lambda trial: f"trial_{trial.trial_id}",
         ),
         run_config=tune.RunConfig(
             name="tune",
             **engine_storage(f"{storage}/{ENGINE}"),
-            stop=_Ends(folder, logbook),
+            stop=_SweepStopper(folder, lifecycle),
             failure_config=tune.FailureConfig(max_failures=tasks.retries),
             # Workers keep checkpoints; a lane has nothing to add.
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
-            callbacks=[_Notes(logbook, lost)],
+            callbacks=[_TrialCallback(lifecycle, lost)],
             verbose=0,
         ),
     )
     try:
-        with tidying(MailboxHandle(name)):
+        with tidying(TrialChannelClient(name)):
             tuner.fit()
     except TuneError as error:
         raise _ours(error) from error
     finally:
-        ray.kill(mailbox)
+        ray.kill(channel)
 
 
 def _ours(error: BaseException) -> BaseException:
@@ -144,18 +144,18 @@ def _ours(error: BaseException) -> BaseException:
     return told
 
 
-class _Draws(Searcher):
+class _StudySearcher(Searcher):
     """Tune's searcher: each trial is the next task, as soon as there is room for it.
 
     Tune's own limit is one number for good; nodes come and go.
     """
 
-    def __init__(self, tasks: Tasks, mailbox: str, storage: str) -> None:
+    def __init__(self, tasks: Tasks, channel: str, storage: str) -> None:
         super().__init__()
         self._tasks = tasks
         self._left = tasks.count
         self._live: set[str] = set()
-        self._common = {"mailbox": mailbox, "storage": storage}
+        self._common = {"mailbox": channel, "storage": storage}
 
     def __getstate__(self) -> dict[str, Any]:
         """Pickle as nothing, as the scheduler does: tasks are drawn in this process."""
@@ -182,14 +182,16 @@ class _Draws(Searcher):
         """Nothing is kept."""
 
 
-class _Judges(FIFOScheduler):
+class _StudyScheduler(FIFOScheduler):
     """Tune's scheduler: the logbook notes an epoch and says what becomes of the trial."""
 
-    def __init__(self, logbook: Logbook, order: MakeOrder, mailbox: MailboxHandle) -> None:
+    def __init__(
+        self, lifecycle: TrialLifecycle, order: MakeOrder, channel: TrialChannelClient
+    ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self._ledger = logbook
+        self._ledger = lifecycle
         self._order = order
-        self._mailbox = mailbox
+        self._channel = channel
 
     def __getstate__(self) -> dict[str, Any]:
         """Pickle as nothing: Tune saves its scheduler, but records belong to this process."""
@@ -205,18 +207,18 @@ class _Judges(FIFOScheduler):
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
         name = trial.config["task"]["trial"]
         judgement = self._ledger.epoch(name, result["result"])
-        if judgement.take_over is not None:
+        if judgement.exploit is not None:
             epoch = result["result"].epoch
-            order = self._order(name, epoch, judgement.take_over)
-            self._mailbox.order(result["lane"], epoch, order)
+            order = self._order(name, epoch, judgement.exploit)
+            self._channel.order(result["lane"], epoch, order)
         return self.STOP if judgement.stop else self.CONTINUE
 
 
-class _Notes(Callback):
+class _TrialCallback(Callback):
     """Tune's callback: what begins, is lost and ends; ``lost`` takes what never began."""
 
-    def __init__(self, logbook: Logbook, lost: list[dict[str, Any]]) -> None:
-        self._ledger = logbook
+    def __init__(self, lifecycle: TrialLifecycle, lost: list[dict[str, Any]]) -> None:
+        self._ledger = lifecycle
         self._lost = lost
 
     def __getstate__(self) -> dict[str, Any]:
@@ -261,12 +263,12 @@ class _Notes(Callback):
         self._ledger.retry(trial.config["task"]["trial"])
 
 
-class _Ends(Stopper):
+class _SweepStopper(Stopper):
     """Ends a sweep when somebody has asked for it, or it is another process's."""
 
-    def __init__(self, folder: Path, logbook: Logbook) -> None:
+    def __init__(self, folder: Path, lifecycle: TrialLifecycle) -> None:
         self._folder = folder
-        self._ledger = logbook
+        self._ledger = lifecycle
 
     def __getstate__(self) -> dict[str, Any]:
         """Pickle as nothing, as the scheduler does."""

@@ -19,15 +19,15 @@ from segan_ray.orchestration.cluster.engine_storage import forget_engine
 from segan_ray.orchestration.cluster.session import ray_session
 from segan_ray.orchestration.cluster.shared_folder import make_shared
 from segan_ray.orchestration.train.epoch_result import OnEvent
-from segan_ray.orchestration.tune.concurrency_limit import check_room
+from segan_ray.orchestration.tune.concurrency_limit import check_one_fits
 from segan_ray.orchestration.tune.run_file import read_run, recorded_experiment, run_file
 from segan_ray.orchestration.tune.run_trials import Tasks, run_tasks
-from segan_ray.orchestration.tune.sweep import check_nothing_there, make_task, parked_if_cut_off
+from segan_ray.orchestration.tune.sweep import check_nothing_there, make_task, suspended_if_cut_off
 from segan_ray.orchestration.tune.sweep_lock import held, interruptible
-from segan_ray.orchestration.tune.trial_lifecycle import Logbook, NobodyJudges
+from segan_ray.orchestration.tune.trial_lifecycle import NobodyJudges, TrialLifecycle
 from segan_ray.search.results.ranking import SweepStatus
 from segan_ray.search.space.search_space import Objective
-from segan_ray.search.storage.recorded_locations import check_place, check_records
+from segan_ray.search.storage.recorded_locations import check_records, check_storage
 from segan_ray.search.study.sweep_study import Outcome
 from segan_ray.tracking.client.connection import connect
 from segan_ray.tracking.description.card import StoreCard
@@ -87,21 +87,21 @@ def run_single(run: Run, on_event: OnEvent) -> RunResult:
         interruptible(run.name, command) as asked,
     ):
         refuse_if_unfit(run.home, absolute(run.store))
-        check_room(run.experiment.resources)
+        check_one_fits(run.experiment.resources)
         _settle(run)
         with asked.later():
             recorder = Recorder.for_run(
                 run.home, run.name, run.card, SCORE, "max", run.folder, resume=run.resume
             )
         objective = Objective(metric=SCORE, mode="max")
-        logbook = Logbook(
+        lifecycle = TrialLifecycle(
             NobodyJudges(), recorder, [objective], run.home.checkpoints(run.name), on_event
         )
-        with parked_if_cut_off(run.name, command, logbook, asked):
+        with suspended_if_cut_off(run.name, command, lifecycle, asked):
             make_shared(run.home.checkpoints(run.name))
-            run_tasks(run.folder, run.home.storage_of(run.name), _tasks(run), logbook)
-            logbook.stop_open()
-            ended = logbook.ended[SINGLE]
+            run_tasks(run.folder, run.home.storage_of(run.name), _tasks(run), lifecycle)
+            lifecycle.stop_open()
+            ended = lifecycle.ended[SINGLE]
             recorder.close(_closed(ended.status))
             mlflow_run = recorder.run_id(SINGLE)
     forget_engine(run.home.storage_of(run.name))
@@ -147,7 +147,7 @@ def _settle(run: Run) -> None:
             "settings, or begin another run."
         )
     begun = read_run(file)
-    check_place(run.name, begun.get("storage"), run.home.storage_setting)
+    check_storage(run.name, begun.get("storage"), run.home.storage_setting)
     recorded_here = partial(name_is_taken, run.home, run.name)
     check_records(run.name, begun.get("records"), run.home, recorded_here)
     store = begun["store"]

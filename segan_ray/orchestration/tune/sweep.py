@@ -26,26 +26,26 @@ from segan_ray.orchestration.cluster.engine_storage import forget_engine
 from segan_ray.orchestration.cluster.session import ray_session
 from segan_ray.orchestration.cluster.shared_folder import make_shared
 from segan_ray.orchestration.train.epoch_result import OnEvent
-from segan_ray.orchestration.tune.concurrency_limit import Room, room_for
+from segan_ray.orchestration.tune.concurrency_limit import ConcurrencyLimit, concurrency_limit
 from segan_ray.orchestration.tune.run_trials import Tasks, run_tasks
 from segan_ray.orchestration.tune.sweep_lock import (
-    Asked,
+    EndRequest,
     held,
     interruptible,
     request_stop,
     stop_requested,
 )
-from segan_ray.orchestration.tune.trial_lifecycle import Logbook
+from segan_ray.orchestration.tune.trial_lifecycle import TrialLifecycle
 from segan_ray.search.results.ranking import SweepStatus
 from segan_ray.search.space import estimate
 from segan_ray.search.space.search_space import SearchSpace
 from segan_ray.search.storage.lease import Holding, forget_half_made, holder_of, leased
-from segan_ray.search.storage.open_storage import Storage, open_storage, studies_place
+from segan_ray.search.storage.open_storage import Storage, open_storage, studies_location
 from segan_ray.search.storage.owned_storage import OwnedStorage
-from segan_ray.search.storage.recorded_locations import settle_place, settle_records
+from segan_ray.search.storage.recorded_locations import settle_records, settle_storage
 from segan_ray.search.storage.study_record import empty_study, reserve_study
 from segan_ray.search.study.same_points import count_points
-from segan_ray.search.study.sweep_study import Point, SweepStudy, TakeOver, study_exists
+from segan_ray.search.study.sweep_study import Exploit, Point, SweepStudy, study_exists
 from segan_ray.search.study.warm_start import EarlierTrials, earlier_trials
 from segan_ray.tracking.client.connection import connect
 from segan_ray.tracking.description.card import StoreCard
@@ -102,12 +102,12 @@ def run_sweep(sweep: Sweep, on_event: OnEvent, say: Any = print) -> SweepStatus:
         contextlib.ExitStack() as until_the_end,
     ):
         refuse_if_unfit(sweep.home, absolute(sweep.store))
-        room = room_for(sweep.space, say)
+        room = concurrency_limit(sweep.space, say)
         study, holding = _study(sweep, until_the_end, say)
         _say_estimate(sweep, study, room, say)
         with asked.later():
             recorder = _recorder(sweep, holding)
-        logbook = Logbook(
+        lifecycle = TrialLifecycle(
             study,
             recorder,
             sweep.space.objectives,
@@ -115,13 +115,13 @@ def run_sweep(sweep: Sweep, on_event: OnEvent, say: Any = print) -> SweepStatus:
             on_event,
             holding.check,
         )
-        with parked_if_cut_off(sweep.name, sweep.resume_with, logbook, asked):
+        with suspended_if_cut_off(sweep.name, sweep.resume_with, lifecycle, asked):
             make_shared(sweep.home.checkpoints(sweep.name))
-            logbook.reconcile()
-            _search(sweep, study, logbook, room)
+            lifecycle.reconcile()
+            _search(sweep, study, lifecycle, room)
             _say_reused(study, say)
-            _repeat(sweep, study, logbook, room)
-            logbook.stop_open()
+            _repeat(sweep, study, lifecycle, room)
+            lifecycle.stop_open()
             status = _status(sweep, study)
             recorder.close(status)
     forget_engine(sweep.home.storage_of(sweep.name))
@@ -134,7 +134,9 @@ def run_sweep(sweep: Sweep, on_event: OnEvent, say: Any = print) -> SweepStatus:
 
 
 @contextlib.contextmanager
-def parked_if_cut_off(name: str, command: str, logbook: Logbook, asked: Asked) -> Iterator[None]:
+def suspended_if_cut_off(
+    name: str, command: str, lifecycle: TrialLifecycle, asked: EndRequest
+) -> Iterator[None]:
     """Leave nothing running in the records if the block does not come to its end.
 
     Raises:
@@ -142,29 +144,31 @@ def parked_if_cut_off(name: str, command: str, logbook: Logbook, asked: Asked) -
         TakenOver: if the records are another process's by now; they are left as they are.
     """
     try:
-        with _parked(name, command, logbook, asked):
+        with _suspended(name, command, lifecycle, asked):
             yield
     except TakenOver:
-        logbook.abandon()
+        lifecycle.abandon()
         raise
 
 
 @contextlib.contextmanager
-def _parked(name: str, command: str, logbook: Logbook, asked: Asked) -> Iterator[None]:
+def _suspended(
+    name: str, command: str, lifecycle: TrialLifecycle, asked: EndRequest
+) -> Iterator[None]:
     try:
         asked.now()
         yield
     except TakenOver:
         raise
     except KeyboardInterrupt:
-        logbook.park()
+        lifecycle.suspend()
         raise Interrupted(
             f"'{name}' was interrupted; nothing of it is lost. Go on: {command}",
             asked.signal or signal.SIGINT,
         ) from None
     except BaseException as error:
         try:
-            logbook.park()
+            lifecycle.suspend()
         except TakenOver:
             # What went wrong did so since the other process cut this one off.
             raise
@@ -210,7 +214,7 @@ def _study(
         reserve_study(sweep.name, sweep.space, storage)
         holding = until_the_end.enter_context(mine(new=True))
         study = _new_study(sweep, OwnedStorage(storage, holding.check), earlier, say)
-    settle_place(study.study, sweep.home.storage_setting)
+    settle_storage(study.study, sweep.home.storage_setting)
     settle_records(study.study, sweep.home, lambda: name_is_taken(sweep.home, sweep.name))
     return study, holding
 
@@ -261,7 +265,7 @@ def check_nothing_there(home: Home, name: str) -> None:
         )
 
 
-def _say_estimate(sweep: Sweep, study: SweepStudy, room: Room, say: Any) -> None:
+def _say_estimate(sweep: Sweep, study: SweepStudy, room: ConcurrencyLimit, say: Any) -> None:
     left = study.left(sweep.repeat_top * sweep.seeds)
     points = count_points(sweep.space)
     if left and points is not None and points < min(study.budget, study.most_trials):
@@ -290,7 +294,7 @@ def _taken(name: str) -> str:
 def _without_study(sweep: Sweep) -> str:
     return (
         f"'{sweep.name}' is recorded at {sweep.home.records}, but its study is not in "
-        f"{studies_place(sweep.home)}. Set {OPTUNA_STORAGE} to the database that it began with, "
+        f"{studies_location(sweep.home)}. Set {OPTUNA_STORAGE} to the database that it began with, "
         "or choose another --name."
     )
 
@@ -312,20 +316,26 @@ def _recorder(sweep: Sweep, holding: Holding) -> Recorder:
     )
 
 
-def _search(sweep: Sweep, study: SweepStudy, logbook: Logbook, room: Room) -> None:
+def _search(
+    sweep: Sweep, study: SweepStudy, lifecycle: TrialLifecycle, room: ConcurrencyLimit
+) -> None:
     wanted = min(study.budget, study.most_trials)
-    _train(sweep, study, logbook, room, new=max(0, wanted - study.searched))
+    _train(sweep, study, lifecycle, room, new=max(0, wanted - study.searched))
 
 
-def _repeat(sweep: Sweep, study: SweepStudy, logbook: Logbook, room: Room) -> None:
+def _repeat(
+    sweep: Sweep, study: SweepStudy, lifecycle: TrialLifecycle, room: ConcurrencyLimit
+) -> None:
     """Train the best settings again with fresh seeds, so that a lucky one does not win."""
     if stop_requested(sweep.folder) or not sweep.repeat_top:
         return
     new = study.enqueue_repeats(sweep.repeat_top, sweep.seeds)
-    _train(sweep, study, logbook, room, new=new)
+    _train(sweep, study, lifecycle, room, new=new)
 
 
-def _train(sweep: Sweep, study: SweepStudy, logbook: Logbook, room: Room, new: int) -> None:
+def _train(
+    sweep: Sweep, study: SweepStudy, lifecycle: TrialLifecycle, room: ConcurrencyLimit, new: int
+) -> None:
     cut_off = study.reopen()
     count = len(cut_off) + new
     if not count:
@@ -335,9 +345,9 @@ def _train(sweep: Sweep, study: SweepStudy, logbook: Logbook, room: Room, new: i
     def draw() -> dict[str, Any]:
         return _task(sweep, next(waiting, None) or study.ask())
 
-    def order(trial: str, epoch: int, taken: TakeOver) -> dict[str, Any]:
-        checkpoint = logbook.checkpoints(trial).take(
-            logbook.checkpoints(f"{taken.donor:03d}"), epoch
+    def order(trial: str, epoch: int, taken: Exploit) -> dict[str, Any]:
+        checkpoint = lifecycle.checkpoints(trial).take(
+            lifecycle.checkpoints(f"{taken.source:03d}"), epoch
         )
         return {
             "experiment": sweep.space.experiment(taken.params).model_dump(mode="json"),
@@ -346,7 +356,7 @@ def _train(sweep: Sweep, study: SweepStudy, logbook: Logbook, room: Room, new: i
 
     retries = sweep.space.base_experiment().resources.retries
     storage = sweep.home.storage_of(sweep.name)
-    run_tasks(sweep.folder, storage, Tasks(count, room.now, retries, draw, order), logbook)
+    run_tasks(sweep.folder, storage, Tasks(count, room.now, retries, draw, order), lifecycle)
 
 
 def _task(sweep: Sweep, point: Point) -> dict[str, Any]:

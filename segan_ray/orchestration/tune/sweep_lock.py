@@ -29,7 +29,7 @@ ENDING: Final = "\nEnding '{}'. A second Ctrl-C ends it at once. Either way go o
 
 
 @dataclass
-class Asked:
+class EndRequest:
     """Which signal asked this process to end, if any."""
 
     signal: int | None = None
@@ -94,7 +94,7 @@ def stop_requested(folder: Path) -> bool:
 
 
 @contextmanager
-def interruptible(name: str, command: str) -> Iterator[Asked]:
+def interruptible(name: str, command: str) -> Iterator[EndRequest]:
     """Turn the first SIGINT or SIGTERM into Interrupted; a second one ends at once.
 
     Which it was is noted apart: on its way through Ray an exception becomes a plain one. How to go
@@ -105,7 +105,7 @@ def interruptible(name: str, command: str) -> Iterator[Asked]:
     """
     numbers = (signal.SIGINT, signal.SIGTERM)
     before = {number: signal.getsignal(number) for number in numbers}
-    asked = Asked()
+    asked = EndRequest()
 
     def ask(number: int, _frame: FrameType | None) -> None:
         asked.signal = number

@@ -13,21 +13,21 @@ from segan_ray.orchestration.cluster import session  # noqa: F401
 
 from ray import tune  # isort: skip
 
-from segan_ray.orchestration.train.trial_channel import MailboxHandle
-from segan_ray.orchestration.train.worker_group import Crew, Shape
+from segan_ray.orchestration.train.trial_channel import TrialChannelClient
+from segan_ray.orchestration.train.worker_group import WorkerGroup, WorkerGroupSpec
 
 LOOK_S: Final = 1.0
 """How often a lane that waits for a result looks whether its crew is still there."""
 FAREWELL_S: Final = 10.0
 
 
-class Lane(tune.Trainable):
-    """One trial at a time; ``config`` holds ``mailbox``, ``storage`` and the worker's ``task``."""
+class ReusableTrainable(tune.Trainable):
+    """One trial at a time; ``config`` holds ``channel``, ``storage`` and the worker's ``task``."""
 
     def setup(self, config: dict[str, Any]) -> None:
         """Take the first trial."""
-        self._mailbox = MailboxHandle(config["mailbox"])
-        self._crew: Crew | None = None
+        self._channel = TrialChannelClient(config["mailbox"])
+        self._crew: WorkerGroup | None = None
         self._judged = 0
         self._take(config)
 
@@ -44,7 +44,7 @@ class Lane(tune.Trainable):
         """
         assert self._crew is not None
         while True:
-            result = self._mailbox.result(self._crew.lane, self._judged, LOOK_S)
+            result = self._channel.result(self._crew.lane, self._judged, LOOK_S)
             if result is not None:
                 self._judged = result.epoch
                 return {"result": result, "done": result.last, "lane": self._crew.lane}
@@ -55,18 +55,18 @@ class Lane(tune.Trainable):
         self._dismiss()
 
     def _take(self, config: dict[str, Any]) -> None:
-        shape = Shape.of(config["task"]["experiment"])
+        shape = WorkerGroupSpec.of(config["task"]["experiment"])
         self._judged = 0
         crew, task = self._crew, config["task"]
         fits = crew is not None and crew.shape == shape and crew.at_work
-        if crew is not None and fits and self._mailbox.assign(crew.lane, task):
+        if crew is not None and fits and self._channel.assign(crew.lane, task):
             return
         self._dismiss()
-        self._crew = Crew(shape, config["mailbox"], config["storage"])
-        self._mailbox.assign(self._crew.lane, task)
+        self._crew = WorkerGroup(shape, config["mailbox"], config["storage"])
+        self._channel.assign(self._crew.lane, task)
 
     def _dismiss(self) -> None:
         if self._crew is not None:
-            self._mailbox.close(self._crew.lane)
+            self._channel.close(self._crew.lane)
             self._crew.wait(FAREWELL_S)
             self._crew = None

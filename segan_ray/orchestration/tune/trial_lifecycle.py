@@ -16,11 +16,11 @@ from segan_ray.config import Experiment
 from segan_ray.orchestration.train.epoch_result import EpochResult, OnEvent, TrialEvent
 from segan_ray.search.results.ranking import TrialStatus
 from segan_ray.search.space.search_space import Objective
-from segan_ray.search.study.sweep_study import Ended, Outcome, TakeOver
+from segan_ray.search.study.sweep_study import Ended, Exploit, Outcome
 from segan_ray.tracking.recording.recorder import Recorder
 from segan_ray.training.checkpoints.remote_folder import TrialCheckpoints, trial_checkpoints
 
-PARK_S: Final = 5.0
+SUSPEND_S: Final = 5.0
 """For how long an interrupted sweep waits for MLflow; what it does not take waits on disk."""
 STOPPED: Final = "Stopped by segan-ray stop."
 NO_EPOCH: Final = "It ended without a single epoch."
@@ -30,13 +30,13 @@ class Judge(Protocol):
     """Who decides what becomes of a trial; a sweep's study does."""
 
     def report(self, number: int, epoch: int, *values: float) -> bool: ...
-    def take_over(self, number: int, epoch: int) -> TakeOver | None: ...
+    def exploit(self, number: int, epoch: int) -> Exploit | None: ...
     def changing(self, number: int) -> Mapping[str, float]: ...
     def tell(
         self, number: int, outcome: Outcome, reason: str | None = None, *, learn: bool = False
     ) -> None: ...
     def ended(self) -> dict[int, Ended]: ...
-    def park(self) -> None: ...
+    def suspend(self) -> None: ...
 
 
 class NobodyJudges:
@@ -46,7 +46,7 @@ class NobodyJudges:
         """Never stop."""
         return False
 
-    def take_over(self, number: int, epoch: int) -> None:
+    def exploit(self, number: int, epoch: int) -> None:
         """Never take over."""
 
     def changing(self, number: int) -> Mapping[str, float]:
@@ -62,12 +62,12 @@ class NobodyJudges:
         """Nothing is kept."""
         return {}
 
-    def park(self) -> None:
+    def suspend(self) -> None:
         """Nothing is open."""
 
 
 @dataclass(frozen=True)
-class Followed:
+class TrialState:
     """How far a trial has come; ``best`` is its best epoch by the (first) objective."""
 
     trial: str
@@ -82,14 +82,14 @@ class Followed:
 
 
 @dataclass(frozen=True)
-class Judgement:
+class Decision:
     """What becomes of a trial after an epoch."""
 
     stop: bool
-    take_over: TakeOver | None = None
+    exploit: Exploit | None = None
 
 
-class Logbook:
+class TrialLifecycle:
     """Notes trials as they begin, finish epochs, and end."""
 
     def __init__(
@@ -108,8 +108,8 @@ class Logbook:
         self._checkpoints = checkpoints
         self._on_event = on_event
         self.check = check
-        self._open: dict[str, Followed] = {}
-        self.ended: dict[str, Followed] = {}
+        self._open: dict[str, TrialState] = {}
+        self.ended: dict[str, TrialState] = {}
 
     def checkpoints(self, trial: str) -> TrialCheckpoints:
         """Return a trial's checkpoints, without a folder for copies of far ones."""
@@ -124,7 +124,7 @@ class Logbook:
     ) -> None:
         """Note that a trial trains, for the first time or again."""
         known = self._open.get(trial)
-        self._open[trial] = known or Followed(trial, experiment.training.epochs)
+        self._open[trial] = known or TrialState(trial, experiment.training.epochs)
         self._recorder.start_trial(trial, experiment, params, repeat_of)
         self._tell(self._open[trial])
 
@@ -132,11 +132,11 @@ class Logbook:
         """Tell whether a trial has begun, or ended, in this process."""
         return trial in self._open or trial in self.ended
 
-    def epoch(self, trial: str, result: EpochResult) -> Judgement:
+    def epoch(self, trial: str, result: EpochResult) -> Decision:
         """Note a finished epoch, once, and return what becomes of the trial."""
         followed = self._open.get(trial)
         if followed is None:
-            return Judgement(stop=True)
+            return Decision(stop=True)
         epoch, metrics = result.epoch, result.metrics
         values = [metrics[objective.metric] for objective in self._objectives]
         stop = self._judge.report(int(trial), epoch, *values)
@@ -157,7 +157,7 @@ class Logbook:
             self._recorder.log_epoch(trial, epoch, {**metrics, **settings})
             self._tell(followed)
         ends = stop or result.last
-        return Judgement(stop, None if ends else self._judge.take_over(int(trial), epoch))
+        return Decision(stop, None if ends else self._judge.exploit(int(trial), epoch))
 
     def retry(self, trial: str) -> None:
         """Note that a trial was lost and begins again at its last checkpoint."""
@@ -187,12 +187,12 @@ class Logbook:
         """
         for trial in sorted(self._open):
             self._close(self._open.pop(trial), "stopped", STOPPED)
-        self._judge.park()
+        self._judge.suspend()
 
-    def park(self) -> None:
+    def suspend(self) -> None:
         """Leave nothing running: the sweep's process goes, its open trials wait for another."""
-        self._judge.park()
-        self._recorder.park(patience_s=PARK_S)
+        self._judge.suspend()
+        self._recorder.suspend(patience_s=SUSPEND_S)
         for followed in self._open.values():
             self._tell(followed, "pending")
         self._open.clear()
@@ -210,7 +210,7 @@ class Logbook:
             if known is not None:
                 self._recorder.end_trial(trial, known.outcome, known.reason, self._best(trial))
 
-    def _close(self, followed: Followed, outcome: Outcome, reason: str | None) -> None:
+    def _close(self, followed: TrialState, outcome: Outcome, reason: str | None) -> None:
         # Settings that diverge or collapse are to be kept away from; a crash says nothing.
         learn = followed.failure is not None and reason == followed.failure
         self._judge.tell(int(followed.trial), outcome, reason, learn=learn)
@@ -229,7 +229,7 @@ class Logbook:
 
     def _tell(
         self,
-        followed: Followed,
+        followed: TrialState,
         status: TrialStatus = "running",
         reason: str | None = None,
         warning: str | None = None,

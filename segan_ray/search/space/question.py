@@ -22,7 +22,7 @@ from segan_ray.search.space.search_space import SearchSpace
 
 
 @dataclass(frozen=True)
-class Asked:
+class AskedParameter:
     """One parameter: where its values may lie, and when it is drawn if not always."""
 
     path: str
@@ -31,10 +31,10 @@ class Asked:
 
 
 @dataclass(frozen=True)
-class Question:
+class SearchQuestion:
     """A whole space file in words; ``settings`` are those that every trial has."""
 
-    parameters: tuple[Asked, ...]
+    parameters: tuple[AskedParameter, ...]
     objectives: tuple[str, ...]
     sampler: str
     scheduler: str
@@ -43,7 +43,7 @@ class Question:
     settings: str
 
 
-def question(text: str) -> Question | None:
+def question(text: str) -> SearchQuestion | None:
     """Return what the file of a sweep asks, or None of a file that is no space (any longer)."""
     try:
         space = SearchSpace.model_validate(parse_yaml(text))
@@ -52,7 +52,7 @@ def question(text: str) -> Question | None:
     toward = {"max": "highest", "min": "lowest"}
     preset = f"preset {space.preset}" if space.preset else ""
     base = ", ".join(f"{path} {said_as(value)}" for path, value in _flat(space.base))
-    return Question(
+    return SearchQuestion(
         parameters=tuple(_asked(path, one) for path, one in space.parameters.items()),
         objectives=tuple(f"{toward[one.mode]} {one.metric}" for one in space.objectives),
         sampler=_component(space.sampler),
@@ -72,21 +72,21 @@ def _flat(tree: dict[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
             yield f"{above}{key}", value
 
 
-def _asked(path: str, parameter: Parameter) -> Asked:
+def _asked(path: str, parameter: Parameter) -> AskedParameter:
     condition = " and ".join(
         f"{other} is {words(wanted)}" for other, wanted in parameter.when.items()
     )
     match parameter:
         case ChoiceParameter():
-            return Asked(path, words(parameter.values), condition)
+            return AskedParameter(path, words(parameter.values), condition)
         case FixedParameter():
-            return Asked(path, f"always {said_as(parameter.value)}", condition)
+            return AskedParameter(path, f"always {said_as(parameter.value)}", condition)
     span = f"{parameter.low:g} to {parameter.high:g}"
     if isinstance(parameter, IntParameter):
         span = f"whole numbers {span}"
     if isinstance(parameter, FloatsParameter):
         span = f"{parameter.length} numbers, each {span}"
-    return Asked(path, f"{span}, logarithmic" if parameter.log else span, condition)
+    return AskedParameter(path, f"{span}, logarithmic" if parameter.log else span, condition)
 
 
 def _component(component: BaseModel) -> str:

@@ -29,7 +29,7 @@ WAIT_S: Final = 120.0
 """How long to wait for another process that writes, or makes the tables."""
 
 
-def studies_place(home: Home) -> str:
+def studies_location(home: Home) -> str:
     """Return where all studies are, for people."""
     return mask(os.environ.get(OPTUNA_STORAGE) or str(home.studies))
 

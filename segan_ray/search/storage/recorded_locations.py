@@ -15,19 +15,19 @@ from segan_ray.search.storage.study_record import RECORDS
 PLACE: Final = "storage"
 
 
-def settle_place(study: optuna.Study, place: str | None) -> None:
+def settle_storage(study: optuna.Study, location: str | None) -> None:
     """Write down ``SEGAN_RAY_STORAGE``, or make sure it is what the sweep began with.
 
     Raises:
         SweepError: if it is another: the sweep would find no checkpoint and train all anew.
     """
     if PLACE not in study.user_attrs:
-        study.set_user_attr(PLACE, place)
+        study.set_user_attr(PLACE, location)
         return
-    check_place(study.study_name, study.user_attrs[PLACE], place)
+    check_storage(study.study_name, study.user_attrs[PLACE], location)
 
 
-def check_place(name: str, before: str | None, now: str | None) -> None:
+def check_storage(name: str, before: str | None, now: str | None) -> None:
     """Make sure that a sweep or run goes on where it began; None is its home.
 
     Raises:

@@ -35,10 +35,10 @@ class Point:
 
 
 @dataclass(frozen=True)
-class TakeOver:
+class Exploit:
     """After an epoch a trial goes on from another's weights, with settings changed from its."""
 
-    donor: int
+    source: int
     params: Mapping[str, Any]
 
 

@@ -51,22 +51,22 @@ from segan_ray.search.study.points import (
     TAKEN_OVER,
     TOP,
     Ended,
+    Exploit,
     Outcome,
     Point,
-    TakeOver,
     numbers,
     settings_now,
 )
-from segan_ray.search.study.population import donor, perturb
+from segan_ray.search.study.population import perturb, source
 from segan_ray.search.study.repeats import Repeat, best_trials, plan_repeats
 from segan_ray.search.study.same_points import count_points
 
 __all__ = [
     "Ended",
+    "Exploit",
     "Outcome",
     "Point",
     "SweepStudy",
-    "TakeOver",
     "delete_study",
     "study_exists",
 ]
@@ -353,7 +353,7 @@ class SweepStudy:
             trial.trial.set_user_attr(STOP, epoch)
         return stop
 
-    def take_over(self, number: int, epoch: int) -> TakeOver | None:
+    def exploit(self, number: int, epoch: int) -> Exploit | None:
         """Return whose weights a trial goes on from after ``epoch``, if its population says so.
 
         What was decided once stays decided (Jaderberg et al. 2017, exploit and explore).
@@ -366,7 +366,7 @@ class SweepStudy:
             decided[str(epoch)] = self._weaker(number, epoch, scheduler)
             trial.trial.set_user_attr(TAKEN_OVER, decided)
         taken = decided[str(epoch)]
-        return None if taken is None else TakeOver(**taken)
+        return None if taken is None else Exploit(**taken)
 
     def _weaker(self, number: int, epoch: int, scheduler: PbtScheduler) -> dict[str, Any] | None:
         """Return what a trial takes over if it is among the weak at ``epoch``.
@@ -382,12 +382,12 @@ class SweepStudy:
         }
         scores = {n: self._values[n][e][0] for n, e in reached.items()}
         mode = self.space.objective.mode
-        chosen = donor(scores, number, mode, scheduler.quantile, random)
+        chosen = source(scores, number, mode, scheduler.quantile, random)
         if chosen is None:
             return None
         settings = settings_now(self._trials()[chosen].user_attrs)
         params = perturb(self.space.parameters, settings, scheduler.resample, random)
-        return {"donor": chosen, "params": params}
+        return {"source": chosen, "params": params}
 
     def changing(self, number: int) -> dict[str, float]:
         """Return the settings of a trial that change while it trains, where they are numbers."""
@@ -457,7 +457,7 @@ class SweepStudy:
             and frozen.user_attrs[ENDED]["outcome"] != "failed"
         }
 
-    def park(self) -> None:
+    def suspend(self) -> None:
         """Leave no trial RUNNING: those that did not end wait for the sweep to be resumed."""
         for frozen in self._trials():
             if frozen.state == TrialState.RUNNING:

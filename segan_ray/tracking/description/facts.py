@@ -12,7 +12,7 @@ from typing import Any
 
 from mlflow.entities import Dataset, DatasetInput, InputTag
 
-from segan_ray.filesystem.locations import absolute, is_url, place_name
+from segan_ray.filesystem.locations import absolute, is_url, location_name
 from segan_ray.search.results.ranking import Mode
 from segan_ray.tracking import tag_names
 from segan_ray.tracking.client.connection import version_tags
@@ -93,7 +93,7 @@ def dataset_input(card: StoreCard, context: str) -> DatasetInput:
     """Return a store as an input of a run; ``context`` says what for, in MLflow's words."""
     where = absolute(card.path)
     dataset = Dataset(
-        name=place_name(where),
+        name=location_name(where),
         digest=card.fingerprint,
         source_type=where.partition("://")[0] if is_url(where) else "local",
         source=json.dumps({"uri": where}),

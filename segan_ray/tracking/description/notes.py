@@ -14,7 +14,7 @@ from typing import Any, Final
 from mlflow import MlflowClient
 
 from segan_ray.documents import DocumentError, parse_yaml
-from segan_ray.filesystem.locations import absolute, place_name
+from segan_ray.filesystem.locations import absolute, location_name
 from segan_ray.search.results.ranking import SweepRecord
 from segan_ray.tracking import tag_names
 from segan_ray.tracking.description.facts import SweepFacts
@@ -41,7 +41,7 @@ def describe_experiment(client: MlflowClient, experiment: str) -> None:
 
 def sweep_note(facts: SweepFacts, space_text: str | None, experiment: str) -> str:
     """Return what a sweep asks, of what data, where to look and how to run it again."""
-    store = place_name(absolute(facts.card.path))
+    store = location_name(absolute(facts.card.path))
     patients = ", ".join(f"{count} {split}" for split, count in facts.card.patients.items())
     table = trials_page(experiment, facts.name)
     charts = trials_page(experiment, facts.name, charts=True)

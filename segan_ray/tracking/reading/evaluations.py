@@ -56,7 +56,7 @@ class _CaseScores(BaseModel):
     hd95: FiniteFloat = 0.0
 
 
-class _Case(BaseModel):
+class _RecordedCase(BaseModel):
     patient: str
     whole: _CaseScores = _CaseScores()
     core: _CaseScores = _CaseScores()
@@ -79,7 +79,7 @@ class _Evaluation(BaseModel):
 
     model: str
     split: str
-    cases: list[_Case]
+    cases: list[_RecordedCase]
     summary: _Summary
     references: dict[str, _Summary] = {}
     comparisons: list[_Comparison]
@@ -104,8 +104,8 @@ def latest_evaluation(
         try:
             return {**_document(str(run.info.artifact_uri)), "run": run.info.run_id}
         except ValidationError as error:
-            place = ".".join(map(str, error.errors()[0]["loc"]))
-            problem = f"its {DOCUMENT} is not one of segan-ray evaluate at '{place}'"
+            location = ".".join(map(str, error.errors()[0]["loc"]))
+            problem = f"its {DOCUMENT} is not one of segan-ray evaluate at '{location}'"
         except (MlflowException, DocumentError, OSError, UnicodeDecodeError) as error:
             problem = f"its {DOCUMENT} cannot be read ({said(error)})"
         on_note(

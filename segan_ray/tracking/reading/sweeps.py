@@ -122,7 +122,7 @@ def read_space(home: Home, name: str) -> str:
     return str(mlflow.artifacts.load_text(f"{own_run(home, name).info.artifact_uri}/space.yaml"))
 
 
-def store_place(home: Home, name: str) -> str:
+def store_location(home: Home, name: str) -> str:
     """Return where the store of a sweep was when it was trained: a folder or URL.
 
     Raises:
@@ -131,9 +131,9 @@ def store_place(home: Home, name: str) -> str:
     run = own_run(home, name)
     for one in run.inputs.dataset_inputs if run.inputs else []:
         with contextlib.suppress(ValueError, KeyError, TypeError):
-            place = json.loads(one.dataset.source)["uri"]
-            if isinstance(place, str):
-                return place
+            location = json.loads(one.dataset.source)["uri"]
+            if isinstance(location, str):
+                return location
     raise SweepError(f"The sweep '{name}' has no record of its store.")
 
 
@@ -221,8 +221,8 @@ def _tell_lost(lost: Mapping[str, Sequence[TaggedRun]], reader: Reader, on_note:
     by_sweep: dict[tuple[str, str], list[TaggedRun]] = {}
     for run in trials:
         if run.run not in held:
-            place = run.tags.get(tag_names.SWEEP, ""), run.tags.get(tag_names.PARENT, "")
-            by_sweep.setdefault(place, []).append(run)
+            location = run.tags.get(tag_names.SWEEP, ""), run.tags.get(tag_names.PARENT, "")
+            by_sweep.setdefault(location, []).append(run)
     for of in by_sweep.values():
         on_note(f"Left out: {_said_lost(of)}")
 

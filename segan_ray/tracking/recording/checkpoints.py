@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from segan_ray.filesystem.locations import is_url, place_name
+from segan_ray.filesystem.locations import is_url, location_name
 from segan_ray.tracking.recording.ledger import Ledger
 from segan_ray.training.checkpoints.remote_folder import copied_near, remove_all, trial_checkpoints
 from segan_ray.training.checkpoints.trial_folder import SavedReport
@@ -52,7 +52,7 @@ class CheckpointFolders:
         """Return where a checkpoint of ``trial`` is now: its home may have been moved since."""
         if is_url(checkpoint) or Path(checkpoint).exists():
             return checkpoint
-        return f"{self.root}/{trial}/{place_name(checkpoint)}"
+        return f"{self.root}/{trial}/{location_name(checkpoint)}"
 
     def delete(self, trial: str) -> None:
         """Delete the folder of a dropped trial; one that started again since keeps its own."""

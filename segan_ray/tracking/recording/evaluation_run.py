@@ -16,7 +16,7 @@ from mlflow.entities import LoggedModelInput, Metric
 from mlflow.exceptions import MlflowException
 
 from segan_ray.evaluation.scoring.case_files import ENDINGS, encode_table
-from segan_ray.filesystem.locations import absolute, place_name
+from segan_ray.filesystem.locations import absolute, location_name
 from segan_ray.home import Home
 from segan_ray.tracking import tag_names
 from segan_ray.tracking.client.connection import experiment_id, version_tags
@@ -59,7 +59,7 @@ class EvaluationRun:
     def log_summary(self, summary: Summary) -> None:
         """Log the means over patients, as metrics of the run and of the model."""
         now = int(time.time() * 1000)
-        where = place_name(absolute(self.subject.store.path))
+        where = location_name(absolute(self.subject.store.path))
         metrics = [
             Metric(name, value, now, 0, self.model_id, where, self.subject.store.fingerprint)
             for name, value in _means(summary).items()

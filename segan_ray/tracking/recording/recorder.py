@@ -45,7 +45,7 @@ from segan_ray.tracking.recording.checkpoints import CheckpointFolders
 from segan_ray.tracking.recording.ledger import ENDS, Ledger, Tally
 from segan_ray.tracking.recording.run_writer import RunWriter
 from segan_ray.tracking.recording.runs import SweepRuns, reach
-from segan_ray.tracking.recording.uploader import Spool
+from segan_ray.tracking.recording.uploader import Uploader
 
 log = logging.getLogger(__name__)
 
@@ -65,7 +65,7 @@ class Recorder:
     keep_checkpoints: int | None
     ledger: Ledger
     writer: RunWriter
-    spool: Spool
+    uploader: Uploader
     lock: threading.RLock
     check: Check
     token: str
@@ -138,8 +138,8 @@ class Recorder:
                 self._append("known", run.data.tags[tag_names.TRIAL], **known_facts(run))
         for one in self.ledger.open:
             self._append("park", one.trial)
-        self.spool.replay()
-        self.spool.start()
+        self.uploader.replay()
+        self.uploader.start()
 
     def start_trial(
         self,
@@ -182,7 +182,7 @@ class Recorder:
             if one.trial in ends:
                 self._end_cut_off(one, *ends[one.trial])
 
-    def park(self, *, patience_s: float = PATIENCE_S) -> None:
+    def suspend(self, *, patience_s: float = PATIENCE_S) -> None:
         """Record that the sweep was interrupted: its open trials wait for a resume."""
         self.close("interrupted", patience_s=patience_s)
 
@@ -201,13 +201,13 @@ class Recorder:
                 self._append("close", None, status=status, best=self.ledger.best_score)
         finally:
             # Also when the disk is full: what it took before is still to be written.
-            left = self.spool.finish(patience_s)
+            left = self.uploader.finish(patience_s)
         if left:
             self.check()
             log.warning(
                 "%d records of '%s' wait in %s: MLflow did not answer. The next --resume of it "
                 "writes them.",
-                left, self.facts.name, self.spool.path,
+                left, self.facts.name, self.uploader.path,
             )  # fmt: skip
 
     def abandon(self) -> None:
@@ -215,9 +215,9 @@ class Recorder:
 
         What MLflow has not taken is put aside, for it tells of what the other one does again.
         """
-        self.spool.stop()
+        self.uploader.stop()
         try:
-            put_aside(self.spool.path)
+            put_aside(self.uploader.path)
         except StoreError as error:
             log.warning("%s", error)
 
@@ -234,7 +234,7 @@ class Recorder:
     def _append(self, kind: Kind, trial: str | None, **facts: Any) -> None:
         with self.lock:
             new = record(kind, trial, **facts)
-            self.spool.append(new)
+            self.uploader.append(new)
             self.ledger.note(new)
 
     def _close_trials(self, status: SweepStatus) -> None:
@@ -280,8 +280,8 @@ def open_recorder(
     ledger.note_all(entry.record for entry in journal.entries)
     lock = threading.RLock()
     writer = RunWriter(runs, CheckpointFolders(checkpoints, ledger, lock), check)
-    spool = Spool(journal, writer.apply)
-    recorder = Recorder(folder, facts, keep, ledger, writer, spool, lock, check, token)
+    uploader = Uploader(journal, writer.apply)
+    recorder = Recorder(folder, facts, keep, ledger, writer, uploader, lock, check, token)
     recorder.begin()
     return recorder
 

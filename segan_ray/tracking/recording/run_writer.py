@@ -63,7 +63,7 @@ class RunWriter:
         elif first.kind == "drop":
             self._drop(str(first.trial))
         elif first.kind == "park":
-            self._park(first)
+            self._suspend(first)
 
     @property
     def _client(self) -> MlflowClient:
@@ -138,7 +138,7 @@ class RunWriter:
         if not versions_of(self._client, run):
             delete_artifacts(self._client, run, "checkpoint")
 
-    def _park(self, record: Record) -> None:
+    def _suspend(self, record: Record) -> None:
         run = self.runs.of(str(record.trial))
         self._client.set_tag(run, tag_names.STATUS, "pending")
         self._client.set_terminated(run, "KILLED", record.at)

@@ -19,7 +19,7 @@ from typing import Final
 
 from segan_ray.errors import DataError, TakenOver, TrackingError
 from segan_ray.tracking.client.retries import is_refusal, reason_of
-from segan_ray.tracking.journal import Entry, Journal, Record
+from segan_ray.tracking.journal import Journal, JournalEntry, Record
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +31,7 @@ MOST_TOGETHER: Final = 200
 """Records applied together, and acknowledged together, at most."""
 
 
-class Spool:
+class Uploader:
     """A journal and the thread that drains it into ``apply``."""
 
     def __init__(
@@ -187,7 +187,7 @@ class Spool:
             )  # fmt: skip
 
 
-def next_together(waiting: deque[Entry]) -> list[Entry]:
+def next_together(waiting: deque[JournalEntry]) -> list[JournalEntry]:
     """Return the first of ``waiting``, with the epochs behind it if it is one.
 
     Epochs of several trials may be written in any order between other records, so that those of

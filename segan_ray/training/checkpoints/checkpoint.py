@@ -27,7 +27,7 @@ from torch.optim import Optimizer
 from segan_ray.config import Experiment, build
 from segan_ray.documents import DocumentError, open_regular
 from segan_ray.errors import CheckpointError, ConfigError, cut, named, said, visible
-from segan_ray.models.build import Numerics, build_segmentor, place
+from segan_ray.models.build import Numerics, build_segmentor, move_to_device
 from segan_ray.training.checkpoints.saved_state import (
     CHECKPOINT_VERSION,
     STATE,
@@ -146,7 +146,9 @@ def load_segmentor(folder: Path) -> tuple[nn.Module, Experiment]:
         # No room is made for networks that the file does not hold.
         weights = _fitting(build_segmentor(experiment), folder / SEGMENTOR)
     segmentor = build_segmentor(experiment)
-    place([segmentor], torch.device("cpu"), Numerics(torch.float32, False), synchronised=False)
+    move_to_device(
+        [segmentor], torch.device("cpu"), Numerics(torch.float32, False), synchronised=False
+    )
     segmentor.load_state_dict(weights)
     return segmentor.eval(), experiment
 

@@ -21,7 +21,7 @@ from PIL.Image import Image
 
 from segan_ray.config import Experiment
 from segan_ray.data.store.origin import Origin
-from segan_ray.data.store.remote_manifest import open_place
+from segan_ray.data.store.remote_manifest import open_location
 from segan_ray.errors import CheckpointError, named
 from segan_ray.filesystem.locations import is_url
 from segan_ray.training.checkpoints.trial_folder import (
@@ -60,28 +60,28 @@ class TrialCheckpoints(Protocol):
         report: SavedReport,
         overlay: Image | None,
     ) -> None: ...
-    def take(self, donor: Any, epoch: int) -> str | None: ...
+    def take(self, source: Any, epoch: int) -> str | None: ...
 
 
-def trial_checkpoints(place: str, near: Path) -> TrialCheckpoints:
-    """Return the checkpoints of the trial at ``place``; ``near`` is for copies of far ones."""
-    return RemoteFolder(place, near) if is_url(place) else TrialFolder(Path(place))
+def trial_checkpoints(location: str, near: Path) -> TrialCheckpoints:
+    """Return the checkpoints of the trial at ``location``; ``near`` is for copies of far ones."""
+    return RemoteFolder(location, near) if is_url(location) else TrialFolder(Path(location))
 
 
-def copied_near(place: str, near: Path) -> Path:
-    """Return the checkpoint at ``place`` as a folder; of a URL, a copy below ``near``.
+def copied_near(location: str, near: Path) -> Path:
+    """Return the checkpoint at ``location`` as a folder; of a URL, a copy below ``near``.
 
     Raises:
         FileNotFoundError: if it is not there.
         CheckpointError: if it cannot be read, though tried for minutes.
     """
-    if not is_url(place):
-        return Path(place)
-    parent, _, name = place.rpartition("/")
+    if not is_url(location):
+        return Path(location)
+    parent, _, name = location.rpartition("/")
     # A name such as .. would lead out of ``near``, and be emptied first.
     copy = RemoteFolder(parent, near).fetch(name) if _is_checkpoint(name) else None
     if copy is None:
-        raise FileNotFoundError(f"{place}: no checkpoint here.")
+        raise FileNotFoundError(f"{location}: no checkpoint here.")
     return copy
 
 
@@ -95,7 +95,7 @@ def bytes_at(url: str) -> int:
     Raises:
         CheckpointError: if it cannot be read.
     """
-    system, path = open_place(url)
+    system, path = open_location(url)
     found: dict[str, Any] = _patiently(url, "read", lambda: _find(system, path))
     return sum(int(entry["size"] or 0) for entry in found.values())
 
@@ -106,7 +106,7 @@ def anything_at(url: str) -> bool:
     Raises:
         CheckpointError: if it cannot be read.
     """
-    system, path = open_place(url)
+    system, path = open_location(url)
     return bool(_patiently(url, "read", lambda: _find(system, path)))
 
 
@@ -116,7 +116,7 @@ def remove_all(url: str) -> None:
     Raises:
         CheckpointError: if it cannot be removed.
     """
-    system, path = open_place(url)
+    system, path = open_location(url)
     try:
         _remove(system, path)
     except Exception as error:  # every file system has errors of its own
@@ -194,7 +194,7 @@ class RemoteFolder:
             shutil.rmtree(local, ignore_errors=True)
         self._keep(report.epoch, report.best.epoch)
 
-    def take(self, donor: RemoteFolder, epoch: int) -> str | None:
+    def take(self, source: RemoteFolder, epoch: int) -> str | None:
         """Keep the donor's last sound checkpoint, to go on from after ``epoch``; None without one.
 
         It is a copy, made by the store: the donor may train on and remove its own.
@@ -205,15 +205,15 @@ class RemoteFolder:
                 return f"{self.url}/{name}"
             # The donor may just have replaced it by the next one.
             with suppress(FileNotFoundError):
-                last = donor.last_sound()
+                last = source.last_sound()
                 if last is None:
                     return None
-                _patiently(self.url, "written", partial(self._copy, donor, last, name))
+                _patiently(self.url, "written", partial(self._copy, source, last, name))
         return f"{self.url}/{name}" if self._report(name) is not None else None
 
     def fetch(self, name: str) -> Path | None:
         """Return a copy of a whole checkpoint, or None if it is not whole."""
-        system, path = open_place(f"{self.url}/{name}")
+        system, path = open_location(f"{self.url}/{name}")
         local = self.near / name
         shutil.rmtree(local, ignore_errors=True)
         local.mkdir(parents=True)
@@ -233,7 +233,7 @@ class RemoteFolder:
         return local
 
     def _upload(self, local: Path, name: str) -> None:
-        system, path = open_place(f"{self.url}/{name}")
+        system, path = open_location(f"{self.url}/{name}")
         files = sorted(file for file in local.iterdir() if file.name != REPORT)
 
         def put() -> None:
@@ -245,19 +245,19 @@ class RemoteFolder:
 
         _patiently(f"{self.url}/{name}", "written", put)
 
-    def _copy(self, donor: RemoteFolder, epoch: int, name: str) -> None:
-        system, source = open_place(f"{donor.url}/{epoch_name(epoch)}")
-        target = f"{open_place(self.url)[1]}/{name}"
-        files = [file.rpartition("/")[2] for file in _find(system, source)]
+    def _copy(self, source: RemoteFolder, epoch: int, name: str) -> None:
+        system, origin = open_location(f"{source.url}/{epoch_name(epoch)}")
+        target = f"{open_location(self.url)[1]}/{name}"
+        files = [file.rpartition("/")[2] for file in _find(system, origin)]
         if REPORT not in files:
-            raise FileNotFoundError(source)
+            raise FileNotFoundError(origin)
         system.makedirs(target, exist_ok=True)
         for file in sorted(files, key=lambda file: file == REPORT):
-            system.cp_file(f"{source}/{file}", f"{target}/{file}")
+            system.cp_file(f"{origin}/{file}", f"{target}/{file}")
 
     def _keep(self, last: int, best: int) -> None:
         """Remove earlier epochs, and what was gone on from before the last."""
-        system, path = open_place(self.url)
+        system, path = open_location(self.url)
         for name in self._names():
             epoch = EPOCH.fullmatch(name) or TAKEN.fullmatch(name)
             if epoch and int(epoch[1]) < last and name != epoch_name(best):
@@ -267,7 +267,7 @@ class RemoteFolder:
 
     def _report(self, name: str) -> SavedReport | None:
         where = f"{self.url}/{name}/{REPORT}"
-        system, path = open_place(where)
+        system, path = open_location(where)
         try:
             text: bytes = _patiently(where, "read", lambda: system.cat_file(path))
             return parse_report(text)
@@ -279,7 +279,7 @@ class RemoteFolder:
         return sorted(int(match[1]) for match in matches if match)
 
     def _names(self) -> list[str]:
-        system, path = open_place(self.url)
+        system, path = open_location(self.url)
 
         def names() -> list[str]:
             system.invalidate_cache()

@@ -123,14 +123,14 @@ class TrialFolder:
         folder = self.of_epoch(epoch)
         return str(folder) if folder.is_dir() else None
 
-    def take(self, donor: TrialFolder, epoch: int) -> str | None:
+    def take(self, source: TrialFolder, epoch: int) -> str | None:
         """Keep the donor's last sound checkpoint, to go on from after ``epoch``; None without one.
 
         It is linked, not copied: the donor may train on and remove it.
         """
         taken = self.path / f"taken-{epoch:04d}"
         for _ in range(TRIES):
-            last = donor.last()
+            last = source.last()
             if taken.is_dir() or last is None:
                 break
             partial = self.path / f".{taken.name}.{os.getpid()}"

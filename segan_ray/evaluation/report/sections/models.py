@@ -46,7 +46,7 @@ UNET: Final = (
 
 
 @dataclass(frozen=True)
-class Model:
+class ReportedModel:
     """A row: what the document calls it, its name on the page and what stands below that.
 
     ``summary`` is ``{region: {metric: summary}}``.
@@ -67,8 +67,11 @@ def models(report: SweepReport) -> Section:
     references = document.get("references") or {}
     model = str(document["model"])
     name = "Champion" if model.removeprefix("models:/segan@") == CHAMPION else "Evaluated model"
-    rows = [Model(model, name, model, document["summary"])]
-    rows += [Model(name, NAMES.get(name, name), "reference", of) for name, of in references.items()]
+    rows = [ReportedModel(model, name, model, document["summary"])]
+    rows += [
+        ReportedModel(name, NAMES.get(name, name), "reference", of)
+        for name, of in references.items()
+    ]
     body = (
         f"<p>Means over {scored_patients(document)} ({many(len(document['cases']), 'case')}), "
         f"scored on whole volumes in their original grid. {_about_intervals(document)} Bold is the "
@@ -149,7 +152,7 @@ def _change(difference: Mapping[str, Any]) -> str:
     return f'{mean} <span class="interval">[{signed(low)}, {signed(high)}]</span>'
 
 
-def _drawn(rows: Sequence[Model], *, intervals: bool) -> str:
+def _drawn(rows: Sequence[ReportedModel], *, intervals: bool) -> str:
     if len(rows) < 2:
         return ""
     having = " with its 95% interval" if intervals else ""
@@ -164,7 +167,7 @@ def _drawn(rows: Sequence[Model], *, intervals: bool) -> str:
     )
 
 
-def models_chart(rows: Sequence[Model]) -> go.Figure:
+def models_chart(rows: Sequence[ReportedModel]) -> go.Figure:
     """Draw each model's mean Dice with whiskers, below each other in a group a region."""
     figure = blank_figure("", 90 + 3 * (34 + 18 * len(rows)))
     step = 0.44 / max(1, len(rows) - 1)
@@ -206,7 +209,7 @@ def _whiskers(dice: Sequence[Mapping[str, Any]], colour: str) -> dict[str, Any] 
     }
 
 
-def _table(rows: Sequence[Model], metrics: Sequence[str], caption: str) -> str:
+def _table(rows: Sequence[ReportedModel], metrics: Sequence[str], caption: str) -> str:
     at = [(region, metric) for region in REGIONS for metric in metrics]
     groups = "".join(
         f'<th scope="colgroup" colspan="{len(metrics)}" class="group">{chip(region)}'

@@ -88,16 +88,16 @@ def numeric_axis(name: str, values: Mapping[str, float], *, linear: bool = False
     scale = math.log if logarithmic else float
     span = scale(high) - scale(low)
 
-    def place(value: float) -> float:
+    def scaled(value: float) -> float:
         return (scale(value) - scale(low)) / span if span else 0.5
 
     few = sorted(set(values.values()))
     shown = few if len(few) <= 5 and all(float(one).is_integer() for one in few) else [low, high]
     return Axis(
         name + (" (log)" if logarithmic else ""),
-        {trial: place(value) for trial, value in values.items()},
+        {trial: scaled(value) for trial, value in values.items()},
         {trial: number(value) for trial, value in values.items()},
-        {number(value): place(value) for value in shown},
+        {number(value): scaled(value) for value in shown},
     )
 
 
@@ -154,7 +154,7 @@ def _add_axis(figure: go.Figure, row: int, axis: Axis) -> None:
     plain = {"showarrow": False, "borderpad": 0}
     name = {"text": f"<b>{label(axis.name)}</b>", "font": {"color": INK, "size": 13}}
     figure.add_annotation(x=0, y=row, xanchor="left", yshift=17, **name, **plain)
-    for text, place in axis.ticks.items():
-        anchor = "left" if place < 0.02 else "right" if place > 0.98 else "center"
+    for text, scaled in axis.ticks.items():
+        anchor = "left" if scaled < 0.02 else "right" if scaled > 0.98 else "center"
         tick = {"text": label(text), "font": {"color": SOFT, "size": 12}}
-        figure.add_annotation(x=place, y=row, xanchor=anchor, yshift=-14, **tick, **plain)
+        figure.add_annotation(x=scaled, y=row, xanchor=anchor, yshift=-14, **tick, **plain)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from segan_ray.errors import many
 from segan_ray.evaluation.report.content import SweepReport
 from segan_ray.evaluation.report.page import Section, esc, facts, missing, table
-from segan_ray.search.space.question import Asked, Question, question
+from segan_ray.search.space.question import AskedParameter, SearchQuestion, question
 
 TITLE = "The question"
 
@@ -28,14 +28,14 @@ def space(report: SweepReport) -> Section:
     return Section("space", TITLE, body)
 
 
-def _sentence(asked: Question) -> str:
+def _sentence(asked: SearchQuestion) -> str:
     return (
         f"Which values of {many(len(asked.parameters), 'parameter')} reach the "
         f"{' and the '.join(f'<strong>{esc(one)}</strong>' for one in asked.objectives)}?"
     )
 
 
-def _ranges(parameters: Sequence[Asked]) -> str:
+def _ranges(parameters: Sequence[AskedParameter]) -> str:
     conditional = any(one.condition for one in parameters)
     heads = ["Parameter", "Values", *["Drawn only if"] * conditional]
     rows = [
@@ -48,7 +48,7 @@ def _ranges(parameters: Sequence[Asked]) -> str:
     return table(head, rows, kind="ranges", caption="Parameters and their ranges")
 
 
-def _how(asked: Question) -> str:
+def _how(asked: SearchQuestion) -> str:
     said = {
         "Sampler": asked.sampler,
         "Scheduler": asked.scheduler,

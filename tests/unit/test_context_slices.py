@@ -22,7 +22,7 @@ from segan_ray.evaluation.scoring.score_cases import checkpoint_predictor
 from segan_ray.models.build import build_segmentor
 from segan_ray.training.checkpoints.checkpoint import save_checkpoint
 from segan_ray.training.state import new_state
-from segan_ray.training.step import Part
+from segan_ray.training.step import MicroBatch
 from tests.unit.stored import stored_case
 
 CPU = torch.device("cpu")
@@ -63,20 +63,20 @@ class Parity(nn.Module):
 @given(
     size=st.tuples(SIDES, SIDES, st.integers(1, 9)),
     origin=st.tuples(*[st.integers(0, 5)] * 3),
-    halvings=st.integers(0, 5),
-    neighbours=st.integers(0, 3),
+    downsampling_levels=st.integers(0, 5),
+    context_slices=st.integers(0, 3),
     batch_size=st.integers(1, 10),
 )
 def test_a_map_lands_on_the_voxels_it_came_from(
-    tmp_path: Path, size, origin, halvings: int, neighbours: int, batch_size: int
+    tmp_path: Path, size, origin, downsampling_levels: int, context_slices: int, batch_size: int
 ) -> None:
     case = stored_case(tmp_path, size, origin)
     found = predict_box(
-        Parity(), case, halvings=halvings, brain_mask=True, neighbours=neighbours,
-        batch_size=batch_size,
+        Parity(), case, downsampling_levels=downsampling_levels, brain_mask=True,
+        context_slices=context_slices, batch_size=batch_size,
     )  # fmt: skip
     image = np.array(case.image()).astype(np.float32)
-    low, high = shifted(image, -neighbours), shifted(image, neighbours)
+    low, high = shifted(image, -context_slices), shifted(image, context_slices)
     said = np.stack(
         [
             (low[:, ROW] % 3 == 1) & (low[:, SLICE] % 2 == 1),
@@ -96,20 +96,20 @@ def test_a_map_lands_on_the_voxels_it_came_from(
 @given(
     size=st.tuples(SIDES, SIDES, st.integers(2, 9)),
     crop=st.integers(1, 48),
-    neighbours=st.integers(0, 2),
+    context_slices=st.integers(0, 2),
     flip=st.booleans(),
 )
 def test_a_crop_holds_the_voxels_it_should(
-    tmp_path: Path, size, crop: int, neighbours: int, flip: bool
+    tmp_path: Path, size, crop: int, context_slices: int, flip: bool
 ) -> None:
     source = slice_source([stored_case(tmp_path, size)])
     (packed,) = epoch_batches(
         source, steps=1, batch_size=3, crop=crop, tumour_fraction=0.5, flip=flip, seed=0, epoch=1,
-        neighbours=neighbours,
+        context_slices=context_slices,
     )  # fmt: skip
     batch = packed.unpack(CPU)
     for where, stack, brain in zip(batch.slices, batch.image, batch.brain, strict=True):
-        centre = stack[4 * neighbours :][:4].numpy().astype(int)
+        centre = stack[4 * context_slices :][:4].numpy().astype(int)
         inside = brain[0].numpy() > 0
         assert (centre[SLICE] == (where.position + 1) * inside).all()
         for axis, side in enumerate(size[:2]):
@@ -122,7 +122,7 @@ def test_a_crop_holds_the_voxels_it_should(
             assert steps <= ({1, -1} if axis == 0 and flip else {1})
             assert len(steps) <= 1
         for index, modalities in enumerate(stack.numpy().astype(int).reshape(-1, 4, crop, crop)):
-            position = where.position + index - neighbours
+            position = where.position + index - context_slices
             exists = 0 <= position < size[2]
             assert (modalities[SLICE] == (position + 1) * inside * exists).all()
             assert (modalities[ROW] == centre[ROW] * exists).all()
@@ -135,14 +135,14 @@ def test_the_centre_of_a_stack_is_the_slice_alone(tuning_cases: TuningCases) -> 
     }  # fmt: skip
     source = slice_source(tuning_cases.train)
     alone, stacked = (
-        [batch.unpack(CPU) for batch in epoch_batches(source, neighbours=k, **options)]
+        [batch.unpack(CPU) for batch in epoch_batches(source, context_slices=k, **options)]
         for k in (0, 2)
     )
     for one, many in zip(alone, stacked, strict=True):
         assert many.image.shape[1] == 5 * len(MODALITIES)
-        part = Part(many.image, many.truth, many.brain)
+        part = MicroBatch(many.image, many.truth, many.brain)
         assert torch.equal(part.centre, one.image)
-        assert torch.equal(Part(one.image, one.truth, None).centre, one.image)
+        assert torch.equal(MicroBatch(one.image, one.truth, None).centre, one.image)
         assert torch.equal(many.truth, one.truth)
 
 
@@ -183,7 +183,7 @@ def test_a_checkpoint_brings_back_a_network_that_sees_neighbours(
     write_origin(tmp_path, tuning_cases.origin)
     case: PreparedCase = tuning_cases.val[0]
     found = checkpoint_predictor(tmp_path)(case)
-    options = {"halvings": 2, "brain_mask": True, "neighbours": 2}
+    options = {"downsampling_levels": 2, "brain_mask": True, "context_slices": 2}
     np.testing.assert_array_equal(found, predict_box(state.segmentor, case, **options))
     picture = draw_overlay(state.segmentor, [case], device=CPU, **options)
     assert picture.size[0] > 0
