@@ -60,7 +60,7 @@ def train(store: Path, checkpoints: Path) -> None:
     look = {
         "downsampling_levels": depth,
         "brain_mask": experiment.training.brain_mask,
-        "neighbours": experiment.data.neighbours,
+        "context_slices": experiment.data.neighbours,
         "device": device,
     }
 

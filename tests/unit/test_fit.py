@@ -55,7 +55,7 @@ def train(
                 cases.val,
                 downsampling_levels=depth,
                 brain_mask=experiment.training.brain_mask,
-                neighbours=experiment.data.neighbours,
+                context_slices=experiment.data.neighbours,
                 device=CPU,
             ),
             report=report,

@@ -51,7 +51,7 @@ def train(experiment: Experiment, store: Path, rank: int, workers: int) -> dict[
         context=DistributedContext(CPU, rank, workers, average),
         validate=lambda segmentor: validate(
             segmentor, cases.val, downsampling_levels=2, brain_mask=True, device=CPU,
-            rank=rank, workers=workers, gather=gather, neighbours=experiment.data.neighbours,
+            rank=rank, workers=workers, gather=gather, context_slices=experiment.data.neighbours,
         ),
         report=reports.append,
     )  # fmt: skip
