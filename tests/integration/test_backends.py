@@ -22,8 +22,8 @@ from segan_ray.search.storage.lease_record import engine_of
 from segan_ray.search.storage.open_storage import open_storage
 from segan_ray.search.storage.study_record import READY
 from tests.integration.backends import LOOPBACK, PostgreSQL, object_store, postgresql
-from tests.unit import test_lease
-from tests.unit.test_lease import SWEEP, eventually, standing_still
+from tests.unit.search import test_lease
+from tests.unit.search.test_lease import SWEEP, eventually, standing_still
 
 pytestmark = pytest.mark.slow
 

@@ -11,7 +11,7 @@ import pytest
 
 from segan_ray.evaluation.report import SweepReport, write_report
 from segan_ray.search.results.ranking import rank
-from tests.unit.test_report import evaluation, picture, report, trial, usual
+from tests.unit.evaluation.test_report import evaluation, picture, report, trial, usual
 
 pytestmark = pytest.mark.slow
 

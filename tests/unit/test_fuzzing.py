@@ -44,9 +44,9 @@ from segan_ray.training.checkpoints.trial_folder import (
     write_epoch,
 )
 from segan_ray.training.state import new_state
+from tests.unit.data.io.test_malformed_headers import metaimage_of, nifti_of
 from tests.unit.promotable import write_store
 from tests.unit.stored import ORIGIN
-from tests.unit.test_malformed_headers import metaimage_of, nifti_of
 
 Mutation = Callable[[Random, bytes], bytes]
 Read = Callable[[], object]

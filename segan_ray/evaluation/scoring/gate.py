@@ -3,9 +3,10 @@
 Both are scored on the same patients, and compared patient by patient. Equal models pass in less
 than 5% of cases, also the best of fifty, for the gate's patients chose none of them, and in about
 5% at any of ten tries on the same patients, since each has a wider interval than the one before
-(tests/unit/test_gate_rate.py). What no patient of the gate shows, nothing can know of: how often a
-model passes that pays for a small gain with a failure in every twentieth patient is simulated by
-``benchmarks/gate.py``. Failures that do show are counted, and may not be more than the champion's.
+(tests/unit/evaluation/test_gate_rate.py). What no patient of the gate shows, nothing can know of:
+how often a model passes that pays for a small gain with a failure in every twentieth patient is
+simulated by ``benchmarks/gate.py``. Failures that do show are counted, and may not be more than
+the champion's.
 """
 
 from __future__ import annotations

@@ -1,0 +1,266 @@
+"""What is noted of trials, against a real study and a recorder that remembers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from segan_ray.config import Experiment, load_experiment
+from segan_ray.home import Home
+from segan_ray.orchestration.train.epoch_result import EpochResult, TrialEvent
+from segan_ray.orchestration.tune.trial_lifecycle import (
+    NO_EPOCH,
+    Decision,
+    NobodyJudges,
+    TrialLifecycle,
+)
+from segan_ray.search.space.search_space import Objective, SearchSpace
+from segan_ray.search.storage.open_storage import open_storage
+from segan_ray.search.study.sweep_study import Ended, SweepStudy
+from segan_ray.training.checkpoints.trial_folder import BestEpoch, SavedReport
+from segan_ray.training.state import new_state
+from tests.unit.search.study.test_study import space
+from tests.unit.stored import ORIGIN
+
+METRIC = "val/dice_mean"
+EPOCHS = 3
+BASE = {"training": {"epochs": EPOCHS}}
+TINY = load_experiment(
+    None,
+    ["segmentor.base_width=2", "segmentor.depth=2", "critic.base_width=2", "critic.depth=1"],
+)
+
+
+@dataclass
+class Records:
+    """A recorder that only remembers."""
+
+    calls: list[tuple[Any, ...]] = field(default_factory=list)
+    unfinished: list[str] = field(default_factory=list)
+
+    def start_trial(self, trial: str, experiment: Experiment, params: Any, repeat_of: Any) -> None:
+        self.calls.append(("start", trial, repeat_of))
+
+    def log_epoch(self, trial: str, epoch: int, metrics: Any) -> None:
+        self.calls.append(("epoch", trial, epoch, dict(metrics)))
+
+    def end_trial(self, trial: str, status: str, reason: str | None, checkpoint: Any) -> None:
+        self.calls.append(("end", trial, status, reason, checkpoint))
+
+    def suspend(self, *, patience_s: float) -> None:
+        self.calls.append(("park",))
+
+    def of(self, kind: str) -> list[tuple[Any, ...]]:
+        return [call[1:] for call in self.calls if call[0] == kind]
+
+
+class Run:
+    """One process of a sweep; ``again`` is the next one."""
+
+    def __init__(
+        self, folder: Path, searched: SearchSpace, study: SweepStudy | None = None
+    ) -> None:
+        self.folder, self.space = folder, searched
+        self.study = study or SweepStudy.create("sweep", searched, open_storage(Home(folder)))
+        self.records = Records()
+        self.events: list[TrialEvent] = []
+        self.book = TrialLifecycle(
+            self.study,
+            self.records,
+            searched.objectives,
+            str(folder / "checkpoints"),
+            self.events.append,
+        )
+
+    def again(self) -> Run:
+        return Run(
+            self.folder, self.space,
+            SweepStudy.open("sweep", self.space, open_storage(Home(self.folder))),
+        )  # fmt: skip
+
+    def begin(self) -> str:
+        point = self.study.ask()
+        trial = f"{point.number:03d}"
+        self.book.begin(trial, self.space.experiment(point.params), point.params)
+        return trial
+
+
+def result(epoch: int, score: float = 0.5, failure: str | None = None) -> EpochResult:
+    metrics = {METRIC: score, "val/dice_core": score / 2}
+    return EpochResult(epoch, EPOCHS, metrics, epoch, metrics, failure)
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    return Run(tmp_path, space(base=BASE))
+
+
+def save(run: Run, trial: str, epoch: int, best: int) -> str:
+    state = new_state(TINY, torch.device("cpu"))
+    state.epoch = epoch
+    report = SavedReport(epoch, {METRIC: 0.1}, BestEpoch(best, {METRIC: 0.5}))
+    run.book.checkpoints(trial).save(state, TINY, ORIGIN, report, None)
+    return str(run.folder / "checkpoints" / trial / f"epoch-{epoch:04d}")
+
+
+def test_a_trial_to_its_end(run: Run) -> None:
+    trial = run.begin()
+    for epoch in range(1, EPOCHS + 1):
+        assert run.book.epoch(trial, result(epoch)) == Decision(stop=False)
+    run.book.end(trial)
+    assert [call[0] for call in run.records.calls] == ["start", "epoch", "epoch", "epoch", "end"]
+    assert run.records.of("end") == [("000", "completed", None, None)]
+    assert [(event.status, event.epoch, event.score) for event in run.events] == [
+        ("running", 0, None), ("running", 1, 0.5), ("running", 2, 0.5), ("running", 3, 0.5),
+        ("completed", 3, 0.5),
+    ]  # fmt: skip
+    ended = run.book.ended[trial]
+    assert (ended.status, ended.epoch, ended.best_epoch) == ("completed", 3, 3)
+    assert run.study.ended() == {0: Ended("completed", None)}
+    # What comes late is of no trial any more.
+    assert run.book.epoch(trial, result(3)) == Decision(stop=True)
+    run.book.end(trial)
+    assert len(run.records.of("end")) == 1
+
+
+def test_an_epoch_that_comes_again_is_noted_once(run: Run) -> None:
+    trial = run.begin()
+    for epoch in (1, 2, 2, 1):
+        run.book.epoch(trial, result(epoch))
+    assert [call[1] for call in run.records.of("epoch")] == [1, 2]
+    assert run.study.study.trials[0].intermediate_values == {1: 0.5, 2: 0.5}
+
+
+def test_a_trial_that_is_stopped_early(tmp_path: Path) -> None:
+    asha = {"type": "asha", "grace_period": 1, "reduction_factor": 2}
+    run = Run(tmp_path, space(base=BASE, scheduler=asha))
+    first, second = run.begin(), run.begin()
+    assert not run.book.epoch(first, result(1, 0.9)).stop
+    assert run.book.epoch(second, result(1, 0.1)).stop
+    run.book.end(second)
+    assert run.records.of("end") == [("001", "stopped", None, None)]
+    assert run.events[-1].status == "stopped"
+
+
+def test_why_trials_fail(run: Run) -> None:
+    crashed, silent, diverged = run.begin(), run.begin(), run.begin()
+    run.book.epoch(crashed, result(1))
+    run.book.end(crashed, "a training process died.")
+    run.book.end(silent)
+    run.book.epoch(diverged, result(1, 0.0, "the loss is not finite"))
+    run.book.end(diverged)
+    assert [call[:3] for call in run.records.of("end")] == [
+        ("000", "failed", "a training process died."),
+        ("001", "failed", NO_EPOCH),
+        ("002", "failed", "the loss is not finite"),
+    ]
+    # Of settings that diverge a sampler learns; a crash says nothing of them.
+    assert [trial.state.name for trial in run.study.study.trials] == ["FAIL", "FAIL", "PRUNED"]
+
+
+def test_a_lost_trial_begins_again_as_the_same(run: Run) -> None:
+    trial = run.begin()
+    run.book.epoch(trial, result(1))
+    run.book.retry(trial)
+    assert run.events[-1].retries == 1
+    run.book.begin(trial, TINY, {})
+    run.book.epoch(trial, result(1))
+    run.book.epoch(trial, result(2))
+    assert [call[1] for call in run.records.of("epoch")] == [1, 2]
+    run.book.end(trial, "lost again")
+    assert (run.events[-1].retries, run.events[-1].reason) == (1, "lost again")
+    assert len(run.study.ended()) == 1
+
+
+def test_parked_trials_are_pending_and_go_on(run: Run) -> None:
+    ended, open_ = run.begin(), run.begin()
+    run.book.end(ended, "crash")
+    run.book.epoch(open_, result(1))
+    run.book.suspend()
+    assert run.records.calls[-1] == ("park",)
+    assert [(event.trial, event.status) for event in run.events][-1] == (open_, "pending")
+    next_run = run.again()
+    (point,) = next_run.study.reopen()
+    next_run.book.begin("001", next_run.space.experiment(point.params), point.params)
+    next_run.book.epoch("001", result(1))
+    # It was noted in the study; whether in the journal too, the recorder knows.
+    assert [call[:2] for call in next_run.records.of("epoch")] == [("001", 1)]
+    assert next_run.study.study.trials[1].intermediate_values == {1: 0.5}
+
+
+def test_a_sweep_that_is_stopped_ends_what_is_open(run: Run) -> None:
+    for _ in range(2):
+        run.begin()
+    run.book.epoch("001", result(1))
+    run.book.stop_open()
+    assert [call[:3] for call in run.records.of("end")] == [
+        (trial, "stopped", "Stopped by segan-ray stop.") for trial in ("000", "001")
+    ]
+    assert [event.status for event in run.events[-2:]] == ["stopped", "stopped"]
+    assert [trial.state.name for trial in run.study.study.trials] == ["FAIL", "PRUNED"]
+
+
+def test_ends_that_only_the_study_knows_are_noted(run: Run) -> None:
+    trials = [run.begin() for _ in range(3)]
+    for trial in trials[:2]:
+        run.book.epoch(trial, result(1))
+    saved = save(run, "000", 1, 1)
+    # Killed between the study and the journal.
+    run.study.tell(0, "stopped", "because")
+    run.study.tell(1, "failed", "crash")
+    next_run = run.again()
+    next_run.records.unfinished = ["000", "001", "002"]
+    next_run.book.reconcile()
+    assert next_run.records.of("end") == [
+        ("000", "stopped", "because", saved), ("001", "failed", "crash", None),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("whole", [True, False], ids=["", "lost"])
+def test_the_checkpoint_of_the_best_epoch_is_recorded(run: Run, whole: bool) -> None:
+    trial = run.begin()
+    best = save(run, trial, 1, 1)
+    last = save(run, trial, 2, 1)
+    if not whole:
+        Path(best).rename(Path(best).with_name("gone"))
+    run.book.epoch(trial, result(1))
+    run.book.end(trial)
+    assert run.records.of("end")[0][3] == (best if whole else last)
+
+
+def test_settings_that_change_are_metrics(tmp_path: Path) -> None:
+    run = Run(tmp_path, space(base=BASE, scheduler={"type": "pbt", "interval": 1}))
+    for _ in range(4):
+        run.begin()
+    judged = [
+        run.book.epoch(f"{n:03d}", result(1, score)) for n, score in enumerate((0.9, 0.8, 0.7, 0.1))
+    ]
+    assert [judgement.exploit is not None for judgement in judged] == [False] * 3 + [True]
+    assert set(run.records.of("epoch")[0][2]) == {
+        METRIC, "val/dice_core", "param/segmentor.lr", "param/critic.depth",
+    }  # fmt: skip
+    # At its last epoch a trial takes over nothing.
+    assert run.book.epoch("003", result(EPOCHS, 0.1)).exploit is None
+
+
+def test_several_objectives_are_judged_in_their_order(tmp_path: Path) -> None:
+    both = [{"metric": METRIC}, {"metric": "val/dice_core"}]
+    run = Run(tmp_path, space(base=BASE, objective=both, sampler={"type": "nsga2", "seed": 0}))
+    trial = run.begin()
+    run.book.epoch(trial, result(EPOCHS, 0.8))
+    run.book.end(trial)
+    assert run.study.study.trials[0].values == [0.8, 0.4]
+
+
+def test_nobody_judges_a_single_run(tmp_path: Path) -> None:
+    records = Records()
+    objective = Objective(metric=METRIC, mode="max")
+    book = TrialLifecycle(NobodyJudges(), records, [objective], tmp_path, lambda event: None)
+    book.begin("000", TINY, {})
+    assert book.epoch("000", result(1)) == Decision(stop=False)
+    book.suspend()
+    assert records.calls[-1] == ("park",)
