@@ -170,8 +170,8 @@ def replayed(watch: Watch, lanes: int) -> Iterator[None]:
         return watch.recorder
 
     with (
-        patch.object(run_trials, "Lane", ReplayedLane),
-        patch.object(sweeps, "room_for", lambda *_: Lanes(lanes)),
+        patch.object(run_trials, "ReusableTrainable", ReplayedLane),
+        patch.object(sweeps, "concurrency_limit", lambda *_: Lanes(lanes)),
         patch.object(SweepStudy, "ask", timed),
         patch.object(Recorder, "for_sweep", seen),
     ):

@@ -30,8 +30,8 @@ from segan_ray.tracking.reading.sweeps import read_sweep
 EPOCHS = 6
 TRIALS = 3
 WORKER, CONTROLLER = ("ray::RayTrainWorker",), ("ray::TrainController",)
-LANE = ("ray::Lane", "ray::ResourceTrainable")
-MAILBOX = ("ray::Mailbox",)
+TRAINABLE = ("ray::ReusableTrainable", "ray::ResourceTrainable")
+CHANNEL = ("ray::TrialChannel",)
 
 
 def space_of(

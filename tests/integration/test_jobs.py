@@ -118,7 +118,7 @@ def test_a_sweep_runs_as_a_job_and_no_secret_is_seen(servers: Servers, store: Pa
             servers.assert_none_in(cluster.get(path), path)
     out, err = process.communicate()
     assert process.returncode == 0, err
-    assert any("RayTrainWorker" in name or "Lane" in name for name in seen), seen
+    assert any("RayTrainWorker" in name or "ReusableTrainable" in name for name in seen), seen
     document = json.loads(out)
     assert (document["job"], document["status"]) == ("open-1", "SUCCEEDED")
     assert "Not sent, they hold secrets: MLFLOW_TRACKING_URI, OPTUNA_STORAGE" in err

@@ -56,7 +56,7 @@ def test_no_lane_is_started_twice(cluster: None, store: Path, tmp_path: Path) ->
     )  # fmt: skip
     watch = Watch(TRIALS)
     with replayed(watch, LANES), pytest.MonkeyPatch.context() as patch:
-        patch.setattr(run_trials, "Lane", Counted)
+        patch.setattr(run_trials, "ReusableTrainable", Counted)
         assert sweeps.run_sweep(sweep, watch.event, say=lambda *_: None) == "finished"
     assert watch.ended == TRIALS
     assert len(list(seen.glob("lane-*"))) == LANES

@@ -54,7 +54,7 @@ PROMOTES_ON_A_WORD = """
 import sys, contextlib
 from pathlib import Path
 from segan_ray.home import Home
-from segan_ray.tracking import promote as module
+from segan_ray.workflows import promote as module
 
 locked, waits = module.registry_lock, [True]
 

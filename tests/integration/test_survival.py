@@ -24,10 +24,10 @@ import pytest
 from segan_ray.orchestration.tune.sweep_lock import is_held
 from segan_ray.tracking.reading.sweeps import read_sweep
 from tests.integration.killing import (
+    CHANNEL,
     CONTROLLER,
     EPOCHS,
-    LANE,
-    MAILBOX,
+    TRAINABLE,
     TRIALS,
     WORKER,
     Killable,
@@ -65,7 +65,7 @@ def test_a_worker_a_driver_and_a_controller_may_be_killed(sweep: Killable) -> No
     process = sweep.start()
     root = psutil.Process(process.pid)
     with watching_checkpoints(sweep.sweep_folder / "checkpoints") as seen:
-        for epochs, title in ((2, WORKER), (7, LANE), (11, CONTROLLER)):
+        for epochs, title in ((2, WORKER), (7, TRAINABLE), (11, CONTROLLER)):
             sweep.wait_for_epochs(epochs, process)
             kill_one(root, title)
         assert process.wait(400) == 0, sweep.log
@@ -177,7 +177,7 @@ def test_killed_again_and_again_at_random(sweep: Killable, seed: int) -> None:
         eventually(lambda p=process: p.poll() is not None, rng.uniform(0, 6))
         if process.poll() is not None:
             break
-        kind = rng.choice([WORKER, LANE, CONTROLLER, MAILBOX, None])
+        kind = rng.choice([WORKER, TRAINABLE, CONTROLLER, CHANNEL, None])
         if kind is not None:
             kill_one_if_any(psutil.Process(process.pid), kind)
             continue

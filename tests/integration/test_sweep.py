@@ -240,7 +240,7 @@ def test_a_trial_whose_lane_is_lost_before_it_began_is_trained_all_the_same(
                 os._exit(1)
             return super().reset_config(new_config)
 
-    monkeypatch.setattr(run_trials, "Lane", LostOnce)
+    monkeypatch.setattr(run_trials, "ReusableTrainable", LostOnce)
     tree = SPACE.model_dump()
     tree["budget"]["max_concurrent"] = 1
     home = Home.at(tmp_path / "home")

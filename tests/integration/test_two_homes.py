@@ -34,7 +34,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 TRIALS = 2
 SHORT = """
-from segan_ray.search import lease
+from segan_ray.search.storage import lease
 lease.LEASE_S, lease.RENEW_S = 8.0, 1.0
 from segan_ray.cli.main import main
 main()
