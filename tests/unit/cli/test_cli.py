@@ -6,7 +6,6 @@ import errno
 import json
 import os
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from PIL import Image
 from segan_ray.cli.main import main
 from segan_ray.home import Home
 from segan_ray.tracking.reading import sweeps
+from tests.unit.command_line import refused, segan, segan_process
 from tests.unit.orchestration.test_ending import killed
 
 COMMANDS = (
@@ -32,27 +32,8 @@ SPACE = {
 }
 
 
-def segan(*arguments: object, cwd: Path, home: Path | None = None) -> subprocess.CompletedProcess:
-    environment = {key: value for key, value in os.environ.items() if key != "MLFLOW_TRACKING_URI"}
-    if home is not None:
-        environment["SEGAN_RAY_HOME"] = str(home)
-    return subprocess.run(
-        [sys.executable, "-c", "from segan_ray.cli.main import main; main()", *map(str, arguments)],
-        cwd=cwd, env=environment, capture_output=True, text=True, errors="replace", check=False,
-    )  # fmt: skip
-
-
-def refused(result: subprocess.CompletedProcess, words: str) -> None:
-    """Check a user's error: exit 1, words on stderr in one or two lines, nothing on stdout."""
-    assert result.returncode == 1, result.stderr
-    assert words in result.stderr
-    assert result.stdout == ""
-    assert len(result.stderr.strip().splitlines()) <= 2, result.stderr
-    assert "Traceback" not in result.stderr
-
-
 def test_help_lists_every_command_and_no_stub(tmp_path: Path) -> None:
-    result = segan("--help", cwd=tmp_path)
+    result = segan_process("--help", cwd=tmp_path)
     assert result.returncode == 0
     listed = [line.split()[0] for line in result.stdout.split("Commands:")[1].splitlines() if line]
     assert set(COMMANDS) == {name for name in listed if name.isalpha() and name.islower()}
@@ -162,7 +143,7 @@ def test_a_terminal_of_any_encoding_gets_a_table(
     # A dash that latin-1 lacks, and a byte that is not UTF-8.
     odd = folder.rename(tmp_path / os.fsdecode(b"caf\xe9 \xe2\x80\x93"))
     monkeypatch.setenv("PYTHONIOENCODING", encoding)
-    result = segan("inspect", odd, "--workers", 1, cwd=tmp_path)
+    result = segan_process("inspect", odd, "--workers", 1, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert case.name in result.stdout
     assert "1 good, 0 bad" in result.stdout

@@ -36,7 +36,7 @@ from segan_ray.orchestration.jobs.job_spec import (
 )
 from segan_ray.orchestration.jobs.ray_jobs import LOST, SWEEP, Cluster, Job, lay_out, reason_of
 from tests.integration.backends import free_ports
-from tests.unit.cli.test_cli import refused, segan
+from tests.unit.command_line import refused, segan
 
 SPACE = "name: small\nparameters:\n  segmentor.lr: {type: float, low: 1.0e-5, high: 1.0e-2}\n"
 NASTY = ["a b", "$(touch pwned)", "; exit 7 #", "'\"", "`id`", "${HOME}", "\\", "&&", "ü", "*"]

@@ -44,7 +44,7 @@ from segan_ray.tracking.recording.evaluation_run import Subject, evaluation_run
 from segan_ray.tracking.registry.model_versions import MODEL, FetchedModel
 from segan_ray.workflows.evaluate import evaluate
 from segan_ray.workflows.predict import predict
-from tests.unit.cli.test_cli import refused, segan
+from tests.unit.command_line import refused, segan
 from tests.unit.trained import checkpoint
 
 SPLIT = SplitSettings(val=0.17, gate=0.17, test=0.17, seed=1)

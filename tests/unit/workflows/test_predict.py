@@ -25,7 +25,7 @@ from segan_ray.evaluation.inference.prediction import predict_cases
 from segan_ray.evaluation.inference.segment_volume import probabilities_of_volume, segment_volume
 from segan_ray.home import Home
 from segan_ray.workflows.predict import predict
-from tests.unit.cli.test_cli import refused, segan
+from tests.unit.command_line import refused, segan
 from tests.unit.trained import checkpoint
 
 
