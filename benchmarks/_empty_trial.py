@@ -48,8 +48,9 @@ def train(store: Path, checkpoints: Path) -> None:
     from segan_ray.evaluation.figures.overlays import draw_overlay
     from segan_ray.evaluation.inference.validation import validate
     from segan_ray.models.build import downsampling_levels
-    from segan_ray.training.checkpoints.trial_folder import BestEpoch, SavedReport, TrialFolder
+    from segan_ray.training.checkpoints.trial_folder import TrialFolder
     from segan_ray.training.distributed import average, average_buffers, gather
+    from segan_ray.training.epoch_record import BestEpoch, EpochRecord
     from segan_ray.training.fit import DistributedContext, EpochReport, fit
     from segan_ray.training.state import new_state
 
@@ -71,7 +72,7 @@ def train(store: Path, checkpoints: Path) -> None:
     def report(epoch: EpochReport) -> None:
         best = BestEpoch(epoch.epoch, epoch.metrics)
         overlay = draw_overlay(state.segmentor, cases.val, **look)
-        saved = SavedReport(epoch.epoch, epoch.metrics, best)
+        saved = EpochRecord(epoch.epoch, epoch.metrics, best)
         TrialFolder(checkpoints).save(state, experiment, cases.origin, saved, overlay)
 
     fit(

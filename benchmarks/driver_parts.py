@@ -13,7 +13,7 @@ from typing import Any, Final
 import optuna
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from recorded import Curves, read_curves
-from replayed_lane import METRIC, Reading
+from replayed_trials import METRIC, Reading
 
 from segan_ray.config import load_experiment
 from segan_ray.data.sampling.slices import slice_source
@@ -21,10 +21,11 @@ from segan_ray.data.store.manifest import fingerprint, parse_manifest, read_mani
 from segan_ray.data.store.opened_store import PreparedCase
 from segan_ray.home import Home
 from segan_ray.orchestration.cluster.capacity import Node, how_many_fit
-from segan_ray.orchestration.tune.sweep import make_task
+from segan_ray.orchestration.tune.sweep import task_of
+from segan_ray.orchestration.tune.sweep_plan import Sweep
 from segan_ray.search.space.search_space import SearchSpace
-from segan_ray.search.storage.open_storage import open_storage
-from segan_ray.search.study.sweep_study import SweepStudy
+from segan_ray.search.storage.study_storage import open_storage
+from segan_ray.search.study.sweep_study import Point, SweepStudy
 from segan_ray.tracking.description.card import StoreCard
 from segan_ray.tracking.recording.recorder import Recorder
 
@@ -135,10 +136,9 @@ def room_s(nodes: int) -> float:
 
 def message_bytes(space: SearchSpace) -> dict[str, int]:
     """Return what goes between processes: a task to its trial, each epoch's result back."""
-    task = make_task(
-        "000", space.experiment(SETTING), "/store", "/checkpoints",
-        params=SETTING, repeat_of=None, metric=METRIC, mode="max",
-    )  # fmt: skip
+    card = StoreCard("/store", "0123456789abcdef", {})
+    sweep = Sweep("parts", space, "", "/store", card, Home(Path("/home")), "")
+    task = task_of(sweep, Point(0, SETTING))
     result = Reading.of(task, read_curves()).next()
     return {"task": len(pickle.dumps(task)), "result": len(pickle.dumps(result))}
 

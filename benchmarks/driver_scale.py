@@ -2,7 +2,7 @@
 
 Everything is the product's own: `run_sweep` on Ray, the study on SQLite, the scheduler, the
 journal, MLflow on SQLite. Only what trains is not: a trial reads out the recorded curve of the
-nearest point of a grid, see `replayed_lane.py`. So nothing waits for anything but the sweep's own
+nearest point of a grid, see `replayed_trials.py`. So nothing waits for anything but the sweep's own
 process, and the rate is the most that one driver manages. Before it, each by itself and at sizes
 of their own: suggestions, records into MLflow, a manifest of many cases, room on many nodes.
 
@@ -42,13 +42,14 @@ from driver_parts import (
 )
 from phantom_store import make_store
 from recorded import SPACE
-from replayed_lane import ReplayedLane
+from replayed_trials import ReplayedTrainable
 
 from segan_ray.data.store.manifest import read_manifest
 from segan_ray.home import Home
-from segan_ray.orchestration.train.epoch_result import TrialEvent
 from segan_ray.orchestration.tune import run_trials
 from segan_ray.orchestration.tune import sweep as sweeps
+from segan_ray.orchestration.tune.sweep_plan import Sweep
+from segan_ray.search.results.trial_state import TrialState
 from segan_ray.search.space.space_file import load_space
 from segan_ray.search.study.sweep_study import Point, SweepStudy
 from segan_ray.tracking.description.card import StoreCard
@@ -95,7 +96,7 @@ class Watch:
     _began: float = field(default_factory=perf_counter)
     _asked: int = 0
 
-    def event(self, event: TrialEvent) -> None:
+    def event(self, event: TrialState) -> None:
         """Count epochs and ends."""
         self.epochs += event.status == "running" and event.epoch > 0
         if event.status in ENDS:
@@ -144,7 +145,7 @@ def _line(moment: Moment) -> str:
 
 
 @dataclass(frozen=True)
-class Lanes:
+class Fixed:
     """Room for so many trials, whatever the machine has: they compute nothing."""
 
     count: int
@@ -155,7 +156,7 @@ class Lanes:
 
 
 @contextmanager
-def replayed(watch: Watch, lanes: int) -> Iterator[None]:
+def replayed(watch: Watch, at_once: int) -> Iterator[None]:
     """Let sweeps read curves out instead of training, and ``watch`` see them."""
     ask, for_sweep = SweepStudy.ask, Recorder.for_sweep
 
@@ -170,23 +171,23 @@ def replayed(watch: Watch, lanes: int) -> Iterator[None]:
         return watch.recorder
 
     with (
-        patch.object(run_trials, "ReusableTrainable", ReplayedLane),
-        patch.object(sweeps, "concurrency_limit", lambda *_: Lanes(lanes)),
+        patch.object(run_trials, "ReusableTrainable", ReplayedTrainable),
+        patch.object(sweeps, "concurrency_limit", lambda *_: Fixed(at_once)),
         patch.object(SweepStudy, "ask", timed),
         patch.object(Recorder, "for_sweep", seen),
     ):
         yield
 
 
-def simulate(folder: Path, store: Path, trials: int, lanes: int) -> tuple[Watch, dict[str, float]]:
+def simulate(
+    folder: Path, store: Path, trials: int, at_once: int
+) -> tuple[Watch, dict[str, float]]:
     """Run a sweep of so many trials, so many at once; return what was seen and its files' MB."""
     home, space = Home(folder / "home"), load_space(SPACE)
     card = StoreCard(store, read_manifest(store).fingerprint, {})
-    sweep = sweeps.Sweep(
-        "simulated", space, SPACE.read_text(), store, card, home, "…", trials=trials
-    )
+    sweep = Sweep("simulated", space, SPACE.read_text(), store, card, home, "…", trials=trials)
     watch = Watch(max(1, trials // TENTHS))
-    with replayed(watch, lanes):
+    with replayed(watch, at_once):
         status = sweeps.run_sweep(sweep, watch.event, say=lambda *_: None)
     assert (status, watch.ended) == ("finished", trials)
     files = {
@@ -277,7 +278,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--trials", type=int, default=5000)
-    parser.add_argument("--lanes", type=int, default=4, help="how many trials at once")
+    parser.add_argument("--at-once", type=int, default=4, help="how many trials at once")
     parser.add_argument("--known", type=int, nargs="*", default=[1000, 2500, 5000, 10000])
     parser.add_argument("--times", type=int, default=20, help="suggestions timed for each --known")
     parser.add_argument("--recorded", type=int, default=200, help="trials recorded by themselves")
@@ -295,7 +296,7 @@ def main() -> None:
         with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
             alone = pool.submit(parts, folder, store, options).result()
         print(json.dumps(alone, indent=2), file=sys.stderr, flush=True)
-        watch, files = simulate(folder, store, options.trials, options.lanes)
+        watch, files = simulate(folder, store, options.trials, options.at_once)
     _run.finish(options, document(watch, files, alone), show)
 
 

@@ -15,9 +15,6 @@ from dataclasses import asdict, dataclass
 from time import perf_counter, sleep
 from typing import Any, Final
 
-# The session's settings must be in the environment before Ray is imported.
-from segan_ray.orchestration.cluster import session  # noqa: F401  # isort: skip
-
 import _run
 import psutil
 from ray.cluster_utils import Cluster

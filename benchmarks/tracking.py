@@ -35,8 +35,10 @@ from segan_ray.config import load_experiment
 from segan_ray.data.store.manifest import read_manifest
 from segan_ray.home import Home
 from segan_ray.orchestration.cluster.session import ray_session
-from segan_ray.orchestration.train.epoch_result import TrialEvent
-from segan_ray.orchestration.tune import single
+from segan_ray.orchestration.tune import sweep as sweeps
+from segan_ray.orchestration.tune.one_trial import space_of
+from segan_ray.orchestration.tune.sweep_plan import Sweep
+from segan_ray.search.results.trial_state import TrialState
 from segan_ray.tracking.description.card import StoreCard
 
 SETTINGS = [
@@ -52,7 +54,7 @@ class Nothing:
     unfinished: tuple[str, ...] = ()
 
     @classmethod
-    def for_run(cls, *_: Any, **__: Any) -> Nothing:
+    def for_sweep(cls, *_: Any, **__: Any) -> Nothing:
         return cls()
 
     def __getattr__(self, name: str) -> Callable[..., None]:
@@ -91,17 +93,17 @@ def server(folder: Path) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
         process.wait()
 
 
-def epoch_seconds(run: single.Run, after_first: Callable[[], None]) -> list[float]:
+def epoch_seconds(run: Sweep, after_first: Callable[[], None]) -> list[float]:
     """Train and return the seconds between reports, the first two epochs aside."""
     heard: list[float] = []
 
-    def hear(event: TrialEvent) -> None:
+    def hear(event: TrialState) -> None:
         if event.status == "running" and event.epoch > len(heard):
             heard.append(perf_counter())
             if len(heard) == 1:
                 after_first()
 
-    single.run_single(run, hear)
+    sweeps.search(run, hear, ignore)
     return [later - earlier for earlier, later in pairwise(heard[1:])]
 
 
@@ -116,9 +118,11 @@ def measure(
         os.environ["MLFLOW_TRACKING_URI"] = uri
 
         def take(side: str, number: int) -> list[float]:
-            run = single.Run(f"{side}-{number}", experiment, store, card, Home(folder / "home"))
+            name = f"{side}-{number}"
+            space, home = space_of(name, experiment), Home(folder / "home")
+            run = Sweep(name, space, "", store, card, home, "")
             if side == "without":
-                with patch.object(single, "Recorder", Nothing):
+                with patch.object(sweeps, "Recorder", Nothing):
                     return epoch_seconds(run, ignore)
             if side == "with":
                 return epoch_seconds(run, ignore)

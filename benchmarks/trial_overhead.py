@@ -36,6 +36,7 @@ from ray import tune
 from segan_ray.data.store.opened_store import read_manifest
 from segan_ray.home import Home
 from segan_ray.orchestration.tune import run_trials, sweep, trainable
+from segan_ray.orchestration.tune.sweep_plan import Sweep
 from segan_ray.search.space.search_space import SearchSpace
 from segan_ray.search.study.sweep_study import Point, SweepStudy
 from segan_ray.tracking.description.card import StoreCard
@@ -93,8 +94,8 @@ def torchrun(store: Path, folder: Path, count: int, at_once: int) -> Side:
     return Side(decided, stepped, wall_s, apart(stepped))
 
 
-class StampedLane(trainable.ReusableTrainable):
-    """Our lane, whose workers leave a stamp at the first step of each trial."""
+class StampedTrainable(trainable.ReusableTrainable):
+    """Our trainable, whose workers leave a stamp at the first step of each trial."""
 
     def setup(self, config: dict[str, Any]) -> None:
         from segan_ray.orchestration.train import worker_group
@@ -106,7 +107,7 @@ class StampedLane(trainable.ReusableTrainable):
 def stamped_worker(config: dict[str, str]) -> None:
     from segan_ray.orchestration.train import worker
 
-    begin = worker.Trial.begin
+    begin = worker.TrialTraining.begin
 
     def stamped_begin(task: Any, *arguments: Any) -> Any:
         # The folder of stamps lies beside the trial's folder of checkpoints.
@@ -114,7 +115,7 @@ def stamped_worker(config: dict[str, str]) -> None:
         empty.stamp_first_steps(trial.name, trial.parent.parent / "stamps")
         return begin(task, *arguments)
 
-    worker.Trial.begin = stamped_begin
+    worker.TrialTraining.begin = stamped_begin
     worker.train_worker(config)
 
 
@@ -134,7 +135,7 @@ def our_sweep(store: Path, folder: Path, trials: int, at_once: int) -> Side:
             "budget": {"trials": trials, "max_concurrent": at_once},
         }
     )
-    asked = sweep.Sweep(
+    asked = Sweep(
         "empty", space, "name: empty\n", store,
         StoreCard(store, manifest.fingerprint, patients), Home.at(folder), "…",
     )  # fmt: skip
@@ -149,7 +150,7 @@ def our_sweep(store: Path, folder: Path, trials: int, at_once: int) -> Side:
         decided[point.number] = now
         return point
 
-    SweepStudy.ask, run_trials.ReusableTrainable = stamped_ask, StampedLane  # type: ignore[method-assign,misc]
+    SweepStudy.ask, run_trials.ReusableTrainable = stamped_ask, StampedTrainable  # type: ignore[method-assign,misc]
     began = time.time()
     try:
         sweep.run_sweep(asked, lambda _: None, lambda _: None)

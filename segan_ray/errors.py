@@ -116,6 +116,11 @@ class Interrupted(SweepError):  # noqa: N818 - nothing went wrong
         super().__init__(message)
         self.signal = signal
 
+    @classmethod
+    def of(cls, sweep: str, command: str, signal: int) -> Interrupted:
+        """Say that a sweep was interrupted, and by which command it goes on."""
+        return cls(f"'{sweep}' was interrupted; nothing of it is lost. Go on: {command}", signal)
+
 
 class TakenOver(SweepError):  # noqa: N818 - nothing went wrong with the sweep
     """Another process, ``by``, has taken over a sweep: this one may write no more of it."""

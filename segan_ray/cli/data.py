@@ -12,6 +12,7 @@ import typer
 
 from segan_ray.cli.options import Json, Layout, NewStore
 from segan_ray.cli.terminal import show
+from segan_ray.engine_settings import prepare_ray
 from segan_ray.errors import SplitError, many
 from segan_ray.sizes import MOST_CASES, MOST_FOLDS, MOST_SEED, MOST_WORKERS
 
@@ -186,7 +187,9 @@ def _where_cases_are_prepared() -> Iterator[Outcomes | None]:
     if not os.environ.get("RAY_ADDRESS"):
         yield None
         return
-    from segan_ray.orchestration.cluster.preparation import outcomes_on_ray, ray_session
+    prepare_ray()
+    from segan_ray.orchestration.cluster.preparation import outcomes_on_ray
+    from segan_ray.orchestration.cluster.session import ray_session
 
     with ray_session():
         yield outcomes_on_ray

@@ -10,6 +10,7 @@ import typer
 
 from segan_ray.cli.options import HomeFolder, Json
 from segan_ray.cli.terminal import show
+from segan_ray.engine_settings import prepare_ray
 from segan_ray.errors import ClusterError
 
 if TYPE_CHECKING:
@@ -63,8 +64,8 @@ def _checks(address: str | None, home: Home, store: str | None) -> Iterator[Chec
         yield from examine_by_job(address, home, store)
         return
     if address is not None:
-        # Read when Ray's settings are, on import.
         os.environ["RAY_ADDRESS"] = address
+    prepare_ray()
     from segan_ray.orchestration.cluster.doctor import examine
     from segan_ray.orchestration.cluster.session import ray_session
 

@@ -18,6 +18,7 @@ from segan_ray import __version__
 from segan_ray.cli import data, doctor, jobs, models, sweeps, training
 from segan_ray.cli.terminal import show
 from segan_ray.cli.terminal.encoding import show_anything
+from segan_ray.engine_settings import prepare_mlflow
 from segan_ray.errors import Interrupted, SeganRayError, named
 
 app = typer.Typer(
@@ -66,6 +67,7 @@ def options(
 def main() -> None:
     """Run the command line; a user's error is a plain line and exit code 1."""
     show_anything()
+    prepare_mlflow()
     arguments = sys.argv[1:]
     debug = "--debug" in arguments
     try:

@@ -13,6 +13,7 @@ import typer
 
 from segan_ray.cli.options import HomeFolder, Json, Store
 from segan_ray.cli.terminal import show
+from segan_ray.engine_settings import prepare_ray
 from segan_ray.errors import Interrupted, SweepError
 from segan_ray.sizes import MOST_SEEDS, MOST_TRIALS, MOST_WORKERS
 
@@ -65,13 +66,15 @@ def train(
     card = _card(store, (experiment.data.fold,))
 
     check_reachable()
+    prepare_ray()
     with resumable(run_name, resume_command(where, "train", store, "--name", run_name)):
         from segan_ray.cli.terminal.live import live_run
-        from segan_ray.orchestration.tune.single import Run, run_single
+        from segan_ray.orchestration.tune.one_trial import train_one
 
-        run = Run(run_name, experiment, store, card, where, resume)
-        with live_run(run_name, "val/dice_mean", experiment.training.epochs) as on_event:
-            result = run_single(run, on_event)
+        with live_run(run_name, "val/dice_mean", experiment.training.epochs) as on_state:
+            result = train_one(
+                run_name, experiment, store, card, where, on_state, show.note, resume=resume
+            )
     if as_json:
         show.document(
             {
@@ -125,9 +128,11 @@ def tune(
     repeats = ("--repeat-top", str(repeat_top), "--seeds", str(seeds)) if repeat_top else ()
     again = resume_command(where, "tune", store, "--space", space, "--name", sweep_name, *repeats)
     check_reachable()
+    prepare_ray()
     with resumable(sweep_name, again):
         from segan_ray.cli.terminal.live import live_view
-        from segan_ray.orchestration.tune.sweep import Sweep, run_sweep
+        from segan_ray.orchestration.tune.sweep import run_sweep
+        from segan_ray.orchestration.tune.sweep_plan import Sweep
         from segan_ray.tracking.reading.sweeps import read_sweep
 
         sweep = Sweep(
@@ -136,8 +141,8 @@ def tune(
         )  # fmt: skip
         total = (trials or checked.budget.trials) + repeat_top * seeds
         objective = checked.objective
-        with live_view(sweep_name, objective.metric, objective.mode, total) as on_event:
-            run_sweep(sweep, on_event, show.note)
+        with live_view(sweep_name, objective.metric, objective.mode, total) as on_state:
+            run_sweep(sweep, on_state, show.note)
         with show.noting() as note:
             record = read_sweep(sweep.home, sweep_name, note)
     if as_json:
@@ -159,9 +164,7 @@ def resumable(name: str, again: str) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        raise Interrupted(
-            f"'{name}' was interrupted; nothing of it is lost. Go on: {again}", signal.SIGINT
-        ) from None
+        raise Interrupted.of(name, again, signal.SIGINT) from None
 
 
 def named(name: str | None, resume: bool) -> str | None:
@@ -188,7 +191,7 @@ def _experiment(
     from segan_ray.config import load_experiment
 
     if resume and config is None and preset is None and not given:
-        from segan_ray.orchestration.tune.run_file import recorded_experiment
+        from segan_ray.orchestration.tune.one_trial import recorded_experiment
 
         known = recorded_experiment(home, name)
         if known is not None:

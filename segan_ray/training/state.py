@@ -13,6 +13,7 @@ from torch.optim import Adam, AdamW, Optimizer, RMSprop
 
 from segan_ray.config import CriticSettings, Experiment, SegmentorSettings
 from segan_ray.models.build import build_critic, build_segmentor, choose_numerics, move_to_device
+from segan_ray.training.epoch_record import improves
 from segan_ray.training.validation_scores import SCORE
 
 POLY_POWER: Final = 0.9
@@ -54,9 +55,9 @@ class TrainingState:
                 group["lr"] = learning_rate(experiment, experiment.critic.lr, epoch)
 
     def remember(self, epoch: int, scores: Mapping[str, float]) -> bool:
-        """Note a finished epoch; return whether it is the best so far, the later of equals."""
+        """Note a finished epoch; return whether it is the best so far."""
         self.epoch = epoch
-        improved = self.best is None or scores[SCORE] >= self.best.score
+        improved = improves(scores[SCORE], None if self.best is None else self.best.score, "max")
         if improved:
             self.best = Best(epoch, dict(scores))
         return improved

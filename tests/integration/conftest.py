@@ -7,19 +7,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+import ray
 
 from segan_ray.config import Experiment
 from segan_ray.data.store.opened_store import read_manifest
 from segan_ray.home import Home
 from segan_ray.orchestration.cluster.session import ray_session
-from segan_ray.orchestration.train.epoch_result import TrialEvent
-from segan_ray.orchestration.tune.single import Run, RunResult, run_single
-from segan_ray.orchestration.tune.sweep import Sweep, run_sweep
+from segan_ray.orchestration.tune.one_trial import TrainResult, train_one
+from segan_ray.orchestration.tune.sweep import run_sweep
+from segan_ray.orchestration.tune.sweep_plan import Sweep
+from segan_ray.search.results.trial_state import TrialState
 from segan_ray.search.space.search_space import SearchSpace
 from segan_ray.tracking.description.card import StoreCard
-
-# After orchestration, which sets Ray up before importing it.
-import ray  # isort: skip
 
 SWEEP = "stops-early"
 EPOCHS = 3
@@ -51,7 +50,7 @@ class FinishedSweep:
 
     home: Home
     store: Path
-    events: list[TrialEvent] = field(default_factory=list)
+    events: list[TrialState] = field(default_factory=list)
     groups: list[int] = field(default_factory=list)
 
 
@@ -61,7 +60,7 @@ def live_placement_groups() -> int:
     return sum(group["state"] != "REMOVED" for group in table.values())
 
 
-def ignore(event: TrialEvent) -> None:
+def ignore(event: TrialState) -> None:
     """Watch nothing."""
 
 
@@ -77,9 +76,9 @@ def search(space: SearchSpace, name: str, store: Path, home: Home, on_event=igno
     return run_sweep(sweep, on_event, lambda sentence: None)
 
 
-def train(experiment: Experiment, name: str, store: Path, place, home: Home) -> RunResult:
+def train(experiment: Experiment, name: str, store: Path, place, home: Home) -> TrainResult:
     """Run one experiment in this process, on the store at ``place``."""
-    return run_single(Run(name, experiment, place, card(store), home), ignore)
+    return train_one(name, experiment, place, card(store), home, ignore, lambda sentence: None)
 
 
 @pytest.fixture(scope="session")
@@ -96,7 +95,7 @@ def sweep(cluster: None, store: Path, tmp_path_factory: pytest.TempPathFactory) 
     """A finished sweep of four trials, one at a time, so that each needs what the last held."""
     finished = FinishedSweep(Home.at(tmp_path_factory.mktemp("home")), store)
 
-    def watch(event: TrialEvent) -> None:
+    def watch(event: TrialState) -> None:
         finished.events.append(event)
         finished.groups.append(live_placement_groups())
 

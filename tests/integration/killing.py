@@ -22,7 +22,7 @@ from optuna.trial import TrialState
 
 from segan_ray.home import Home
 from segan_ray.search.space.search_space import SearchSpace
-from segan_ray.search.storage.open_storage import open_storage
+from segan_ray.search.storage.study_storage import open_storage
 from segan_ray.search.study.sweep_study import SweepStudy
 from segan_ray.tracking.journal import read_journal
 from segan_ray.tracking.reading.sweeps import read_sweep

@@ -19,8 +19,8 @@ from segan_ray.home import Home
 from segan_ray.search.storage import lease
 from segan_ray.search.storage.lease import lease_of, leased
 from segan_ray.search.storage.lease_record import engine_of
-from segan_ray.search.storage.open_storage import open_storage
 from segan_ray.search.storage.study_record import READY
+from segan_ray.search.storage.study_storage import open_storage
 from tests.integration.backends import LOOPBACK, PostgreSQL, object_store, postgresql
 from tests.unit.search import test_lease
 from tests.unit.search.test_lease import SWEEP, eventually, standing_still

@@ -17,8 +17,8 @@ import pytest
 
 from segan_ray.config import build
 from segan_ray.home import Home
-from segan_ray.orchestration.train.epoch_result import TrialEvent
-from segan_ray.orchestration.tune.single import Run, run_single
+from segan_ray.orchestration.tune.one_trial import train_one
+from segan_ray.search.results.trial_state import TrialState
 from tests.integration.conftest import SPACE, card
 from tests.integration.killing import family
 
@@ -62,17 +62,18 @@ def test_a_socket_that_is_open_to_the_network_is_seen() -> None:
 def test_a_cluster_of_our_own_and_workers_that_train_together(
     cluster: None, store: Path, tmp_path: Path
 ) -> None:
-    """Two workers, for PyTorch's own meeting point of those would be open to the network."""
+    """Two workers, for PyTorch's own rendezvous of those would be open to the network."""
     seen: dict[tuple[str, int], str] = {}
 
-    def look(_: TrialEvent) -> None:
+    def look(_: TrialState) -> None:
         seen.update({(address, port): of for address, port, of in listening(psutil.Process())})
 
     workers = {"retries": 0, "workers": 2, "cpus_per_worker": 1}
     training = {**SPACE.base["training"], "epochs": 1}
     settings = {**SPACE.base, "resources": workers, "training": training}
     home = Home.at(tmp_path / "home")
-    run_single(Run("run", build(settings, "here"), store, card(store), home), look)
+    experiment = build(settings, "here")
+    train_one("run", experiment, store, card(store), home, look, lambda sentence: None)
     assert {"gcs_server", "raylet", "ray::RayTrainWorker"} <= {
         of.split(".")[0] for of in seen.values()
     }

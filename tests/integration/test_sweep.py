@@ -10,7 +10,7 @@ from pathlib import Path
 import optuna
 import pytest
 from mlflow import MlflowClient
-from optuna.trial import TrialState
+from optuna.trial import TrialState as OptunaState
 
 from segan_ray.config import load_experiment
 from segan_ray.data.layouts.cases import discover
@@ -19,13 +19,13 @@ from segan_ray.data.store.prepare import prepare
 from segan_ray.data.store.splits import SplitSettings
 from segan_ray.errors import SweepError
 from segan_ray.home import Home
-from segan_ray.orchestration.train.epoch_result import TrialEvent
-from segan_ray.orchestration.train.reaper import new_mark, remove_groups_of, tidying
+from segan_ray.orchestration.train.reaper import new_group_tag, reaping, remove_groups
 from segan_ray.orchestration.train.trial_channel import TrialChannelClient, open_channel
 from segan_ray.orchestration.tune import run_trials
 from segan_ray.orchestration.tune.trainable import ReusableTrainable
+from segan_ray.search.results.trial_state import TrialState
 from segan_ray.search.space.search_space import METRICS, ChoiceParameter, SearchSpace
-from segan_ray.search.storage.open_storage import open_storage
+from segan_ray.search.storage.study_storage import open_storage
 from segan_ray.tracking.reading.sweeps import list_sweeps, read_sweep
 from segan_ray.training.checkpoints.checkpoint import load_segmentor
 from tests.integration.conftest import (
@@ -70,7 +70,7 @@ def test_after_an_early_stop_its_placement_group_is_gone_and_the_next_trial_runs
 def test_each_trial_is_told_to_optuna_as_what_it_was(sweep: FinishedSweep) -> None:
     study = optuna.load_study(study_name=SWEEP, storage=open_storage(sweep.home))
     record = read_sweep(sweep.home, SWEEP)
-    states = {"completed": TrialState.COMPLETE, "stopped": TrialState.PRUNED}
+    states = {"completed": OptunaState.COMPLETE, "stopped": OptunaState.PRUNED}
     assert len(study.trials) == 4
     for trial in record.trials:
         told = study.trials[int(trial.trial)]
@@ -152,7 +152,7 @@ def test_a_trial_that_raises_fails_with_its_cause(
     assert trial.status == "failed"
     assert "image.npy" in (trial.reason or "")
     study = optuna.load_study(study_name="broken", storage=open_storage(home))
-    assert [told.state for told in study.trials] == [TrialState.FAIL]
+    assert [told.state for told in study.trials] == [OptunaState.FAIL]
 
 
 def test_a_trial_that_diverges_ends_with_the_worst_score_and_its_reason(
@@ -176,7 +176,7 @@ def test_a_trial_that_diverges_ends_with_the_worst_score_and_its_reason(
     runs = client.search_runs([experiment.experiment_id])
     assert {run.info.status for run in runs} == {"FAILED"}
     (told,) = optuna.load_study(study_name="wild", storage=open_storage(home)).trials
-    assert told.state == TrialState.PRUNED
+    assert told.state == OptunaState.PRUNED
     assert set(told.intermediate_values.values()) == {0.0}
 
 
@@ -191,7 +191,7 @@ def test_a_trial_that_cannot_be_trained_is_retried_then_failed_and_the_others_go
         "sampler": {"type": "grid"}, "scheduler": {"type": "none"}, "enqueue": [],
     }  # fmt: skip
     home = Home.at(tmp_path / "home")
-    events: list[TrialEvent] = []
+    events: list[TrialState] = []
     status = search(SearchSpace.model_validate(tree), "folds", store, home, events.append, trials=5)
     # A grid of two has two trials, whatever the budget.
     failed, completed = sorted(read_sweep(home, "folds").trials, key=lambda t: t.status)[::-1]
@@ -288,42 +288,44 @@ def test_more_than_the_cluster_has_is_refused_with_the_numbers(
         train(experiment, "big", store, store, home)
 
 
-def test_what_a_lost_crew_asked_for_is_given_back(cluster: None) -> None:
-    lost, alive = new_mark(), new_mark()
+def test_the_placement_group_of_a_lost_worker_group_is_removed(cluster: None) -> None:
+    lost, alive = new_group_tag(), new_group_tag()
     before = live_placement_groups()
-    # One waits for more than there is, as a crew does where a node was lost.
+    # One waits for more than there is, as a worker group does where a node was lost.
     ray.util.placement_group([{"CPU": 1000, "memory": lost}])
     ray.util.placement_group([{"memory": lost}])
     ray.util.placement_group([{"memory": alive}])
-    remove_groups_of({lost})
+    remove_groups({lost})
     assert eventually(lambda: live_placement_groups() == before + 1)
-    remove_groups_of({alive})
+    remove_groups({alive})
     assert eventually(lambda: live_placement_groups() == before)
 
 
-def test_what_crews_asked_for_is_given_back_at_the_end(cluster: None) -> None:
-    mark, before = new_mark(), live_placement_groups()
-    actor = open_channel("mailbox-of-this-test")
-    channel = TrialChannelClient("mailbox-of-this-test")
-    with tidying(channel):
-        channel.beat(mark)
+def test_placement_groups_are_removed_at_the_end(cluster: None) -> None:
+    tag, before = new_group_tag(), live_placement_groups()
+    actor = open_channel("channel-of-this-test")
+    channel = TrialChannelClient("channel-of-this-test")
+    with reaping(channel):
+        channel.heartbeat(tag)
         # As of a controller that dies before its workers have started.
-        ray.util.placement_group([{"CPU": 1, "memory": mark}])
+        ray.util.placement_group([{"CPU": 1, "memory": tag}])
         assert live_placement_groups() == before + 1
-        assert list(channel.heard()) == [mark]
+        assert list(channel.heartbeats()) == [tag]
     assert eventually(lambda: live_placement_groups() == before)
     ray.kill(actor)
 
 
-def test_what_comes_after_the_end_is_given_back_by_whoever_tidies_next(cluster: None) -> None:
-    mark, before = new_mark(), live_placement_groups()
-    actor = open_channel("mailbox-of-this-test")
-    channel = TrialChannelClient("mailbox-of-this-test")
-    with tidying(channel):
-        channel.beat(mark)
+def test_a_placement_group_that_comes_late_is_removed_by_the_next_sweep(
+    cluster: None,
+) -> None:
+    tag, before = new_group_tag(), live_placement_groups()
+    actor = open_channel("channel-of-this-test")
+    channel = TrialChannelClient("channel-of-this-test")
+    with reaping(channel):
+        channel.heartbeat(tag)
     # As of a controller that was on its way out.
-    ray.util.placement_group([{"CPU": 1, "memory": mark}])
-    with tidying(channel):
+    ray.util.placement_group([{"CPU": 1, "memory": tag}])
+    with reaping(channel):
         assert eventually(lambda: live_placement_groups() == before)
     ray.kill(actor)
 

@@ -14,8 +14,8 @@ import psutil
 import pytest
 from mlflow import MlflowClient
 
-from segan_ray.search.storage.open_storage import open_storage
 from segan_ray.search.storage.study_record import is_ours
+from segan_ray.search.storage.study_storage import open_storage
 from segan_ray.tracking.client.connection import EXPERIMENT
 from segan_ray.tracking.reading.sweeps import read_sweep
 from tests.integration.backends import postgresql

@@ -12,7 +12,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from segan_ray.databases import are_one, is_database, sqlite_url, tables_at
 from segan_ray.errors import SweepError, TrackingError
 from segan_ray.home import Home
-from segan_ray.search.storage.open_storage import open_storage
+from segan_ray.search.storage.study_storage import open_storage
 from segan_ray.tracking.client.connection import connect
 
 

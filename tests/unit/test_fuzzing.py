@@ -37,12 +37,8 @@ from segan_ray.redaction import mask
 from segan_ray.search.space.space_file import load_space
 from segan_ray.training.checkpoints.checkpoint import load_segmentor, restore
 from segan_ray.training.checkpoints.saved_state import check_files
-from segan_ray.training.checkpoints.trial_folder import (
-    BestEpoch,
-    SavedReport,
-    read_report,
-    write_epoch,
-)
+from segan_ray.training.checkpoints.trial_folder import read_report, write_epoch
+from segan_ray.training.epoch_record import BestEpoch, EpochRecord
 from segan_ray.training.state import new_state
 from tests.unit.data.io.test_malformed_headers import metaimage_of, nifti_of
 from tests.unit.promotable import write_store
@@ -317,7 +313,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for parameter in network.parameters():
             parameter.grad = torch.ones_like(parameter)
         optimizer.step()
-    report = SavedReport(1, {"val/dice_mean": 0.5}, BestEpoch(1, {"val/dice_mean": 0.5}))
+    report = EpochRecord(1, {"val/dice_mean": 0.5}, BestEpoch(1, {"val/dice_mean": 0.5}))
     write_epoch(folder, state, experiment, ORIGIN, report, None)
     return folder
 

@@ -20,8 +20,8 @@ from segan_ray.cli.terminal import show
 from segan_ray.cli.terminal.live_table import RunView, SweepView, gain_parts, progress_parts, rough
 from segan_ray.cli.terminal.show import figure
 from segan_ray.cli.terminal.sweep_progress import SweepProgress
-from segan_ray.orchestration.train.epoch_result import OnEvent, TrialEvent
 from segan_ray.search.results.ranking import Mode
+from segan_ray.search.results.trial_state import OnState, TrialState
 
 Clock = Callable[[], float]
 View = Callable[[SweepProgress, float], RenderableType]
@@ -34,7 +34,7 @@ QUIET_S: Final = 600.0
 @contextmanager
 def live_view(
     name: str, metric: str, mode: Mode, trials: int, *, clock: Clock = time.monotonic
-) -> Iterator[OnEvent]:
+) -> Iterator[OnState]:
     """Show a sweep of ``trials`` trials while the block runs; yield what takes its events."""
     begin = SweepProgress(name, metric, mode, trials, clock())
     with _follow(begin, SweepView, _ended_trial, _how_far, clock) as on_event:
@@ -44,11 +44,11 @@ def live_view(
 @contextmanager
 def live_run(
     name: str, metric: str, epochs: int, *, clock: Clock = time.monotonic
-) -> Iterator[OnEvent]:
+) -> Iterator[OnState]:
     """Show a single run of ``epochs`` epochs while the block runs; yield what takes its events."""
     begin = SweepProgress(name, metric, "max", 1, clock())
 
-    def ended(event: TrialEvent) -> str:
+    def ended(event: TrialState) -> str:
         return _ending(f"run {name}", event)
 
     def how_far(progress: SweepProgress, now: float) -> str:
@@ -71,7 +71,7 @@ class Follower:
         self.progress = progress
         self.clock = clock
 
-    def __call__(self, event: TrialEvent) -> None:
+    def __call__(self, event: TrialState) -> None:
         """Take in an event."""
         self.progress = self.progress.after(event, self.clock())
 
@@ -83,7 +83,7 @@ class LineReporter(Follower):
         self,
         progress: SweepProgress,
         clock: Clock,
-        ended: Callable[[TrialEvent], str],
+        ended: Callable[[TrialState], str],
         how_far: Callable[[SweepProgress, float], str],
     ) -> None:
         super().__init__(progress, clock)
@@ -91,7 +91,7 @@ class LineReporter(Follower):
         self._how_far = how_far
         self._told_s = clock()
 
-    def __call__(self, event: TrialEvent) -> None:
+    def __call__(self, event: TrialState) -> None:
         """Take in an event, and say what there is to say."""
         super().__call__(event)
         if event.warning or event.status not in {"running", "pending"}:
@@ -107,17 +107,17 @@ class LineReporter(Follower):
 def _follow(
     begin: SweepProgress,
     view: View,
-    ended: Callable[[TrialEvent], str],
+    ended: Callable[[TrialState], str],
     how_far: Callable[[SweepProgress, float], str],
     clock: Clock,
-) -> Iterator[OnEvent]:
+) -> Iterator[OnState]:
     console = Console(stderr=True, highlight=False)
     if not (sys.stderr.isatty() and console.is_terminal) or console.is_dumb_terminal:
         yield LineReporter(begin, clock, ended, how_far)
         return
     follower = Follower(begin, clock)
 
-    def take(event: TrialEvent) -> None:
+    def take(event: TrialState) -> None:
         follower(event)
         if event.warning or event.status == "failed":
             # Stays on the screen above the view, which may soon have no line for it.
@@ -155,11 +155,11 @@ def _logs_above(terminal: object) -> Iterator[None]:
             handler.setStream(terminal)
 
 
-def _ended_trial(event: TrialEvent) -> str:
+def _ended_trial(event: TrialState) -> str:
     return _ending(f"trial {event.trial}", event)
 
 
-def _ending(what: str, event: TrialEvent) -> str:
+def _ending(what: str, event: TrialState) -> str:
     if event.warning:
         return f"{what} {event.warning}."
     score = f", best {event.score:.3f}" if event.score is not None else ""

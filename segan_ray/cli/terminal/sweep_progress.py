@@ -9,8 +9,8 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from segan_ray.orchestration.train.epoch_result import TrialEvent
 from segan_ray.search.results.ranking import Mode, TrialStatus
+from segan_ray.search.results.trial_state import TrialState
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class SweepProgress:
     began_s: float
     trials: Mapping[str, TrialProgress] = field(default_factory=dict)
 
-    def after(self, event: TrialEvent, now: float) -> SweepProgress:
+    def after(self, event: TrialState, now: float) -> SweepProgress:
         """Return the standing once ``event`` has happened."""
         known = self.trials.get(event.trial)
         trial = _after(known or _new(event, now), event, now)
@@ -145,13 +145,13 @@ class SweepProgress:
         return max((trial.epochs for trial in self.trials.values()), default=0)
 
 
-def _new(event: TrialEvent, now: float) -> TrialProgress:
+def _new(event: TrialState, now: float) -> TrialProgress:
     return TrialProgress(
         event.trial, "pending", event.epoch, event.epochs, None, None, 0, (now, event.epoch)
     )
 
 
-def _after(trial: TrialProgress, event: TrialEvent, now: float) -> TrialProgress:
+def _after(trial: TrialProgress, event: TrialState, now: float) -> TrialProgress:
     further = event.epoch > trial.epoch
     started = event.status == "running" and (trial.status != "running" or not further)
     told = replace(
@@ -161,7 +161,7 @@ def _after(trial: TrialProgress, event: TrialEvent, now: float) -> TrialProgress
         epochs=event.epochs,
         score=event.score,
         reason=event.reason,
-        retries=getattr(event, "retries", 0),
+        retries=event.retries,
         ended_s=None if event.status in {"running", "pending"} else now,
     )
     if started:

@@ -14,17 +14,14 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
-# The session's settings must be in the environment before Ray is imported.
-from segan_ray.orchestration.cluster import session
-
-import ray  # isort: skip
-from ray.exceptions import GetTimeoutError, RayError  # isort: skip
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy  # isort: skip
+import ray
+from ray.exceptions import GetTimeoutError, RayError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from segan_ray.errors import ClusterError, SeganRayError, named, said
 from segan_ray.filesystem.disks import network_disk
 from segan_ray.home import OPTUNA_STORAGE, Home
-from segan_ray.orchestration.cluster import findings, probe
+from segan_ray.orchestration.cluster import findings, probe, session
 from segan_ray.orchestration.cluster.findings import Check
 from segan_ray.orchestration.cluster.probe import NodeFacts, ProbeRequest
 
@@ -127,7 +124,7 @@ def _network_disk(url: str) -> str | None:
 
 def _reached(home: Home) -> Iterator[Check]:
     """Use MLflow and the studies from this process, which alone writes there."""
-    from segan_ray.search.storage.open_storage import open_storage
+    from segan_ray.search.storage.study_storage import open_storage
     from segan_ray.tracking.client.connection import connect
 
     for name, use in (("tracking", connect), ("studies", open_storage)):

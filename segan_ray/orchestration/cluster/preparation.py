@@ -8,16 +8,14 @@ from itertools import islice
 from pathlib import Path
 from typing import Final
 
-# The session's settings must be in the environment before Ray is imported.
-from segan_ray.orchestration.cluster.session import ray_session
-
-import ray  # isort: skip
+import ray
 
 from segan_ray.data.layouts.cases import Case, Layout
 from segan_ray.data.store.manifest import CaseRecord, PrepareSettings
 from segan_ray.data.store.prepare import keep_writing
 from segan_ray.data.store.prepare_case import prepare_case
 from segan_ray.errors import SeganRayError
+from segan_ray.orchestration.cluster.session import ray_session
 
 __all__ = ["outcomes_on_ray", "ray_session"]
 

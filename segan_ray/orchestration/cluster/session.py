@@ -6,61 +6,16 @@ import logging
 import os
 import secrets
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-SETTINGS: Final = {
-    # No anonymous statistics leave the machine.
-    "RAY_USAGE_STATS_ENABLED": "0",
-    # Newer behaviour that Ray otherwise warns of at every start.
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    # Our tracking records trials; Ray's own CSV, JSON and TensorBoard files would double it.
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-    # A sweep answers Ctrl-C itself: Tune would end its trials as if they were done.
-    "TUNE_DISABLE_SIGINT_HANDLER": "1",
-    # How many lanes may be on their way at once; with one, which is what Tune has for searchers, a
-    # lane that becomes free is given to the trial that waits for its own, and that one is ended.
-    "TUNE_MAX_PENDING_TRIALS_PG": "1000",
-    # Ray would send the whole folder to its workers where the command was begun by "uv run".
-    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
-    # How soon the controller sees a report or the end of training, in seconds.
-    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
-}
-
-ALWAYS: Final = {
-    # What our trainables are made for, whatever somebody set for other programs of theirs.
-    "RAY_TRAIN_V2_ENABLED": "1",
-    # The newer of Tune's two printers ignores verbose=0; we print ourselves.
-    "RAY_AIR_NEW_OUTPUT": "0",
-}
-ON_LOOPBACK: Final = {
-    # Everything a cluster of our own starts listens on loopback alone (Ray has this switch for
-    # desktop systems; without it, sockets are open to the network). It counts whatever somebody
-    # set for clusters of theirs.
-    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
-}
-LOCAL_SETTINGS: Final = {
-    # When the process of a sweep is killed, its cluster goes, and nobody is to wait for its return.
-    "RAY_gcs_rpc_server_reconnect_timeout_s": "5",
-    # Nobody takes this machine away with notice, and each watcher is a process of its own.
-    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
-}
-OBJECT_STORE_BYTES: Final = 256 * 2**20
-"""Nothing large goes through Ray's object store: slices are memory-mapped, checkpoints files."""
-
-TOKEN: Final = secrets.token_hex(32)
-"""Of the clusters that this process starts; Ray would write one where others can read it."""
-
-_local = os.environ.get("RAY_ADDRESS", "") in ("", "local")
-for _name, _value in {**SETTINGS, **(LOCAL_SETTINGS if _local else {})}.items():
-    os.environ.setdefault(_name, _value)
-os.environ.update({**ALWAYS, **(ON_LOOPBACK if _local else {})})
-
 import ray
+from ray._private import ray_constants, worker
 from ray.exceptions import AuthenticationError
 
+from segan_ray.engine_settings import ON_NODES, prepare_ray
 from segan_ray.errors import SweepError, said
 from segan_ray.orchestration.cluster.address import (
     check_cluster,
@@ -72,10 +27,27 @@ from segan_ray.orchestration.cluster.cluster_folder import cluster_folder, paren
 
 log = logging.getLogger(__name__)
 
+ON_LOOPBACK: Final = {
+    # All that a cluster of our own starts listens on loopback alone. Ray has this switch for
+    # desktop systems; without it, sockets are open to the network.
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+}
+LOCAL_SETTINGS: Final = {
+    # When the driver is killed, its cluster ends at once instead of waiting for the driver.
+    "RAY_gcs_rpc_server_reconnect_timeout_s": "5",
+    # This machine is not taken away with notice, and each watcher is a process of its own.
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
+}
+OBJECT_STORE_BYTES: Final = 256 * 2**20
+"""Nothing large goes through Ray's object store: slices are memory-mapped, checkpoints files."""
+
+TOKEN: Final = secrets.token_hex(32)
+"""Of the clusters that this process starts; Ray would write one where others can read it."""
+
 
 def joined() -> bool:
     """Tell whether this process works on a cluster that others started, which may grow."""
-    return not _local
+    return os.environ.get("RAY_ADDRESS", "") not in ("", "local")
 
 
 @contextmanager
@@ -84,30 +56,75 @@ def ray_session() -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
+    prepare_ray()
     with ExitStack() as ends:
-        if _local:
-            with _said_in_words():
-                folder = ends.enter_context(cluster_folder())
-                ends.callback(ray.shutdown)
-                _start_own_cluster(folder)
-        else:
+        ends.enter_context(_stdout_for_us_alone())
+        if joined():
             ends.callback(ray.shutdown)
             _join_cluster()
-        _keep_stdout_ours()
+        else:
+            with _said_in_words():
+                folder = ends.enter_context(cluster_folder())
+                ends.enter_context(_on_loopback())
+                ends.callback(ray.shutdown)
+                _start_own_cluster(folder)
         yield
 
 
-def _keep_stdout_ours() -> None:
-    """Log what Ray prints, on stdout of all places, when a process of its died.
-
-    What became of the trial is told by us; Ray has no setting for this.
-    """
-    from ray._private import worker
+@contextmanager
+def _stdout_for_us_alone() -> Iterator[None]:
+    """Log what Ray prints on stdout when a process of its died; it has no setting for this."""
 
     def log_lines(data: dict[str, Any], *_: Any, **__: Any) -> None:
         log.debug("%s: %s", data.get("pid"), " ".join(data.get("lines", ())))
 
-    worker.print_to_stdstream = log_lines
+    with _replaced(worker, "print_to_stdstream", log_lines):
+        yield
+
+
+@contextmanager
+def _on_loopback() -> Iterator[None]:
+    """Keep a cluster of our own on loopback, and what it starts, while the block runs.
+
+    Ray reads the switches from the environment when it is imported, which has happened here.
+    """
+    before = {name: os.environ.get(name) for name in LOCAL_SETTINGS}
+    settings = {name: before[name] or value for name, value in LOCAL_SETTINGS.items()}
+    with (
+        _environment({**settings, **ON_LOOPBACK}),
+        _replaced(ray_constants, "ENABLE_RAY_CLUSTER", False),
+        _replaced(ray_constants, "RAY_ENABLE_UV_RUN_RUNTIME_ENV", False),
+    ):
+        yield
+
+
+@contextmanager
+def _replaced(module: Any, name: str, value: Any) -> Iterator[None]:
+    before = getattr(module, name)
+    setattr(module, name, value)
+    try:
+        yield
+    finally:
+        setattr(module, name, before)
+
+
+@contextmanager
+def _environment(values: Mapping[str, str | None]) -> Iterator[None]:
+    """Have the environment say ``values`` while the block runs; None is not set."""
+    before = {name: os.environ.get(name) for name in values}
+    _set(values)
+    try:
+        yield
+    finally:
+        _set(before)
+
+
+def _set(values: Mapping[str, str | None]) -> None:
+    for name, value in values.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
 
 
 @contextmanager
@@ -137,11 +154,10 @@ def _start_own_cluster(folder: Path) -> None:
         "RAY_GCS_SERVER_PORT": str(port),
         "RAY_ADDRESS": f"127.0.0.1:{port}",
         "RAY_AUTH_TOKEN": TOKEN,
+        "RAY_AUTH_MODE": None,
         "TMPDIR": str(folder),
     }
-    before = {name: os.environ.pop(name, None) for name in (*told, "RAY_AUTH_MODE")}
-    os.environ.update(told)
-    try:
+    with _environment(told):
         ray.init(
             address="local",
             log_to_driver=False,
@@ -150,11 +166,6 @@ def _start_own_cluster(folder: Path) -> None:
             # A folder within, for Ray lets everybody write to this one.
             _temp_dir=str(folder / "r"),
         )
-    finally:
-        for name, value in before.items():
-            os.environ.pop(name, None)
-            if value is not None:
-                os.environ[name] = value
 
 
 def _join_cluster() -> None:
@@ -162,8 +173,10 @@ def _join_cluster() -> None:
     check_reachable()
     if address != "auto":
         check_cluster(address)
+    # A node's own environment may say otherwise.
+    settings = {"env_vars": {name: os.environ[name] for name in ON_NODES}}
     try:
-        ray.init(log_to_driver=False, logging_level=logging.ERROR)
+        ray.init(log_to_driver=False, logging_level=logging.ERROR, runtime_env=settings)
     except ConnectionError:
         raise nobody_answers(address) from None
     except AuthenticationError as error:

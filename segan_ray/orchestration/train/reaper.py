@@ -1,10 +1,10 @@
-"""Giving back what a lost crew had asked for.
+"""Removing placement groups of worker groups that were lost.
 
-Ray Train's cleaner of placement groups knows a group only once its workers have started. One of a
-controller that died before, because a node was lost or the sweep came to its end meanwhile, keeps
-what it has been given or is given later, unused, for as long as this process lives: where room is
-short, whoever asks next waits for ever. So a crew's group is marked, its lane gives a sign of life,
-and the sweep's process removes the groups of lanes that stopped, and at its end those of all.
+Ray Train's own cleaner knows a placement group only once its workers have started. If a controller
+dies before that, because a node was lost or the sweep ended, its placement group stays, or is still
+created later, and keeps resources for as long as the driver lives: where they are scarce, the next
+worker group waits for ever. Each worker group therefore carries a tag and sends heartbeats; the
+driver removes the placement groups of tags whose heartbeat stopped, and at the end those of all.
 """
 
 from __future__ import annotations
@@ -17,70 +17,67 @@ from contextlib import contextmanager, suppress
 from random import SystemRandom
 from typing import Any, Final
 
-# The session's settings must be in the environment before Ray is imported.
-from segan_ray.orchestration.cluster import session  # noqa: F401
-
-import ray  # isort: skip
-from ray.exceptions import RayError  # isort: skip
-from ray.util.placement_group import PlacementGroup, remove_placement_group  # isort: skip
+import ray
+from ray.exceptions import RayError
+from ray.util.placement_group import PlacementGroup, remove_placement_group
 
 from segan_ray.orchestration.train.trial_channel import TrialChannelClient
 
 log = logging.getLogger(__name__)
 
 LEAST: Final = 2**20
-BEAT_S: Final = 2.0
+HEARTBEAT_S: Final = 2.0
 SILENCE_S: Final = 45.0
-"""For how long a lane may be silent before what its crew holds is given back."""
+"""How old the last heartbeat of a worker group is before its placement group is removed."""
 END_S: Final = 10.0
 
-_over: set[int] = set()
-"""Marks of crews of this process that have gone home for good.
+_ended: set[int] = set()
+"""Tags of worker groups of earlier sweeps of this process.
 
-A controller on its way out may ask for its group after everything else has ended, and would hold it
-for as long as this process lives: whoever tidies next gives it back.
+A controller may ask for its placement group after everything else of its sweep has ended. The
+next sweep of this process removes it.
 """
 
 
-def new_mark() -> int:
-    """Return bytes of memory to ask for, a megabyte or two, unlike those of other crews."""
+def new_group_tag() -> int:
+    """Return bytes of memory to ask for, a megabyte or two, unlike those of other groups."""
     return LEAST + SystemRandom().randrange(LEAST)
 
 
-def beat(channel: TrialChannelClient, mark: int, over: threading.Event) -> None:
-    """Give signs of life for a crew's mark until it is over."""
+def send_heartbeats(channel: TrialChannelClient, tag: int, over: threading.Event) -> None:
+    """Send heartbeats of a worker group's tag until it is over."""
     while True:
         try:
-            channel.beat(mark)
+            channel.heartbeat(tag)
         except RayError:
-            # The mailbox is begun anew, or the sweep has ended.
-            log.debug("no mailbox for mark %d", mark)
-        if over.wait(BEAT_S):
+            # The channel starts again, or the sweep has ended.
+            log.debug("no channel for tag %d", tag)
+        if over.wait(HEARTBEAT_S):
             return
 
 
 @contextmanager
-def tidying(channel: TrialChannelClient) -> Iterator[None]:
-    """Remove placement groups of silent lanes while the block runs, and of all lanes after it."""
+def reaping(channel: TrialChannelClient) -> Iterator[None]:
+    """Remove placement groups without a heartbeat while the block runs, and all after it."""
     over = threading.Event()
-    # When a mark was last heard: kept here, since a mailbox that is begun anew knows none.
-    heard: dict[int, float] = {}
+    # Kept here, since a channel that was lost comes back without them.
+    last: dict[int, float] = {}
 
     def listen() -> None:
         now = time.monotonic()
-        for mark, ago in channel.heard().items():
-            heard[mark] = now - ago
+        for tag, ago in channel.heartbeats().items():
+            last[tag] = now - ago
 
-    def tidy() -> None:
-        while not over.wait(BEAT_S):
+    def reap() -> None:
+        while not over.wait(HEARTBEAT_S):
             try:
                 listen()
                 since = time.monotonic() - SILENCE_S
-                remove_groups_of(_over | {mark for mark, last in heard.items() if last < since})
+                remove_groups(_ended | {tag for tag, when in last.items() if when < since})
             except RayError as error:
-                log.debug("tidying: %s", error)
+                log.debug("placement groups cannot be looked at: %s", error)
 
-    thread = threading.Thread(target=tidy, name="janitor", daemon=True)
+    thread = threading.Thread(target=reap, name="reaper", daemon=True)
     thread.start()
     try:
         yield
@@ -90,23 +87,23 @@ def tidying(channel: TrialChannelClient) -> Iterator[None]:
         with suppress(RayError):
             listen()
         with suppress(RayError):
-            # A controller that is on its way out may ask for one more.
+            # A controller that is about to end may still ask for one.
             until = time.monotonic() + END_S
-            while remove_groups_of(set(heard)) and time.monotonic() < until:
+            while remove_groups(set(last)) and time.monotonic() < until:
                 time.sleep(1)
-        _over.update(heard)
+        _ended.update(last)
 
 
-def remove_groups_of(marks: set[int]) -> int:
-    """Remove the placement groups that carry one of ``marks``; return how many there were."""
-    if not marks:
+def remove_groups(tags: set[int]) -> int:
+    """Remove the placement groups that carry one of ``tags``; return how many there were."""
+    if not tags:
         return 0
     found = 0
     groups: dict[str, dict[str, Any]] = ray.util.placement_group_table()
     for group_id, group in groups.items():
         asked = {int(bundle.get("memory", 0)) for bundle in group["bundles"].values()}
-        if group["state"] != "REMOVED" and asked & marks:
-            log.info("A crew was lost; what it had asked for is given back.")
+        if group["state"] != "REMOVED" and asked & tags:
+            log.info("A worker group was lost; its placement group is removed.")
             remove_placement_group(PlacementGroup(ray.PlacementGroupID(bytes.fromhex(group_id))))
             found += 1
     return found

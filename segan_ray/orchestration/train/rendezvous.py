@@ -1,8 +1,8 @@
-"""How the workers of a crew find each other: in a file, where they are on one node on loopback.
+"""How the workers of a group find each other: through a file, if they are on one loopback node.
 
-PyTorch's own meeting point is a server that listens on every address of its machine and believes
-whoever writes to it, and gloo listens wherever the machine's name leads. Machines that train
-together need that; a cluster of our own, which is one node on loopback, does not.
+PyTorch's own rendezvous is a server that listens on every address of its machine and trusts every
+client, and gloo listens at the address of the machine's name. Workers on several machines need
+that. A cluster of our own, which is one node on loopback, does not.
 """
 
 from __future__ import annotations
@@ -13,13 +13,9 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import psutil
+import ray
 import torch.distributed as dist
-
-# The session's settings must be in the environment before Ray is imported.
-from segan_ray.orchestration.cluster import session  # noqa: F401
-
-import ray  # isort: skip
-from ray.train.torch import TorchConfig  # isort: skip
+from ray.train.torch import TorchConfig
 
 
 class Rendezvous(TorchConfig):
@@ -41,13 +37,13 @@ class _Backend(TorchConfig().backend_cls):  # type: ignore[misc]
             super().on_start(worker_group, backend_config)
         elif workers > 1:
             gpus = worker_group.get_resources_per_worker().get("GPU", 0)
-            # It is there for as long as the group, for NCCL looks into it again.
-            self._folder = TemporaryDirectory(prefix="segan-ray-meeting-")
-            place = f"file://{self._folder.name}/meeting"
+            # The file stays for as long as the group, since NCCL reads it again.
+            self._folder = TemporaryDirectory(prefix="segan-ray-rendezvous-")
+            url = f"file://{self._folder.name}/rendezvous"
             patience = timedelta(seconds=backend_config.timeout_s)
             joining = [
                 worker_group.execute_single_async(
-                    rank, _join, "nccl" if gpus else "gloo", place, rank, workers, patience
+                    rank, _join, "nccl" if gpus else "gloo", url, rank, workers, patience
                 )
                 for rank in range(workers)
             ]
@@ -64,7 +60,7 @@ def _node() -> tuple[str, str]:
     return ray.get_runtime_context().get_node_id(), ray.util.get_node_ip_address()
 
 
-def _join(backend: str, place: str, rank: int, workers: int, patience: timedelta) -> None:
+def _join(backend: str, url: str, rank: int, workers: int, patience: timedelta) -> None:
     """Join the group, listening on loopback whatever this machine's name leads to."""
     loopback = next(
         name
@@ -72,4 +68,4 @@ def _join(backend: str, place: str, rank: int, workers: int, patience: timedelta
         if any(one.address == "127.0.0.1" for one in addresses)
     )
     os.environ.update(GLOO_SOCKET_IFNAME=loopback, NCCL_SOCKET_IFNAME=f"={loopback}")
-    dist.init_process_group(backend, place, patience, workers, rank)
+    dist.init_process_group(backend, url, patience, workers, rank)

@@ -1,9 +1,8 @@
-"""What each Ray Train worker runs: take a trial, prepare networks and data, call ``fit``.
+"""What each Ray Train worker runs: take a task, prepare networks and data, call ``fit``.
 
-Everything that knows of Ray's worker group is here and in ``channel``: places, sharing
-validation, hearing what becomes of a trial. A worker trains one trial after another, so what a
-trial leaves behind must not reach the next: weights, generators and counts all begin from the
-trial's own seed or checkpoint.
+All knowledge of Ray's worker group is here and in ``trial_channel``: the rank, sharing validation,
+waiting for the driver's decisions. A worker trains one trial after another, and nothing of a trial
+reaches the next: weights, generators and counts begin from the trial's own seed or checkpoint.
 """
 
 from __future__ import annotations
@@ -29,8 +28,8 @@ from segan_ray.evaluation.figures.overlays import draw_overlay
 from segan_ray.evaluation.inference.validation import validate
 from segan_ray.models.build import downsampling_levels
 from segan_ray.orchestration.cluster.shared_folder import check_shared
-from segan_ray.orchestration.train.epoch_result import EpochResult
-from segan_ray.orchestration.train.trial_channel import Task, TrialChannelClient
+from segan_ray.orchestration.train.messages import GO_ON, Decision, EpochResult, Task
+from segan_ray.orchestration.train.trial_channel import TrialChannelClient
 from segan_ray.orchestration.train.usage import Usage
 from segan_ray.training.checkpoints.checkpoint import restore
 from segan_ray.training.checkpoints.remote_folder import (
@@ -38,8 +37,9 @@ from segan_ray.training.checkpoints.remote_folder import (
     copied_near,
     trial_checkpoints,
 )
-from segan_ray.training.checkpoints.trial_folder import BestEpoch, SavedReport, go_back, read_report
+from segan_ray.training.checkpoints.trial_folder import go_back, read_report
 from segan_ray.training.distributed import average, average_buffers, gather
+from segan_ray.training.epoch_record import BestEpoch, EpochRecord
 from segan_ray.training.fit import DistributedContext, EpochReport, fit
 from segan_ray.training.state import TrainingState, new_state
 from segan_ray.training.validation_scores import Validation
@@ -48,12 +48,12 @@ WORST: Final = 1e9
 
 
 def train_worker(config: dict[str, str]) -> None:
-    """Train the tasks of a lane, one after another, until there are no more."""
-    channel, lane = TrialChannelClient(config["mailbox"]), config["lane"]
+    """Train the tasks of a worker group, one after another, until there are no more."""
+    channel, group = TrialChannelClient(config["channel"]), config["group"]
     done = 0
-    while (task := channel.task(lane, done)) is not None:
+    while (task := channel.task(group, done)) is not None:
         with TemporaryDirectory(prefix="segan-ray-") as near:
-            Trial.begin(task, channel, lane, Path(near)).train()
+            TrialTraining.begin(task, channel, group, Path(near)).train()
         done = task.number
         gc.collect()
         if torch.cuda.is_available():
@@ -61,12 +61,12 @@ def train_worker(config: dict[str, str]) -> None:
 
 
 @dataclass
-class Trial:
-    """One trial on this worker."""
+class TrialTraining:
+    """The training of one trial on this worker."""
 
     task: Task
     channel: TrialChannelClient
-    lane: str
+    group: str
     experiment: Experiment
     context: DistributedContext
     cases: TuningCases
@@ -75,16 +75,18 @@ class Trial:
     near: Path
     usage: Usage
     best: BestEpoch | None = None
-    exploit: dict[str, Any] | None = None
+    decision: Decision = GO_ON
     warning: str | None = None
 
     @classmethod
-    def begin(cls, task: Task, channel: TrialChannelClient, lane: str, near: Path) -> Trial:
-        """Set the trial up, to go on from its last checkpoint; copies of far ones go ``near``."""
+    def begin(
+        cls, task: Task, channel: TrialChannelClient, group: str, near: Path
+    ) -> TrialTraining:
+        """Set the training up; copies of far checkpoints go below ``near``."""
         experiment = build(task.config["experiment"], f"trial {task.config['trial']}")
         check_shared(task.config["checkpoints"].rpartition("/")[0], ray.util.get_node_ip_address())
-        here = ray.train.get_context()
-        workers = here.get_world_size()
+        group_context = ray.train.get_context()
+        workers = group_context.get_world_size()
         resources = experiment.resources
         device = get_device() if resources.gpus_per_worker else torch.device("cpu")
         if device.type == "cuda":
@@ -95,9 +97,9 @@ class Trial:
         return cls(
             task,
             channel,
-            lane,
+            group,
             experiment,
-            DistributedContext(device, here.get_world_rank(), workers, average),
+            DistributedContext(device, group_context.get_world_rank(), workers, average),
             cases,
             state,
             trial_checkpoints(task.config["checkpoints"], near),
@@ -106,10 +108,9 @@ class Trial:
         )
 
     def train(self) -> None:
-        """Train to the last epoch, or until told to stop."""
-        if self._restored_to_its_end():
-            return
-        while True:
+        """Train from the last checkpoint to the last epoch, or until the driver says stop."""
+        over = self._restore()
+        while not over:
             depth = downsampling_levels(self.experiment)
             fit(
                 self.state,
@@ -120,15 +121,12 @@ class Trial:
                 validate=self._validate,
                 report=self._report,
             )
-            if self.exploit is None:
-                return
-            self._exploit(self.exploit)
-            self.exploit = None
+            over = self._obey()
 
-    def _restored_to_its_end(self) -> bool:
-        """Go back to the last checkpoint, if any, and say again what its epoch came to.
+    def _restore(self) -> bool:
+        """Go back to the last checkpoint, if any; return whether training is over there.
 
-        Whoever noted results may have died between the checkpoint and the note.
+        Its epoch is reported again: the driver may have died before it recorded the epoch.
         """
         last, self.warning = go_back(self.checkpoints.newest_first(), self.state)
         self._check_together()
@@ -136,12 +134,15 @@ class Trial:
             return False
         saved = read_report(last)
         self.best = saved.best
-        stop = self._deliver(self._result(saved.epoch, saved.metrics))
-        if self.exploit is not None:
-            self._exploit(self.exploit)
-            self.exploit = None
-            return False
-        return stop
+        return self._deliver(self._result(saved.epoch, saved.metrics)) and self._obey()
+
+    def _obey(self) -> bool:
+        """Exploit another trial if the last decision says so; return whether training is over."""
+        decision, self.decision = self.decision, GO_ON
+        if decision.experiment is None:
+            return True
+        self._exploit(build(decision.experiment, f"trial {self.task.config['trial']}"), decision)
+        return False
 
     def _check_together(self) -> None:
         """Make sure that all workers go on from one epoch.
@@ -158,7 +159,7 @@ class Trial:
             )
 
     def _report(self, epoch: EpochReport) -> bool:
-        """Save and hand on an epoch; return whether training stops there."""
+        """Save and report an epoch; return whether the loop is to end there."""
         metrics = {**epoch.metrics, **self.usage.of_epoch()}
         objective, mode = self.task.config["metric"], self.task.config["mode"]
         if epoch.failure is not None:
@@ -168,51 +169,43 @@ class Trial:
         now = BestEpoch(epoch.epoch, metrics)
         self.best = self.best.or_better(now, objective, mode) if self.best else now
         if self.context.rank == 0:
-            saved = SavedReport(epoch.epoch, metrics, self.best)
+            record = EpochRecord(epoch.epoch, metrics, self.best)
             overlay = self._overlay() if self.best.epoch == epoch.epoch else None
-            self.checkpoints.save(self.state, self.experiment, self.cases.origin, saved, overlay)
+            self.checkpoints.save(self.state, self.experiment, self.cases.origin, record, overlay)
         return self._deliver(self._result(epoch.epoch, metrics))
 
     def _deliver(self, result: EpochResult) -> bool:
-        """Hand a result on and wait to hear what becomes of the trial; return whether it ends."""
+        """Report a result and wait for the decision; return whether the loop is to end there."""
         if self.context.rank == 0:
-            self.channel.report(self.lane, self.task.number, result)
+            self.channel.report(self.group, self.task.number, result)
         self.warning = None
         if result.last:
             return True
-        verdict = self.channel.verdict(self.lane, self.task.number, result.epoch)
-        self.exploit = verdict.exploit
-        return not verdict.go_on or self.exploit is not None
+        self.decision = self.channel.decision(self.group, self.task.number, result.epoch)
+        return self.decision.stop or self.decision.experiment is not None
 
     def _result(
         self, epoch: int, metrics: Mapping[str, float], failure: str | None = None
     ) -> EpochResult:
-        return EpochResult(
-            epoch,
-            self.experiment.training.epochs,
-            metrics,
-            self.best.epoch if self.best else None,
-            self.best.metrics if self.best else {},
-            failure,
-            self.warning,
-        )
+        epochs = self.experiment.training.epochs
+        return EpochResult(epoch, epochs, metrics, self.best, failure, self.warning)
 
-    def _exploit(self, order: dict[str, Any]) -> None:
-        """Go on from another trial's weights and optimizers, with new settings.
+    def _exploit(self, experiment: Experiment, decision: Decision) -> None:
+        """Go on with new settings, from another trial's weights and optimizers.
 
-        The count of epochs and the best so far stay this trial's own; so do its weights where the
+        The count of epochs and the best so far stay this trial's own; so do its weights if the
         other's are damaged.
         """
         epoch, best = self.state.epoch, self.state.best
-        self.experiment = build(order["experiment"], f"trial {self.task.config['trial']}")
-        if order["checkpoint"] is not None:
+        self.experiment = experiment
+        if decision.checkpoint is not None:
             try:
-                restore(copied_near(order["checkpoint"], self.near), self.state)
+                restore(copied_near(decision.checkpoint, self.near), self.state)
             except CheckpointError as error:
                 self.warning = f"goes on from its own weights, not another trial's: {said(error)}"
             if len(set(gather(self.warning is None))) > 1:
                 raise TrialError(
-                    f"not all workers could read {order['checkpoint']}, so they would average "
+                    f"not all workers could read {decision.checkpoint}, so they would average "
                     "different networks."
                 )
         self.state.epoch, self.state.best, self.state.collapsed = epoch, best, 0

@@ -1,7 +1,7 @@
 """A Ray Train worker group that outlives a trial: started once, it trains one after the other.
 
-Starting a worker group means four processes that import Ray and torch one after the other, 15 to
-20 seconds on two cores: longer than many a trial is worth watching.
+Starting a worker group takes 15 to 20 seconds on two cores, since four processes import Ray and
+torch one after the other. Many a trial takes less.
 """
 
 from __future__ import annotations
@@ -11,23 +11,23 @@ import uuid
 from dataclasses import dataclass
 from typing import Any
 
-# The session's settings must be in the environment before Ray is imported.
-from segan_ray.orchestration.cluster import session  # noqa: F401
-
-from ray.exceptions import OutOfMemoryError, RayActorError, RayTaskError  # isort: skip
-from ray.train import FailureConfig, RunConfig, ScalingConfig, WorkerGroupError  # isort: skip
-from ray.train.torch import TorchTrainer  # isort: skip
+from ray.exceptions import OutOfMemoryError, RayActorError, RayTaskError
+from ray.train import FailureConfig, RunConfig, ScalingConfig, WorkerGroupError
+from ray.train.torch import TorchTrainer
 
 from segan_ray.errors import TrialError
 from segan_ray.orchestration.cluster.engine_storage import engine_storage
-from segan_ray.orchestration.train.reaper import beat, new_mark
+from segan_ray.orchestration.train.reaper import new_group_tag, send_heartbeats
 from segan_ray.orchestration.train.rendezvous import Rendezvous
 from segan_ray.orchestration.train.trial_channel import TrialChannelClient
 
 
 @dataclass(frozen=True)
 class WorkerGroupSpec:
-    """What a worker group is made of; trials of one shape share a crew."""
+    """How many workers a group has, and what each of them gets.
+
+    Trials of one spec use the same group, one after the other.
+    """
 
     workers: int
     cpus_per_worker: float
@@ -41,58 +41,56 @@ class WorkerGroupSpec:
 
 
 class WorkerGroup:
-    """A worker group at work, watched by a thread of this process."""
+    """A running worker group; a thread of this process runs its Ray Train controller's ``fit``."""
 
-    def __init__(self, shape: WorkerGroupSpec, channel: str, storage: str) -> None:
-        self.shape = shape
-        self.lane = uuid.uuid4().hex[:12]
+    def __init__(self, spec: WorkerGroupSpec, channel: str, storage: str) -> None:
+        self.spec = spec
+        self.id = uuid.uuid4().hex[:12]
         self._failure: BaseException | None = None
-        mark = new_mark()
-        gpus = {"GPU": shape.gpus_per_worker} if shape.gpus_per_worker else {}
+        tag = new_group_tag()
+        gpus = {"GPU": spec.gpus_per_worker} if spec.gpus_per_worker else {}
         self._trainer = TorchTrainer(
             train_worker,
-            train_loop_config={"mailbox": channel, "lane": self.lane},
+            train_loop_config={"channel": channel, "group": self.id},
             torch_config=Rendezvous(),
             scaling_config=ScalingConfig(
-                num_workers=shape.workers,
-                use_gpu=shape.gpus_per_worker > 0,
-                resources_per_worker={"CPU": shape.cpus_per_worker, **gpus, "memory": mark},
+                num_workers=spec.workers,
+                use_gpu=spec.gpus_per_worker > 0,
+                resources_per_worker={"CPU": spec.cpus_per_worker, **gpus, "memory": tag},
             ),
             run_config=RunConfig(
-                name=self.lane,
+                name=self.id,
                 **engine_storage(storage),
-                # A crew that lost a worker is not mended: its trial begins with a new one at
-                # its last checkpoint, and retries are counted there, by trial.
+                # A group that lost a worker is not repaired: its trial begins again on another
+                # group at its last checkpoint, and retries are counted by trial.
                 failure_config=FailureConfig(max_failures=0),
             ),
         )
-        over = self._over = threading.Event()
-        sign = threading.Thread(
-            target=beat, args=(TrialChannelClient(channel), mark, over), daemon=True
-        )
-        sign.start()
-        self._thread = threading.Thread(target=self._work, name=f"crew-{self.lane}", daemon=True)
+        self._over = threading.Event()
+        heartbeats = (TrialChannelClient(channel), tag, self._over)
+        threading.Thread(target=send_heartbeats, args=heartbeats, daemon=True).start()
+        self._thread = threading.Thread(target=self._run, name=f"group-{self.id}", daemon=True)
         self._thread.start()
 
     @property
-    def at_work(self) -> bool:
-        """Whether the worker group is there, or about to be."""
+    def is_running(self) -> bool:
+        """Whether the group is there, or is being started."""
         return self._thread.is_alive()
 
     def check(self) -> None:
-        """Make sure that the crew is at work.
+        """Make sure that the group is running.
 
         Raises:
             TrialError: saying what ended it.
         """
-        if not self.at_work:
+        if not self.is_running:
             raise TrialError(cause(self._failure))
 
     def wait(self, timeout_s: float) -> None:
-        """Wait until the crew has gone home."""
+        """Wait until the group has ended."""
         self._thread.join(timeout_s)
 
-    def _work(self) -> None:
+    def _run(self) -> None:
         try:
             self._trainer.fit()
         except BaseException as error:
@@ -102,7 +100,7 @@ class WorkerGroup:
 
 
 def train_worker(config: dict[str, str]) -> None:
-    """Train a lane's tasks in a worker; a lane needs nothing of what that imports."""
+    """Train the tasks of a group in a worker; the trainable imports nothing of what that needs."""
     from segan_ray.orchestration.train import worker
 
     worker.train_worker(config)

@@ -1,8 +1,8 @@
 """How many trials train at once on the cluster of this session, looked up as nodes come and go.
 
-``budget.max_concurrent: auto`` means what the nodes that are there hold. A number, on a cluster
-that others started, means as many whatever is there: trials that wait for their place are what
-makes an autoscaler start nodes.
+``budget.max_concurrent: auto`` means as many as the present nodes hold. A number, on a cluster that
+others started, means as many whatever the nodes hold: an autoscaler starts nodes for trials that
+wait.
 """
 
 from __future__ import annotations
@@ -12,12 +12,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from segan_ray.orchestration.cluster import session
-
-import ray  # isort: skip
+import ray
 
 from segan_ray.config import ResourceSettings
 from segan_ray.errors import SweepError
+from segan_ray.orchestration.cluster import session
 from segan_ray.orchestration.cluster.capacity import Node, check_fits, how_many_fit
 from segan_ray.orchestration.tune.run_trials import DRIVER_BYTES
 from segan_ray.search.space.search_space import SearchSpace
@@ -47,22 +46,22 @@ class ConcurrencyLimit:
 
 
 def concurrency_limit(space: SearchSpace, say: Callable[[str], Any]) -> ConcurrencyLimit:
-    """Return the room for a sweep's trials.
+    """Return how many trials of a sweep may train at once.
 
     Raises:
         SweepError: if not even one trial fits, with the numbers, unless nodes are asked for.
     """
     resources, asked = space.base_experiment().resources, space.budget.max_concurrent
     most = None if asked == "auto" else asked
-    room = ConcurrencyLimit(resources, most, session.joined())
-    if most is None or not room.nodes_come:
+    limit = ConcurrencyLimit(resources, most, session.joined())
+    if most is None or not limit.nodes_come:
         check_one_fits(resources)
     elif not how_many_fit(alive_nodes(), *_ask(resources)):
         say(
             f"No node has room for a trial yet. Waiting for nodes: where no autoscaler starts some "
             f"for {most} trials, nothing trains."
         )
-    return room
+    return limit
 
 
 def check_one_fits(resources: ResourceSettings) -> None:

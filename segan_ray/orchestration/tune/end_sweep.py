@@ -17,7 +17,6 @@ from typing import Final
 from segan_ray.errors import SweepError, many, nearest
 from segan_ray.filesystem.locations import is_url
 from segan_ray.home import OPTUNA_STORAGE, TRACKING_URI, Home, check_name
-from segan_ray.orchestration.tune.run_file import recorded_location
 from segan_ray.orchestration.tune.sweep_lock import LOCK, STOP, held, is_held, request_stop
 from segan_ray.orchestration.tune.trial_lifecycle import STOPPED
 from segan_ray.search.results.ranking import SweepStatus
@@ -31,7 +30,6 @@ from segan_ray.search.storage.lease import (
     leased,
     outlive,
 )
-from segan_ray.search.storage.open_storage import open_storage, studies_location
 from segan_ray.search.storage.owned_storage import OwnedStorage
 from segan_ray.search.storage.recorded_locations import check_records
 from segan_ray.search.storage.study_record import (
@@ -41,6 +39,7 @@ from segan_ray.search.storage.study_record import (
     records_of_study,
     study_exists,
 )
+from segan_ray.search.storage.study_storage import open_storage, studies_location
 from segan_ray.search.study.sweep_study import Ended, SweepStudy
 from segan_ray.tracking.client.connection import always
 from segan_ray.tracking.reading.sweeps import name_is_taken
@@ -271,7 +270,7 @@ def _has_study(home: Home, name: str, found: Recorded | None) -> bool:
 
 def _recorded_location(home: Home, name: str) -> str | None:
     """Return where a sweep or run wrote down that it is recorded, or None."""
-    return records_of_study(name, open_storage(home)) or recorded_location(home, name)
+    return records_of_study(name, open_storage(home))
 
 
 def _out_of_reach(home: Home, name: str, found: Recorded | None, study: bool) -> Iterator[str]:

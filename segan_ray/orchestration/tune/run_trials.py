@@ -1,65 +1,52 @@
 """Ray Tune as the engine of a sweep: its searcher, scheduler and callbacks, all of them thin.
 
-What is drawn, judged and noted is decided by the study and the logbook; Tune starts lanes where
-there is room, keeps them for the next trial, and starts a lost trial again.
+The study draws, the lifecycle decides and records. Tune starts trainables where resources are
+free, reuses them for the next trial, and starts a lost trial again.
 """
 
 from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
-# The session's settings must be in the environment before Ray is imported.
-from segan_ray.orchestration.cluster.session import ray_session  # noqa: F401
-
-import ray  # isort: skip
-from ray import tune  # isort: skip
-from ray.tune import Callback, Stopper, TuneError  # isort: skip
-from ray.tune.execution import class_cache  # isort: skip
-from ray.tune.experiment import Trial  # isort: skip
-from ray.tune.schedulers import FIFOScheduler  # isort: skip
-from ray.tune.search import Searcher  # isort: skip
+import ray
+from ray import tune
+from ray.tune import Callback, Stopper, TuneError
+from ray.tune.execution import class_cache
+from ray.tune.experiment import Trial
+from ray.tune.schedulers import FIFOScheduler
+from ray.tune.search import Searcher
 
 from segan_ray.config import build
 from segan_ray.errors import SeganRayError, SweepError, said
 from segan_ray.orchestration.cluster.engine_storage import ENGINE, engine_storage
-from segan_ray.orchestration.train.reaper import tidying
+from segan_ray.orchestration.train.reaper import reaping
 from segan_ray.orchestration.train.trial_channel import TrialChannelClient, open_channel
 from segan_ray.orchestration.tune.sweep_lock import stop_requested
 from segan_ray.orchestration.tune.trainable import ReusableTrainable
 from segan_ray.orchestration.tune.trial_lifecycle import TrialLifecycle
-from segan_ray.search.study.sweep_study import Exploit
 
 DRIVER_BYTES: Final = 600 * 2**20
-"""What a lane and Ray Train's controller of its crew take; neither computes anything."""
+"""Memory of a trainable and Ray Train's controller of its worker group."""
 DISK_FULL: Final = ("No space left on device", "database or disk is full", "Disk quota exceeded")
-
-NextTask = Callable[[], dict[str, Any]]
-RoomFor = Callable[[int], int]
-"""How many of so many trials can train now."""
-MakeOrder = Callable[[str, int, Exploit], dict[str, Any]]
 
 
 @dataclass(frozen=True)
 class Tasks:
-    """``count`` trials, as many at once as there is ``room``; ``draw`` gives the next's task."""
+    """``count`` trials, at most ``limit(wanted)`` of them at once; ``draw`` returns the next one.
+
+    A trial that was lost begins again up to ``retries`` times.
+    """
 
     count: int
-    room: RoomFor
+    limit: Callable[[int], int]
     retries: int
-    draw: NextTask
-    order: MakeOrder
-
-
-# Ray Tune would hand these from process to process in runtime environments, which command lines and
-# the dashboard show. Nodes have credentials of their own, in the environment Ray was started with.
-class_cache.ENV_VARS_TO_PROPAGATE.difference_update(
-    [name for name in class_cache.ENV_VARS_TO_PROPAGATE if name.startswith("AWS_")]
-)
+    draw: Callable[[], dict[str, Any]]
 
 
 def run_tasks(folder: Path, storage: str, tasks: Tasks, lifecycle: TrialLifecycle) -> None:
@@ -81,8 +68,8 @@ def run_tasks(folder: Path, storage: str, tasks: Tasks, lifecycle: TrialLifecycl
     def left() -> int:
         return tasks.count - sum(lifecycle.knows(name) for name in names)
 
-    # What ends a lane while it takes a trial, Tune counts as the trial's end and does not retry:
-    # such a trial comes next, before any other is drawn, and Tune has then run one too few.
+    # If a trainable is lost while it begins a trial, Tune ends the trial and does not retry it.
+    # That trial comes next, before any other is drawn, and Tune has then run one too few.
     for _ in range(tasks.retries + 2):
         _tune(folder, storage, replace(tasks, count=left(), draw=draw), lifecycle, lost)
         if not left() or stop_requested(folder):
@@ -96,16 +83,17 @@ def _tune(
     # Tune repeats each failed trial's traceback and warns about what we do on purpose; the
     # leaderboard and the run have the reason.
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
-    name = f"mailbox-{uuid.uuid4().hex}"
-    channel = open_channel(name)
+    name = f"channel-{uuid.uuid4().hex}"
+    actor = open_channel(name)
+    channel = TrialChannelClient(name)
     tuner = tune.Tuner(
-        # A lane only waits for its crew, whose workers are what takes cores; but Tune wants
+        # A trainable only waits for its worker group, whose workers take the cores. Tune wants
         # every trial to ask for something.
         tune.with_resources(ReusableTrainable, {"memory": DRIVER_BYTES}),
         tune_config=tune.TuneConfig(
             num_samples=tasks.count,
             search_alg=_StudySearcher(tasks, name, f"{storage}/{ENGINE}"),
-            scheduler=_StudyScheduler(lifecycle, tasks.order, TrialChannelClient(name)),
+            scheduler=_StudyScheduler(lifecycle, channel),
             reuse_actors=True,
             trial_dirname_creator=lambda trial: f"trial_{trial.trial_id}",
         ),
@@ -114,23 +102,39 @@ def _tune(
             **engine_storage(f"{storage}/{ENGINE}"),
             stop=_SweepStopper(folder, lifecycle),
             failure_config=tune.FailureConfig(max_failures=tasks.retries),
-            # Workers keep checkpoints; a lane has nothing to add.
+            # Workers keep checkpoints; a trainable has none of its own.
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
             callbacks=[_TrialCallback(lifecycle, lost)],
             verbose=0,
         ),
     )
     try:
-        with tidying(TrialChannelClient(name)):
+        with _credentials_stay_here(), reaping(channel):
             tuner.fit()
     except TuneError as error:
         raise _ours(error) from error
     finally:
-        ray.kill(channel)
+        ray.kill(actor)
+
+
+@contextmanager
+def _credentials_stay_here() -> Iterator[None]:
+    """Keep AWS credentials out of runtime environments, which command lines and dashboards show.
+
+    Tune would pass them to its actors so. Nodes have credentials of their own, in the environment
+    that Ray was started with.
+    """
+    passed = class_cache.ENV_VARS_TO_PROPAGATE
+    ours = {name for name in passed if name.startswith("AWS_")}
+    passed -= ours
+    try:
+        yield
+    finally:
+        passed |= ours
 
 
 def _ours(error: BaseException) -> BaseException:
-    """Return what was raised while a trial was noted, which Tune wraps in an error of its own.
+    """Return what was raised while a trial was recorded, which Tune wraps in its own error.
 
     A full disk would fail every trial, and none of its own settings: it ends the sweep.
     """
@@ -144,10 +148,17 @@ def _ours(error: BaseException) -> BaseException:
     return told
 
 
-class _StudySearcher(Searcher):
-    """Tune's searcher: each trial is the next task, as soon as there is room for it.
+class _NotPickled:
+    """Saved by Tune as nothing: studies and records belong to this process."""
 
-    Tune's own limit is one number for good; nodes come and go.
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+
+class _StudySearcher(_NotPickled, Searcher):
+    """Tune's searcher: the next trial is the study's, as soon as the limit allows one more.
+
+    Tune's own limit is a constant, while nodes come and go.
     """
 
     def __init__(self, tasks: Tasks, channel: str, storage: str) -> None:
@@ -155,15 +166,11 @@ class _StudySearcher(Searcher):
         self._tasks = tasks
         self._left = tasks.count
         self._live: set[str] = set()
-        self._common = {"mailbox": channel, "storage": storage}
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Pickle as nothing, as the scheduler does: tasks are drawn in this process."""
-        return {}
+        self._common = {"channel": channel, "storage": storage}
 
     def suggest(self, trial_id: str) -> dict[str, Any] | None:
         wanted = len(self._live) + self._left
-        if self._live and len(self._live) >= self._tasks.room(wanted):
+        if self._live and len(self._live) >= self._tasks.limit(wanted):
             return None
         self._live.add(trial_id)
         self._left -= 1
@@ -172,84 +179,73 @@ class _StudySearcher(Searcher):
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
-        """Make room for another; the logbook tells the study."""
+        """Count one trial less; the lifecycle tells the study."""
         self._live.discard(trial_id)
 
     def save(self, checkpoint_path: str) -> None:
-        """Keep nothing: a sweep goes on from its study."""
+        """Save nothing: a sweep goes on from its study."""
 
     def restore(self, checkpoint_path: str) -> None:
-        """Nothing is kept."""
+        """Restore nothing."""
 
 
-class _StudyScheduler(FIFOScheduler):
-    """Tune's scheduler: the logbook notes an epoch and says what becomes of the trial."""
+class _StudyScheduler(_NotPickled, FIFOScheduler):
+    """Tune's scheduler: passes each epoch to the lifecycle, and its decision to the workers."""
 
-    def __init__(
-        self, lifecycle: TrialLifecycle, order: MakeOrder, channel: TrialChannelClient
-    ) -> None:
+    def __init__(self, lifecycle: TrialLifecycle, channel: TrialChannelClient) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self._ledger = lifecycle
-        self._order = order
+        self._lifecycle = lifecycle
         self._channel = channel
 
-    def __getstate__(self) -> dict[str, Any]:
-        """Pickle as nothing: Tune saves its scheduler, but records belong to this process."""
-        return {}
-
     def choose_trial_to_run(self, tune_controller: Any) -> None:
-        """Leave it to Tune to give a free lane to a trial that has none.
+        """Leave it to Tune to give a free trainable to a trial that has none.
 
-        One chosen here would take it though a lane of its own is being started, which would then
-        be ended: where trials end more often than lanes start, none would ever come up.
+        A trial chosen here would take it although a trainable of its own is being started, which
+        would then be ended. Where trials end more often than trainables start, none ever would.
         """
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
-        name = trial.config["task"]["trial"]
-        judgement = self._ledger.epoch(name, result["result"])
-        if judgement.exploit is not None:
-            epoch = result["result"].epoch
-            order = self._order(name, epoch, judgement.exploit)
-            self._channel.order(result["lane"], epoch, order)
-        return self.STOP if judgement.stop else self.CONTINUE
+        epoch = result["result"]
+        decision = self._lifecycle.epoch(trial.config["task"]["trial"], epoch)
+        self._channel.decide(result["group"], result["number"], epoch.epoch, decision)
+        return self.STOP if decision.stop else self.CONTINUE
 
 
-class _TrialCallback(Callback):
-    """Tune's callback: what begins, is lost and ends; ``lost`` takes what never began."""
+class _TrialCallback(_NotPickled, Callback):
+    """Tune's callback: tells the lifecycle what begins, is lost and ends.
+
+    ``lost`` takes the tasks of trials that never began.
+    """
 
     def __init__(self, lifecycle: TrialLifecycle, lost: list[dict[str, Any]]) -> None:
-        self._ledger = lifecycle
+        self._lifecycle = lifecycle
         self._lost = lost
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Pickle as nothing, as the scheduler does."""
-        return {}
 
     def on_trial_start(
         self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
     ) -> None:
         task = trial.config["task"]
         experiment = build(task["experiment"], task["trial"])
-        self._ledger.begin(task["trial"], experiment, task["params"], task["repeat_of"])
+        self._lifecycle.begin(task["trial"], experiment, task["params"], task["repeat_of"])
 
     def on_trial_result(
         self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
     ) -> None:
         # Tune does not ask its scheduler about a last epoch.
         if result["done"]:
-            self._ledger.epoch(trial.config["task"]["trial"], result["result"])
+            self._lifecycle.epoch(trial.config["task"]["trial"], result["result"])
 
     def on_trial_complete(
         self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
     ) -> None:
-        self._ledger.end(trial.config["task"]["trial"])
+        self._lifecycle.end(trial.config["task"]["trial"])
 
     def on_trial_error(
         self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
     ) -> None:
         task = trial.config["task"]
-        if self._ledger.knows(task["trial"]):
-            self._ledger.end(task["trial"], _cause(trial))
+        if self._lifecycle.knows(task["trial"]):
+            self._lifecycle.end(task["trial"], _cause(trial))
         else:
             self._lost.append(task)
 
@@ -260,25 +256,21 @@ class _TrialCallback(Callback):
         if any(words in cause for words in DISK_FULL):
             # Every trial would fail of it, and none of its own settings.
             raise SweepError(f"Trial {trial.config['task']['trial']}: {cause}. Free some space.")
-        self._ledger.retry(trial.config["task"]["trial"])
+        self._lifecycle.retry(trial.config["task"]["trial"])
 
 
-class _SweepStopper(Stopper):
-    """Ends a sweep when somebody has asked for it, or it is another process's."""
+class _SweepStopper(_NotPickled, Stopper):
+    """Ends a sweep when a stop was requested, or the sweep is another process's."""
 
     def __init__(self, folder: Path, lifecycle: TrialLifecycle) -> None:
         self._folder = folder
-        self._ledger = lifecycle
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Pickle as nothing, as the scheduler does."""
-        return {}
+        self._lifecycle = lifecycle
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
         return False
 
     def stop_all(self) -> bool:
-        self._ledger.check()
+        self._lifecycle.check()
         return stop_requested(self._folder)
 
 

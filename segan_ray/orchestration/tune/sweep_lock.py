@@ -105,25 +105,22 @@ def interruptible(name: str, command: str) -> Iterator[EndRequest]:
     """
     numbers = (signal.SIGINT, signal.SIGTERM)
     before = {number: signal.getsignal(number) for number in numbers}
-    asked = EndRequest()
+    request = EndRequest()
 
     def ask(number: int, _frame: FrameType | None) -> None:
-        asked.signal = number
+        request.signal = number
         for each in numbers:
             signal.signal(each, signal.SIG_DFL)
         # Not by print: what was interrupted may be in the middle of one.
         os.write(STDERR, mask(ENDING.format(name, command)).encode())
-        asked.now()
+        request.now()
 
     for number in numbers:
         signal.signal(number, ask)
     try:
-        yield asked
+        yield request
     except KeyboardInterrupt:
-        raise Interrupted(
-            f"'{name}' was interrupted; nothing of it is lost. Go on: {command}",
-            asked.signal or signal.SIGINT,
-        ) from None
+        raise Interrupted.of(name, command, request.signal or signal.SIGINT) from None
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -60,6 +60,7 @@ from segan_ray.search.study.points import (
 from segan_ray.search.study.population import perturb, source
 from segan_ray.search.study.repeats import Repeat, best_trials, plan_repeats
 from segan_ray.search.study.same_points import count_points
+from segan_ray.training.epoch_record import best_epoch
 
 __all__ = [
     "Ended",
@@ -411,11 +412,11 @@ class SweepStudy:
         self._close(opened.trial, number, ended)
 
     def _close(self, trial: optuna.Trial, number: int, ended: Ended) -> None:
-        values = self._values[number].values()
-        if ended.outcome == "completed" and values:
-            pick = max if self.space.objective.mode == "max" else min
-            best = pick(values, key=lambda value: value[0])
-            self.study.tell(trial, list(best))
+        values = self._values[number]
+        first = {epoch: of_epoch[0] for epoch, of_epoch in values.items()}
+        best = best_epoch(first, self.space.objective.mode)
+        if ended.outcome == "completed" and best is not None:
+            self.study.tell(trial, list(values[best]))
         elif values and (ended.outcome == "stopped" or ended.learn):
             self.study.tell(trial, state=TrialState.PRUNED)
         else:

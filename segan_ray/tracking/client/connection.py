@@ -12,28 +12,19 @@ from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from typing import Any, Final, cast
 
-from segan_ray.databases import is_database, tables_at
-from segan_ray.errors import TrackingError, said
-from segan_ray.filesystem import locks
-from segan_ray.filesystem.atomic_files import writing
-from segan_ray.home import OTHER_HOME, TRACKING_URI, Home, mend_database
-from segan_ray.redaction import mask
-
-# MLflow reads these when it is imported: no progress bars among our lines, no phoning home.
-os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-# Nor addresses of runs on stdout, which belongs to our documents.
-os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
-# Four minutes of silent retries of every request are long for somebody who mistyped an address.
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "60")
-
 import mlflow
 from mlflow import MlflowClient
 from mlflow.entities import Experiment, Run
 from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
+from segan_ray.databases import is_database, tables_at
+from segan_ray.engine_settings import prepare_mlflow
+from segan_ray.errors import TrackingError, said
+from segan_ray.filesystem import locks
+from segan_ray.filesystem.atomic_files import writing
+from segan_ray.home import OTHER_HOME, TRACKING_URI, Home, mend_database
+from segan_ray.redaction import mask
 from segan_ray.tracking.client.database import LOCK, is_writable, make_database, read_only
 from segan_ray.tracking.client.moved import follow_move, is_anothers
 from segan_ray.tracking.tag_names import EXPERIMENT
@@ -149,6 +140,7 @@ def connect_to_read(home: Home) -> MlflowClient:
 
 
 def _be_quiet() -> None:
+    prepare_mlflow()
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", category=FutureWarning, module="mlflow")

@@ -13,7 +13,7 @@ from tempfile import TemporaryDirectory
 from segan_ray.filesystem.locations import is_url, location_name
 from segan_ray.tracking.recording.ledger import Ledger
 from segan_ray.training.checkpoints.remote_folder import copied_near, remove_all, trial_checkpoints
-from segan_ray.training.checkpoints.trial_folder import SavedReport
+from segan_ray.training.epoch_record import EpochRecord
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class CheckpointFolders:
         with self.lock:
             return trial in self.ledger.trials and self.ledger.trials[trial].dropped
 
-    def last_report(self, trial: str) -> SavedReport | None:
+    def last_report(self, trial: str) -> EpochRecord | None:
         """Return what ``trial`` saved last, if anything."""
         return trial_checkpoints(f"{self.root}/{trial}", Path()).last_report()
 

@@ -29,7 +29,6 @@ from segan_ray.training.checkpoints.trial_folder import (
     REPORT,
     TAKEN,
     TRIES,
-    SavedReport,
     TrialFolder,
     epoch_name,
     is_sound,
@@ -37,6 +36,7 @@ from segan_ray.training.checkpoints.trial_folder import (
     read_report,
     write_epoch,
 )
+from segan_ray.training.epoch_record import EpochRecord
 from segan_ray.training.state import TrainingState
 
 PATIENCE_S: Final = 120.0
@@ -50,14 +50,14 @@ class TrialCheckpoints(Protocol):
 
     def last(self) -> Path | None: ...
     def newest_first(self) -> Iterator[Path]: ...
-    def last_report(self) -> SavedReport | None: ...
+    def last_report(self) -> EpochRecord | None: ...
     def kept(self, epoch: int) -> str | None: ...
     def save(
         self,
         state: TrainingState,
         experiment: Experiment,
         origin: Origin,
-        report: SavedReport,
+        report: EpochRecord,
         overlay: Image | None,
     ) -> None: ...
     def take(self, source: Any, epoch: int) -> str | None: ...
@@ -149,7 +149,7 @@ class RemoteFolder:
             if copy is not None:
                 yield copy
 
-    def last_report(self) -> SavedReport | None:
+    def last_report(self) -> EpochRecord | None:
         """Return what the last epoch with a whole checkpoint came to, or None."""
         for epoch in reversed(self._epochs()):
             report = self._report(epoch_name(epoch))
@@ -176,7 +176,7 @@ class RemoteFolder:
         state: TrainingState,
         experiment: Experiment,
         origin: Origin,
-        report: SavedReport,
+        report: EpochRecord,
         overlay: Image | None,
     ) -> None:
         """Write the checkpoint of an epoch, then remove earlier ones that are not the best.
@@ -265,7 +265,7 @@ class RemoteFolder:
                 with suppress(Exception):
                     _remove(system, f"{path}/{name}")
 
-    def _report(self, name: str) -> SavedReport | None:
+    def _report(self, name: str) -> EpochRecord | None:
         where = f"{self.url}/{name}/{REPORT}"
         system, path = open_location(where)
         try:

@@ -7,16 +7,16 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Any, Final
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 from torch import Tensor
 from torch.optim import Optimizer, RMSprop
 
 from segan_ray.documents import LIST_BYTES, open_regular, parse_json, read_bytes
 from segan_ray.errors import CheckpointError, cut, said, visible
-from segan_ray.sizes import MOST_EPOCHS
+from segan_ray.training.epoch_record import Epoch
 from segan_ray.training.validation_scores import SCORE
 
 CHECKPOINT_VERSION: Final = 2
@@ -25,8 +25,6 @@ CHECKSUMS: Final = "checksums"
 CHECKED: Final = frozenset({".safetensors", ".json"})
 MOMENTS: Final = {"adam": {"step", "exp_avg", "exp_avg_sq"}, "rmsprop": {"step", "square_avg"}}
 ANEW: Final = "Use the checkpoint as it was made, or another one."
-
-Epoch = Annotated[int, Field(ge=0, le=MOST_EPOCHS, strict=True)]
 
 
 class _BestSaved(BaseModel):

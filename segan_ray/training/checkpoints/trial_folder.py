@@ -18,10 +18,10 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final
 
 from PIL.Image import Image
 from pydantic import TypeAdapter
@@ -32,7 +32,7 @@ from segan_ray.documents import LIST_BYTES, parse_json, read_bytes
 from segan_ray.errors import CheckpointError, many, said
 from segan_ray.filesystem.atomic_files import sync_folder
 from segan_ray.training.checkpoints.checkpoint import check_whole, restore, save_checkpoint
-from segan_ray.training.checkpoints.saved_state import Epoch
+from segan_ray.training.epoch_record import EpochRecord
 from segan_ray.training.state import TrainingState
 
 REPORT: Final = "report.json"
@@ -42,29 +42,7 @@ EPOCH: Final = re.compile(r"epoch-(\d{4,})")
 TAKEN: Final = re.compile(r"taken-(\d{4,})")
 
 
-@dataclass(frozen=True)
-class BestEpoch:
-    """The best epoch of a trial by its objective: the later of equals."""
-
-    epoch: Epoch
-    metrics: Mapping[str, float]
-
-    def or_better(self, other: BestEpoch, metric: str, mode: Literal["max", "min"]) -> BestEpoch:
-        """Return the better of this and a later epoch."""
-        gain = other.metrics[metric] - self.metrics[metric]
-        return other if (gain if mode == "max" else -gain) >= 0 else self
-
-
-@dataclass(frozen=True)
-class SavedReport:
-    """What an epoch came to, and the best so far."""
-
-    epoch: Epoch
-    metrics: Mapping[str, float]
-    best: BestEpoch
-
-
-_REPORT: Final = TypeAdapter(SavedReport)
+_REPORT: Final = TypeAdapter(EpochRecord)
 
 
 @dataclass(frozen=True)
@@ -94,7 +72,7 @@ class TrialFolder:
         state: TrainingState,
         experiment: Experiment,
         origin: Origin,
-        report: SavedReport,
+        report: EpochRecord,
         overlay: Image | None,
     ) -> None:
         """Write the checkpoint of an epoch, then remove those that are neither best nor last."""
@@ -113,7 +91,7 @@ class TrialFolder:
         sync_folder(self.path)
         self._keep({report.epoch, report.best.epoch})
 
-    def last_report(self) -> SavedReport | None:
+    def last_report(self) -> EpochRecord | None:
         """Return what the last epoch whose checkpoint can be read came to, or None."""
         last = self.last()
         return None if last is None else read_report(last)
@@ -209,7 +187,7 @@ def write_epoch(
     state: TrainingState,
     experiment: Experiment,
     origin: Origin,
-    report: SavedReport,
+    report: EpochRecord,
     overlay: Image | None,
 ) -> None:
     """Write all files of an epoch's checkpoint into ``folder``."""
@@ -222,7 +200,7 @@ def write_epoch(
     save_checkpoint(folder, state, experiment)
 
 
-def read_report(folder: Path) -> SavedReport:
+def read_report(folder: Path) -> EpochRecord:
     """Return what the epoch of a checkpoint came to.
 
     Raises:
@@ -234,7 +212,7 @@ def read_report(folder: Path) -> SavedReport:
         raise CheckpointError(f"{folder / REPORT}: cannot be read ({said(error)}).") from None
 
 
-def parse_report(text: bytes) -> SavedReport:
+def parse_report(text: bytes) -> EpochRecord:
     """Return the report that ``text`` holds.
 
     Raises:

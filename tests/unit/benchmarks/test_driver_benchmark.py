@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).parents[3] / "benchmarks"))
 from driver_parts import RUNGS, SETTING, ended_trials, suggestion_s
 from driver_scale import Moment, Watch, document, replayed
 from recorded import SPACE, read_curves
-from replayed_lane import METRIC, REAL_METRICS, Reading, ReplayedLane
+from replayed_trials import METRIC, REAL_METRICS, Reading, ReplayedTrainable
 
 from segan_ray.orchestration.tune import run_trials
 from segan_ray.orchestration.tune import sweep as sweeps
@@ -32,7 +32,7 @@ def test_a_trial_reads_out_the_curve_of_the_nearest_setting() -> None:
     assert tuple(scores) in CURVES.scores[CURVES.grid.nearest(SETTING)].values()
     assert [result.epoch for result in results] == list(range(1, CURVES.grid.epochs + 1))
     assert [result.last for result in results] == [False] * (CURVES.grid.epochs - 1) + [True]
-    assert results[-1].best_metrics[METRIC] == max(scores)
+    assert results[-1].best.metrics[METRIC] == max(scores)
     assert {len(result.metrics) for result in results} == {REAL_METRICS}
 
 
@@ -59,11 +59,11 @@ def test_suggestions_of_a_real_study_are_timed(tmp_path: Path) -> None:
 
 
 def test_a_sweep_is_replayed_only_meanwhile() -> None:
-    lane, room = run_trials.ReusableTrainable, sweeps.concurrency_limit
-    with replayed(Watch(1), lanes=3):
-        assert run_trials.ReusableTrainable is ReplayedLane
+    trainable, limit = run_trials.ReusableTrainable, sweeps.concurrency_limit
+    with replayed(Watch(1), at_once=3):
+        assert run_trials.ReusableTrainable is ReplayedTrainable
         assert sweeps.concurrency_limit(None, None).now(wanted=10) == 3
-    assert (run_trials.ReusableTrainable, sweeps.concurrency_limit) == (lane, room)
+    assert (run_trials.ReusableTrainable, sweeps.concurrency_limit) == (trainable, limit)
 
 
 def test_ratios_compare_the_end_with_the_beginning() -> None:

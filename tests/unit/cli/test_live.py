@@ -15,7 +15,7 @@ from rich.console import Console, RenderableType
 from segan_ray.cli.terminal.live import live_run, live_view
 from segan_ray.cli.terminal.live_table import RunView, SweepView, choose, rough, watch
 from segan_ray.cli.terminal.sweep_progress import SweepProgress
-from segan_ray.orchestration.train.epoch_result import TrialEvent
+from segan_ray.search.results.trial_state import TrialState
 
 REASON = "ValueError: the loss is not finite: every map was empty in three validations in a row"
 
@@ -43,16 +43,16 @@ def begun(total: int = 4, mode: str = "max") -> SweepProgress:
 
 def run(progress: SweepProgress, trial: str, *, at: float, epochs: int, every: float, score=0.5):
     """Start a trial ``at`` a second; its epochs take ``every`` seconds, after 10 of start-up."""
-    progress = progress.after(TrialEvent(trial, "running", 0, 20, None), at)
+    progress = progress.after(TrialState(trial, "running", 0, 20, None), at)
     for epoch in range(1, epochs + 1):
-        event = TrialEvent(trial, "running", epoch, 20, score)
+        event = TrialState(trial, "running", epoch, 20, score)
         progress = progress.after(event, at + 10 + every * epoch)
     return progress
 
 
 def end(progress: SweepProgress, trial: str, status: str, at: float, reason: str | None = None):
     known = progress.trials[trial]
-    event = TrialEvent(trial, status, known.epoch, known.epochs, known.score, reason)
+    event = TrialState(trial, status, known.epoch, known.epochs, known.score, reason)
     return progress.after(event, at)
 
 
@@ -132,15 +132,15 @@ def test_the_best_is_the_best_of_its_mode(mode: str, best: str) -> None:
 
 def test_a_trial_started_again_is_measured_anew() -> None:
     progress = run(begun(), "000", at=0, epochs=4, every=2)
-    progress = progress.after(TrialEvent("000", "running", 4, 20, 0.5), 100)
+    progress = progress.after(TrialState("000", "running", 4, 20, 0.5), 100)
     assert progress.trials["000"].epoch_s is None
-    progress = progress.after(TrialEvent("000", "running", 5, 20, 0.5), 120)
-    progress = progress.after(TrialEvent("000", "running", 6, 20, 0.5), 123)
+    progress = progress.after(TrialState("000", "running", 5, 20, 0.5), 120)
+    progress = progress.after(TrialState("000", "running", 6, 20, 0.5), 123)
     assert progress.trials["000"].epoch_s == 3
 
 
 def test_a_trial_that_ended_before_we_looked_has_no_times() -> None:
-    progress = begun().after(TrialEvent("000", "completed", 20, 20, 0.5), 3)
+    progress = begun().after(TrialState("000", "completed", 20, 20, 0.5), 3)
     assert progress.left_s(9) is None
     (row,) = [line for line in drawn(SweepView(progress, 9), 60, 24) if line.startswith("000")]
     assert row.split() == ["000", "completed", "20/20", "0.500", "best", "–"]
@@ -213,9 +213,9 @@ def test_away_from_a_terminal_ends_are_told_and_now_and_then_the_way_left(capsys
     with live_view("critic", "val/dice_mean", "max", 4, clock=clock) as tell:
         for minute in range(1, 25):
             clock.now = 60.0 * minute
-            tell(TrialEvent("000", "running", minute - 1, 30, 0.4))
-        tell(TrialEvent("000", "stopped", 23, 30, 0.412, "It was told to"))
-        tell(TrialEvent("001", "failed", 0, 30, None, "It broke."))
+            tell(TrialState("000", "running", minute - 1, 30, 0.4))
+        tell(TrialState("000", "stopped", 23, 30, 0.412, "It was told to"))
+        tell(TrialState("001", "failed", 0, 30, None, "It broke."))
     out, err = capsys.readouterr()
     assert out == ""
     assert err.splitlines() == [
@@ -231,8 +231,8 @@ def test_a_run_away_from_a_terminal(capsys) -> None:
     with live_run("mine", "val/dice_mean", 8, clock=clock) as tell:
         for epoch in range(9):
             clock.now = 200.0 * epoch
-            tell(TrialEvent("000", "running", epoch, 8, 0.4))
-        tell(TrialEvent("000", "completed", 8, 8, 0.4))
+            tell(TrialState("000", "running", epoch, 8, 0.4))
+        tell(TrialState("000", "completed", 8, 8, 0.4))
     assert capsys.readouterr().err.splitlines() == [
         "mine: epoch 3/8, best 0.400, left 17 min",
         "mine: epoch 6/8, best 0.400, left 7 min",
@@ -252,10 +252,10 @@ def test_on_a_terminal_lines_come_above_the_view_and_stdout_stays_clean(
     handler = logging.StreamHandler(terminal)
     log.addHandler(handler)
     with live_view("critic", "val/dice_mean", "max", 2) as tell:
-        tell(TrialEvent("000", "running", 0, 8, None))
+        tell(TrialState("000", "running", 0, 8, None))
         log.warning("logged meanwhile")
         print("a document")
-        tell(TrialEvent("000", "failed", 1, 8, 0.25, "It broke."))
+        tell(TrialState("000", "failed", 1, 8, 0.25, "It broke."))
     assert handler.stream is terminal
     assert sys.stderr is terminal
     log.removeHandler(handler)

@@ -24,8 +24,8 @@ from segan_ray.orchestration.tune.sweep_lock import LOCK, held, request_stop, st
 from segan_ray.search.storage import lease
 from segan_ray.search.storage.lease import holder_of, lease_of, leased
 from segan_ray.search.storage.lease_record import HELD
-from segan_ray.search.storage.open_storage import open_storage
 from segan_ray.search.storage.recorded_locations import settle_records
+from segan_ray.search.storage.study_storage import open_storage
 from segan_ray.search.study.sweep_study import SweepStudy, study_exists
 from segan_ray.tracking.client.connection import EXPERIMENT
 from segan_ray.tracking.description.card import StoreCard

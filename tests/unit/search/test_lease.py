@@ -28,11 +28,11 @@ from segan_ray.search.storage.lease import (
     outlive,
 )
 from segan_ray.search.storage.lease_record import HELD, LeaseRecord
-from segan_ray.search.storage.open_storage import Storage, open_storage
 from segan_ray.search.storage.owned_storage import OwnedStorage
 from segan_ray.search.storage.recorded_locations import settle_records, settle_storage
 from segan_ray.search.storage.server_lock import ServerLock
 from segan_ray.search.storage.study_record import READY, SPACE, empty_study, reserve_study
+from segan_ray.search.storage.study_storage import Storage, open_storage
 from segan_ray.search.study.sweep_study import SweepStudy
 from tests.unit.search.study.test_study import space
 

@@ -12,14 +12,15 @@ import pytest
 from segan_ray.errors import StoreError, SweepError
 from segan_ray.filesystem import locks
 from segan_ray.home import Home
-from segan_ray.search.storage.open_storage import open_storage
+from segan_ray.search.storage import study_storage
+from segan_ray.search.storage.study_storage import open_storage
 
 CREATE = """
 import sys
 from pathlib import Path
 from segan_ray.home import Home
 from segan_ray.search.space.search_space import SearchSpace
-from segan_ray.search.storage.open_storage import open_storage
+from segan_ray.search.storage.study_storage import open_storage
 from segan_ray.search.study.sweep_study import SweepStudy
 print("ready", flush=True)
 sys.stdin.readline()
@@ -89,7 +90,7 @@ def test_a_home_that_is_a_file(tmp_path: Path) -> None:
 
 
 def test_somebody_who_makes_it_for_ever(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr(open_storage, "WAIT_S", 0.0)
+    monkeypatch.setattr(study_storage, "WAIT_S", 0.0)
     handle = locks.acquire(tmp_path / ".optuna.lock")
     assert handle is not None
     with pytest.raises(SweepError, match="has been making the database for long"):

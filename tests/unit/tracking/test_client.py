@@ -16,7 +16,7 @@ from segan_ray.errors import RegistryError, StoreError
 from segan_ray.filesystem import locks
 from segan_ray.home import TRACKING_URI, Home
 from segan_ray.orchestration.tune.sweep_lock import held, request_stop
-from segan_ray.search.storage.open_storage import open_storage
+from segan_ray.search.storage.study_storage import open_storage
 from segan_ray.tracking.client.connection import connect
 from segan_ray.tracking.journal import JOURNAL, lock_of
 from segan_ray.tracking.reading.sweeps import list_sweeps, read_sweep

@@ -88,7 +88,7 @@ class Server:
     """A client whose store answers for one run at a time, as that of a server does."""
 
     def __init__(self, client: MlflowClient) -> None:
-        self._client = connection
+        self._client = client
         self._tracking_client = SimpleNamespace(store=object())
 
     def __getattr__(self, name: str):

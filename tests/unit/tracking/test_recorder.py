@@ -24,7 +24,7 @@ from segan_ray.config import Experiment, load_experiment
 from segan_ray.databases import make_sqlite
 from segan_ray.errors import SweepError, TakenOver, TrackingError
 from segan_ray.home import Home
-from segan_ray.search.storage.open_storage import open_storage
+from segan_ray.search.storage.study_storage import open_storage
 from segan_ray.tracking.client.connection import connect, experiment_id, search
 from segan_ray.tracking.client.database import make_database
 from segan_ray.tracking.description.card import StoreCard
@@ -41,7 +41,8 @@ from segan_ray.tracking.recording.deletion import delete_sweep
 from segan_ray.tracking.recording.recorder import Recorder
 from segan_ray.tracking.recording.uploader import Uploader
 from segan_ray.tracking.registry.aliases import move_alias
-from segan_ray.training.checkpoints.trial_folder import BestEpoch, SavedReport, TrialFolder
+from segan_ray.training.checkpoints.trial_folder import TrialFolder
+from segan_ray.training.epoch_record import BestEpoch, EpochRecord
 from segan_ray.training.state import new_state
 from tests.unit.stored import ORIGIN, bare_version
 
@@ -499,7 +500,7 @@ def test_a_dead_trial_keeps_the_checkpoint_of_its_best_epoch(
     for epoch, score in enumerate(scores, start=1):
         best = best.or_better(BestEpoch(epoch, {METRIC: score}), METRIC, "max")
         state.epoch = epoch
-        report = SavedReport(epoch, {METRIC: score}, best)
+        report = EpochRecord(epoch, {METRIC: score}, best)
         saved.save(state, experiment, ORIGIN, report, Image.new("RGB", (4, 4)))
     # Killed when the second epoch was saved, and the first one's gone if the second was better.
     recorder.log_epoch("000", 1, {METRIC: scores[0]})

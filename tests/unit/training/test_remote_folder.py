@@ -22,7 +22,8 @@ from segan_ray.training.checkpoints.remote_folder import (
     remove_all,
     trial_checkpoints,
 )
-from segan_ray.training.checkpoints.trial_folder import REPORT, SavedReport, TrialFolder
+from segan_ray.training.checkpoints.trial_folder import REPORT, TrialFolder
+from segan_ray.training.epoch_record import EpochRecord
 from segan_ray.training.state import TrainingState, new_state
 from tests.unit.stored import ORIGIN
 from tests.unit.training.test_trial_folder import EXPERIMENT, METRIC, best_of
@@ -53,7 +54,7 @@ def folder(location: str, tmp_path: Path) -> RemoteFolder:
 
 def save(folder: RemoteFolder, state: TrainingState, epoch: int, scores: list[float]) -> None:
     state.epoch = epoch
-    report = SavedReport(epoch, {METRIC: scores[epoch - 1]}, best_of(scores[:epoch], "max"))
+    report = EpochRecord(epoch, {METRIC: scores[epoch - 1]}, best_of(scores[:epoch], "max"))
     folder.save(state, EXPERIMENT, ORIGIN, report, None)
 
 

@@ -26,12 +26,11 @@ from segan_ray.training.checkpoints.checkpoint import (
 from segan_ray.training.checkpoints.trial_folder import (
     OVERLAY,
     REPORT,
-    BestEpoch,
-    SavedReport,
     TrialFolder,
     go_back,
     read_report,
 )
+from segan_ray.training.epoch_record import BestEpoch, EpochRecord
 from segan_ray.training.state import TrainingState, new_state
 from tests.unit.stored import ORIGIN
 
@@ -81,7 +80,7 @@ def save(
     folder: TrialFolder, state: TrainingState, epoch: int, scores: list[float], mode: str = "max"
 ) -> Path:
     state.epoch = epoch
-    report = SavedReport(epoch, {METRIC: scores[epoch - 1]}, best_of(scores[:epoch], mode))
+    report = EpochRecord(epoch, {METRIC: scores[epoch - 1]}, best_of(scores[:epoch], mode))
     folder.save(state, EXPERIMENT, ORIGIN, report, None)
     return folder.of_epoch(epoch)
 
@@ -107,7 +106,7 @@ def test_the_best_and_the_last_are_kept(tmp_path: Path, state, scores, mode) -> 
     assert left(folder) == [f"epoch-{epoch:04d}" for epoch in sorted({best, len(scores)})]
     last = folder.last()
     assert last == folder.of_epoch(len(scores))
-    assert read_report(last) == SavedReport(
+    assert read_report(last) == EpochRecord(
         len(scores), {METRIC: scores[-1]}, BestEpoch(best, {METRIC: scores[best - 1]})
     )
 
@@ -125,7 +124,7 @@ def test_a_trial_goes_on_from_what_was_saved(tmp_path: Path, state: TrainingStat
 
 def test_a_picture_is_kept_beside_its_epoch(tmp_path: Path, state: TrainingState) -> None:
     folder = TrialFolder(tmp_path / "000")
-    report = SavedReport(1, {METRIC: 0.5}, BestEpoch(1, {METRIC: 0.5}))
+    report = EpochRecord(1, {METRIC: 0.5}, BestEpoch(1, {METRIC: 0.5}))
     folder.save(state, EXPERIMENT, ORIGIN, report, Image.new("RGB", (4, 4)))
     assert Image.open(folder.of_epoch(1) / OVERLAY).size == (4, 4)
 
@@ -275,7 +274,7 @@ def test_a_checkpoint_names_no_file_of_another_folder(tmp_path: Path, state) -> 
 
 def test_a_checkpoint_without_a_critic_is_whole(tmp_path: Path) -> None:
     unet = load_experiment(None, ["variant=unet", "segmentor.base_width=2", "segmentor.depth=2"])
-    report = SavedReport(1, {METRIC: 0.5}, BestEpoch(1, {METRIC: 0.5}))
+    report = EpochRecord(1, {METRIC: 0.5}, BestEpoch(1, {METRIC: 0.5}))
     folder = TrialFolder(tmp_path)
     folder.save(new_state(unet, torch.device("cpu")), unet, ORIGIN, report, None)
     assert folder.last() == folder.of_epoch(1)
@@ -294,7 +293,7 @@ def test_a_report_that_cannot_be_read(tmp_path: Path, content: str | None) -> No
 
 def test_numbers_survive_exactly(tmp_path: Path, state: TrainingState) -> None:
     value = 0.1 + 0.2
-    report = SavedReport(1, {METRIC: value}, BestEpoch(1, {METRIC: value}))
+    report = EpochRecord(1, {METRIC: value}, BestEpoch(1, {METRIC: value}))
     folder = TrialFolder(tmp_path)
     folder.save(state, EXPERIMENT, ORIGIN, report, None)
     assert folder.last_report() == report

@@ -14,7 +14,7 @@ from optuna.storages import BaseStorage, RDBStorage
 
 from segan_ray.home import Home
 from segan_ray.search.space.search_space import SearchSpace
-from segan_ray.search.storage.open_storage import open_storage
+from segan_ray.search.storage.study_storage import open_storage
 from segan_ray.search.study.sweep_study import SweepStudy
 from tests.unit.search.study.test_study import space
 

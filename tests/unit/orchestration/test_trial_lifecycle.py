@@ -11,17 +11,16 @@ import torch
 
 from segan_ray.config import Experiment, load_experiment
 from segan_ray.home import Home
-from segan_ray.orchestration.train.epoch_result import EpochResult, TrialEvent
-from segan_ray.orchestration.tune.trial_lifecycle import (
-    NO_EPOCH,
-    Decision,
-    NobodyJudges,
-    TrialLifecycle,
-)
-from segan_ray.search.space.search_space import Objective, SearchSpace
-from segan_ray.search.storage.open_storage import open_storage
+from segan_ray.orchestration.train.messages import Decision, EpochResult
+from segan_ray.orchestration.tune.trial_lifecycle import NO_EPOCH, TrialLifecycle
+from segan_ray.search.results.trial_state import TrialState
+from segan_ray.search.space.search_space import SearchSpace
+from segan_ray.search.storage.study_storage import open_storage
 from segan_ray.search.study.sweep_study import Ended, SweepStudy
-from segan_ray.training.checkpoints.trial_folder import BestEpoch, SavedReport
+from segan_ray.tracking.journal import record
+from segan_ray.tracking.recording.ledger import Ledger
+from segan_ray.training.checkpoints.trial_folder import TrialFolder
+from segan_ray.training.epoch_record import BestEpoch, EpochRecord
 from segan_ray.training.state import new_state
 from tests.unit.search.study.test_study import space
 from tests.unit.stored import ORIGIN
@@ -52,7 +51,7 @@ class Records:
         self.calls.append(("end", trial, status, reason, checkpoint))
 
     def suspend(self, *, patience_s: float) -> None:
-        self.calls.append(("park",))
+        self.calls.append(("suspend",))
 
     def of(self, kind: str) -> list[tuple[Any, ...]]:
         return [call[1:] for call in self.calls if call[0] == kind]
@@ -67,11 +66,10 @@ class Run:
         self.folder, self.space = folder, searched
         self.study = study or SweepStudy.create("sweep", searched, open_storage(Home(folder)))
         self.records = Records()
-        self.events: list[TrialEvent] = []
+        self.events: list[TrialState] = []
         self.book = TrialLifecycle(
             self.study,
             self.records,
-            searched.objectives,
             str(folder / "checkpoints"),
             self.events.append,
         )
@@ -91,7 +89,7 @@ class Run:
 
 def result(epoch: int, score: float = 0.5, failure: str | None = None) -> EpochResult:
     metrics = {METRIC: score, "val/dice_core": score / 2}
-    return EpochResult(epoch, EPOCHS, metrics, epoch, metrics, failure)
+    return EpochResult(epoch, EPOCHS, metrics, BestEpoch(epoch, metrics), failure)
 
 
 @pytest.fixture
@@ -102,8 +100,8 @@ def run(tmp_path: Path) -> Run:
 def save(run: Run, trial: str, epoch: int, best: int) -> str:
     state = new_state(TINY, torch.device("cpu"))
     state.epoch = epoch
-    report = SavedReport(epoch, {METRIC: 0.1}, BestEpoch(best, {METRIC: 0.5}))
-    run.book.checkpoints(trial).save(state, TINY, ORIGIN, report, None)
+    report = EpochRecord(epoch, {METRIC: 0.1}, BestEpoch(best, {METRIC: 0.5}))
+    TrialFolder(run.folder / "checkpoints" / trial).save(state, TINY, ORIGIN, report, None)
     return str(run.folder / "checkpoints" / trial / f"epoch-{epoch:04d}")
 
 
@@ -176,12 +174,12 @@ def test_a_lost_trial_begins_again_as_the_same(run: Run) -> None:
     assert len(run.study.ended()) == 1
 
 
-def test_parked_trials_are_pending_and_go_on(run: Run) -> None:
+def test_suspended_trials_are_pending_and_go_on(run: Run) -> None:
     ended, open_ = run.begin(), run.begin()
     run.book.end(ended, "crash")
     run.book.epoch(open_, result(1))
     run.book.suspend()
-    assert run.records.calls[-1] == ("park",)
+    assert run.records.calls[-1] == ("suspend",)
     assert [(event.trial, event.status) for event in run.events][-1] == (open_, "pending")
     next_run = run.again()
     (point,) = next_run.study.reopen()
@@ -236,15 +234,15 @@ def test_settings_that_change_are_metrics(tmp_path: Path) -> None:
     run = Run(tmp_path, space(base=BASE, scheduler={"type": "pbt", "interval": 1}))
     for _ in range(4):
         run.begin()
-    judged = [
+    decisions = [
         run.book.epoch(f"{n:03d}", result(1, score)) for n, score in enumerate((0.9, 0.8, 0.7, 0.1))
     ]
-    assert [judgement.exploit is not None for judgement in judged] == [False] * 3 + [True]
+    assert [decision.experiment is not None for decision in decisions] == [False] * 3 + [True]
     assert set(run.records.of("epoch")[0][2]) == {
         METRIC, "val/dice_core", "param/segmentor.lr", "param/critic.depth",
     }  # fmt: skip
-    # At its last epoch a trial takes over nothing.
-    assert run.book.epoch("003", result(EPOCHS, 0.1)).exploit is None
+    # At its last epoch a trial exploits no other.
+    assert run.book.epoch("003", result(EPOCHS, 0.1)).experiment is None
 
 
 def test_several_objectives_are_judged_in_their_order(tmp_path: Path) -> None:
@@ -256,11 +254,41 @@ def test_several_objectives_are_judged_in_their_order(tmp_path: Path) -> None:
     assert run.study.study.trials[0].values == [0.8, 0.4]
 
 
-def test_nobody_judges_a_single_run(tmp_path: Path) -> None:
-    records = Records()
-    objective = Objective(metric=METRIC, mode="max")
-    book = TrialLifecycle(NobodyJudges(), records, [objective], tmp_path, lambda event: None)
-    book.begin("000", TINY, {})
-    assert book.epoch("000", result(1)) == Decision(stop=False)
-    book.suspend()
-    assert records.calls[-1] == ("park",)
+def test_a_trial_goes_on_from_the_checkpoint_of_the_one_that_it_exploits(tmp_path: Path) -> None:
+    run = Run(tmp_path, space(base=BASE, scheduler={"type": "pbt", "interval": 1}))
+    for _ in range(4):
+        run.begin()
+    saved = [save(run, f"{n:03d}", 1, 1) for n in range(4)]
+    for number, score in enumerate((0.9, 0.8, 0.7)):
+        run.book.epoch(f"{number:03d}", result(1, score))
+    decision = run.book.epoch("003", result(1, 0.1))
+    assert not decision.stop
+    assert decision.checkpoint == str(Path(saved[3]).with_name("taken-0001"))
+    weights = "segmentor.safetensors"
+    taken = (Path(decision.checkpoint) / weights).read_bytes()
+    assert taken == (Path(saved[0]) / weights).read_bytes()
+    exploited = run.study.study.trials[3].user_attrs["taken_over"]["1"]
+    assert exploited["source"] == 0
+    lr = exploited["params"]["segmentor.lr"]
+    assert decision.experiment["segmentor"]["lr"] == lr
+
+
+def test_the_values_of_the_best_epoch_are_those_of_one_epoch(tmp_path: Path) -> None:
+    """Optuna, the kept checkpoint and MLflow's tags speak of one epoch: the later of equals."""
+    both = [{"metric": METRIC}, {"metric": "val/dice_core"}]
+    run = Run(tmp_path, space(base=BASE, objective=both, sampler={"type": "nsga2", "seed": 0}))
+    trial = run.begin()
+    best = None
+    for epoch, core in enumerate((0.3, 0.2, 0.1), start=1):
+        metrics = {METRIC: 0.5, "val/dice_core": core}
+        now = BestEpoch(epoch, metrics)
+        best = now if best is None else best.or_better(now, METRIC, "max")
+        run.book.epoch(trial, EpochResult(epoch, EPOCHS, metrics, best))
+    run.book.end(trial)
+    assert run.study.study.trials[0].values == [0.5, 0.1]
+    assert run.book.ended[trial].best_epoch == 3
+    ledger = Ledger(METRIC, "max", ((METRIC, "max"), ("val/dice_core", "max")))
+    for _, epoch, metrics in run.records.of("epoch"):
+        ledger.note(record("epoch", trial, epoch=epoch, metrics=metrics))
+    assert ledger.trials[trial].best_epoch == 3
+    assert ledger.trials[trial].objectives == {METRIC: 0.5, "val/dice_core": 0.1}

@@ -1,4 +1,4 @@
-"""What stands in a sweep for a lane and its crew: trials that only read out recorded curves."""
+"""A trainable that trains nothing: its trials only read out recorded curves."""
 
 from __future__ import annotations
 
@@ -7,13 +7,11 @@ from functools import cache
 from random import Random
 from typing import Any, Final
 
-# The session's settings must be in the environment before Ray is imported.
-from segan_ray.orchestration.cluster import session  # noqa: F401  # isort: skip
-
 from ray import tune
 from recorded import Curves, read_curves
 
-from segan_ray.orchestration.train.epoch_result import EpochResult
+from segan_ray.orchestration.train.messages import EpochResult
+from segan_ray.training.epoch_record import BestEpoch
 
 METRIC: Final = "val/dice_mean"
 BROKE_OFF: Final = "The recorded run broke off here."
@@ -46,14 +44,13 @@ class Reading:
             self.epoch,
             len(self.scores),
             {METRIC: score, **rest},
-            best + 1,
-            {METRIC: self.scores[best]},
+            BestEpoch(best + 1, {METRIC: self.scores[best]}),
             BROKE_OFF if self.epoch == self.broke_off else None,
         )
 
 
-class ReplayedLane(tune.Trainable):
-    """Takes the configuration of ``orchestration.tune.trainable.Lane``; nothing is trained."""
+class ReplayedTrainable(tune.Trainable):
+    """Takes the configuration of ``ReusableTrainable``; nothing is trained."""
 
     def setup(self, config: dict[str, Any]) -> None:
         self._reading = Reading.of(config["task"], _curves())
@@ -64,7 +61,7 @@ class ReplayedLane(tune.Trainable):
 
     def step(self) -> dict[str, Any]:
         result = self._reading.next()
-        return {"result": result, "done": result.last, "lane": self.trial_id}
+        return {"result": result, "done": result.last, "group": self.trial_id, "number": 1}
 
 
 @cache

@@ -1,0 +1,62 @@
+"""What Ray and MLflow read from the environment of a process, and why it is set.
+
+Importing a module sets nothing. A command calls these functions before it imports an engine, since
+engines read some of the variables when they are imported.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Final
+
+RAY: Final = {
+    # No anonymous statistics leave the machine.
+    "RAY_USAGE_STATS_ENABLED": "0",
+    # Newer behaviour that Ray otherwise warns of at every start.
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    # Our tracking records trials; Ray's own CSV, JSON and TensorBoard files would double it.
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    # A sweep answers Ctrl-C itself: Tune would end its trials as if they were done.
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    # How many trainables may be starting at once. Tune's default for searchers is one; a trainable
+    # that becomes free is then given to the trial that waits for its own, and that one is ended.
+    "TUNE_MAX_PENDING_TRIALS_PG": "1000",
+    # Ray would send the whole folder to its workers if the command was begun by "uv run".
+    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
+    # How soon the controller sees a report or the end of training, in seconds.
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
+}
+RAY_ALWAYS: Final = {
+    # What our trainables are made for, whatever is set for other programs.
+    "RAY_TRAIN_V2_ENABLED": "1",
+    # The newer of Tune's two printers ignores verbose=0; we print ourselves.
+    "RAY_AIR_NEW_OUTPUT": "0",
+}
+ON_NODES: Final = (
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S",
+    "RAY_TRAIN_V2_ENABLED",
+)  # fmt: skip
+"""Which of these count in trainables and workers, on whatever node they run."""
+MLFLOW: Final = {
+    # No progress bars between our lines, and no statistics that leave the machine.
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    # No addresses of runs on stdout, which is for our documents.
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    # By default a mistyped address costs four minutes of silent retries of every request.
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "60",
+}
+
+
+def prepare_ray() -> None:
+    """Set what Ray reads from the environment of this process; the user's own settings stay."""
+    for name, value in RAY.items():
+        os.environ.setdefault(name, value)
+    os.environ.update(RAY_ALWAYS)
+
+
+def prepare_mlflow() -> None:
+    """Set what MLflow reads from the environment of this process; the user's settings stay."""
+    for name, value in MLFLOW.items():
+        os.environ.setdefault(name, value)

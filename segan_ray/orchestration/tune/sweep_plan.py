@@ -1,0 +1,36 @@
+"""What a sweep is to do."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from segan_ray.home import Home
+from segan_ray.search.space.search_space import SearchSpace
+from segan_ray.tracking.description.card import StoreCard
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """What a sweep is to do; ``trials`` None means what it had, or else its space's budget.
+
+    The settings of the ``repeat_top`` best trials are trained again with ``seeds`` fresh seeds;
+    ``resume_with`` is the command that goes on with it.
+    """
+
+    name: str
+    space: SearchSpace
+    space_text: str
+    store: str | Path
+    card: StoreCard
+    home: Home
+    resume_with: str
+    trials: int | None = None
+    resume: bool = False
+    repeat_top: int = 0
+    seeds: int = 3
+
+    @property
+    def folder(self) -> Path:
+        """Where its checkpoints and journal are."""
+        return self.home.sweeps / self.name

@@ -1,0 +1,35 @@
+"""How far a trial of a running sweep has come: what watches a sweep is told of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from segan_ray.search.results.ranking import TrialStatus
+
+
+@dataclass(frozen=True)
+class TrialState:
+    """A trial after ``epoch`` of at most ``epochs`` epochs.
+
+    ``score`` is the first objective at the best epoch, ``best_metrics`` are all metrics there.
+    ``retries`` counts how often the trial was lost and begun again at its last checkpoint,
+    ``failure`` says why its training cannot go on, ``reason`` how it ended. ``warning`` is news
+    for the user, said once.
+    """
+
+    trial: str
+    status: TrialStatus
+    epoch: int
+    epochs: int
+    score: float | None = None
+    reason: str | None = None
+    retries: int = 0
+    warning: str | None = None
+    best_epoch: int | None = None
+    best_metrics: Mapping[str, float] = field(default_factory=dict)
+    failure: str | None = None
+
+
+OnState = Callable[[TrialState], None]
+"""Takes the state of a trial whenever it changes."""
