@@ -46,7 +46,7 @@ def train(store: Path, checkpoints: Path) -> None:
     from segan_ray.data.store.cache import local_store
     from segan_ray.data.store.opened_store import open_for_tuning
     from segan_ray.evaluation.figures.overlays import draw_overlay
-    from segan_ray.evaluation.inference.validation import validate
+    from segan_ray.evaluation.inference.validation import validate, validation_settings
     from segan_ray.models.build import downsampling_levels
     from segan_ray.training.checkpoints.trial_folder import TrialFolder
     from segan_ray.training.distributed import average, average_buffers, gather
@@ -58,20 +58,15 @@ def train(store: Path, checkpoints: Path) -> None:
     torch.set_num_threads(1)
     cases = open_for_tuning(local_store(str(store)), experiment.data.fold)
     state, depth = new_state(experiment, device), downsampling_levels(experiment)
-    look = {
-        "downsampling_levels": depth,
-        "brain_mask": experiment.training.brain_mask,
-        "context_slices": experiment.data.neighbours,
-        "device": device,
-    }
+    settings = validation_settings(experiment, device)
 
     def judge(segmentor: Any) -> Any:
         average_buffers(segmentor)
-        return validate(segmentor, cases.val, rank=0, workers=1, gather=gather, **look)
+        return validate(segmentor, cases.val, settings, rank=0, workers=1, gather=gather)
 
     def report(epoch: EpochReport) -> None:
         best = BestEpoch(epoch.epoch, epoch.metrics)
-        overlay = draw_overlay(state.segmentor, cases.val, **look)
+        overlay = draw_overlay(state.segmentor, cases.val, settings)
         saved = EpochRecord(epoch.epoch, epoch.metrics, best)
         TrialFolder(checkpoints).save(state, experiment, cases.origin, saved, overlay)
 

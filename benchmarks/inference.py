@@ -49,7 +49,8 @@ from segan_ray.data.layouts.cases import discover
 from segan_ray.data.phantom.dataset import write_phantoms
 from segan_ray.data.store.manifest import PrepareSettings
 from segan_ray.data.store.origin import Origin
-from segan_ray.evaluation.inference.packaged_model import Model, Postprocessing
+from segan_ray.evaluation.inference.inference_settings import Postprocessing
+from segan_ray.evaluation.inference.packaged_model import Model
 from segan_ray.evaluation.inference.segment_volume import probabilities_of_volume
 from segan_ray.evaluation.inference.stream_cases import segment_stream
 from segan_ray.models.build import (

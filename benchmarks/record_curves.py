@@ -38,7 +38,7 @@ from segan_ray.data.store.opened_store import (
 )
 from segan_ray.data.store.prepare import prepare
 from segan_ray.data.store.splits import SplitSettings
-from segan_ray.evaluation.inference.validation import validate
+from segan_ray.evaluation.inference.validation import validate, validation_settings
 from segan_ray.filesystem.atomic_files import write_text
 from segan_ray.models.build import downsampling_levels
 from segan_ray.search.space.search_space import SearchSpace
@@ -79,13 +79,7 @@ def train(cases: TuningCases, experiment: Experiment) -> list[EpochReport]:
         slice_source(cases.train),
         crop=fitting_crop(experiment.training.crop, cases.train, depth),
         context=DistributedContext(CPU),
-        validate=lambda network: validate(
-            network,
-            cases.val,
-            downsampling_levels=depth,
-            brain_mask=experiment.training.brain_mask,
-            device=CPU,
-        ),
+        validate=lambda network: validate(network, cases.val, validation_settings(experiment, CPU)),
         report=reports.append,
     )
     return reports

@@ -30,8 +30,8 @@ from segan_ray.brats import REGIONS
 from segan_ray.config import load_experiment
 from segan_ray.data.sampling.slices import fitting_crop, slice_source
 from segan_ray.data.store.opened_store import open_for_tuning, open_test
-from segan_ray.evaluation.inference.slicewise import predict_box
-from segan_ray.evaluation.inference.validation import validate
+from segan_ray.evaluation.inference.predict_box import BoxArrays, predict_box
+from segan_ray.evaluation.inference.validation import validate, validation_settings
 from segan_ray.evaluation.metrics.scores import patient_table
 from segan_ray.evaluation.scoring.score_cases import score_cases
 from segan_ray.models.build import downsampling_levels
@@ -59,6 +59,7 @@ def run(store: Path, method: str, seed: int, more: Sequence[str] = ()) -> dict[s
     torch.set_num_threads(1)
     experiment = load_experiment(None, [*COMMON, *METHODS[method], *more, f"seed={seed}"])
     cases, depth = open_for_tuning(store), downsampling_levels(experiment)
+    settings = validation_settings(experiment, CPU)
     state = new_state(experiment, CPU)
     best: dict[str, torch.Tensor] = {}
     speeds: list[float] = []
@@ -74,14 +75,12 @@ def run(store: Path, method: str, seed: int, more: Sequence[str] = ()) -> dict[s
         slice_source(cases.train),
         crop=fitting_crop(experiment.training.crop, cases.train, depth),
         context=DistributedContext(CPU),
-        validate=lambda network: validate(
-            network, cases.val, downsampling_levels=depth, brain_mask=True, device=CPU
-        ),
+        validate=lambda network: validate(network, cases.val, settings),
         report=report,
     )
     state.segmentor.load_state_dict(best)
     scores = score_cases(
-        lambda case: predict_box(state.segmentor, case, downsampling_levels=depth, brain_mask=True),
+        lambda case: predict_box(state.segmentor, BoxArrays.of_case(case), settings).regions,
         open_test(store),
     )
     table = patient_table(scores).mean()

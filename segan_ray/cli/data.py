@@ -18,6 +18,7 @@ from segan_ray.sizes import MOST_CASES, MOST_FOLDS, MOST_SEED, MOST_WORKERS
 
 if TYPE_CHECKING:
     from segan_ray.data.inspection.folder_report import FolderReport
+    from segan_ray.data.layouts.cases import Discovery
     from segan_ray.data.store.manifest import Manifest
     from segan_ray.data.store.prepare import Outcomes
 
@@ -30,6 +31,22 @@ Pictures = Annotated[
         metavar="OUT.png",
     ),
 ]
+SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave bad cases out and list them.")]
+ValShare = Annotated[float, typer.Option(help="Share of patients that steers the search.")]
+GateShare = Annotated[float, typer.Option(help="Share that only promotion reads; 0 goes without.")]
+TestShare = Annotated[float, typer.Option(help="Share that only evaluation reads.")]
+SplitSeed = Annotated[int, typer.Option(min=0, max=MOST_SEED, help="Seed of the split.")]
+Folds = Annotated[
+    int,
+    typer.Option(
+        min=0, max=MOST_FOLDS, help="Also divide train and val into folds (see data.fold)."
+    ),
+]
+SplitFile = Annotated[
+    Path | None,
+    typer.Option(help="Your own split: YAML or JSON lists of patients, in place of shares."),
+]
+N4 = Annotated[bool, typer.Option("--n4", help="Correct bias fields first; it takes long.")]
 CORES = os.cpu_count() or 1
 
 
@@ -115,29 +132,15 @@ def prepare(
     context: typer.Context,
     data: Data,
     store: NewStore,
-    skip_bad: Annotated[
-        bool, typer.Option("--skip-bad", help="Leave bad cases out and list them.")
-    ] = False,
+    skip_bad: SkipBad = False,
     layout: Layout = None,
-    val: Annotated[float, typer.Option(help="Share of patients that steers the search.")] = 0.15,
-    gate: Annotated[
-        float, typer.Option(help="Share that only promotion reads; 0 goes without.")
-    ] = 0.15,
-    test: Annotated[float, typer.Option(help="Share that only evaluation reads.")] = 0.15,
-    seed: Annotated[int, typer.Option(min=0, max=MOST_SEED, help="Seed of the split.")] = 0,
-    folds: Annotated[
-        int,
-        typer.Option(
-            min=0, max=MOST_FOLDS, help="Also divide train and val into folds (see data.fold)."
-        ),
-    ] = 0,
-    split_file: Annotated[
-        Path | None,
-        typer.Option(help="Your own split: YAML or JSON lists of patients, in place of shares."),
-    ] = None,
-    n4: Annotated[
-        bool, typer.Option("--n4", help="Correct bias fields first; it takes long.")
-    ] = False,
+    val: ValShare = 0.15,
+    gate: GateShare = 0.15,
+    test: TestShare = 0.15,
+    seed: SplitSeed = 0,
+    folds: Folds = 0,
+    split_file: SplitFile = None,
+    n4: N4 = False,
     workers: Workers = CORES,
     as_json: Json = False,
 ) -> None:
@@ -146,8 +149,6 @@ def prepare(
     With RAY_ADDRESS set, cases are prepared as tasks of that cluster, whose nodes must see DATA
     and STORE at the same paths.
     """
-    from segan_ray.data.inspection.folder_report import region_notes
-    from segan_ray.data.layouts.cases import discover
     from segan_ray.data.store.opened_store import PrepareSettings
     from segan_ray.data.store.prepare import prepare as make_store
     from segan_ray.data.store.split_file import read_split_file
@@ -157,9 +158,9 @@ def prepare(
     if split_file is not None:
         _refuse_shares(context)
     own_split = read_split_file(split_file) if split_file else None
-    # Tasks of a cluster run in folders of their own.
-    discovery = discover(data.resolve() if os.environ.get("RAY_ADDRESS") else data, layout)
-    show.notes([*discovery.notes, *discovery.warnings, *discovery.untold])
+    discovery = _discovered(data, layout)
+    notes = [*discovery.notes, *discovery.warnings, *discovery.untold]
+    show.notes(notes)
     with (
         _where_cases_are_prepared() as outcomes,
         show.progress("Preparing cases", len(discovery.cases)) as done,
@@ -175,10 +176,23 @@ def prepare(
             outcomes=outcomes,
             on_case=done,
         )
-    odd = region_notes([case.region_voxels for case in manifest.cases if case.has_truth])
+    odd = _odd_regions(manifest)
     show.notes(odd)
-    notes = [*discovery.notes, *discovery.warnings, *discovery.untold, *odd]
-    _show_store(store, manifest, notes, as_json=as_json)
+    _show_store(store, manifest, [*notes, *odd], as_json=as_json)
+
+
+def _discovered(data: Path, layout: str | None) -> Discovery:
+    from segan_ray.data.layouts.cases import discover
+
+    # Tasks of a cluster run in folders of their own, where a relative path leads elsewhere.
+    return discover(data.resolve() if os.environ.get("RAY_ADDRESS") else data, layout)
+
+
+def _odd_regions(manifest: Manifest) -> Sequence[str]:
+    """Return what the regions of the cases show only together, such as swapped labels."""
+    from segan_ray.data.inspection.folder_report import region_notes
+
+    return region_notes([case.region_voxels for case in manifest.cases if case.has_truth])
 
 
 @contextmanager

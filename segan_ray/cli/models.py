@@ -1,4 +1,4 @@
-"""From a leaderboard to a model in use: ``promote``, ``evaluate``, ``predict`` and the like."""
+"""``promote``, ``rollback``, ``evaluate``, ``predict`` and ``export``: from a sweep to use."""
 
 from __future__ import annotations
 
@@ -16,13 +16,37 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from segan_ray.evaluation.inference.prediction import Prediction
+    from segan_ray.workflows.evaluate import Evaluation
+    from segan_ray.workflows.promote import Promotion
 
-Model = Annotated[
+ModelName = Annotated[
     str,
     typer.Argument(
         help="An alias, a run of train, a models:/ or runs:/ URI, or a checkpoint folder.",
         metavar="MODEL",
     ),
+]
+Against = Annotated[
+    list[str] | None,
+    typer.Option(help="Another model to score and compare with. May be repeated."),
+]
+Reference = Annotated[
+    list[str] | None,
+    typer.Option(help="A row to compare with: threshold, or NAME=MODEL. May be repeated."),
+]
+TestSplit = Annotated[
+    Path | None,
+    typer.Option(help="YAML or JSON whose list 'test' says who is scored, whatever the split."),
+]
+LesionWise = Annotated[
+    bool, typer.Option("--lesion-wise", help="Also score lesion by lesion, as BraTS 2023 does.")
+]
+CaseTable = Annotated[
+    Path | None,
+    typer.Option(help="Also write the scores of each case to this .csv or .parquet file."),
+]
+DocumentFile = Annotated[
+    Path | None, typer.Option(help="Also write the JSON document to this file.")
 ]
 
 
@@ -79,15 +103,8 @@ def promote(
         )
     if as_json:
         show.document(result.document())
-        return
-    trial, verdict = result.candidate, result.verdict
-    optimistic = " (optimistic: judged on the patients that chose it)" if result.optimistic else ""
-    would = "would be " if dry_run else ""
-    show.say(
-        f"Trial {trial.trial} of {sweep}: {would}{verdict.verdict}. {verdict.reason}{optimistic}"
-    )
-    if result.version is not None:
-        show.say(f"Registered as segan version {result.version}, alias {alias}")
+    else:
+        _show_promotion(result, sweep, alias)
 
 
 def rollback(
@@ -107,30 +124,14 @@ def rollback(
 
 
 def evaluate(
-    model: Model,
+    model: ModelName,
     store: Store,
-    against: Annotated[
-        list[str] | None,
-        typer.Option(help="Another model to score and compare with. May be repeated."),
-    ] = None,
-    reference: Annotated[
-        list[str] | None,
-        typer.Option(help="A row to compare with: threshold, or NAME=MODEL. May be repeated."),
-    ] = None,
-    split_file: Annotated[
-        Path | None,
-        typer.Option(help="YAML or JSON whose list 'test' says who is scored, whatever the split."),
-    ] = None,
-    lesion_wise: Annotated[
-        bool, typer.Option("--lesion-wise", help="Also score lesion by lesion, as BraTS 2023 does.")
-    ] = False,
-    cases: Annotated[
-        Path | None,
-        typer.Option(help="Also write the scores of each case to this .csv or .parquet file."),
-    ] = None,
-    output: Annotated[
-        Path | None, typer.Option(help="Also write the JSON document to this file.")
-    ] = None,
+    against: Against = None,
+    reference: Reference = None,
+    split_file: TestSplit = None,
+    lesion_wise: LesionWise = False,
+    cases: CaseTable = None,
+    output: DocumentFile = None,
     home: HomeFolder = None,
     as_json: Json = False,
 ) -> None:
@@ -141,15 +142,10 @@ def evaluate(
     With --against, models are compared patient by patient.
     """
     from segan_ray.cli.terminal.score_tables import show_scores
-    from segan_ray.evaluation.scoring.case_files import check_table, write_table
-    from segan_ray.filesystem.atomic_files import check_folder, write_text
     from segan_ray.home import Home
     from segan_ray.workflows.evaluate import evaluate as score_models
 
-    if output is not None:
-        check_folder(output)
-    if cases is not None:
-        check_table(cases)
+    _check_files(output, cases)
     with show.progress("Scoring cases", None) as done:
         found = score_models(
             Home.at(home),
@@ -162,10 +158,7 @@ def evaluate(
             on_case=done,
             on_note=show.note,
         )
-    if output is not None:
-        write_text(output, json.dumps(found.document, indent=1))
-    if cases is not None:
-        write_table(found.cases, cases)
+    _write_files(found, output, cases)
     if as_json:
         show.document(found.document)
     else:
@@ -173,7 +166,7 @@ def evaluate(
 
 
 def predict(
-    model: Model,
+    model: ModelName,
     source: Annotated[
         Path, typer.Argument(help="A BRATS case, one of its files, or a folder.", metavar="INPUT")
     ],
@@ -220,7 +213,7 @@ def predict(
 
 
 def export(
-    model: Model,
+    model: ModelName,
     out: Annotated[Path, typer.Argument(help="The folder to write to.", metavar="OUT")],
     kind: Annotated[
         str, typer.Option("--format", help="onnx, or torch for a torch.export program.")
@@ -246,7 +239,7 @@ def export(
 
 
 def named_rows(given: Sequence[str]) -> dict[str, str]:
-    """Return ``{row's name: model}`` of what ``--reference`` says."""
+    """Return ``{name of the row: model}`` of the values of ``--reference``."""
     from segan_ray.errors import RegistryError
 
     rows: dict[str, str] = {}
@@ -255,6 +248,38 @@ def named_rows(given: Sequence[str]) -> dict[str, str]:
         if rows.setdefault(name, model if equals else name) != (model if equals else name):
             raise RegistryError(f"--reference names the row '{name}' twice, for two models.")
     return rows
+
+
+def _check_files(output: Path | None, cases: Path | None) -> None:
+    """Make sure that an evaluation's files can be written, before hours of scoring."""
+    from segan_ray.evaluation.scoring.case_files import check_table
+    from segan_ray.filesystem.atomic_files import check_folder
+
+    if output is not None:
+        check_folder(output)
+    if cases is not None:
+        check_table(cases)
+
+
+def _write_files(found: Evaluation, output: Path | None, cases: Path | None) -> None:
+    from segan_ray.evaluation.scoring.case_files import write_table
+    from segan_ray.filesystem.atomic_files import write_text
+
+    if output is not None:
+        write_text(output, json.dumps(found.document, indent=1))
+    if cases is not None:
+        write_table(found.cases, cases)
+
+
+def _show_promotion(result: Promotion, sweep: str, alias: str) -> None:
+    trial, verdict = result.candidate, result.verdict
+    optimistic = " (optimistic: judged on the patients that chose it)" if result.optimistic else ""
+    would = "would be " if result.dry_run else ""
+    show.say(
+        f"Trial {trial.trial} of {sweep}: {would}{verdict.verdict}. {verdict.reason}{optimistic}"
+    )
+    if result.version is not None:
+        show.say(f"Registered as segan version {result.version}, alias {alias}")
 
 
 def _show_predictions(predictions: Sequence[Prediction], out: Path) -> None:

@@ -1,1 +1,1 @@
-"""Commands over finished sweeps: promote, evaluate, predict, report."""
+"""Commands on finished sweeps and their models: promote, evaluate, predict, report."""

@@ -1,4 +1,4 @@
-"""The candidate of a promotion: a trial's best checkpoint, made ready to be used."""
+"""The candidate of a promotion: a trial's best checkpoint with fitted postprocessing."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ def candidate_model(
     flips: bool = False,
     on_case: OnCase = ignore_case,
 ) -> Model:
-    """Return the model that ``trial`` offers: judged at the gate, then packaged.
+    """Return the model of ``trial`` as the gate judges it and as it is then packaged.
 
-    What becomes of its maps is fitted on the validation patients of ``store``, those of the
-    trial's fold, and no others. With ``flips`` the maps are means over mirrored slices.
+    Its postprocessing is fitted on the validation patients of the trial's fold of ``store``, and
+    on no others. With ``flips`` the maps are means over mirrored slices.
 
     Raises:
         RegistryError: if its checkpoint is not among the run's artifacts.
-        CheckpointError: if it is damaged, or older than what is needed to use it.
+        CheckpointError: if its checkpoint is damaged, or of an older segan-ray.
     """
-    with fetched(home, checkpoint_uri(trial)) as found:
-        model = load_model(found.folder)
+    with fetched(home, checkpoint_uri(trial)) as source:
+        model = load_model(source.folder)
     cases = open_for_tuning(store, model.experiment.data.fold)
     fitted = fit_postprocessing(model, cases, flips=flips, on_case=on_case)
     return replace(model, postprocessing=fitted)
 
 
 def checkpoint_uri(trial: TrialRecord) -> str:
-    """Return where the checkpoint of a trial is among the records."""
+    """Return the URI of a trial's checkpoint among the artifacts of its run."""
     return f"runs:/{trial.mlflow_run}/checkpoint"

@@ -1,8 +1,7 @@
-"""Evaluation: models and references on the test patients, as a document and MLflow runs."""
+"""Evaluation: scores of models and references on the test patients, recorded in MLflow."""
 
 from __future__ import annotations
 
-import contextlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +10,6 @@ from pathlib import Path
 from typing import Any, Final
 
 import pandas as pd
-import torch
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
@@ -26,7 +24,6 @@ from segan_ray.data.store.opened_store import (
 from segan_ray.data.store.prepare import OnCase, ignore_case
 from segan_ray.data.store.split_file import Placement, assign_tested, read_split_file
 from segan_ray.errors import RegistryError, StoreError, TrackingError
-from segan_ray.evaluation.figures.overlays import draw_overlay
 from segan_ray.evaluation.inference.packaged_model import Model, load_model
 from segan_ray.evaluation.metrics.scores import (
     CaseScores,
@@ -39,20 +36,18 @@ from segan_ray.evaluation.scoring.comparison import compare
 from segan_ray.evaluation.scoring.leakage import cautions, refuse_seen
 from segan_ray.evaluation.scoring.score_cases import (
     Predict,
-    checkpoint_predictor,
     model_predictor,
     score_cases,
 )
 from segan_ray.evaluation.scoring.threshold import tuned_threshold
 from segan_ray.home import Home
-from segan_ray.models.build import downsampling_levels, fastest_device
+from segan_ray.models.build import fastest_device
 from segan_ray.tracking.client.connection import connect
 from segan_ray.tracking.description.card import StoreCard
 from segan_ray.tracking.reading.evaluations import DOCUMENT
 from segan_ray.tracking.recording.evaluation_run import Subject, evaluation_run
 from segan_ray.tracking.registry.model_versions import FetchedModel, fetched
-from segan_ray.training.checkpoints.checkpoint import load_segmentor
-from segan_ray.workflows.case_pictures import log_showcase
+from segan_ray.workflows.case_pictures import log_overlay, log_showcase
 
 THRESHOLD: Final = "threshold"
 
@@ -61,7 +56,7 @@ THRESHOLD: Final = "threshold"
 class Evaluation:
     """The ``evaluate`` document, and the scores of every case and row as a table.
 
-    The column ``model`` has the names of the rows: models, and references by what they are called.
+    The column ``model`` holds the name of each row: of a model, or of a reference.
     """
 
     document: dict[str, Any]
@@ -69,10 +64,10 @@ class Evaluation:
 
 
 @dataclass(frozen=True)
-class _Test:
-    """Who is scored: the cases, and what the store says of their patients."""
+class _TestCases:
+    """The cases to score, and what the store says of their patients."""
 
-    place: str
+    location: str
     store: Path
     manifest: Manifest
     placement: Placement | None
@@ -87,6 +82,14 @@ class _Test:
         """Every scan of those patients, scored or not."""
         tested = self.patients
         return tuple(record for record in self.manifest.cases if record.patient in tested)
+
+
+@dataclass(frozen=True)
+class _Loaded:
+    """A model in memory, and where it was fetched from."""
+
+    source: FetchedModel
+    model: Model
 
 
 def evaluate(
@@ -106,7 +109,7 @@ def evaluate(
     ``references`` maps a row's name to another model, or to ``threshold`` for the FLAIR
     threshold tuned on the training patients; their summaries stand beside the model's. A
     ``split_file`` says who the test patients are. Every model but references gets a run of its
-    own in MLflow. ``on_note`` hears what somebody who reads the scores should know.
+    own in MLflow. ``on_note`` is told each caution to a reader of the scores.
 
     Where patients have unequally many cases the document has ``means_over_cases``, the mean of
     every score of each row over cases, as leaderboards have it: ``{row: {region: {metric}}}``.
@@ -120,44 +123,29 @@ def evaluate(
     compared = tuple(dict.fromkeys(name for name in against if name != model))
     _check_rows((model, *compared), references)
     test = _open(str(store), split_file)
+    others = [name for name in references.values() if name != THRESHOLD]
+    loaded = _load(home, (model, *compared, *others))
+    _admit({name: one.model for name, one in loaded.items()}, test, on_note)
+    client = connect(home)  # before hours of scoring whose records would go nowhere
     score = partial(score_cases, cases=test.cases, on_case=on_case, lesion_wise=lesion_wise)
-    device = fastest_device()
-    others = tuple(name for name in references.values() if name != THRESHOLD)
-    with contextlib.ExitStack() as stack:
-        found = {
-            name: stack.enter_context(fetched(home, name))
-            for name in dict.fromkeys((model, *compared, *others))
-        }
-        models = {name: load_model(one.folder) for name, one in found.items()}
-        _admit(models, test, on_note)
-        client = connect(home)  # before hours of scoring whose records would go nowhere
-        predictors: dict[str, Predict] = {
-            name: model_predictor(loaded, device) for name, loaded in models.items()
-        }
-        if THRESHOLD in references.values():
-            predictors[THRESHOLD] = tuned_threshold(_unscored_training(test))
-        scores = {name: score(predict) for name, predict in predictors.items()}
-        documents = {name: _document(name, scores[name], test) for name in (*compared, model)}
-        rows = {**{name: name for name in compared}, **references}
-        table = {model: scores[model], **{name: scores[of] for name, of in rows.items()}}
-        documents[model] |= _over_cases(table)
-        documents[model] |= {
-            "references": {name: summarise(scores[of]) for name, of in references.items()},
-            "against": [documents[name] for name in compared],
-            "comparisons": [
-                compare(model, name, scores[model], scores[of]).document()
-                for name, of in rows.items()
-            ],
-        }
-        # The model's own run last: the newest evaluation of a sweep is what reports show.
-        for name, document in documents.items():
-            subject = _subject(found[name], models[name], test)
-            _record(client, home, subject, document, scores[name], test.cases)
+    predictors = _predictors(loaded, test, with_threshold=THRESHOLD in references.values())
+    scores = {name: score(predict) for name, predict in predictors.items()}
+    documents = {name: _document(name, scores[name], test) for name in (*compared, model)}
+    rows = {**{name: name for name in compared}, **references}
+    documents[model] |= _beside(model, rows, scores)
+    documents[model] |= {
+        "references": {name: summarise(scores[of]) for name, of in references.items()},
+        "against": [documents[name] for name in compared],
+    }
+    # The model's own run last: the newest evaluation of a sweep is what reports show.
+    for name, document in documents.items():
+        _record(client, home, loaded[name], document, scores[name], test)
+    table = {model: scores[model], **{name: scores[of] for name, of in rows.items()}}
     return Evaluation(documents[model], _table(table))
 
 
 def _check_rows(models: Sequence[str], references: Mapping[str, str]) -> None:
-    """Make sure that a reference's row is not called like that of another model."""
+    """Make sure that no reference has the name of another model's row."""
     for name, of in references.items():
         if name in models and name != of:
             raise RegistryError(
@@ -166,17 +154,41 @@ def _check_rows(models: Sequence[str], references: Mapping[str, str]) -> None:
             )
 
 
-def _open(store: str, split_file: Path | None) -> _Test:
+def _open(store: str, split_file: Path | None) -> _TestCases:
     folder = local_store(store)
     manifest = read_manifest(folder)
     if split_file is None:
-        return _Test(store, folder, manifest, None, open_test(folder))
+        return _TestCases(store, folder, manifest, None, open_test(folder))
     placement = assign_tested(read_split_file(split_file, needed=("test",)), manifest.cases)
     cases = open_test(folder, placement.patients("test"))
-    return _Test(store, folder, manifest, placement, cases)
+    return _TestCases(store, folder, manifest, placement, cases)
 
 
-def _admit(models: Mapping[str, Model], test: _Test, on_note: Callable[[str], None]) -> None:
+def _load(home: Home, names: Sequence[str]) -> dict[str, _Loaded]:
+    """Return each model by its name; two names of one version, or of one folder, share it."""
+    models: dict[str, Model] = {}
+    loaded = {}
+    for name in dict.fromkeys(names):
+        with fetched(home, name) as source:
+            identity = source.version or str(source.folder.resolve())
+            if identity not in models:
+                models[identity] = load_model(source.folder)
+        loaded[name] = _Loaded(source, models[identity])
+    return loaded
+
+
+def _predictors(
+    loaded: Mapping[str, _Loaded], test: _TestCases, *, with_threshold: bool
+) -> dict[str, Predict]:
+    """Return how each model segments a case, by its name; last the threshold, if asked for."""
+    device = fastest_device()
+    models = {name: model_predictor(one.model, device) for name, one in loaded.items()}
+    if not with_threshold:
+        return models
+    return {**models, THRESHOLD: tuned_threshold(_unscored_training(test))}
+
+
+def _admit(models: Mapping[str, Model], test: _TestCases, on_note: Callable[[str], None]) -> None:
     for name, model in models.items():
         refuse_seen(name, model.origin, test.records)
     for name, model in models.items():
@@ -184,8 +196,8 @@ def _admit(models: Mapping[str, Model], test: _Test, on_note: Callable[[str], No
             on_note(caution)
 
 
-def _unscored_training(test: _Test) -> tuple[PreparedCase, ...]:
-    """Return the store's training cases without those a split file has put to the test."""
+def _unscored_training(test: _TestCases) -> tuple[PreparedCase, ...]:
+    """Return the store's training cases without the patients that a split file tests."""
     scored = {record.voxels_sha256 for record in test.records}
     left = tuple(
         case
@@ -194,13 +206,13 @@ def _unscored_training(test: _Test) -> tuple[PreparedCase, ...]:
     )
     if not left:
         raise StoreError(
-            f"The store {test.place} has no training patient left to tune the threshold on: the "
+            f"The store {test.location} has no training patient left to tune the threshold on: the "
             "split file tests them all. Leave out --reference threshold."
         )
     return left
 
 
-def _document(model: str, scores: list[CaseScores], test: _Test) -> dict[str, Any]:
+def _document(model: str, scores: list[CaseScores], test: _TestCases) -> dict[str, Any]:
     document = evaluation_document(model, "test", scores)
     document["store"] = test.manifest.fingerprint
     if test.placement is not None:
@@ -209,18 +221,27 @@ def _document(model: str, scores: list[CaseScores], test: _Test) -> dict[str, An
 
 
 def _over_cases(rows: Mapping[str, Sequence[CaseScores]]) -> dict[str, Any]:
-    """Return the means of each row over cases for a document, or nothing if they are no others."""
+    """Return the means of each row over cases, or nothing if those over patients are the same."""
     means = {name: means_over_cases(scores) for name, scores in rows.items()}
     return {"means_over_cases": means} if all(means.values()) else {}
 
 
-def _subject(found: FetchedModel, model: Model, test: _Test) -> Subject:
+def _beside(
+    model: str, rows: Mapping[str, str], scores: Mapping[str, list[CaseScores]]
+) -> dict[str, Any]:
+    """Return what the document says of ``model`` beside the other rows: ``{row: scored name}``."""
+    table = {model: scores[model], **{name: scores[of] for name, of in rows.items()}}
+    compared = (compare(model, name, scores[model], scores[of]) for name, of in rows.items())
+    return _over_cases(table) | {"comparisons": [one.document() for one in compared]}
+
+
+def _subject(loaded: _Loaded, test: _TestCases) -> Subject:
     fingerprint = test.manifest.fingerprint
     return Subject(
-        found,
-        StoreCard(test.place, fingerprint, {"test": len(test.patients)}),
+        loaded.source,
+        StoreCard(test.location, fingerprint, {"test": len(test.patients)}),
         split_file=None if test.placement is None else test.placement.digest,
-        own=test.placement is None and model.origin.store == fingerprint,
+        own=test.placement is None and loaded.model.origin.store == fingerprint,
     )
 
 
@@ -232,35 +253,23 @@ def _table(scores: Mapping[str, Sequence[CaseScores]]) -> pd.DataFrame:
 def _record(
     client: MlflowClient,
     home: Home,
-    subject: Subject,
+    loaded: _Loaded,
     document: dict[str, Any],
     scores: list[CaseScores],
-    cases: tuple[PreparedCase, ...],
+    test: _TestCases,
 ) -> None:
     """Log the evaluation as a run: means as metrics, all else as artifacts."""
+    device = fastest_device()
+    predict = model_predictor(loaded.model, device)
     try:
-        with evaluation_run(client, home, subject) as run:
+        with evaluation_run(client, home, _subject(loaded, test)) as run:
             run.log_summary(document["summary"])
             client.log_text(run.id, json.dumps(document, indent=1), DOCUMENT)
             run.log_cases(case_table(scores))
-            picture = _picture(subject.model.folder, cases)
-            client.log_image(run.id, picture, artifact_file="overlays/test.png")
-            predict = checkpoint_predictor(subject.model.folder)
-            log_showcase(client, run.id, predict, cases, scores)
+            log_overlay(client, run.id, loaded.model, test.cases, device)
+            log_showcase(client, run.id, predict, test.cases, scores)
             run.link_version(document["summary"])
     except MlflowException as error:
         raise TrackingError(
-            f"The evaluation of '{subject.model.name}' cannot be recorded: {error.message}"
+            f"The evaluation of '{loaded.source.name}' cannot be recorded: {error.message}"
         ) from None
-
-
-def _picture(folder: Path, cases: tuple[PreparedCase, ...]) -> Any:
-    segmentor, experiment = load_segmentor(folder)
-    return draw_overlay(
-        segmentor,
-        cases,
-        downsampling_levels=downsampling_levels(experiment),
-        brain_mask=experiment.training.brain_mask,
-        context_slices=experiment.data.neighbours,
-        device=torch.device("cpu"),
-    )

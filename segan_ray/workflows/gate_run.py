@@ -1,4 +1,4 @@
-"""The candidate of a sweep before the gate: beside which champions, on which patients."""
+"""A gate run: the candidate of a sweep is judged against champions on the gate's patients."""
 
 from __future__ import annotations
 
@@ -13,16 +13,11 @@ from mlflow.exceptions import MlflowException
 from segan_ray.data.store.opened_store import PreparedCase, open_for_tuning
 from segan_ray.data.store.prepare import OnCase
 from segan_ray.errors import CheckpointError, RegistryError, RunError, cut
-from segan_ray.evaluation.inference.packaged_model import Model
+from segan_ray.evaluation.inference.packaged_model import Model, load_model
 from segan_ray.evaluation.metrics.intervals import MINIMUM_PATIENTS
 from segan_ray.evaluation.metrics.scores import CaseScores
 from segan_ray.evaluation.scoring.gate import Verdict, first_champion, judge
-from segan_ray.evaluation.scoring.score_cases import (
-    Predict,
-    checkpoint_predictor,
-    model_predictor,
-    score_cases,
-)
+from segan_ray.evaluation.scoring.score_cases import model_predictor, score_cases
 from segan_ray.home import Home
 from segan_ray.search.results.ranking import SweepRecord, TrialRecord
 from segan_ray.tracking import tag_names
@@ -31,12 +26,12 @@ from segan_ray.tracking.registry.model_versions import MODEL, fetched
 from segan_ray.tracking.registry.tries import count_try
 
 POSTPROCESSING: Final = "segan.postprocessing"
-"""The tag of a version that says what it makes of maps: thresholds, least sizes, mirroring."""
+"""The tag of a version that holds its postprocessing: thresholds, smallest pieces, mirroring."""
 
 
 @dataclass(frozen=True)
 class GateRun:
-    """Where the candidate of a sweep meets champions; nobody is scored twice."""
+    """The candidate of a sweep, and how it is judged; no model is scored twice."""
 
     home: Home
     client: MlflowClient
@@ -50,7 +45,7 @@ class GateRun:
     scored: dict[str, list[CaseScores]] = field(default_factory=dict)
 
     def judge(self, champion: ModelVersion | None) -> Verdict:
-        """Return the verdict on the candidate, beside ``champion``."""
+        """Return the verdict on the candidate against ``champion``."""
         if champion is None:
             return first_champion()
         reason = self._apart(champion)
@@ -68,11 +63,14 @@ class GateRun:
                 f"The champion cannot be used: {error} Nothing was compared; --force promotes all "
                 "the same.",
             )
-        # Counted before anything is told: a process killed in between has not looked for free.
+        # The try is counted before the verdict is known, so that a killed process cannot skip it.
         return judge(ours, theirs, margin=self.margin, tries=self._count(champion))
 
     def _count(self, champion: ModelVersion) -> int:
-        """Return which try on these patients it is; too few promote nothing, so none is counted."""
+        """Return the number of this try on these patients.
+
+        Too few patients promote nothing, so no try on them is counted.
+        """
         cases = self._cases()
         if len({case.record.patient for case in cases}) < MINIMUM_PATIENTS:
             return 1
@@ -84,7 +82,7 @@ class GateRun:
         return count_try(self.home, self.client, cases, question)
 
     def same_use(self, version: ModelVersion) -> bool:
-        """Whether ``version``, of the candidate's run, turns maps into regions as it does."""
+        """Whether ``version``, of the candidate's run, has the candidate's postprocessing."""
         return version.tags.get(POSTPROCESSING) == self.model.postprocessing.model_dump_json()
 
     def _apart(self, champion: ModelVersion) -> str | None:
@@ -110,19 +108,21 @@ class GateRun:
         )
 
     def _ours(self) -> list[CaseScores]:
-        return self._score("", model_predictor(self.model))
+        return self._score("", self.model)
 
-    def _theirs(self, model: str) -> list[CaseScores]:
-        with fetched(self.home, model) as found:
-            return self._score(model, checkpoint_predictor(found.folder))
+    def _theirs(self, champion: str) -> list[CaseScores]:
+        if champion not in self.scored:
+            with fetched(self.home, champion) as source:
+                self._score(champion, load_model(source.folder))
+        return self.scored[champion]
 
-    def _score(self, name: str, predict: Predict) -> list[CaseScores]:
+    def _score(self, name: str, model: Model) -> list[CaseScores]:
         if name not in self.scored:
-            self.scored[name] = score_cases(predict, self._cases(), self.on_case)
+            self.scored[name] = score_cases(model_predictor(model), self._cases(), self.on_case)
         return self.scored[name]
 
     def _cases(self) -> tuple[PreparedCase, ...]:
-        """Return those of the gate, or of validation where the store has no gate."""
+        """Return the cases of the gate, or of validation where the store has no gate."""
         if self.gate:
             return self.gate
         fold = fold_of(self.client, self.candidate.mlflow_run)
@@ -133,7 +133,7 @@ def fold_of(client: MlflowClient, run: str) -> int | None:
     """Return the fold of the store that a run trained on, or None for the single split.
 
     Raises:
-        RunError: if its parameter says neither.
+        RunError: if its parameter is neither a number nor None.
     """
     fold = client.get_run(run).data.params.get("data.fold", "None")
     if fold != "None" and not NUMBER.fullmatch(fold):

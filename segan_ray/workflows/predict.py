@@ -1,4 +1,4 @@
-"""Prediction: a model by name, cases by path, and label maps where they were asked for."""
+"""Prediction: fetch a model by its name and write the label maps of cases."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def predict(
     overwrite: bool = False,
     on_case: OnCase = ignore_case,
 ) -> tuple[Prediction, ...]:
-    """Write what ``model`` sees in each case of ``discovery`` below ``out``.
+    """Write the label map of each case of ``discovery`` by ``model`` below ``out``.
 
     A case that cannot be read or written is in its result and does not stop the rest.
 
@@ -34,8 +34,8 @@ def predict(
     """
     targets = outputs(discovery, out)
     refuse_collisions(targets, probabilities=probabilities, overwrite=overwrite)
-    with fetched(home, model) as found:
-        loaded = load_model(found.folder)
+    with fetched(home, model) as source:
+        loaded = load_model(source.folder)
     return predict_cases(
         loaded,
         discovery,

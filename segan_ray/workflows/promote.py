@@ -1,7 +1,8 @@
 """Promotion: the best checkpoint of a sweep, through the gate, into the registry.
 
-Judging takes minutes and holds no lock. Whoever then finds that another process has moved the
-alias judges again, against the new champion; registering and moving are done by one at a time.
+Judging takes minutes and holds no lock. If another process has moved the alias meanwhile, the
+candidate is judged again, against the new champion. Registering a version and moving the alias
+hold a lock, so that one process at a time does so.
 """
 
 from __future__ import annotations
@@ -39,12 +40,12 @@ from segan_ray.workflows.candidate import candidate_model
 from segan_ray.workflows.gate_run import POSTPROCESSING, GateRun
 
 GATE: Final = "segan.gate"
-"""Tags of a trial's run that begin so say what the gate last said of it."""
+"""How the tags of a trial's run begin that hold the gate's last verdict on it."""
 
 
 @dataclass(frozen=True)
 class Promotion:
-    """What came of it; ``version`` is the candidate's, or None if it was not registered."""
+    """The outcome; ``version`` is the candidate's, or None if it was not registered."""
 
     candidate: TrialRecord
     champion: dict[str, Any] | None
@@ -58,9 +59,10 @@ class Promotion:
     def document(self) -> dict[str, Any]:
         """Return the ``promote`` document.
 
-        Where the patients are too few the ``ci95`` of ``difference`` is None. ``tries`` is which
-        try on these patients it was, and ``interval``, at ``level``, what decided;
-        ``failed_regions`` counts those with Dice below 0.1. None where nothing was compared.
+        Where the patients are too few the ``ci95`` of ``difference`` is None. ``tries`` is the
+        number of this try on these patients, and ``interval``, at ``level``, decided.
+        ``failed_regions`` counts regions with Dice below 0.1. All are None where nothing was
+        compared.
         """
         verdict = self.verdict
         return {
@@ -96,15 +98,15 @@ def promote(
     """Judge the best checkpoint of ``sweep`` against ``alias`` and move it there if better.
 
     With ``non_inferior``, a margin in Dice, it is enough not to be worse by more than that. With
-    ``flips`` the model averages over mirrored slices, at the gate and wherever it is used. The
-    gate's word is written to the trial's run, and to the version of what is promoted. A
-    ``dry_run`` writes nothing but that these patients were asked. ``on_note`` is told of trials
-    that are left out, since their runs are not as the recorder writes them.
+    ``flips`` the model averages over mirrored slices, at the gate and in every later use. The
+    verdict is written to the trial's run, and to the version that is promoted. A ``dry_run``
+    records the try on these patients and nothing else. ``on_note`` is told of trials that are
+    left out, since their runs are not as the recorder writes them.
 
     Raises:
         SweepError: if the sweep is unknown or has no scored trial.
         StoreError: if the sweep's store is gone or is another now.
-        RegistryError: if the alias or the margin cannot be.
+        RegistryError: if the alias or the margin is not allowed.
         TrackingError: if the registry does not answer.
     """
     check_movable(alias)
@@ -115,23 +117,23 @@ def promote(
     client = connect(home)
     gate = open_gate(store)
     model = candidate_model(home, candidate, store, flips=flips, on_case=on_case)
-    bench = GateRun(home, client, record, candidate, model, store, gate, non_inferior, on_case)
+    gate_run = GateRun(home, client, record, candidate, model, store, gate, non_inferior, on_case)
     while True:
         held = find_alias(client, alias)
-        decided = _decide(bench, held, force=force, dry_run=dry_run)
+        decided = _decide(gate_run, held, force=force, dry_run=dry_run)
         if dry_run:
             return decided
         with said_in_words(client):
-            done = _carry_out(bench, decided, alias, held)
+            done = _carry_out(gate_run, decided, alias, held)
         if done is not None:
             return done
 
 
 def check_margin(margin: float | None) -> None:
-    """Make sure that a margin of Dice is one.
+    """Make sure that ``margin`` is a margin of Dice.
 
     Raises:
-        RegistryError: if it is not between 0 and 1.
+        RegistryError: if ``margin`` is not between 0 and 1.
     """
     if margin is not None and not 0 < margin < 1:
         raise RegistryError(
@@ -144,7 +146,7 @@ def sweep_store(home: Home, record: SweepRecord) -> Path:
     """Return the store a sweep was trained on, as a folder of this machine.
 
     Raises:
-        StoreError: if it is not where it was, or is not what it was.
+        StoreError: if the store has moved or changed.
     """
     where = store_location(home, record.sweep)
     store = local_store(where)
@@ -158,7 +160,7 @@ def sweep_store(home: Home, record: SweepRecord) -> Path:
 
 
 def _best_ended(record: SweepRecord) -> TrialRecord:
-    """Return the winner of those that have ended: only then is its checkpoint with the records."""
+    """Return the winner of the ended trials, whose checkpoints are with the records."""
     ended = [trial for trial in record.trials if trial.status in ("completed", "stopped")]
     best = winner(ended, record.mode)
     if best is None:
@@ -166,54 +168,63 @@ def _best_ended(record: SweepRecord) -> TrialRecord:
     return best
 
 
-def _decide(bench: GateRun, held: ModelVersion | None, *, force: bool, dry_run: bool) -> Promotion:
-    """Return what is to be done with ``held`` having the alias; only the try is written."""
-    verdict = bench.judge(held)
+def _decide(
+    gate_run: GateRun, held: ModelVersion | None, *, force: bool, dry_run: bool
+) -> Promotion:
+    """Return the decision while ``held`` has the alias; only the try is recorded."""
+    verdict = gate_run.judge(held)
     forced = force and verdict.verdict == "kept"
     if forced:
         verdict = replace(verdict, verdict="promoted", reason=f"Forced. {verdict.reason}")
     champion = None if held is None else _champion_facts(held)
     return Promotion(
-        bench.candidate, champion, verdict, not bench.gate, forced, dry_run, None, bench.margin
+        gate_run.candidate,
+        champion,
+        verdict,
+        not gate_run.gate,
+        forced,
+        dry_run,
+        None,
+        gate_run.margin,
     )
 
 
 def _carry_out(
-    bench: GateRun, decided: Promotion, alias: str, held: ModelVersion | None
+    gate_run: GateRun, decided: Promotion, alias: str, held: ModelVersion | None
 ) -> Promotion | None:
-    """Write what was decided, or return None if ``held`` does not have the alias any more.
+    """Carry a decision out, or return None if ``held`` no longer has the alias.
 
-    A server has no way to move an alias only if nobody else did: it is asked right before.
+    MLflow has no compare-and-set for aliases, so the alias is read again right before it moves.
     """
-    client, run = bench.client, bench.candidate.mlflow_run
+    client, run = gate_run.client, gate_run.candidate.mlflow_run
     tags = _gate_tags(decided, alias)
     on_run = [RunTag(f"{GATE}.{name}", value) for name, value in tags.items()]
     if decided.verdict.verdict == "kept":
         client.log_batch(run, tags=on_run)
         return decided
-    with registry_lock(bench.home):
+    with registry_lock(gate_run.home):
         now = find_alias(client, alias)
         if (now and now.version) != (held and held.version):
             return None
-        version = _version(bench, _version_tags(bench, decided, tags))
+        version = _version(gate_run, _version_tags(gate_run, decided, tags))
         move_alias(client, alias, version)
         client.log_batch(run, tags=on_run)
     return replace(decided, version=version)
 
 
-def _version(bench: GateRun, tags: Mapping[str, str]) -> str:
+def _version(gate_run: GateRun, tags: Mapping[str, str]) -> str:
     """Return the candidate's version with these tags, registered if need be.
 
-    It is there already if the run was promoted before, or a promotion was cut off.
+    An earlier promotion of the run, or one that was cut off, has registered it already.
     """
-    client, run = bench.client, bench.candidate.mlflow_run
+    client, run = gate_run.client, gate_run.candidate.mlflow_run
     whole = [
         one
         for one in versions_of(client, run)
-        if one.status == "READY" and SHA256 in one.tags and bench.same_use(one)
+        if one.status == "READY" and SHA256 in one.tags and gate_run.same_use(one)
     ]
     if not whole:
-        return register(client, run, tags, package_model(client, run, bench.model))
+        return register(client, run, tags, package_model(client, run, gate_run.model))
     version = str(max(int(one.version) for one in whole))
     retag(client, version, tags)
     return version
@@ -236,7 +247,7 @@ def _failed(verdict: Verdict) -> dict[str, int] | None:
 
 
 def _gate_tags(decided: Promotion, alias: str) -> dict[str, str]:
-    """Return what the gate said, against whom and by which rule; of every rule, so none is old."""
+    """Return the verdict as tags, those of every rule included, so that no old tag remains."""
     return {
         "verdict": decided.verdict.verdict,
         "reason": f"{decided.verdict.reason}{' (optimistic)' if decided.optimistic else ''}",
@@ -249,15 +260,15 @@ def _gate_tags(decided: Promotion, alias: str) -> dict[str, str]:
     }
 
 
-def _version_tags(bench: GateRun, decided: Promotion, gate: Mapping[str, str]) -> dict[str, str]:
-    record, trial = bench.record, decided.candidate
+def _version_tags(gate_run: GateRun, decided: Promotion, gate: Mapping[str, str]) -> dict[str, str]:
+    record, trial = gate_run.record, decided.candidate
     return {
         tag_names.SWEEP: record.sweep,
         tag_names.TRIAL: trial.trial,
         tag_names.STORE: record.store,
         f"segan.{record.metric}": repr(trial.score),
-        "segan.flips": json.dumps(bench.model.postprocessing.flips),
-        POSTPROCESSING: bench.model.postprocessing.model_dump_json(),
+        "segan.flips": json.dumps(gate_run.model.postprocessing.flips),
+        POSTPROCESSING: gate_run.model.postprocessing.model_dump_json(),
         "segan.verdict": gate["reason"],
         **{f"segan.{name}": gate[name] for name in gate if name not in ("verdict", "reason")},
     }

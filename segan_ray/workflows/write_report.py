@@ -1,4 +1,4 @@
-"""Collecting what a report shows of a sweep."""
+"""Collecting the content of a sweep's report from MLflow."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from segan_ray.workflows.case_pictures import read_showcase
 
 
 def collect_report(home: Home, sweep: str, on_note: Note = ignore_note) -> SweepReport:
-    """Read everything a report of ``sweep`` shows out of MLflow.
+    """Return the content of the report of ``sweep``, read from MLflow.
 
     ``on_note`` is told of each run that is left out, since it is not as segan-ray writes them.
 
@@ -97,7 +97,7 @@ def _promoted(client: MlflowClient, sweep: str) -> tuple[Promoted, ...]:
 
 
 def _difference(text: str) -> dict[str, Any] | None:
-    """Return what the gate noted on a version, None where nobody was met or somebody changed it."""
+    """Return the difference in the text of a tag; None if it has none or was edited."""
     with contextlib.suppress(DocumentError, ValidationError):
         noted = parse_json(text)
         Score.model_validate(noted)
@@ -144,7 +144,7 @@ def _store(home: Home, sweep: str) -> str:
 
 
 def _commands(record: SweepRecord, store: str, commit: str | None) -> str:
-    """Return what to type, given the store and the space file that the page shows."""
+    """Return the commands that repeat the sweep, given the space file that the page shows."""
     name = f"{record.sweep}-again"
     searched = sum(trial.repeat_of is None for trial in record.trials)
     again = "".join(

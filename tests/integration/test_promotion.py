@@ -15,7 +15,8 @@ from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 
 from segan_ray.errors import RegistryError
-from segan_ray.evaluation.inference.packaged_model import Postprocessing, load_model
+from segan_ray.evaluation.inference.inference_settings import Postprocessing
+from segan_ray.evaluation.inference.packaged_model import load_model
 from segan_ray.evaluation.report import render_report
 from segan_ray.home import Home
 from segan_ray.tracking.client.connection import connect

@@ -31,8 +31,9 @@ from segan_ray.data.store.opened_store import open_for_tuning, read_manifest
 from segan_ray.data.store.origin import read_origin
 from segan_ray.data.store.split_file import read_split_file
 from segan_ray.errors import CaseError, CheckpointError, SeganRayError
-from segan_ray.evaluation.inference.checksums import seal
-from segan_ray.evaluation.inference.packaged_model import Postprocessing, load_model
+from segan_ray.evaluation.inference.checksums import write_checksums
+from segan_ray.evaluation.inference.inference_settings import Postprocessing
+from segan_ray.evaluation.inference.packaged_model import load_model
 from segan_ray.redaction import mask
 from segan_ray.search.space.space_file import load_space
 from segan_ray.training.checkpoints.checkpoint import load_segmentor, restore
@@ -352,7 +353,7 @@ def test_what_lies_beside_weights(saved: Path, tmp_path: Path, file: str) -> Non
     file = "postprocessing.json" if file == "post" else file
     (folder / "postprocessing.json").write_text(Postprocessing().model_dump_json(indent=1))
     if file == "checksums.json":
-        seal(folder)
+        write_checksums(folder)
     read = {"origin.json": read_origin, "report.json": read_report}.get(file, load_model)
     outcomes = trial(f"model's {file}", folder / file, as_text, lambda: read(folder), 60)
     assert outcomes["refused"]

@@ -14,8 +14,8 @@ Corner = tuple[int, int]
 def contours(region: Bool[np.ndarray, "height width"]) -> list[Line]:
     """Return the closed lines around ``region``, clockwise, and around its holes the other way.
 
-    Points are the middles of the pixel edges between inside and outside, one an edge, in pixels
-    from the corner of the first pixel; the first point is not repeated at the end.
+    Each point is the middle of a pixel edge between inside and outside, in pixels from the corner
+    of the first pixel. The first point is not repeated at the end.
     """
     return [(loop[:-1] + loop[1:]) / 2 for loop in _loops(_edges(region))]
 

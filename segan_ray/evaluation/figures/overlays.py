@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
-import torch
 from jaxtyping import Bool, Float, UInt8
 from PIL import Image, ImageDraw
 from scipy.ndimage import zoom
@@ -15,7 +14,8 @@ from torch import nn
 from segan_ray.brats import MODALITIES, REGIONS
 from segan_ray.data.store.opened_store import BRAIN_BIT, PreparedCase
 from segan_ray.evaluation.figures.palette import COLOURS, draw_outlines
-from segan_ray.evaluation.inference.slicewise import predict_slices
+from segan_ray.evaluation.inference.inference_settings import InferenceSettings
+from segan_ray.evaluation.inference.predict_box import BoxArrays, predict_slice
 
 SHOWN: Final = ("flair", "t1ce")
 PANEL: Final = 288
@@ -24,32 +24,18 @@ CASES: Final = 3
 
 
 def draw_overlay(
-    segmentor: nn.Module,
-    cases: Sequence[PreparedCase],
-    *,
-    downsampling_levels: int,
-    brain_mask: bool,
-    device: torch.device,
-    context_slices: int = 0,
+    segmentor: nn.Module, cases: Sequence[PreparedCase], settings: InferenceSettings
 ) -> Image.Image:
     """Return a picture of the first cases' fullest slices: truth beside prediction.
 
-    A row a case; columns are FLAIR and T1ce with the true outlines, then with the predicted.
-    The slices depend on the truth alone, so the pictures of all trials compare.
+    Each case is a row. Its columns are FLAIR and T1ce with the true outlines, then with the
+    predicted. The slices depend on the truth alone, so the pictures of all trials compare.
     """
     rows = []
     for case in cases[:CASES]:
         position = int(np.argmax(case.record.tumour_voxels))
-        predicted = predict_slices(
-            segmentor,
-            case,
-            slice(position, position + 1),
-            downsampling_levels=downsampling_levels,
-            brain_mask=brain_mask,
-            context_slices=context_slices,
-            device=device,
-        )
-        rows.append(_row(case, position, predicted[:, 0]))
+        predicted = predict_slice(segmentor, BoxArrays.of_case(case), settings, position)
+        rows.append(_row(case, position, predicted))
     titles = [f"{name} {kind}" for kind in ("truth", "prediction") for name in SHOWN]
     return _sheet(rows, titles)
 
@@ -74,7 +60,7 @@ def outlined(
     regions: Bool[np.ndarray, "region left back"],
 ) -> UInt8[np.ndarray, "height width rgb"]:
     """Return a z-scored slice as an upright RGB panel with each region's outline on it."""
-    # Stored slices run left × back; on the page that is across × down, as radiologists look.
+    # Stored slices run left × back. On the page that is across × down, as radiologists look.
     shown = np.where(brain, np.clip((image + 2.5) / 6, 0, 1), 0)
     upright = np.moveaxis(shown, 0, 1)
     scale = PANEL / max(upright.shape)

@@ -20,9 +20,9 @@ from segan_ray.evaluation.metrics.scores import CaseScores, patient_scores
 if TYPE_CHECKING:
     from segan_ray.evaluation.scoring.score_cases import Predict
 
-Place = Literal["best", "median", "worst"]
+Rank = Literal["best", "median", "worst"]
 
-PLACES: Final[tuple[Place, ...]] = ("best", "median", "worst")
+RANKS: Final[tuple[Rank, ...]] = ("best", "median", "worst")
 PANEL: Final = 300
 HEAD: Final = 30
 FOOT: Final = 30
@@ -45,16 +45,16 @@ class Slice:
     spacing_mm: tuple[float, float]
 
 
-def pick_cases(scores: Sequence[CaseScores]) -> dict[Place, CaseScores]:
+def pick_cases(scores: Sequence[CaseScores]) -> dict[Rank, CaseScores]:
     """Return the case of the best, the median and the worst patient by mean Dice.
 
     Of a patient with several cases it is the one whose mean Dice is nearest the patient's. The
-    lower of two middle patients is the median; few patients take more than one place.
+    lower of two middle patients is the median; one of few patients has more than one rank.
     """
     of_patients = patient_scores(scores, "dice")
     ranked = sorted(of_patients, key=lambda patient: (-of_patients[patient], patient))
     chosen = {"best": ranked[0], "median": ranked[len(ranked) // 2], "worst": ranked[-1]}
-    return {place: _typical(scores, chosen[place], of_patients[chosen[place]]) for place in PLACES}
+    return {rank: _typical(scores, chosen[rank], of_patients[chosen[rank]]) for rank in RANKS}
 
 
 def _typical(scores: Sequence[CaseScores], patient: str, dice: float) -> CaseScores:
@@ -68,11 +68,11 @@ def _mean_dice(scores: CaseScores) -> float:
 
 def draw_showcase(
     predict: Predict, cases: Sequence[PreparedCase], scores: Sequence[CaseScores]
-) -> Iterator[tuple[Place, Image.Image]]:
-    """Yield the picture of each place; ``cases`` are those that ``scores`` are of."""
+) -> Iterator[tuple[Rank, Image.Image]]:
+    """Yield the picture of each rank; ``scores`` are those of ``cases``."""
     by_name = {case.record.case: case for case in cases}
     drawn: dict[str, Image.Image] = {}
-    for place, chosen in pick_cases(scores).items():
+    for rank, chosen in pick_cases(scores).items():
         case = by_name[chosen.case]
         if chosen.case not in drawn:
             predicted = predict(case)
@@ -82,14 +82,14 @@ def draw_showcase(
                 f"{chosen.case}, slice {position + case.record.origin[2]}",
                 {region: chosen.regions[region].dice for region in REGIONS},
             )
-        yield place, drawn[chosen.case]
+        yield rank, drawn[chosen.case]
 
 
 def fullest_slice(
     truth: Bool[np.ndarray, "region slice left back"],
     predicted: Bool[np.ndarray, "region slice left back"],
 ) -> int:
-    """Return the slice with most tumour, true or predicted: what is missed or made up shows."""
+    """Return the slice with most tumour, true or predicted, so that errors of both kinds show."""
     return int(np.argmax((truth[0] | predicted[0]).sum(axis=(1, 2))))
 
 
@@ -138,7 +138,7 @@ def draw_slice(shown: Slice, name: str, dice: Mapping[str, float]) -> Image.Imag
 def _palette() -> Image.Image:
     """Return 136 greys, and each region's colour laid over 8 greys in 5 strengths: 256 colours.
 
-    A palette found in the picture would give the thin outlines away for more greys.
+    A palette fitted to the picture would have more greys and lose the thin outlines.
     """
     greys = np.repeat(np.linspace(0, 255, 136)[:, None], 3, axis=1)
     under = np.repeat(np.linspace(0, 255, 8)[:, None], 3, axis=1)
@@ -200,7 +200,7 @@ def _panel(shown: Slice, image: Float[np.ndarray, "left back"]) -> Image.Image:
 
 
 def _box(shown: Slice) -> tuple[slice, slice]:
-    """Return the smallest box of the brain and all outlines in it; everything if there is none."""
+    """Return the smallest box of the brain and all outlines, or the whole slice if it is empty."""
     seen = shown.brain | shown.truth.any(axis=0) | shown.predicted.any(axis=0)
     if not seen.any():
         return slice(None), slice(None)
@@ -210,7 +210,7 @@ def _box(shown: Slice) -> tuple[slice, slice]:
 
 
 def _smooth(line: Line) -> Line:
-    """Take the steps of pixels off a closed line; what is small stays as it is."""
+    """Smooth the steps of pixels on a closed line; a short line stays as it is."""
     if len(line) < 12:
         return line
     smooth: Line = (np.roll(line, 1, axis=0) + 2 * line + np.roll(line, -1, axis=0)) / 4

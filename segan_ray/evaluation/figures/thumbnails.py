@@ -1,6 +1,6 @@
 """Sheets of small pictures: every case of a folder at one glance, the bad ones marked.
 
-A tile a case: its four modalities side by side with the outlines of the truth, its name
+Each case is a tile: its four modalities side by side with the outlines of the truth, its name
 above and, if it is bad, its first problem in two lines below. ``ACROSS × DOWN`` tiles make a
 page of less than 4 megapixels (some 2 MB as PNG); a large folder takes several pages.
 """

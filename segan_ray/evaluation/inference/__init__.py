@@ -1,1 +1,1 @@
-"""From volumes to label maps: a packaged model, its slices, and what follows them."""
+"""From volumes to label maps: a packaged model, its probability maps, and postprocessing."""

@@ -1,7 +1,7 @@
-"""Checksums of a packaged model: whether it is still the one that was packaged.
+"""Checksums of a packaged model: are its files still those that were packaged?
 
-They find what was damaged, or changed by somebody who cannot change both the files and what is
-noted of them. ``digest`` is noted away from the files, with the registered version.
+``checksums.json`` lies beside the files and shows damage. ``digest`` is noted with the registered
+version, away from the files. A change therefore shows unless both are changed.
 """
 
 from __future__ import annotations
@@ -17,23 +17,23 @@ from segan_ray.errors import CheckpointError, cut, said, visible
 
 CHECKSUMS: Final = "checksums.json"
 ADDED: Final = frozenset({"registered_model_meta"})
-"""What MLflow writes into a model when it loads it."""
+"""Files that MLflow writes into a model when it loads the model."""
 
 
-def seal(folder: Path) -> None:
-    """Note the SHA-256 of every file of ``folder`` in it."""
-    found = {
+def write_checksums(folder: Path) -> None:
+    """Write the SHA-256 of every file of ``folder`` into its ``checksums.json``."""
+    checksums = {
         path.name: _sha256(path) for path in sorted(folder.iterdir()) if path.name != CHECKSUMS
     }
-    (folder / CHECKSUMS).write_text(json.dumps(found, indent=1), encoding="utf-8")
+    (folder / CHECKSUMS).write_text(json.dumps(checksums, indent=1), encoding="utf-8")
 
 
-def is_sealed(folder: Path) -> bool:
-    """Tell whether checksums are noted in ``folder``."""
+def has_checksums(folder: Path) -> bool:
+    """Tell whether ``folder`` has a ``checksums.json``."""
     return (folder / CHECKSUMS).is_file()
 
 
-def check_seal(folder: Path) -> None:
+def compare_checksums(folder: Path) -> None:
     """Make sure that the files of ``folder`` are those that were packaged.
 
     Raises:
@@ -48,7 +48,7 @@ def check_seal(folder: Path) -> None:
                 f"{path}: is missing from the packaged model. Fetch it again."
             ) from None
         except (OSError, ValueError) as error:
-            # A name may be none that a system takes.
+            # The operating system may refuse the name itself.
             raise CheckpointError(
                 f"{folder}/{visible(cut(name))}: cannot be read ({said(error)})."
             ) from None
@@ -62,7 +62,8 @@ def check_seal(folder: Path) -> None:
 def digest(folder: Path) -> str:
     """Return one SHA-256 over the names and contents of every file below ``folder``.
 
-    Left out is what loading adds: Python's compiled modules and MLflow's note of the version.
+    Files that loading adds are left out: Python's compiled modules and MLflow's note of the
+    version.
     """
     whole = hashlib.sha256()
     for name, path in sorted(

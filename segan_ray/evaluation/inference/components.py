@@ -1,4 +1,4 @@
-"""Connected pieces of a map, and dropping the small ones."""
+"""Connected pieces of a region, and dropping the small ones."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from jaxtyping import Bool, Int, Int32
 from scipy import ndimage
 
 NEIGHBOURS: Final = np.ones((3, 3, 3), dtype=bool)
-"""Voxels that touch by a face, an edge or a corner are of one piece."""
+"""Voxels that touch by a face, an edge or a corner belong to one piece."""
 
 
 def pieces(
     region: Bool[np.ndarray, "*grid"],
 ) -> tuple[Int32[np.ndarray, "*grid"], Int[np.ndarray, " piece"]]:
-    """Return which piece each voxel is of, 0 for none, and the voxels of each, from piece 1 on.
+    """Return the number of each voxel's piece, and the voxels of each piece from piece 1 on.
 
-    ``region`` has three axes; 26 neighbours count.
+    The number is 0 outside ``region``, which has three axes. Pieces connect by 26 neighbours.
     """
     labels = np.zeros(region.shape, dtype=np.int32)
     (box,) = ndimage.find_objects(region.view(np.uint8)) or (None,)

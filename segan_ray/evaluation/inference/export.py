@@ -3,11 +3,11 @@
 ::
 
     segmentor.onnx | segmentor.pt2   the network: z-scored slices → probabilities
-    model.json                       all that is done before and after it
+    model.json                       preparation before it and postprocessing after it
 
-Neither is TorchScript, nor holds a pickle. What is exported computes in single precision, on any
-batch of slices whose height and width are multiples of what ``model.json`` says, twice that or
-more.
+Neither file is TorchScript or holds a pickle. The exported network computes in single precision.
+It takes any batch of slices whose height and width are multiples of ``multiple_of`` in
+``model.json``, and at least ``at_least``.
 """
 
 from __future__ import annotations
@@ -33,18 +33,18 @@ FORMATS: Final[tuple[Format, ...]] = get_args(Format)
 FILES: Final = {"onnx": "segmentor.onnx", "torch": "segmentor.pt2"}
 SIDECAR: Final = "model.json"
 FEWEST: Final = 2
-"""Of the unit that height and width are multiples of, how many there must be."""
+"""Height and width are at least this many times the unit they are multiples of."""
 NEEDED: Final = ("onnx", "onnxscript")
 
 
 def export_model(model: Model, out: Path, kind: str) -> dict[str, Any]:
-    """Write the network of ``model`` and what surrounds it into ``out``, made if need be.
+    """Write the network of ``model`` and ``model.json`` into ``out``, made if need be.
 
-    Returns what ``model.json`` holds.
+    Returns the content of ``model.json``.
 
     Raises:
-        ExportError: if the format is unknown or what writes it is not installed, or ``out``
-            cannot be written.
+        ExportError: if the format is unknown, a package that writes it is not installed, or
+            ``out`` cannot be written.
     """
     check_format(kind)
     document = describe(model, kind)
@@ -60,10 +60,10 @@ def export_model(model: Model, out: Path, kind: str) -> dict[str, Any]:
 
 
 def check_format(kind: str) -> None:
-    """Make sure that ``kind`` is a format and that what writes it is installed.
+    """Make sure that ``kind`` is a format and that the packages that write it are installed.
 
     Raises:
-        ExportError: saying which there are, or what to install.
+        ExportError: naming the formats, or the packages to install.
     """
     if kind not in FORMATS:
         raise ExportError(f"'{kind}' is no format to export to; expected {' or '.join(FORMATS)}.")
@@ -77,10 +77,10 @@ def check_format(kind: str) -> None:
 
 
 def trace(model: Model) -> ExportedProgram:
-    """Return the network as a program for any batch, height and width it can take."""
+    """Return the network as a program for every batch, height and width it can take."""
     unit = 2 ** downsampling_levels(model.experiment)
     image = torch.zeros(2, len(channels(model)), 2 * unit, 3 * unit)
-    # At one row or column the deepest features would be broadcast, which is another program.
+    # Features of one row or column at the deepest level would broadcast: another program.
     rows, columns = Dim("rows", min=FEWEST), Dim("columns", min=FEWEST)
     shapes = ({0: Dim("batch", min=1), 2: unit * rows, 3: unit * columns},)
     with torch.no_grad():
@@ -88,7 +88,7 @@ def trace(model: Model) -> ExportedProgram:
 
 
 def describe(model: Model, kind: str) -> dict[str, Any]:
-    """Return what has to be known to use the network: what goes in, and what becomes of it."""
+    """Return the content of ``model.json``: input, output, preparation, postprocessing, labels."""
     experiment, origin = model.experiment, model.origin
     code = layout_named(origin.layout).code
     return {
@@ -124,9 +124,9 @@ def describe(model: Model, kind: str) -> dict[str, Any]:
 
 
 def channels(model: Model) -> list[str]:
-    """Return what the input's channels are: the modalities of a slice, or of it amid others.
+    """Return the names of the input's channels: the modalities of each slice of a stack.
 
-    ``t1-1`` is the T1 of the slice below, ``t1+1`` of that above.
+    ``t1-1`` is the T1 of the slice below, ``t1+1`` that of the slice above.
     """
     reach = model.experiment.data.neighbours
     return [
@@ -137,7 +137,7 @@ def channels(model: Model) -> list[str]:
 
 
 def _write_torch(program: ExportedProgram, path: Path) -> None:
-    # They would be kept beside the program as a pickle, which loading then opens.
+    # PyTorch would store the inputs as a pickle, and unpickle them on loading.
     program.example_inputs = None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
@@ -145,7 +145,7 @@ def _write_torch(program: ExportedProgram, path: Path) -> None:
 
 
 def _write_onnx(program: ExportedProgram, path: Path) -> None:
-    # The exporter tells its progress, and warns of shapes it was told of.
+    # The exporter logs its progress, and warns of the dynamic shapes that it was given.
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)

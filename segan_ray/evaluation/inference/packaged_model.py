@@ -1,73 +1,58 @@
-"""A trained model as it is used: its network, and all that a raw case must go through.
+"""A trained model as it is used: its network, preparation and postprocessing.
 
 ::
 
     segmentor.safetensors   the weights
     state.json              the Experiment, which says what the network is
-    origin.json             what it was trained on: preparation, layout, patients
-    postprocessing.json     what becomes of its maps; absent from a trial's checkpoint
+    origin.json             the store it was trained on: preparation, layout, patients
+    postprocessing.json     thresholds, smallest pieces; absent from a trial's checkpoint
     checksums.json          of these files; absent from a trial's checkpoint
 
-A trial's checkpoint is such a folder, with the critic and the optimizers besides. In what the
-registry holds, MLflow's own files are around it.
+A trial's checkpoint is such a folder, with the critic and the optimizers besides. A registered
+model holds such a folder among MLflow's own files.
 """
 
 from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
-from typing import Final, Self
+from typing import Final
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+import torch
 from torch import nn
 
-from segan_ray.brats import REGIONS, Region
 from segan_ray.config import Experiment
 from segan_ray.data.store.origin import Origin, read_origin, write_origin
 from segan_ray.documents import SETTINGS_BYTES, parse_json, read_bytes
 from segan_ray.errors import CheckpointError, said
-from segan_ray.evaluation.inference.checksums import check_seal, is_sealed, seal
+from segan_ray.evaluation.inference.checksums import (
+    compare_checksums,
+    has_checksums,
+    write_checksums,
+)
+from segan_ray.evaluation.inference.inference_settings import InferenceSettings, Postprocessing
 from segan_ray.training.checkpoints.checkpoint import load_segmentor, save_segmentor
 
 POSTPROCESSING: Final = "postprocessing.json"
 PACKAGED: Final = "artifacts/model"
-"""Where in a model logged with MLflow the folder above lies."""
-
-
-class Postprocessing(BaseModel):
-    """What becomes of probability maps, region by region.
-
-    A voxel belongs to a region above its threshold; connected pieces (26 neighbours) of less
-    than ``smallest_mm3`` are dropped. ``flips`` averages over mirrored slices.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    thresholds: dict[Region, float] = Field(default_factory=lambda: dict.fromkeys(REGIONS, 0.5))
-    smallest_mm3: dict[Region, float] = Field(default_factory=lambda: dict.fromkeys(REGIONS, 0.0))
-    flips: bool = False
-
-    @model_validator(mode="after")
-    def _every_region_in_bounds(self) -> Self:
-        for name, values in (("thresholds", self.thresholds), ("smallest_mm3", self.smallest_mm3)):
-            if set(values) != set(REGIONS):
-                raise ValueError(f"{name} must have {', '.join(REGIONS)}")
-        if not all(0 < value < 1 for value in self.thresholds.values()):
-            raise ValueError("thresholds must lie between 0 and 1")
-        if not all(value >= 0 for value in self.smallest_mm3.values()):
-            raise ValueError("smallest_mm3 must not be negative")
-        return self
+"""Where the folder above lies in a model logged with MLflow."""
 
 
 @dataclass(frozen=True)
 class Model:
-    """A segmentor in evaluation mode, and what it was trained as and on."""
+    """A segmentor in evaluation mode, its experiment, and the store that it was trained on."""
 
     segmentor: nn.Module
     experiment: Experiment
     origin: Origin
     postprocessing: Postprocessing = field(default_factory=Postprocessing)
+
+    def inference_settings(self, device: torch.device | None = None) -> InferenceSettings:
+        """Return how the model is used on ``device``, by default the one of its weights."""
+        device = device or _device_of(self.segmentor)
+        return InferenceSettings.of(self.experiment, device, postprocessing=self.postprocessing)
 
 
 def load_model(folder: Path) -> Model:
@@ -78,8 +63,8 @@ def load_model(folder: Path) -> Model:
             packaged, or of other networks.
     """
     folder = model_folder(folder)
-    if is_sealed(folder):
-        check_seal(folder)
+    if has_checksums(folder):
+        compare_checksums(folder)
     segmentor, experiment = load_segmentor(folder)
     return Model(segmentor, experiment, read_origin(folder), _read_postprocessing(folder))
 
@@ -90,12 +75,17 @@ def save_model(folder: Path, model: Model) -> None:
     write_origin(folder, model.origin)
     text = model.postprocessing.model_dump_json(indent=1)
     (folder / POSTPROCESSING).write_text(text, encoding="utf-8")
-    seal(folder)
+    write_checksums(folder)
 
 
 def model_folder(folder: Path) -> Path:
     """Return where the files above are: in ``folder``, or inside a model logged with MLflow."""
     return folder / PACKAGED if (folder / "MLmodel").is_file() else folder
+
+
+def _device_of(network: nn.Module) -> torch.device:
+    tensors = chain(network.parameters(), network.buffers())
+    return next((tensor.device for tensor in tensors), torch.device("cpu"))
 
 
 def _read_postprocessing(folder: Path) -> Postprocessing:

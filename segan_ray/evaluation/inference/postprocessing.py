@@ -1,9 +1,8 @@
-"""Fitting what becomes of a model's maps, on the patients it was validated on and no others.
+"""Fitting a model's postprocessing, on the patients that it was validated on and no others.
 
-Regions are scored as the label map written of them holds them, so what the core loses or gains
-changes the whole too. Every combination of the three regions' settings is therefore tried at once:
-where two voxels are treated alike by all of them only their number counts, and of such kinds of
-voxels a case has some hundreds.
+Regions are scored as a label map holds them, so a change of the core changes the whole too. Every
+combination of the three regions' settings is therefore tried. That is affordable because voxels
+that every setting treats alike need only be counted: a case has some hundreds of such kinds.
 """
 
 from __future__ import annotations
@@ -20,20 +19,19 @@ from segan_ray.brats import REGIONS
 from segan_ray.data.store.opened_store import PreparedCase, TuningCases
 from segan_ray.data.store.prepare import OnCase, ignore_case
 from segan_ray.evaluation.inference.components import pieces
-from segan_ray.evaluation.inference.packaged_model import Model, Postprocessing
-from segan_ray.evaluation.inference.segment_volume import probabilities_of_box
-
-__all__ = ["SMALLEST_MM3", "THRESHOLDS", "Postprocessing", "fit_postprocessing"]
+from segan_ray.evaluation.inference.inference_settings import Postprocessing
+from segan_ray.evaluation.inference.packaged_model import Model
+from segan_ray.evaluation.inference.segment_volume import probabilities_of_case
 
 THRESHOLDS: Final = (0.5, 0.4, 0.6, 0.3, 0.7, 0.2, 0.8)
 SMALLEST_MM3: Final = (0.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0)
-"""Both from the plainest on: where mean Dice is equal, the plainer setting is taken."""
+"""Both begin with the plainest: of settings with equal mean Dice the plainer is taken."""
 SETTINGS: Final = tuple(product(SMALLEST_MM3, THRESHOLDS))
-"""Of one region, the plainest first: dropping nothing is plainer than 0.5."""
+"""All settings of one region, the plainest first: those that drop no piece, of them that of 0.5."""
 SAME: Final = 1e-9
 
 _LEVEL_BITS: Final = 3
-"""Enough to say how many of ``SMALLEST_MM3`` keep a voxel; one int64 holds 21 such numbers."""
+"""Bits that count how many of ``SMALLEST_MM3`` keep a voxel; an int64 holds 21 such counts."""
 
 
 def fit_postprocessing(
@@ -49,10 +47,10 @@ def fit_postprocessing(
     The mean is over the validation cases of ``cases``, of which one is in memory at a time.
     ``flips`` says whether maps are averaged over mirrored slices, here and later.
     """
-    seen = replace(model, postprocessing=Postprocessing(flips=flips))
+    plain = replace(model, postprocessing=Postprocessing(flips=flips))
     total = np.zeros((len(SETTINGS),) * len(REGIONS))
     for case in cases.val:
-        total += _dice(seen, case, device)
+        total += _dice(plain, case, device)
         on_case(case.record.case)
     chosen = [SETTINGS[index] for index in _plainest_best(total / len(cases.val))]
     return Postprocessing(
@@ -66,7 +64,7 @@ def _dice(
     model: Model, case: PreparedCase, device: torch.device | None
 ) -> Float[np.ndarray, "whole core enhancing"]:
     mask = case.mask()
-    probability = probabilities_of_box(model, case.image(), mask, device)
+    probability = probabilities_of_case(model, case, device)
     truth = np.stack([mask & (1 << bit) != 0 for bit in range(len(REGIONS))])
     return mean_dice_by_settings(probability, truth, float(np.prod(case.record.spacing_mm)))
 
@@ -81,7 +79,7 @@ def mean_dice_by_settings(
     whole, core, enhancing = (_dropped(kinds.keys, index) for index in range(len(REGIONS)))
     total = np.empty((len(SETTINGS),) * len(REGIONS))
     for index, dropped in enumerate(core):
-        # A voxel is outside a region where that map and those of more specific ones drop it.
+        # A voxel leaves a region if the maps of that region and of all more specific ones drop it.
         outside = dropped * enhancing
         total[:, index] = (
             kinds.dice(0, whole @ (outside * kinds.voxels).T, whole @ (outside * kinds.hits[0]).T)
@@ -93,9 +91,9 @@ def mean_dice_by_settings(
 
 @dataclass(frozen=True, eq=False)
 class _Kinds:
-    """How many voxels of each kind there are, and of those how many in each true region.
+    """The number of voxels of each kind, and how many of them lie in each true region.
 
-    Voxels are of one kind if every setting treats them alike, which their key tells.
+    Voxels are of one kind if every setting treats them alike; such voxels have the same key.
     """
 
     keys: Int64[np.ndarray, " kind"]

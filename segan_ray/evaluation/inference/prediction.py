@@ -1,4 +1,4 @@
-"""Cases in, label maps out: one at a time, and a bad one does not stop the rest."""
+"""Writing the label maps of many cases; a bad case does not stop the rest."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from segan_ray.models.build import fastest_device
 
 @dataclass(frozen=True)
 class Prediction:
-    """What became of one case: its files, or why there are none."""
+    """The files written for one case, or the problems that prevented them."""
 
     case: str
     label: Path | None
@@ -67,11 +67,11 @@ def predict_cases(
 ) -> tuple[Prediction, ...]:
     """Write the label map of every case to its target, in the label code of its layout.
 
-    ``probabilities`` writes those of each region too. Truth is not looked at.
+    ``probabilities`` writes those of each region too. Truth is not read.
 
     Raises:
         DataError: if a file would be written over and ``overwrite`` is not set, or the folder of
-            the targets cannot be made; of a case, it is in its result.
+            the targets cannot be made. Errors of one case are in its result.
     """
     refuse_collisions(targets, probabilities=probabilities, overwrite=overwrite)
     for folder in {target.label.parent for target in targets}:
@@ -89,7 +89,7 @@ def predict_cases(
 
 
 def _unless_there(found: Segmented, target: Output) -> Segmented:
-    """Return ``found``, or the error of a case whose files came to be there in the meantime."""
+    """Return ``found``, or an error if the files of its case were written in the meantime."""
     try:
         refuse_collisions([target], probabilities=found.probabilities is not None)
     except DataError as error:
@@ -98,7 +98,7 @@ def _unless_there(found: Segmented, target: Output) -> Segmented:
 
 
 def _outcome(model: Model, found: Segmented, code: LabelCode, target: Output) -> Prediction:
-    """Write the files of one case; whatever goes wrong goes wrong for this case alone."""
+    """Write the files of one case and return the outcome, errors included."""
     name = found.case.case
     try:
         if found.error is not None:
@@ -114,7 +114,7 @@ def _outcome(model: Model, found: Segmented, code: LabelCode, target: Output) ->
 
 
 def _warnings(model: Model, found: Segmented) -> tuple[str, ...]:
-    """Return what somebody who uses the files of one case should know."""
+    """Return the warnings to a reader of one case's files."""
     assert found.affine is not None, "there is an error or there is a grid"
     said = []
     spacing = spacing_of(found.affine)

@@ -1,4 +1,4 @@
-"""Raw arrays of cases → label maps or probabilities: what a registered model does when asked."""
+"""Raw arrays of cases → label maps or probabilities: how a registered model predicts."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from segan_ray.errors import DataError
 from segan_ray.evaluation.inference.packaged_model import Model
 from segan_ray.evaluation.inference.segment_volume import probabilities_of_volume, segment_volume
 
-Output = Literal["labels", "probabilities"]
-OUTPUTS: Final[tuple[Output, ...]] = get_args(Output)
+OutputKind = Literal["labels", "probabilities"]
+OUTPUTS: Final[tuple[OutputKind, ...]] = get_args(OutputKind)
 SPACING_MM: Final = (1.0, 1.0, 1.0)
 
 
@@ -28,19 +28,19 @@ def predict_arrays(
     output: str = "labels",
     spacing_mm: Sequence[float] = SPACING_MM,
 ) -> np.ndarray:
-    """Return what ``model`` sees in raw cases: label maps in its layout's code, or probabilities.
+    """Return label maps of raw cases in the code of the model's layout, or probabilities.
 
     ``cases`` holds intensities as files do, modalities in the order t1, t1ce, t2, flair, axes to
     the left, back and head, a constant outside the brain. It is an array of cases, or one case
-    without the axis of cases, or an array of dtype object with a case in each place, for cases
-    whose grids differ. ``spacing_mm`` is the voxels' size along x, y and z.
+    without the axis of cases. Cases whose grids differ are the elements of an array of dtype
+    object. ``spacing_mm`` is the size of a voxel along x, y and z.
 
-    Labels come as uint8 ``(case, x, y, z)``, probabilities as float32 ``(case, region, x, y,
-    z)``, regions in the order whole, core, enhancing: without the axis of cases where there was
-    none, and in an array of dtype object for one.
+    Labels are uint8 ``(case, x, y, z)``. Probabilities are float32 ``(case, region, x, y, z)``,
+    regions in the order whole, core, enhancing. The result lacks the axis of cases if ``cases``
+    does, and is an array of dtype object if ``cases`` is.
 
     Raises:
-        DataError: if the array cannot be cases, or a case cannot be a scan.
+        DataError: if the array cannot hold cases, or a case cannot be a scan.
     """
     if output not in OUTPUTS:
         raise DataError(f"output is '{output}'; expected {' or '.join(OUTPUTS)}.")
@@ -65,7 +65,7 @@ def _labels(model: Model, volume: Volume) -> UInt8[np.ndarray, "x y z"]:
 
 
 def _affine(spacing_mm: Sequence[float]) -> Float[np.ndarray, "4 4"]:
-    """Return the affine of voxels of that size, whose axes run to the left, back and head."""
+    """Return the affine of voxels of ``spacing_mm`` whose axes run to the left, back and head."""
     spacing = np.asarray(spacing_mm, dtype=float)
     if spacing.shape != (3,) or not (np.isfinite(spacing) & (spacing > 0)).all():
         raise DataError(
@@ -77,7 +77,7 @@ def _affine(spacing_mm: Sequence[float]) -> Float[np.ndarray, "4 4"]:
 def _images(
     cases: Num[np.ndarray, "*case modality x y z"],
 ) -> dict[str, Float32[np.ndarray, "modality x y z"]]:
-    """Return the image of each case, by what messages call it."""
+    """Return ``{name of the case in messages: its image}``."""
     one = cases.dtype != object and cases.ndim == 4
     images = [cases] if one else list(cases) if cases.ndim else []
     if not images:
@@ -89,7 +89,7 @@ def _images(
 
 
 def _image(image: np.ndarray, who: str) -> Float32[np.ndarray, "modality x y z"]:
-    """Return one case's image, once it is known to be one."""
+    """Return the image of one case in float32, after checking its shape, type and intensities."""
     found = np.asarray(image)
     if found.ndim != 4 or found.shape[0] != len(MODALITIES) or found.dtype.kind not in "iuf":
         raise DataError(

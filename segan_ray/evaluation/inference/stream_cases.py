@@ -1,8 +1,8 @@
 """Many raw cases → their regions, one after another, reading ahead.
 
-Three things go on at once: the next case is read and prepared in one thread, the network sees
-one in another, and whoever takes the maps writes them in its own. Decompression, most of
-preparation, networks and compression leave Python's lock to others.
+One thread reads and prepares the next case, another segments the current one, and the caller
+writes the maps of the last in its own. Decompression, most of preparation, networks and
+compression release Python's lock, so the three run at once.
 """
 
 from __future__ import annotations
@@ -22,22 +22,22 @@ from segan_ray.brats import LabelCode
 from segan_ray.data.io.geometry import spacing_of
 from segan_ray.data.io.volumes import read_volume
 from segan_ray.data.layouts.cases import Case
-from segan_ray.data.store.arrays import Boxed, boxed_arrays, put_back
+from segan_ray.data.store.arrays import Boxed, boxed_arrays
 from segan_ray.data.store.manifest import PrepareSettings
 from segan_ray.errors import CaseError, DataError
 from segan_ray.evaluation.inference.packaged_model import Model
-from segan_ray.evaluation.inference.segment_volume import probabilities_of_box, segment_boxed
+from segan_ray.evaluation.inference.segment_volume import segment_boxed
 
 AHEAD: Final = 2
-"""Cases under way beside the one that was handed out: one is read, one is seen."""
+"""Cases in work beside the one that was yielded: one is read, one is segmented."""
 
 
 @dataclass(frozen=True, eq=False)
 class Segmented:
-    """A case and its regions over the grid that ``affine`` maps to mm, or why there are none.
+    """A case and its regions over the grid that ``affine`` maps to mm, or its error.
 
-    Axes run left × posterior × superior, as those of a ``Volume``. ``probabilities`` are None
-    unless they were asked for.
+    Axes run left × posterior × superior, as those of a ``Volume``. ``probabilities`` is None
+    unless it was asked for.
     """
 
     case: Case
@@ -61,10 +61,10 @@ def segment_stream(
     device: torch.device | None = None,
     probabilities: bool = False,
 ) -> Generator[Segmented]:
-    """Yield every case in its order; a bad one comes with its error and stops no other.
+    """Yield every case in its order; a bad case comes with its error and stops no other.
 
     ``code`` is that of the cases' layout. Truth is not read. At most ``AHEAD`` + 1 cases are
-    in memory, however many there are, if those handed out are let go of.
+    in memory, however many there are, as long as the caller keeps none.
     """
     settings = model.origin.preparation
     with (
@@ -74,7 +74,7 @@ def segment_stream(
 
         def start(case: Case) -> Future[Segmented]:
             reading = reader.submit(_read, case, code, settings)
-            return segmenter.submit(_seen, model, case, reading, device, probabilities)
+            return segmenter.submit(_segment_or_error, model, case, reading, device, probabilities)
 
         coming = iter(cases)
         waiting = deque(start(case) for case in islice(coming, AHEAD))
@@ -97,7 +97,7 @@ def _read(case: Case, code: LabelCode, settings: PrepareSettings) -> _Read:
         raise CaseError(case.case, str(error)) from None
 
 
-def _seen(
+def _segment_or_error(
     model: Model,
     case: Case,
     reading: Future[_Read],
@@ -105,27 +105,19 @@ def _seen(
     probabilities: bool,
 ) -> Segmented:
     try:
-        return _segmented(model, case, reading.result(), device, probabilities)
-    except Exception as error:  # whatever it is, it is of this case
+        return _segment(model, case, reading.result(), device, probabilities)
+    except Exception as error:  # any error concerns this case alone
         return Segmented(case, error=error)
 
 
-def _segmented(
+def _segment(
     model: Model,
     case: Case,
     read: _Read,
     device: torch.device | None,
     probabilities: bool,
 ) -> Segmented:
-    boxed = read.boxed
-    regions = segment_boxed(model, boxed, spacing_of(read.affine), device)
-    return Segmented(
-        case,
-        regions=put_back(regions, boxed.box, boxed.shape),
-        probabilities=put_back(
-            probabilities_of_box(model, boxed.image, boxed.mask, device), boxed.box, boxed.shape
-        )
-        if probabilities
-        else None,
-        affine=read.affine,
+    maps = segment_boxed(
+        model, read.boxed, spacing_of(read.affine), device, keep_probabilities=probabilities
     )
+    return Segmented(case, maps.regions, maps.probabilities, read.affine)

@@ -1,44 +1,56 @@
 """Validation: overlap scores over whole volumes, averaged over cases.
 
-Cases are shared out among the workers of a group; each scores its own, and every worker
-returns the mean over all.
+The workers of a group share the cases out. Each scores its own, and every worker returns the
+mean over all.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import torch
 from torch import nn
 
 from segan_ray.brats import REGIONS
+from segan_ray.config import Experiment
 from segan_ray.data.store.opened_store import BRAIN_BIT, PreparedCase
-from segan_ray.evaluation.inference.slicewise import predict_box
+from segan_ray.evaluation.inference.inference_settings import InferenceSettings
+from segan_ray.evaluation.inference.predict_box import BoxArrays, predict_box
 from segan_ray.evaluation.metrics.region_metrics import overlap
 from segan_ray.training.validation_scores import SCORE, Validation
 
+BATCH: Final = 32
+"""Slices at once in validation, on every device.
+
+The last digits of a network's maps depend on it, so scores compare only where it is the same.
+"""
 Gather = Callable[[Any], list[Any]]
 """Collects one object from every worker of a group, in order of rank."""
 
 
 class _Case(NamedTuple):
-    """One case's scores, how many voxels each map fills, and how many it might."""
+    """The scores of one case, the voxels each region fills, and the voxels it could fill."""
 
     scores: dict[str, float]
     filled: tuple[int, ...]
     voxels: int
 
 
+def validation_settings(experiment: Experiment, device: torch.device) -> InferenceSettings:
+    """Return how segmentors of ``experiment`` are used in validation and its pictures.
+
+    Thresholds are 0.5 and no piece is dropped: both are fitted after training.
+    """
+    return InferenceSettings.of(experiment, device, batch_size=BATCH)
+
+
 def validate(
     segmentor: nn.Module,
     cases: Sequence[PreparedCase],
+    settings: InferenceSettings,
     *,
-    downsampling_levels: int,
-    brain_mask: bool,
-    device: torch.device,
-    context_slices: int = 0,
     rank: int = 0,
     workers: int = 1,
     gather: Gather = lambda mine: [mine],
@@ -50,15 +62,8 @@ def validate(
     """
     mine = []
     for case in cases[rank::workers]:
-        predicted = predict_box(
-            segmentor,
-            case,
-            downsampling_levels=downsampling_levels,
-            brain_mask=brain_mask,
-            context_slices=context_slices,
-            device=device,
-        )
-        mine.append(_score(predicted, case, brain_mask))
+        predicted = predict_box(segmentor, BoxArrays.of_case(case), settings).regions
+        mine.append(_score(predicted, case, settings.brain_mask))
     rows = [row for shared in gather(mine) for row in shared]
     voxels = sum(row.voxels for row in rows)
     return Validation(

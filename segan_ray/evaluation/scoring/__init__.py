@@ -1,1 +1,1 @@
-"""Patients scored and models compared: thresholds, the gate, and leakage."""
+"""Scoring patients and comparing models: the FLAIR reference, the gate, and leakage."""

@@ -26,7 +26,7 @@ def check_table(path: Path) -> None:
 
 
 def encode_table(table: pd.DataFrame, ending: str) -> bytes:
-    """Return the bytes of a file of ``table``; ``ending`` says of which kind."""
+    """Return the bytes of a file of ``table`` whose name ends in ``ending``."""
     if ending == ".csv":
         return table.to_csv(index=False).encode()
     encoded = io.BytesIO()

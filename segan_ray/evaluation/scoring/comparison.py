@@ -1,4 +1,4 @@
-"""Two models side by side: how far they differ on the same patients, and how sure that is."""
+"""Two models side by side: their difference on the same patients, with an interval."""
 
 from __future__ import annotations
 

@@ -1,12 +1,14 @@
 """The promotion gate: is a candidate better than the champion, and not by luck?
 
-Both are scored on the same patients, and compared patient by patient. Equal models pass in less
-than 5% of cases, also the best of fifty, for the gate's patients chose none of them, and in about
-5% at any of ten tries on the same patients, since each has a wider interval than the one before
-(tests/unit/evaluation/test_gate_rate.py). What no patient of the gate shows, nothing can know of:
-how often a model passes that pays for a small gain with a failure in every twentieth patient is
-simulated by ``benchmarks/gate.py``. Failures that do show are counted, and may not be more than
-the champion's.
+Both are scored on the same patients, and compared patient by patient. A model that is equal to
+the champion passes in less than 5% of cases. That holds for the best of fifty too, since the
+gate's patients chose none of them. At any of ten tries on the same patients it passes in about
+5%, since each try has a wider interval than the one before
+(tests/unit/evaluation/scoring/test_gate_rate.py).
+
+The gate cannot see a failure that none of its patients shows. ``benchmarks/gate.py`` simulates
+how often a model passes that pays for a small gain with a failure in every twentieth patient.
+Failures that do show are counted, and may not be more than the champion's.
 """
 
 from __future__ import annotations
@@ -38,7 +40,7 @@ NAMED: Final = 3
 class Verdict:
     """The gate's decision in a word, its reason in a sentence, and the numbers behind it.
 
-    ``tries`` is which try on these patients it was; by ``interval``, at ``level``, it was decided.
+    ``tries`` is the number of this try on these patients. ``interval``, at ``level``, decided.
     ``failed`` counts the failed regions of candidate and champion. All are None where nothing was
     compared, and all but ``failed`` where the patients are too few.
     """
@@ -54,7 +56,7 @@ class Verdict:
 
 @dataclass(frozen=True)
 class _Evidence:
-    """What a verdict is made of: differences, the interval that decides, and failures in words."""
+    """The basis of a verdict: differences, the interval that decides, and failures in words."""
 
     difference: PairedDifference
     regions: Mapping[Region, PairedDifference]
@@ -79,16 +81,17 @@ class _Evidence:
 
 
 def first_champion() -> Verdict:
-    """Return the verdict where there is nobody to beat."""
+    """Return the verdict where there is no champion."""
     return Verdict("promoted", "There was no champion to compare with.")
 
 
 def level_of(tries: int) -> float:
-    """Return the level of a try's interval: 95% of the first, then 98.75%, 99.44% and so on.
+    """Return the level of a try's interval: 95% for the first, then 98.75%, 99.44% and so on.
 
-    What each try risks falls with its square, and so adds up to 1.64 times the risk of the first,
-    however many there are: of candidates that are no better, 3% pass at the first of six patients'
-    tries and about 5% at any. Halved from try to try, hardly a chance would be left to the tenth.
+    The risk of a try falls with the square of its number, so all tries together risk at most 1.64
+    times as much as the first. Of candidates that are no better, 3% pass at the first try on six
+    patients and about 5% at any. A risk that halves from try to try would leave the tenth hardly
+    a chance.
     """
     return 1 - (1 - CONFIDENCE) / tries**2
 
@@ -103,15 +106,15 @@ def judge(
     """Promote a candidate whose Dice is better over the regions and clearly worse in none.
 
     Better: the interval of the mean paired difference lies above 0, on at least
-    ``MINIMUM_PATIENTS`` patients; it is wider the more often these were asked: this is try number
-    ``tries``. Clearly worse: a region's 95% interval lies wholly below 0, or more regions failed
-    (Dice below ``FAILED_DICE``) than the champion's. Each case counts for itself there, so that a
-    patient's good visit hides no bad one.
+    ``MINIMUM_PATIENTS`` patients. The interval widens with ``tries``, the number of this try on
+    these patients. Clearly worse: a region's 95% interval lies wholly below 0, or more regions
+    failed (Dice below ``FAILED_DICE``) than the champion's. Each case counts for itself there, so
+    that a patient's good visit hides no bad one.
 
     With a ``margin``, in Dice, a candidate that is not worse is promoted as well: ``-margin``
-    takes the place of 0 in both intervals' rules. Of a region too it takes proof to stand in the
-    way: to ask each of three for proof that it is not worse would turn away most equals for the
-    smallest region's noise.
+    replaces 0 in both rules. A region stops a candidate only if it is proved to be worse. Proof
+    that each region is not worse would turn away most equal models, for the smallest region's
+    noise.
     """
     difference = _difference(candidate, champion, None)
     patients = difference.patients
@@ -133,9 +136,10 @@ def passes(
     regions: Float64[np.ndarray, "region *shape 2"],
     margin: float = 0,
 ) -> Bool[np.ndarray, "*shape"]:
-    """Tell whether intervals of differences say better than ``-margin``, and no region worse.
+    """Tell whether intervals of differences show better than ``-margin``, and no region worse.
 
-    ``overall`` and ``regions`` end in the low and high limit; any number can be asked at once.
+    The last axis of ``overall`` and ``regions`` is the low and the high limit. Any number of
+    candidates can be asked about at once.
     """
     worse = (regions[..., 1] < -margin).any(axis=0)
     return np.asarray((overall[..., 0] > -margin) & ~worse)
@@ -174,7 +178,7 @@ def _failed(
 def _failures(
     ours: Mapping[tuple[str, str, Region], float], theirs: Mapping[tuple[str, str, Region], float]
 ) -> str:
-    """Say in how many more regions the candidate fails, and in whom; nothing if in no more."""
+    """Return the candidate's failures in words, or nothing if it has no more than the champion."""
     if len(ours) <= len(theirs):
         return ""
     fresh = [(where, dice) for where, dice in ours.items() if where not in theirs]
@@ -191,7 +195,7 @@ def _failures(
 
 
 def _objection(found: _Evidence, margin: float | None) -> str:
-    """Say why the intervals did not let a candidate pass; nothing if they did.
+    """Return why the intervals did not let a candidate pass, or nothing if they did.
 
     ``margin`` is None where it had to be better.
     """

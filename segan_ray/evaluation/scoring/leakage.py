@@ -1,4 +1,7 @@
-"""Whom a model may be tested on: nobody it was trained or chosen with, under whatever name."""
+"""Leakage: a model is never tested on patients it was trained or chosen with.
+
+A scan is recognised by its voxels, whatever its patient is called.
+"""
 
 from __future__ import annotations
 
@@ -12,10 +15,10 @@ from segan_ray.errors import SplitError
 def refuse_seen(model: str, origin: Origin, records: Sequence[CaseRecord]) -> None:
     """Make sure that ``model`` has seen no scan of the patients it is to be tested on.
 
-    ``records`` are all cases of those patients: one known scan stands for the patient.
+    ``records`` are all cases of those patients. A patient counts as seen if one scan was.
 
     Raises:
-        SplitError: naming every patient it has seen, or if that cannot be told.
+        SplitError: naming every patient it has seen, or because the model cannot tell.
     """
     if origin.of_whole_grids:
         raise SplitError(
@@ -34,14 +37,14 @@ def refuse_seen(model: str, origin: Origin, records: Sequence[CaseRecord]) -> No
 
 
 def namesakes(origin: Origin, records: Sequence[CaseRecord]) -> tuple[str, ...]:
-    """Return the patients called like one that the model has seen, though no scan is the same."""
+    """Return the patients who share a name with one that the model has seen."""
     return tuple(sorted({record.patient for record in records} & origin.seen.keys()))
 
 
 def cautions(
     model: str, origin: Origin, settings: PrepareSettings, records: Sequence[CaseRecord]
 ) -> tuple[str, ...]:
-    """Return what somebody who reads the scores of ``model`` should know, a line each."""
+    """Return the cautions to a reader of the scores of ``model``, a line each."""
     said = []
     if same := namesakes(origin, records):
         said.append(

@@ -1,9 +1,8 @@
-"""Scoring a model, or any other way of drawing regions, on prepared cases."""
+"""Scoring a model, or any other way to segment a case, on prepared cases."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -12,7 +11,7 @@ from jaxtyping import Bool
 from segan_ray.brats import as_written
 from segan_ray.data.store.opened_store import PreparedCase
 from segan_ray.data.store.prepare import OnCase, ignore_case
-from segan_ray.evaluation.inference.packaged_model import Model, load_model
+from segan_ray.evaluation.inference.packaged_model import Model
 from segan_ray.evaluation.inference.segment_volume import segment_case
 from segan_ray.evaluation.metrics.lesions import score_case_lesions
 from segan_ray.evaluation.metrics.region_metrics import score_case
@@ -22,17 +21,8 @@ Predict = Callable[[PreparedCase], Bool[np.ndarray, "region slice height width"]
 
 
 def model_predictor(model: Model, device: torch.device | None = None) -> Predict:
-    """Return the regions of ``model`` over a case's stored box, postprocessed."""
+    """Return how ``model`` segments the stored box of a case, postprocessing included."""
     return lambda case: segment_case(model, case, device)
-
-
-def checkpoint_predictor(folder: Path, device: torch.device | None = None) -> Predict:
-    """Return the regions of a checkpoint's model over a case's stored box, postprocessed.
-
-    Raises:
-        CheckpointError: if ``folder`` is no whole checkpoint.
-    """
-    return model_predictor(load_model(folder), device)
 
 
 def score_cases(
@@ -44,7 +34,7 @@ def score_cases(
 ) -> list[CaseScores]:
     """Score ``predict`` on each case, over the whole volume in its original grid.
 
-    Scored are the regions that a label map of the prediction holds, as the challenge scores it.
+    The regions are those that a label map of the prediction holds, as the challenge scores it.
     ``lesion_wise`` adds the scores of single lesions.
     """
     scores = []

@@ -1,8 +1,7 @@
 """The simplest reference: one FLAIR threshold a region, tuned on the training patients.
 
-The more specific a region, the higher its threshold, since each lies within the one before.
-
-What a model must beat to be worth its training.
+The more specific a region, the higher its threshold, since each lies within the one before. A
+model that does not beat this reference is not worth its training.
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ def _best_rising(dice: Float64[np.ndarray, "region threshold"]) -> tuple[int, ..
     """Return one threshold a region, none below the one before, with the highest sum of Dice."""
     total, chosen = dice[-1], np.arange(dice.shape[1])[:, None]
     for of_region in dice[-2::-1]:
-        # Where the best of the thresholds from this one on is, for the regions after.
+        # For each threshold: the best of those from it on, for the next more specific region.
         after = [start + int(total[start:].argmax()) for start in range(len(total))]
         chosen = np.column_stack([np.arange(len(total)), chosen[after]])
         total = of_region + total[after]

@@ -25,7 +25,7 @@ from segan_ray.data.store.cache import local_store
 from segan_ray.data.store.opened_store import TuningCases, open_for_tuning
 from segan_ray.errors import CheckpointError, TrialError, said
 from segan_ray.evaluation.figures.overlays import draw_overlay
-from segan_ray.evaluation.inference.validation import validate
+from segan_ray.evaluation.inference.validation import validate, validation_settings
 from segan_ray.models.build import downsampling_levels
 from segan_ray.orchestration.cluster.shared_folder import check_shared
 from segan_ray.orchestration.train.messages import GO_ON, Decision, EpochResult, Task
@@ -215,21 +215,12 @@ class TrialTraining:
         return validate(
             segmentor,
             self.cases.val,
-            downsampling_levels=downsampling_levels(self.experiment),
-            brain_mask=self.experiment.training.brain_mask,
-            context_slices=self.experiment.data.neighbours,
-            device=self.context.device,
+            validation_settings(self.experiment, self.context.device),
             rank=self.context.rank,
             workers=self.context.workers,
             gather=gather,
         )
 
     def _overlay(self) -> Any:
-        return draw_overlay(
-            self.state.segmentor,
-            self.cases.val,
-            downsampling_levels=downsampling_levels(self.experiment),
-            brain_mask=self.experiment.training.brain_mask,
-            context_slices=self.experiment.data.neighbours,
-            device=self.context.device,
-        )
+        settings = validation_settings(self.experiment, self.context.device)
+        return draw_overlay(self.state.segmentor, self.cases.val, settings)

@@ -18,7 +18,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_MODEL_VERSIONS
 
 from segan_ray.errors import CheckpointError, RegistryError, TrackingError, said
-from segan_ray.evaluation.inference.checksums import check_seal, digest, is_sealed
+from segan_ray.evaluation.inference.checksums import compare_checksums, digest, has_checksums
 from segan_ray.home import NAME, Home
 from segan_ray.tracking.client.connection import connect_to_read, pointing_at, search
 from segan_ray.tracking.description.notes import version_note
@@ -189,8 +189,8 @@ def _whole(folder: Path) -> Path:
     from segan_ray.training.checkpoints.checkpoint import read_state
 
     inner = model_folder(folder)
-    if is_sealed(inner):
-        check_seal(inner)
+    if has_checksums(inner):
+        compare_checksums(inner)
     read_state(inner)
     return inner
 

@@ -13,7 +13,7 @@ import numpy as np
 from mlflow.models import set_model
 from mlflow.pyfunc.model import PythonModel, PythonModelContext
 
-from segan_ray.evaluation.inference.checksums import check_seal
+from segan_ray.evaluation.inference.checksums import compare_checksums
 from segan_ray.evaluation.inference.packaged_model import load_model
 from segan_ray.evaluation.inference.raw_cases import SPACING_MM, predict_arrays
 
@@ -24,7 +24,7 @@ class SeganModel(PythonModel):
     def load_context(self, context: PythonModelContext) -> None:
         """Read the model, once its files are known to be those that were packaged."""
         folder = Path(context.artifacts["model"])
-        check_seal(folder)
+        compare_checksums(folder)
         self.model = load_model(folder)
 
     def predict(

@@ -25,10 +25,10 @@ from segan_ray.data.layouts.cases import discover, layout_named
 from segan_ray.data.store.opened_store import read_manifest
 from segan_ray.data.store.origin import origin_of, write_origin
 from segan_ray.errors import CheckpointError, RegistryError, TrackingError
+from segan_ray.evaluation.inference.inference_settings import Postprocessing
 from segan_ray.evaluation.inference.packaged_model import (
     PACKAGED,
     Model,
-    Postprocessing,
     load_model,
 )
 from segan_ray.evaluation.inference.segment_volume import probabilities_of_volume, segment_volume

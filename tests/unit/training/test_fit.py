@@ -10,7 +10,7 @@ from segan_ray.config import Experiment, load_experiment
 from segan_ray.data.sampling.slices import fitting_crop, slice_source
 from segan_ray.data.store.opened_store import TuningCases
 from segan_ray.errors import CheckpointError, ConfigError
-from segan_ray.evaluation.inference.validation import validate
+from segan_ray.evaluation.inference.validation import validate, validation_settings
 from segan_ray.models.build import downsampling_levels
 from segan_ray.training.checkpoints.checkpoint import load_segmentor, restore, save_checkpoint
 from segan_ray.training.fit import DistributedContext, EpochReport, fit, steps_per_epoch
@@ -51,12 +51,7 @@ def train(
             crop=fitting_crop(32, cases.train, depth),
             context=DistributedContext(CPU),
             validate=lambda network: validate(
-                network,
-                cases.val,
-                downsampling_levels=depth,
-                brain_mask=experiment.training.brain_mask,
-                context_slices=experiment.data.neighbours,
-                device=CPU,
+                network, cases.val, validation_settings(experiment, CPU)
             ),
             report=report,
         )

@@ -15,7 +15,7 @@ from torch.multiprocessing.spawn import spawn
 from segan_ray.config import Experiment, build, load_experiment
 from segan_ray.data.sampling.slices import slice_source
 from segan_ray.data.store.opened_store import open_for_tuning
-from segan_ray.evaluation.inference.validation import validate
+from segan_ray.evaluation.inference.validation import validate, validation_settings
 from segan_ray.training.distributed import average, average_buffers, gather
 from segan_ray.training.fit import DistributedContext, EpochReport, fit
 from segan_ray.training.state import TrainingState, new_state
@@ -50,8 +50,8 @@ def train(experiment: Experiment, store: Path, rank: int, workers: int) -> dict[
         crop=32,
         context=DistributedContext(CPU, rank, workers, average),
         validate=lambda segmentor: validate(
-            segmentor, cases.val, downsampling_levels=2, brain_mask=True, device=CPU,
-            rank=rank, workers=workers, gather=gather, context_slices=experiment.data.neighbours,
+            segmentor, cases.val, validation_settings(experiment, CPU),
+            rank=rank, workers=workers, gather=gather,
         ),
         report=reports.append,
     )  # fmt: skip

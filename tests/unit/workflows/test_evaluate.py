@@ -14,7 +14,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from PIL import Image
 
+from segan_ray.brats import REGIONS
 from segan_ray.cli.models import named_rows
 from segan_ray.cli.terminal.score_tables import show_scores
 from segan_ray.data.layouts.cases import discover
@@ -25,6 +27,9 @@ from segan_ray.data.store.prepare import prepare
 from segan_ray.data.store.split_file import assign_tested, read_split_file
 from segan_ray.data.store.splits import SplitSettings
 from segan_ray.errors import DataError, RegistryError, SplitError, StoreError
+from segan_ray.evaluation.figures.overlays import CAPTION, COLOURS
+from segan_ray.evaluation.inference.inference_settings import Postprocessing
+from segan_ray.evaluation.inference.packaged_model import load_model, save_model
 from segan_ray.evaluation.metrics.region_metrics import METRICS, RegionScores
 from segan_ray.evaluation.metrics.scores import (
     LESION_METRICS,
@@ -184,6 +189,36 @@ def test_the_written_files_have_the_scores_of_the_document(
             total = one.sum() + other.sum()
             dice = 2 * (one & other).sum() / total if total else 1.0
             assert entry[region]["dice"] == pytest.approx(dice, abs=1e-6), (entry["case"], region)
+
+
+@pytest.mark.parametrize(
+    "dropping",
+    [
+        {"thresholds": dict.fromkeys(REGIONS, 1 - 1e-6)},
+        {"smallest_mm3": dict.fromkeys(REGIONS, 1e9)},
+    ],
+    ids=["thresholds", "pieces"],
+)
+def test_the_overlay_shows_what_was_scored(
+    home: Home, store: Path, models: tuple[str, str], tmp_path: Path, dropping: dict
+) -> None:
+    """A model whose postprocessing drops all is drawn empty, though its maps exceed 0.5."""
+
+    def outlined(model: str) -> tuple[bool, bool]:
+        """Whether the sides of truth and prediction have an outline, without the legend."""
+        evaluate(home, model, store)
+        picture = artifact(home, runs_of(home)[0], "overlays/test.png")
+        pixels = np.asarray(Image.open(picture).convert("RGB"))[: -CAPTION - 1]
+        sides = np.array_split(pixels, 2, axis=1)
+        found = [
+            (side == COLOURS[region]).all(axis=-1).any() for side in sides for region in REGIONS
+        ]
+        return any(found[:3]), any(found[3:])
+
+    assert outlined(models[0]) == (True, True)
+    plain = load_model(Path(models[0]))
+    save_model(tmp_path / "fitted", replace(plain, postprocessing=Postprocessing(**dropping)))
+    assert outlined(str(tmp_path / "fitted")) == (True, False)
 
 
 def test_models_side_by_side(home: Home, store: Path, models: tuple[str, str]) -> None:

@@ -17,12 +17,15 @@ from segan_ray.data.sampling.slices import epoch_batches, slice_source
 from segan_ray.data.store.opened_store import PreparedCase, TuningCases
 from segan_ray.data.store.origin import write_origin
 from segan_ray.evaluation.figures.overlays import draw_overlay
-from segan_ray.evaluation.inference.slicewise import predict_box
-from segan_ray.evaluation.scoring.score_cases import checkpoint_predictor
+from segan_ray.evaluation.inference.packaged_model import load_model
+from segan_ray.evaluation.inference.predict_box import BoxArrays, predict_box
+from segan_ray.evaluation.inference.segment_volume import segment_case
+from segan_ray.evaluation.inference.validation import validation_settings
 from segan_ray.models.build import build_segmentor
 from segan_ray.training.checkpoints.checkpoint import save_checkpoint
 from segan_ray.training.state import new_state
 from segan_ray.training.step import MicroBatch
+from tests.unit.segmentors import settings as inference_settings
 from tests.unit.stored import stored_case
 
 CPU = torch.device("cpu")
@@ -71,10 +74,12 @@ def test_a_map_lands_on_the_voxels_it_came_from(
     tmp_path: Path, size, origin, downsampling_levels: int, context_slices: int, batch_size: int
 ) -> None:
     case = stored_case(tmp_path, size, origin)
-    found = predict_box(
-        Parity(), case, downsampling_levels=downsampling_levels, brain_mask=True,
-        context_slices=context_slices, batch_size=batch_size,
-    )  # fmt: skip
+    asked = inference_settings(
+        downsampling_levels=downsampling_levels,
+        context_slices=context_slices,
+        batch_size=batch_size,
+    )
+    found = predict_box(Parity(), BoxArrays.of_case(case), asked).regions
     image = np.array(case.image()).astype(np.float32)
     low, high = shifted(image, -context_slices), shifted(image, context_slices)
     said = np.stack(
@@ -182,8 +187,10 @@ def test_a_checkpoint_brings_back_a_network_that_sees_neighbours(
     save_checkpoint(tmp_path, state, experiment)
     write_origin(tmp_path, tuning_cases.origin)
     case: PreparedCase = tuning_cases.val[0]
-    found = checkpoint_predictor(tmp_path)(case)
-    options = {"downsampling_levels": 2, "brain_mask": True, "context_slices": 2}
-    np.testing.assert_array_equal(found, predict_box(state.segmentor, case, **options))
-    picture = draw_overlay(state.segmentor, [case], device=CPU, **options)
+    found = segment_case(load_model(tmp_path), case)
+    asked = validation_settings(experiment, CPU)
+    assert asked.context_slices == 2
+    in_training = predict_box(state.segmentor, BoxArrays.of_case(case), asked).regions
+    np.testing.assert_array_equal(found, in_training)
+    picture = draw_overlay(state.segmentor, [case], asked)
     assert picture.size[0] > 0

@@ -16,7 +16,7 @@ from segan_ray.evaluation.figures.showcase import (
     FOOT,
     HEAD,
     PANEL,
-    PLACES,
+    RANKS,
     Slice,
     draw_showcase,
     draw_slice,
@@ -126,7 +126,7 @@ def test_a_long_name_stays_in_its_half() -> None:
 def test_every_place_has_a_small_picture_of_four_panels(tuning_cases: TuningCases) -> None:
     cases = tuning_cases.train
     pictures = dict(draw_showcase(truth, cases, score_cases(truth, cases)))
-    assert tuple(pictures) == PLACES
+    assert tuple(pictures) == RANKS
     for picture in pictures.values():
         assert picture.size == (4 * PANEL, HEAD + PANEL + FOOT)
         assert drawn(picture, "whole") > 200
@@ -156,5 +156,5 @@ def test_pictures_come_back_from_the_run_they_were_logged_to(
     cases = tuning_cases.val
     log_showcase(client, run, truth, cases, score_cases(truth, cases))
     found = read_showcase(client, run)
-    assert tuple(found) == PLACES
+    assert tuple(found) == RANKS
     assert {Image.open(io.BytesIO(png)).format for png in found.values()} == {"PNG"}

@@ -18,7 +18,8 @@ from segan_ray.data.store.origin import Origin
 from segan_ray.errors import ExportError
 from segan_ray.evaluation.inference import export
 from segan_ray.evaluation.inference.export import export_model
-from segan_ray.evaluation.inference.packaged_model import Model, Postprocessing
+from segan_ray.evaluation.inference.inference_settings import Postprocessing
+from segan_ray.evaluation.inference.packaged_model import Model
 from segan_ray.models.build import build_segmentor
 
 # The smallest grid, others, and one slice.

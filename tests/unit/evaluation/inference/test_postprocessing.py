@@ -19,7 +19,8 @@ from segan_ray.config import load_experiment
 from segan_ray.data.store.opened_store import PreparedCase, TuningCases
 from segan_ray.data.store.prepare_case import sha256
 from segan_ray.evaluation.inference.components import pieces, without_small
-from segan_ray.evaluation.inference.packaged_model import Model, Postprocessing
+from segan_ray.evaluation.inference.inference_settings import Postprocessing
+from segan_ray.evaluation.inference.packaged_model import Model
 from segan_ray.evaluation.inference.postprocessing import (
     SETTINGS,
     SMALLEST_MM3,

@@ -19,14 +19,16 @@ from segan_ray.data.layouts.cases import discover
 from segan_ray.data.store.opened_store import PreparedCase, TuningCases
 from segan_ray.data.store.origin import write_origin
 from segan_ray.errors import DataError
-from segan_ray.evaluation.inference.packaged_model import Model, Postprocessing, load_model
+from segan_ray.evaluation.inference.inference_settings import Postprocessing
+from segan_ray.evaluation.inference.packaged_model import Model, load_model
+from segan_ray.evaluation.inference.predict_box import BoxArrays, predict_box
 from segan_ray.evaluation.inference.segment_volume import (
-    probabilities_of_box,
+    probabilities_of_case,
     probabilities_of_volume,
     segment_case,
     segment_volume,
 )
-from segan_ray.evaluation.inference.slicewise import predict_box
+from segan_ray.evaluation.inference.validation import validation_settings
 from segan_ray.training.checkpoints.checkpoint import save_checkpoint
 from segan_ray.training.state import new_state
 from tests.unit.stored import stored_case
@@ -105,7 +107,7 @@ class Sided(nn.Module):
 
 def probability(model: Model, case: PreparedCase, *, flips: bool) -> np.ndarray:
     model = replace(model, postprocessing=Postprocessing(flips=flips))
-    return probabilities_of_box(model, case.image(), case.mask())
+    return probabilities_of_case(model, case)
 
 
 @settings(
@@ -156,7 +158,8 @@ def test_regions_in_training_are_those_of_the_model(
     model: Model, tuning_cases: TuningCases
 ) -> None:
     case = tuning_cases.val[0]
-    in_training = predict_box(model.segmentor, case, downsampling_levels=2, brain_mask=True)
+    settings = validation_settings(model.experiment, CPU)
+    in_training = predict_box(model.segmentor, BoxArrays.of_case(case), settings).regions
     np.testing.assert_array_equal(segment_case(model, case), in_training)
 
 

@@ -19,7 +19,7 @@ from segan_ray.evaluation.inference import stream_cases
 from segan_ray.evaluation.inference.packaged_model import Model
 from segan_ray.evaluation.inference.segment_volume import probabilities_of_volume, segment_volume
 from segan_ray.evaluation.inference.stream_cases import AHEAD, segment_stream
-from tests.unit.evaluation.inference.test_segment import model_of
+from tests.unit.evaluation.inference.test_segment_volume import model_of
 
 
 @pytest.fixture

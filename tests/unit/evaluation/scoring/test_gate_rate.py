@@ -34,7 +34,7 @@ from gate import (
 
 from segan_ray.evaluation.metrics.intervals import RESAMPLES
 from segan_ray.evaluation.scoring.gate import judge
-from tests.unit.evaluation.test_gate import scores
+from tests.unit.evaluation.scoring.test_gate import scores
 
 EXPERIMENTS = 2000
 AT_MOST = 0.05
