@@ -1,7 +1,7 @@
 """What the process that runs a sweep takes when trials are many: a simulated sweep.
 
 Everything is the product's own: `run_sweep` on Ray, the study on SQLite, the scheduler, the
-journal, MLflow on SQLite. Only what trains is not: a trial reads out the recorded curve of the
+outbox, MLflow on SQLite. Only what trains is not: a trial reads out the recorded curve of the
 nearest point of a grid, see `replayed_trials.py`. So nothing waits for anything but the sweep's own
 process, and the rate is the most that one driver manages. Before it, each by itself and at sizes
 of their own: suggestions, records into MLflow, a manifest of many cases, room on many nodes.
@@ -193,7 +193,7 @@ def simulate(
     files = {
         "study": home.studies,
         "MLflow": home.folder / "mlflow.db",
-        "journal": home.sweeps / "simulated" / "tracking.jsonl",
+        "outbox": home.sweeps / "simulated" / "tracking.jsonl",
     }
     return watch, {name: path.stat().st_size / MB for name, path in files.items()}
 

@@ -24,7 +24,7 @@ from segan_ray.home import Home
 from segan_ray.search.space.search_space import SearchSpace
 from segan_ray.search.storage.study_storage import open_storage
 from segan_ray.search.study.sweep_study import SweepStudy
-from segan_ray.tracking.journal import read_journal
+from segan_ray.tracking.outbox import read_outbox
 from segan_ray.tracking.reading.sweeps import read_sweep
 
 EPOCHS = 6
@@ -109,7 +109,7 @@ class Killable:
         """Every epoch that the sweep has noted: (trial, epoch), in order."""
         return [
             (str(entry.trial), entry.facts["epoch"])
-            for entry in read_journal(self.sweep_folder / "tracking.jsonl")
+            for entry in read_outbox(self.sweep_folder / "tracking.jsonl")
             if entry.kind == "epoch"
         ]
 

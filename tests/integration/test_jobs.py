@@ -16,7 +16,7 @@ import yaml
 from mlflow import MlflowClient
 
 from segan_ray.home import Home
-from segan_ray.tracking.journal import read_journal
+from segan_ray.tracking.outbox import read_outbox
 from tests.integration.backends import mlflow_server, postgresql
 from tests.integration.job_cluster import JobCluster, job_cluster
 from tests.integration.killing import eventually, space_of
@@ -81,8 +81,8 @@ def write_space(cluster: JobCluster, **more: int) -> Path:
 
 
 def epochs(cluster: JobCluster, sweep: str) -> int:
-    journal = Home.at(cluster.folder / "segan-ray-home").sweeps / sweep / "tracking.jsonl"
-    return sum(entry.kind == "epoch" for entry in read_journal(journal))
+    outbox = Home.at(cluster.folder / "segan-ray-home").sweeps / sweep / "tracking.jsonl"
+    return sum(entry.kind == "epoch" for entry in read_outbox(outbox))
 
 
 def driver(cluster: JobCluster, sweep: str) -> psutil.Process | None:

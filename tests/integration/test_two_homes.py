@@ -77,10 +77,10 @@ def command(at: Killable, *arguments: str) -> subprocess.CompletedProcess[str]:
 def take_over_from_one_that_stands_still(first: Killable, second: Killable) -> None:
     stopped = first.start()
     first.wait_for_epochs(2, stopped)
-    # What MLflow has not taken stays in a journal that the second home does not see.
-    journal = first.sweep_folder / "tracking.jsonl"
-    taken = journal.with_name(f"{journal.name}.acknowledged")
-    assert eventually(lambda: int(taken.read_text()) == journal.stat().st_size, 60)
+    # What MLflow has not taken stays in an outbox that the second home does not see.
+    outbox = first.sweep_folder / "tracking.jsonl"
+    taken = outbox.with_name(f"{outbox.name}.acknowledged")
+    assert eventually(lambda: int(taken.read_text()) == outbox.stat().st_size, 60)
     stopped.send_signal(signal.SIGSTOP)
     taker = second.start()
     second.wait_for_epochs(2, taker)
@@ -91,7 +91,7 @@ def take_over_from_one_that_stands_still(first: Killable, second: Killable) -> N
     assert_whole(second.home, second.name, TRIALS)
     assert_same_search(second.home, second.name, second.space)
     # What it had still to say is put aside, and nobody takes the sweep for interrupted.
-    assert not journal.exists()
+    assert not outbox.exists()
     assert read_sweep(first.home, first.name) == read_sweep(second.home, second.name)
 
 
@@ -115,9 +115,9 @@ def test_of_several_that_resume_at_once_one_does_and_nothing_old_is_written(home
     killed.kill()
     killed.wait()
     psutil.wait_procs(below, 60)
-    # Its journal is longer than what MLflow has: all of it would be written once more.
-    journal = first.sweep_folder / "tracking.jsonl"
-    journal.with_name(f"{journal.name}.acknowledged").unlink()
+    # Its outbox is longer than what MLflow has: all of it would be written once more.
+    outbox = first.sweep_folder / "tracking.jsonl"
+    outbox.with_name(f"{outbox.name}.acknowledged").unlink()
 
     third = replace(second, folder=second.folder.with_name("c"), started=[])
     third.folder.mkdir()

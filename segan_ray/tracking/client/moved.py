@@ -1,7 +1,7 @@
-"""A home that was moved or copied: its records are to name its own files, not those it came from.
+"""Letting the records of a moved or copied home name its own files.
 
-MLflow writes where artifacts are into its database as whole addresses. Followed from a copy, they
-would lead to the original's, to delete them with the copy's records.
+MLflow keeps absolute addresses of artifacts in its database. In a copy they lead to the original's
+files, which would be deleted with the copy's records.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from urllib.request import url2pathname
 
 from segan_ray.filesystem.locks import is_held
 from segan_ray.home import Home
-from segan_ray.tracking.journal import JOURNAL, lock_of
+from segan_ray.tracking.outbox import OUTBOX, lock_of
 
 ADDRESSES: Final = (
     ("experiments", "artifact_location"),
@@ -29,16 +29,16 @@ WAIT_S: Final = 30.0
 
 
 def is_anothers(home: Home, location: str) -> bool:
-    """Tell whether artifacts at ``location`` are of a home, but not of this one where it is now."""
+    """Tell whether ``location`` is the artifact folder of a home at another path than this one."""
     was_a_homes = location.startswith("file://") and location.endswith(f"/{home.artifacts.name}")
     return was_a_homes and location != home.artifacts.as_uri()
 
 
 def follow_move(home: Home, experiment: str) -> None:
-    """Let the home's own database name the artifacts beside it, and stores within it.
+    """Let the home's own database name the artifacts beside it and the stores within it.
 
-    ``experiment`` is the name of the project's own. While a sweep is recorded nothing is changed:
-    the home may only look moved, from another machine's mount.
+    ``experiment`` is the name of the project's experiment. While a sweep is recorded nothing is
+    changed: the home may only look moved, seen through another machine's mount.
 
     Raises:
         sqlite3.Error: if the database cannot be written.
@@ -61,8 +61,8 @@ def follow_move(home: Home, experiment: str) -> None:
 
 
 def _move_stores(database: sqlite3.Connection, before: Path, now: Path) -> None:
-    """Let the records of stores that are kept in the home name them where they are."""
-    # As tracking/description/facts.py writes them; other people's data sets are left as they are.
+    """Let the records of stores that are kept in the home name their present folders."""
+    # As tracking/description/facts.py writes them; all other data sets stay as they are.
     ours = "SELECT dataset_uuid, dataset_source FROM datasets WHERE dataset_source_type = 'local'"
     for dataset, source in database.execute(ours).fetchall():
         with contextlib.suppress(ValueError, KeyError, TypeError):
@@ -74,4 +74,4 @@ def _move_stores(database: sqlite3.Connection, before: Path, now: Path) -> None:
 
 
 def _is_recorded(home: Home) -> bool:
-    return any(is_held(lock_of(path)) for path in home.sweeps.glob(f"*/{JOURNAL}"))
+    return any(is_held(lock_of(path)) for path in home.sweeps.glob(f"*/{OUTBOX}"))

@@ -1,4 +1,4 @@
-"""Reading many runs by MLflow's own client: from servers, and from databases of any schema."""
+"""Reading many runs by MLflow's client, from servers and from databases of any schema."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ AT_ONCE: Final = 500
 """Runs of one query; databases take a limited number of values."""
 MOST_POINTS: Final = 10**9
 REQUESTS: Final = 8
-"""How many requests a server is sent side by side."""
+"""Requests to a server at the same time."""
 
 
 @dataclass(frozen=True)
 class ClientReader:
-    """Reads runs with one search, and metrics with one query for many runs where there is one."""
+    """Reads runs with one search, and metrics with one query for many runs where MLflow has one."""
 
     client: MlflowClient
 
@@ -42,38 +42,38 @@ class ClientReader:
         Raises:
             TrackingError: if MLflow cannot be read.
         """
-        found: dict[str, list[tuple[int, float]]] = {run: [] for run in runs}
+        histories: dict[str, list[tuple[int, float]]] = {run: [] for run in runs}
         with said_in_words(self.client):
             for run, point in self._points(runs, metric):
-                found[run].append((point.step, point.value))
-        return found
+                histories[run].append((point.step, point.value))
+        return histories
 
     def registered(self) -> set[str]:
-        """Return the runs that registered versions come from.
+        """Return the runs of registered versions.
 
         Raises:
             TrackingError: if MLflow cannot be read.
         """
-        found: set[str] = set()
+        runs: set[str] = set()
         token: str | None = None
         with said_in_words(self.client):
             while True:
                 page = self.client.search_model_versions(page_token=token)
-                found |= {str(version.run_id) for version in page}
+                runs |= {str(version.run_id) for version in page}
                 token = page.token
                 if not token:
-                    return found
+                    return runs
 
     def _points(self, runs: Sequence[str], metric: str) -> Iterator[tuple[str, Any]]:
-        # Of MLflow's client alone one run after another can be asked.
+        # The public client reads the metrics of one run per call.
         store = self.client._tracking_client.store  # noqa: SLF001
         if hasattr(store, "get_metric_history_bulk"):
             for start in range(0, len(runs), AT_ONCE):
                 some = list(runs[start : start + AT_ONCE])
-                for one in store.get_metric_history_bulk(some, metric, MOST_POINTS):
-                    yield one.run_id, one
+                for point in store.get_metric_history_bulk(some, metric, MOST_POINTS):
+                    yield point.run_id, point
             return
-        # A server answers for one run at a time.
+        # A server takes one run per request.
         with ThreadPoolExecutor(REQUESTS) as requests:
             each = requests.map(lambda run: self.client.get_metric_history(run, metric), runs)
             for run, points in zip(runs, each, strict=True):

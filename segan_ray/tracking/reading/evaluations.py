@@ -1,4 +1,4 @@
-"""Reading evaluations back out of MLflow, for the report; a half-made or foreign one is passed."""
+"""Reading evaluations back out of MLflow, for the report."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ DOCUMENT: Final = "evaluation.json"
 
 
 class Score(BaseModel):
-    """A mean over patients with its interval, None where they are too few for one."""
+    """A mean over patients and its interval, which is None for too few patients."""
 
     mean: FiniteFloat
     ci95: tuple[FiniteFloat, FiniteFloat] | None
@@ -75,7 +75,7 @@ class _Means(BaseModel):
 
 
 class _Evaluation(BaseModel):
-    """What the report reads of an ``evaluate`` document."""
+    """The fields of an ``evaluate`` document that the report reads."""
 
     model: str
     split: str
@@ -91,7 +91,8 @@ def latest_evaluation(
 ) -> dict[str, Any] | None:
     """Return the newest evaluation of a model from ``sweep`` with its ``run``, or None.
 
-    One whose document is not there or is another's is passed over, and ``on_note`` told of it.
+    An evaluation without a document, or with another program's, is left out; ``on_note`` gets a
+    note of it.
 
     Raises:
         TrackingError: if MLflow cannot be read.

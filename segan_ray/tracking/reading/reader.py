@@ -1,4 +1,4 @@
-"""Reading many runs at once, straight from the home's database or by MLflow's client."""
+"""Reading many runs at once, from the home's own database or by MLflow's client."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Histories = dict[str, list[tuple[int, float]]]
 
 
 class Reader(Protocol):
-    """What reads the runs of the project's experiment that are not deleted."""
+    """Reads the runs of the project's experiment, without deleted ones."""
 
     def runs(self, tag: str | None = None, value: str = "") -> list[TaggedRun]:
         """Return the runs, or those whose ``tag`` has that value, the latest first."""
@@ -22,13 +22,13 @@ class Reader(Protocol):
         """Return ``{run: [(step, value), …]}`` of one metric, in the order it was logged."""
 
     def registered(self) -> set[str]:
-        """Return the runs that registered versions come from."""
+        """Return the runs of registered versions."""
 
 
 def open_reader(home: Home) -> Reader:
     """Return the fastest reader of the home's records.
 
-    To import MLflow and its store takes longer than to read thousands of trials.
+    Importing MLflow takes longer than reading thousands of trials without it.
 
     Raises:
         TrackingError: if the store cannot be reached.

@@ -1,7 +1,7 @@
-"""What the tags of a run say, checked: anybody can make or change a run in MLflow's UI.
+"""Reading and checking the tags of a run, for anybody can make or change a run in MLflow's UI.
 
-Every field is read here and nowhere else. What is not as the recorder writes it is a ``RunError``,
-which whoever lists runs turns into a note.
+Every tag is read here and nowhere else. A tag that is not as the recorder writes it raises a
+``RunError``; a listing leaves that run out with a note.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ READ: Final[tuple[str, ...]] = (
     tag_names.KIND, tag_names.SWEEP, tag_names.PARENT, tag_names.TRIAL, tag_names.STORE,
     tag_names.STATUS, tag_names.EPOCHS, tag_names.SCORE, tag_names.BEST_EPOCH, tag_names.PARAMS,
     tag_names.REPEAT_OF, tag_names.OBJECTIVES, tag_names.REASON, tag_names.METRIC, tag_names.MODE,
-    tag_names.JOURNAL,
+    tag_names.OUTBOX,
 )  # fmt: skip
-"""The tags that are looked at."""
+"""The tags that are read."""
 
 
 @dataclass(frozen=True)
 class TaggedRun:
-    """A run as it is listed: its id, when it started (ms since 1970), and its tags of ``READ``."""
+    """A listed run: its id, its start (ms since 1970), and its tags in ``READ``."""
 
     run: str
     start_ms: int | None
@@ -52,19 +52,19 @@ class TaggedRun:
 
     @property
     def kind(self) -> str | None:
-        """Whether it says that it is of a sweep, a trial, a single run or an evaluation."""
+        """The kind in its tags: sweep, trial, train or evaluation."""
         return self.tags.get(tag_names.KIND)
 
     @property
     def said(self) -> str:
-        """What it says that it is, for people."""
+        """The run in words: its id, and the kind and name in its tags."""
         of = {"trial": tag_names.TRIAL, "sweep": tag_names.SWEEP}
         name = self.tags.get(of.get(self.kind or "", ""))
         return f"{self.run} ({self.kind} '{cut(name)}')" if name else self.run
 
 
 def tagged(run: Run) -> TaggedRun:
-    """Return what of a run of MLflow's is looked at when runs are listed."""
+    """Return a run of MLflow's client with only the tags that are read."""
     tags = {name: str(run.data.tags[name]) for name in READ if name in run.data.tags}
     return TaggedRun(str(run.info.run_id), run.info.start_time, tags)
 
@@ -73,7 +73,7 @@ def read_sweep_tags(run: TaggedRun) -> SweepRecord:
     """Return the sweep whose own run is ``run``, without its trials.
 
     Raises:
-        RunError: if a tag is missing, or is not what the recorder writes.
+        RunError: if a tag is missing or is not as the recorder writes it.
     """
     return SweepRecord(
         sweep=_like(run, tag_names.SWEEP, NAME, "the name of a sweep"),
@@ -91,7 +91,7 @@ def read_trial_tags(run: TaggedRun, sweep: str) -> TrialRecord:
     """Return the trial of ``sweep`` whose run is ``run``.
 
     Raises:
-        RunError: as ``read_sweep_tags``, or if it is no trial, or of another sweep.
+        RunError: as ``read_sweep_tags``, or if the run is no trial or of another sweep.
     """
     if run.kind != "trial":
         raise _wrong(run, tag_names.KIND, "'trial', since it is under a sweep")
@@ -112,10 +112,10 @@ def read_trial_tags(run: TaggedRun, sweep: str) -> TrialRecord:
 
 
 def read_whole(run: TaggedRun, name: str, default: str | None = None) -> int:
-    """Return the whole number of a tag, or ``default`` where there is none.
+    """Return the whole number of a tag, or ``default`` where the tag is missing.
 
     Raises:
-        RunError: if it is none.
+        RunError: if it is no whole number.
     """
     if default is not None and name not in run.tags:
         return int(default)
@@ -123,7 +123,7 @@ def read_whole(run: TaggedRun, name: str, default: str | None = None) -> int:
 
 
 def epochs_if_told(run: TaggedRun) -> int:
-    """Return how many epochs a trial has by its tag, 0 if that is no number."""
+    """Return the epochs of a trial by its tag, 0 if the tag is no number."""
     text = run.tags.get(tag_names.EPOCHS, "")
     return int(text) if NUMBER.fullmatch(text) else 0
 
@@ -144,34 +144,34 @@ def read_score(run: TaggedRun) -> float | None:
 
 
 def read_objectives(run: TaggedRun) -> dict[str, float]:
-    """Return the objectives of a trial at its best epoch; one that came out as NaN is left out.
+    """Return the objectives of a trial at its best epoch, without those that are NaN.
 
     Raises:
         RunError: if they are not a JSON object of numbers.
     """
     expected = "a JSON object of numbers"
-    found = _json(run, tag_names.OBJECTIVES, expected, "{}")
-    if not isinstance(found, dict) or not all(_is_number(value) for value in found.values()):
+    values = _json(run, tag_names.OBJECTIVES, expected, "{}")
+    if not isinstance(values, dict) or not all(_is_number(value) for value in values.values()):
         raise _wrong(run, tag_names.OBJECTIVES, expected)
-    return {name: value for name, value in found.items() if not math.isnan(value)}
+    return {name: value for name, value in values.items() if not math.isnan(value)}
 
 
 def read_params(run: TaggedRun) -> dict[str, Any]:
-    """Return the settings that were drawn for a trial.
+    """Return the drawn settings of a trial.
 
     Raises:
         RunError: if they are not a JSON object of values, and lists of values.
     """
     expected = "a JSON object of settings"
-    found = _json(run, tag_names.PARAMS, expected)
-    if not isinstance(found, dict) or not all(_is_setting(value) for value in found.values()):
+    params = _json(run, tag_names.PARAMS, expected)
+    if not isinstance(params, dict) or not all(_is_setting(value) for value in params.values()):
         raise _wrong(run, tag_names.PARAMS, expected)
-    return found
+    return params
 
 
 def _is_setting(value: Any) -> bool:
     if isinstance(value, list):
-        return all(_is_setting(one) and not isinstance(one, list) for one in value)
+        return all(_is_setting(each) and not isinstance(each, list) for each in value)
     return value is None or isinstance(value, str | bool) or _is_finite(value)
 
 
@@ -189,10 +189,10 @@ def _mode(run: TaggedRun) -> Mode:
 
 def _directions(run: TaggedRun) -> tuple[tuple[str, Mode], ...]:
     expected = 'JSON such as [["val/dice_mean", "max"]]'
-    found = _json(run, tag_names.OBJECTIVES, expected, "[]")
-    if not isinstance(found, list) or not all(map(_is_direction, found)):
+    pairs = _json(run, tag_names.OBJECTIVES, expected, "[]")
+    if not isinstance(pairs, list) or not all(map(_is_direction, pairs)):
         raise _wrong(run, tag_names.OBJECTIVES, expected)
-    return tuple((metric, mode) for metric, mode in found)
+    return tuple((metric, mode) for metric, mode in pairs)
 
 
 def _is_direction(pair: Any) -> bool:
@@ -232,5 +232,5 @@ def _json(run: TaggedRun, name: str, expected: str, default: str | None = None) 
 
 def _wrong(run: TaggedRun, name: str, expected: str) -> RunError:
     value = run.tags.get(name)
-    found = "is missing" if value is None else f"is '{cut(value)}'"
-    return RunError(run.said, f"its tag {name} {found}, expected {expected}")
+    actual = "is missing" if value is None else f"is '{cut(value)}'"
+    return RunError(run.said, f"its tag {name} {actual}, expected {expected}")

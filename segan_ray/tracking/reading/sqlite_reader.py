@@ -1,8 +1,8 @@
-"""Reading many runs straight from the home's own database, without MLflow.
+"""Reading many runs from the home's own database, without MLflow.
 
-MLflow takes seconds to be imported, and loads all parameters and metrics of each run that it
-lists. Only the one schema known here is read, and nothing is written: whoever opens any other
-database is told None, and is to ask MLflow, which makes, migrates or refuses it.
+MLflow takes seconds to be imported, and loads all parameters and metrics of each run that it lists.
+This module reads the schemas in ``SCHEMAS`` and writes nothing. Any other database is MLflow's to
+make, migrate or refuse.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from segan_ray.tracking.client.moved import WAIT_S, is_anothers
 from segan_ray.tracking.reading.run_tags import READ, TaggedRun
 
 SCHEMAS: Final = frozenset({"dc11669786a5"})
-"""The revisions of MLflow's schema, as Alembic names them, that have these tables and columns."""
+"""The revisions of MLflow's schema, by Alembic's names, that the queries below fit."""
 AT_ONCE: Final = 500
 """Runs of one query; SQLite takes a limited number of values."""
 RUNS: Final = """
@@ -57,14 +57,14 @@ class SqliteReader:
         """
         only = () if tag is None else (tag, value)
         query = RUNS.format(read=_places(READ), only=WITH_TAG if only else "")
-        found: dict[str, TaggedRun] = {}
+        runs: dict[str, TaggedRun] = {}
         tags: dict[str, dict[str, str]] = {}
         for run, start_ms, key, text in self._rows(query, (*READ, self.experiment, *only)):
-            if run not in found:
-                found[run] = TaggedRun(run, start_ms, tags.setdefault(run, {}))
+            if run not in runs:
+                runs[run] = TaggedRun(run, start_ms, tags.setdefault(run, {}))
             if text is not None:
                 tags[run][key] = str(text)
-        return list(found.values())
+        return list(runs.values())
 
     def histories(self, runs: Sequence[str], metric: str) -> dict[str, list[tuple[int, float]]]:
         """Return ``{run: [(step, value), …]}`` of one metric, in the order it was logged.
@@ -72,16 +72,16 @@ class SqliteReader:
         Raises:
             TrackingError: if the database cannot be read.
         """
-        found: dict[str, list[tuple[int, float]]] = {run: [] for run in runs}
+        histories: dict[str, list[tuple[int, float]]] = {run: [] for run in runs}
         for start in range(0, len(runs), AT_ONCE):
             some = runs[start : start + AT_ONCE]
             query = POINTS.format(runs=_places(some))
             for run, step, value, is_nan in self._rows(query, (metric, *some)):
-                found[run].append((step, math.nan if is_nan else value))
-        return found
+                histories[run].append((step, math.nan if is_nan else value))
+        return histories
 
     def registered(self) -> set[str]:
-        """Return the runs that registered versions come from.
+        """Return the runs of registered versions.
 
         Raises:
             TrackingError: if the database cannot be read.
@@ -101,10 +101,10 @@ class SqliteReader:
 
 
 def sqlite_reader(home: Home) -> SqliteReader | None:
-    """Return what reads the home's own database, or None if MLflow has to be asked.
+    """Return a reader of the home's own database, or None where MLflow's client must read.
 
-    That is for records elsewhere; where the database or the experiment is still to be made, was
-    deleted or came from a moved home; and for any other schema.
+    That is so for records elsewhere, for a database or experiment that is not made yet, was deleted
+    or came from a moved home, and for any other schema.
     """
     database = home.tracking_database
     if not home.tracks_itself or not database.is_file():
@@ -124,7 +124,7 @@ def sqlite_reader(home: Home) -> SqliteReader | None:
 def _opened(uri: str) -> Iterator[sqlite3.Connection]:
     with contextlib.closing(sqlite3.connect(uri, WAIT_S, uri=True)) as database:
         database.execute("PRAGMA query_only = ON")
-        # A tag that is no text is somebody's own, and not worth an error of its own.
+        # The recorder writes text. A tag of other bytes must not fail the whole listing.
         database.text_factory = lambda content: content.decode(errors="replace")
         yield database
 

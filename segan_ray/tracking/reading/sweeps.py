@@ -1,4 +1,4 @@
-"""Reading sweeps back out of MLflow: what is not as recorded is left out, and said."""
+"""Reading sweeps back out of MLflow; a run that is not as recorded is left out with a note."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from segan_ray.errors import RunError, SweepError, cut, many, nearest
+from segan_ray.errors import RunError, StoreError, SweepError, cut, many, nearest, said
 from segan_ray.filesystem.locks import is_held
 from segan_ray.home import NAME, Home
 from segan_ray.search.results.ranking import SweepRecord, TrialRecord, rank
 from segan_ray.tracking import tag_names
-from segan_ray.tracking.journal import JOURNAL, is_stale, lock_of
+from segan_ray.tracking.outbox import OUTBOX, is_stale, lock_of
 from segan_ray.tracking.reading.reader import Reader, open_reader
 from segan_ray.tracking.reading.run_tags import TaggedRun, read_sweep_tags, read_trial_tags
 
@@ -33,8 +34,7 @@ def ignore_note(_: str) -> None:
 def list_sweeps(home: Home, on_note: Note = ignore_note) -> list[SweepRecord]:
     """Return every sweep of the tracking store, oldest first.
 
-    ``on_note`` is told of the runs that are left out, since they are not as the recorder writes
-    them.
+    ``on_note`` gets a note of each run that is left out, since it is not as the recorder writes it.
 
     Raises:
         TrackingError: if the store cannot be reached.
@@ -45,34 +45,33 @@ def list_sweeps(home: Home, on_note: Note = ignore_note) -> list[SweepRecord]:
     for run in runs:
         below.setdefault(run.tags.get(tag_names.PARENT, ""), []).append(run)
     own = sorted((run for run in runs if run.kind == "sweep"), key=lambda run: run.start_ms or 0)
-    lost = {run: of for run, of in below.items() if run not in {one.run for one in own}}
+    lost = {run: of for run, of in below.items() if run not in {each.run for each in own}}
     _tell_lost(lost, reader, on_note)
     return [
-        _if_alive(home, run, _with_trials(sweep, below.get(run.run, ()), on_note))
+        _if_alive(home, run, _with_trials(sweep, below.get(run.run, ()), on_note), on_note)
         for run, sweep in _sweeps(own, lambda run: below.get(run, ()), on_note)
     ]
 
 
 def read_sweep(home: Home, name: str, on_note: Note = ignore_note) -> SweepRecord:
-    """Return one sweep with its trials; ``on_note`` is told as by ``list_sweeps``.
+    """Return one sweep with its trials; ``on_note`` gets the notes of ``list_sweeps``.
 
     Raises:
-        SweepError: if no sweep has that name, with the nearest that has one.
-        RunError: if its own run is not as the recorder writes it.
+        SweepError: if no sweep has that name; it tells the nearest name.
+        RunError: if the sweep's own run is not as the recorder writes it.
         TrackingError: if the store cannot be reached.
     """
     reader = open_reader(home)
     run, sweep = _find(reader, home, name, on_note)
-    return _if_alive(
-        home, run, _with_trials(sweep, reader.runs(tag_names.PARENT, run.run), on_note)
-    )
+    trials = reader.runs(tag_names.PARENT, run.run)
+    return _if_alive(home, run, _with_trials(sweep, trials, on_note), on_note)
 
 
 def sweep_record(client: MlflowClient, parent: Run) -> SweepRecord:
     """Return the sweep whose own run is ``parent``, as MLflow has it.
 
     Raises:
-        RunError: if that run is not as the recorder writes it.
+        RunError: if the run is not as the recorder writes it.
         TrackingError: if MLflow cannot be read.
     """
     from segan_ray.tracking.reading.client_reader import ClientReader
@@ -94,7 +93,7 @@ def histories(home: Home, sweep: SweepRecord, metric: str) -> dict[str, list[tup
 
 
 def name_is_taken(home: Home, name: str) -> bool:
-    """Tell whether a sweep or run of that name is recorded, by this home or any other."""
+    """Tell whether this home or any other has recorded a sweep or run of that name."""
     from segan_ray.tracking.client.connection import connect, search
 
     return bool(search(connect(home), f"tags.`{tag_names.SWEEP}` = '{name}'"))
@@ -123,15 +122,15 @@ def read_space(home: Home, name: str) -> str:
 
 
 def store_location(home: Home, name: str) -> str:
-    """Return where the store of a sweep was when it was trained: a folder or URL.
+    """Return the folder or URL of the store that a sweep was trained on.
 
     Raises:
-        SweepError: if its run does not say that.
+        SweepError: if the sweep's run does not name it.
     """
     run = own_run(home, name)
-    for one in run.inputs.dataset_inputs if run.inputs else []:
+    for used in run.inputs.dataset_inputs if run.inputs else []:
         with contextlib.suppress(ValueError, KeyError, TypeError):
-            location = json.loads(one.dataset.source)["uri"]
+            location = json.loads(used.dataset.source)["uri"]
             if isinstance(location, str):
                 return location
     raise SweepError(f"The sweep '{name}' has no record of its store.")
@@ -148,21 +147,21 @@ def _find(reader: Reader, home: Home, name: str, on_note: Note) -> tuple[TaggedR
         return sound[0]
     for run in named:
         read_sweep_tags(run)
-    known = sorted(run.tags.get(tag_names.SWEEP, "") for run in own)
-    listed = "segan-ray sweeps lists them." if known else "There is none yet: segan-ray tune."
+    names = sorted(run.tags.get(tag_names.SWEEP, "") for run in own)
+    listed = "segan-ray sweeps lists them." if names else "There is none yet: segan-ray tune."
     if NAME.fullmatch(name):
-        left = [run for run in reader.runs(tag_names.SWEEP, name) if run.kind == "trial"]
-        if left:
-            raise SweepError(_said_lost(left))
+        trials = [run for run in reader.runs(tag_names.SWEEP, name) if run.kind == "trial"]
+        if trials:
+            raise SweepError(_said_lost(trials))
     raise SweepError(
-        f"No sweep is called '{name}' at {home.records}.{nearest(name, known)} {listed}"
+        f"No sweep is called '{name}' at {home.records}.{nearest(name, names)} {listed}"
     )
 
 
 def _sweeps(
     own: Sequence[TaggedRun], below: Callable[[str], Sequence[TaggedRun]], on_note: Note
 ) -> list[tuple[TaggedRun, SweepRecord]]:
-    """Return what the sweeps' ``own`` runs say; of several of one name, that of most trials."""
+    """Return each sweep with its own run; of several of one name, the one with most trials."""
     by_name: dict[str, list[tuple[TaggedRun, SweepRecord]]] = {}
     for run, sweep in _readable(own, read_sweep_tags, on_note):
         by_name.setdefault(sweep.sweep, []).append((run, sweep))
@@ -172,17 +171,17 @@ def _sweeps(
         first, *others = ordered
         chosen.append(first)
         for run, _ in others:
-            said = f"'{name}' is the name of the sweep of run {first[0].run} too"
-            on_note(_left_out(RunError(run.said, said)))
+            problem = f"'{name}' is the name of the sweep of run {first[0].run} too"
+            on_note(_left_out(RunError(run.said, problem)))
     return chosen
 
 
 def _most_trials(
     below: Callable[[str], Sequence[TaggedRun]], own: tuple[TaggedRun, SweepRecord]
 ) -> tuple[int, str]:
-    """Order the runs of one sweep: that of most trials first, of as many always the same."""
+    """Sort the runs of one sweep by their trials, most first, then by id."""
     run, sweep = own
-    return -sum(one.tags.get(tag_names.SWEEP) == sweep.sweep for one in below(run.run)), run.run
+    return -sum(each.tags.get(tag_names.SWEEP) == sweep.sweep for each in below(run.run)), run.run
 
 
 def _with_trials(sweep: SweepRecord, below: Sequence[TaggedRun], on_note: Note) -> SweepRecord:
@@ -193,14 +192,14 @@ def _with_trials(sweep: SweepRecord, below: Sequence[TaggedRun], on_note: Note) 
         trials[trial.trial] = trial if other is None else min(other, trial, key=_most_epochs)
         if other is not None:
             kept = trials[trial.trial]
-            gone = other if kept is trial else trial
-            said = f"run {kept.mlflow_run} is of trial '{trial.trial}' too"
-            on_note(_left_out(RunError(gone.mlflow_run, said)))
+            left = other if kept is trial else trial
+            problem = f"run {kept.mlflow_run} is of trial '{trial.trial}' too"
+            on_note(_left_out(RunError(left.mlflow_run, problem)))
     return replace(sweep, trials=rank(list(trials.values()), sweep.mode))
 
 
 def _most_epochs(trial: TrialRecord) -> tuple[int, str]:
-    """Order runs of one trial as the recorder does that goes on with it."""
+    """Sort the runs of one trial as the recorder does at a resume."""
     return -trial.epochs, trial.mlflow_run
 
 
@@ -215,12 +214,12 @@ def _readable(
 
 
 def _tell_lost(lost: Mapping[str, Sequence[TaggedRun]], reader: Reader, on_note: Note) -> None:
-    """Tell of trials that are under no sweep, but for those that the registry holds on to."""
+    """Note the trials that are under no sweep, but for those of registered versions."""
     trials = [run for of in lost.values() for run in of if run.kind == "trial"]
-    held = reader.registered() if trials else set()
+    registered = reader.registered() if trials else set()
     by_sweep: dict[tuple[str, str], list[TaggedRun]] = {}
     for run in trials:
-        if run.run not in held:
+        if run.run not in registered:
             location = run.tags.get(tag_names.SWEEP, ""), run.tags.get(tag_names.PARENT, "")
             by_sweep.setdefault(location, []).append(run)
     for of in by_sweep.values():
@@ -228,7 +227,7 @@ def _tell_lost(lost: Mapping[str, Sequence[TaggedRun]], reader: Reader, on_note:
 
 
 def _said_lost(trials: Sequence[TaggedRun]) -> str:
-    """Return which trials are under no sweep, and what to do."""
+    """Return in words which trials are under no sweep, and what to do."""
     tags = trials[0].tags
     name, parent = cut(tags.get(tag_names.SWEEP, "")), tags.get(tag_names.PARENT)
     under = f"MLflow's run {cut(parent)}, which is no sweep's own" if parent else "no run"
@@ -244,18 +243,33 @@ def _left_out(error: RunError) -> str:
     return f"Left out: {error}"
 
 
-def _if_alive(home: Home, own: TaggedRun, record: SweepRecord) -> SweepRecord:
-    """Return ``record`` as interrupted if it says that it runs, but its process was killed.
+def _if_alive(home: Home, own: TaggedRun, record: SweepRecord, on_note: Note) -> SweepRecord:
+    """Return ``record``, as interrupted where it is recorded as running and its process was killed.
 
-    Of a sweep recorded in another home, or gone on with in one, nobody here can know.
+    Whether a process of another home runs the sweep is not known here.
     """
-    journal = home.sweeps / record.sweep / JOURNAL
-    if record.status != "running" or not journal.exists() or is_held(lock_of(journal)):
+    if record.status != "running":
         return record
-    if is_stale(journal, own.tags.get(tag_names.JOURNAL)):
+    try:
+        was_killed = _was_killed(home.sweeps / record.sweep / OUTBOX, own)
+    except (StoreError, OSError) as error:
+        on_note(f"Whether '{record.sweep}' still runs is not known: {said(error)}.")
+        return record
+    if not was_killed:
         return record
     trials = tuple(
         replace(trial, status="pending") if trial.status == "running" else trial
         for trial in record.trials
     )
     return replace(record, status="interrupted", trials=trials)
+
+
+def _was_killed(outbox: Path, own: TaggedRun) -> bool:
+    """Tell whether this home recorded the sweep last and no process of it does so now.
+
+    Raises:
+        StoreError, OSError: if the outbox or its lock cannot be read.
+    """
+    if not outbox.exists() or is_held(lock_of(outbox)):
+        return False
+    return not is_stale(outbox, own.tags.get(tag_names.OUTBOX))

@@ -1,1 +1,1 @@
-"""Recording sweeps into MLflow: journal first, runs as soon as it answers."""
+"""Recording sweeps: first into an outbox on this disk, then into MLflow's runs."""

@@ -1,4 +1,4 @@
-"""The checkpoints of a sweep's trials, in a folder or at a URL: finding and giving up."""
+"""The checkpoints of a sweep's trials, in a folder or at a URL: finding and deleting them."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from segan_ray.training.epoch_record import EpochRecord
 
 @dataclass(frozen=True)
 class CheckpointFolders:
-    """One folder a trial below the place ``root``; ``ledger`` knows which trials were given up.
+    """One folder per trial below the location ``root``; ``ledger`` has the dropped trials.
 
-    ``lock`` is the one that guards the ledger: a trial that starts again while its old folder is
-    being given up keeps the new one.
+    ``lock`` guards the ledger, so that a trial that starts again while its old folder is deleted
+    keeps the new one.
     """
 
     root: str
@@ -29,18 +29,18 @@ class CheckpointFolders:
     lock: threading.RLock = field(default_factory=threading.RLock)
 
     def is_dropped(self, trial: str) -> bool:
-        """Tell whether the checkpoint of ``trial`` is not among those to keep."""
+        """Tell whether the checkpoint of ``trial`` is to be deleted."""
         with self.lock:
             return trial in self.ledger.trials and self.ledger.trials[trial].dropped
 
     def last_report(self, trial: str) -> EpochRecord | None:
-        """Return what ``trial`` saved last, if anything."""
+        """Return the last saved report of ``trial``, or None."""
         return trial_checkpoints(f"{self.root}/{trial}", Path()).last_report()
 
     def best(self, trial: str, epoch: int) -> str | None:
-        """Return the checkpoint of ``epoch``, or else of what the trial itself took for its best.
+        """Return the checkpoint of ``epoch``, or else of the trial's own best or last epoch.
 
-        Of equal epochs it keeps the first.
+        Of equal epochs a trial keeps the first.
         """
         folder, last = trial_checkpoints(f"{self.root}/{trial}", Path()), self.last_report(trial)
         kept = folder.kept(epoch)
@@ -49,15 +49,15 @@ class CheckpointFolders:
         return folder.kept(last.best.epoch) or folder.kept(last.epoch)
 
     def here(self, trial: str, checkpoint: str) -> str:
-        """Return where a checkpoint of ``trial`` is now: its home may have been moved since."""
+        """Return where a checkpoint of ``trial`` is now, for its home may have been moved."""
         if is_url(checkpoint) or Path(checkpoint).exists():
             return checkpoint
         return f"{self.root}/{trial}/{location_name(checkpoint)}"
 
     def delete(self, trial: str) -> None:
-        """Delete the folder of a dropped trial; one that started again since keeps its own."""
+        """Delete the folder of ``trial`` unless it has started again since it was dropped."""
         if is_url(self.root):
-            # Nothing can be renamed there, so the lock is held for as long as it takes.
+            # An object store renames nothing, so the lock is held during the whole deletion.
             with self.lock:
                 if self.is_dropped(trial):
                     remove_all(f"{self.root}/{trial}")
@@ -73,10 +73,10 @@ class CheckpointFolders:
 
 @contextlib.contextmanager
 def near_copy(checkpoint: str) -> Iterator[Path]:
-    """Give the checkpoint as a folder of this disk, for the time of the block.
+    """Give the checkpoint as a folder on this disk, for the time of the block.
 
     Raises:
-        FileNotFoundError: if it is not there any more.
+        FileNotFoundError: if it no longer exists.
     """
     with TemporaryDirectory(prefix="segan-ray-") as near:
         yield copied_near(checkpoint, Path(near))

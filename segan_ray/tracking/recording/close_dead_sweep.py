@@ -1,4 +1,4 @@
-"""How far a sweep is by its records, and ending one whose process is gone."""
+"""The recorded state of a sweep, and ending a sweep whose process is gone."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from segan_ray.tracking.client.connection import Check, always, connect, search
 from segan_ray.tracking.client.retries import said_in_words
 from segan_ray.tracking.description.card import StoreCard
 from segan_ray.tracking.description.facts import SweepFacts
-from segan_ray.tracking.journal import JOURNAL, is_stale, read_journal
+from segan_ray.tracking.outbox import OUTBOX, is_stale, read_outbox
 from segan_ray.tracking.reading.run_tags import TaggedRun, epochs_if_told, read_sweep_tags, tagged
 from segan_ray.tracking.recording.ledger import Ledger
 from segan_ray.tracking.recording.recorder import open_recorder
@@ -27,7 +27,7 @@ Ends = Mapping[str, tuple[TrialStatus, str | None]]
 
 @dataclass(frozen=True)
 class Recorded:
-    """What is recorded under a name: a ``sweep`` or a single ``train`` run, and how far it is."""
+    """The recorded state of a ``sweep`` or of a single ``train`` run."""
 
     kind: Literal["sweep", "train"]
     status: SweepStatus
@@ -39,24 +39,24 @@ class Recorded:
 
 
 def recorded(home: Home, name: str) -> Recorded | None:
-    """Return what MLflow and the journal hold of the sweep or run ``name``, if anything.
+    """Return the recorded state of the sweep or run ``name``, or None if nothing is recorded.
 
-    The journal knows best: MLflow may have been away. One that is out of date knows nothing.
+    The outbox goes before MLflow, which may lag behind it. A stale outbox is not read.
 
     Raises:
         TrackingError: if MLflow cannot be reached.
     """
     runs = [tagged(run) for run in search(connect(home), f"tags.`{tag_names.SWEEP}` = '{name}'")]
     kinds = {run.kind: run for run in runs}
-    path = home.sweeps / name / JOURNAL
-    last = kinds["sweep"].tags.get(tag_names.JOURNAL) if "sweep" in kinds else None
-    journal = () if is_stale(path, last) else read_journal(path)
-    opened = [one.facts["sweep"]["kind"] for one in journal if one.kind == "open"]
+    path = home.sweeps / name / OUTBOX
+    last = kinds["sweep"].tags.get(tag_names.OUTBOX) if "sweep" in kinds else None
+    records = () if is_stale(path, last) else read_outbox(path)
+    opened = [each.facts["sweep"]["kind"] for each in records if each.kind == "open"]
     if not opened and not kinds.keys() & {"sweep", "train"}:
         return None
     single = "train" in (opened or kinds)
-    if journal:
-        status = Ledger("", "max").note_all(journal).status
+    if records:
+        status = Ledger("", "max").note_all(records).status
     else:
         status = _status(kinds["train" if single else "sweep"])
     trials = sum(run.kind in ("trial", "train") for run in runs)
@@ -64,18 +64,18 @@ def recorded(home: Home, name: str) -> Recorded | None:
 
 
 def _status(run: TaggedRun) -> SweepStatus:
-    """Return how far a run says that it is; of one that says nothing of the kind, running.
+    """Return the status in a run's tags, or ``running`` where they hold none.
 
-    So whatever is wrong with its tags, it can be stopped and deleted.
+    So a sweep with damaged tags can still be stopped and deleted.
     """
-    said = run.tags.get(tag_names.STATUS, "")
+    told = run.tags.get(tag_names.STATUS, "")
     if run.kind == "train":
-        said = SINGLE_ENDED.get(said, "running")
-    return next((status for status in get_args(SweepStatus) if status == said), "running")
+        told = SINGLE_ENDED.get(told, "running")
+    return next((status for status in get_args(SweepStatus) if status == told), "running")
 
 
 def recorded_names(home: Home) -> list[str]:
-    """Return the names of all sweeps and runs that MLflow knows.
+    """Return the names of all sweeps and runs in MLflow.
 
     Raises:
         TrackingError: if MLflow cannot be reached.
@@ -87,11 +87,11 @@ def recorded_names(home: Home) -> list[str]:
 def close_dead_sweep(
     home: Home, name: str, folder: Path, ends: Ends | None = None, check: Check = always
 ) -> None:
-    """End the records of a sweep, or of a single run, that was killed and is not to go on.
+    """End the records of a sweep, or of a single run, that was killed and will not be resumed.
 
-    What its journal holds is written first. Trials that were under way end as ``ends`` says,
-    with a reason; others as ``stopped`` if they have an epoch and as ``failed`` otherwise; the
-    sweep as ``stopped``. ``check`` is called before MLflow is.
+    The records in its outbox are uploaded first. Unfinished trials end with the status and reason
+    in ``ends``; those not in it as ``stopped`` if they have an epoch and as ``failed`` otherwise.
+    The sweep ends as ``stopped``. ``check`` runs before each request to MLflow.
 
     Raises:
         TrackingError: if MLflow cannot be reached or written, or a process still records it.
@@ -107,7 +107,7 @@ def close_dead_sweep(
 
 
 def _end_unrecorded(runs: SweepRuns) -> None:
-    """End what still runs in MLflow and is in no journal: an older segan-ray kept none."""
+    """End the trials that still run in MLflow: their outbox was lost with its disk."""
     with said_in_words(runs.client):
         for run in runs.all("attributes.status = 'RUNNING'"):
             ended = "stopped" if epochs_if_told(tagged(run)) else "failed"
@@ -116,14 +116,14 @@ def _end_unrecorded(runs: SweepRuns) -> None:
 
 
 def _recorded(home: Home, name: str, folder: Path) -> tuple[SweepFacts, int | None]:
-    """Return what the journal says of the sweep, or its own run if it was killed before that."""
-    for record in read_journal(folder / JOURNAL):
+    """Return the sweep by its outbox, or by its own run if the outbox is lost or still empty."""
+    for record in read_outbox(folder / OUTBOX):
         if record.kind == "open":
             return SweepFacts.of_document(record.facts["sweep"]), record.facts["keep_checkpoints"]
     query = f"tags.`{tag_names.KIND}` = 'sweep' and tags.`{tag_names.SWEEP}` = '{name}'"
-    found = search(connect(home), query)
-    if not found:
+    own = search(connect(home), query)
+    if not own:
         raise SweepError(f"Nothing is recorded of a sweep '{name}'. segan-ray sweeps lists all.")
-    sweep = read_sweep_tags(tagged(found[0]))
+    sweep = read_sweep_tags(tagged(own[0]))
     card = StoreCard("", sweep.store, {})
     return SweepFacts(name, "trial", card, sweep.metric, sweep.mode), None

@@ -1,4 +1,4 @@
-"""Deleting the records of a sweep, but never what a registered model stands on."""
+"""Deleting the records of a sweep, but never the run of a registered model."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from segan_ray.tracking import tag_names
 from segan_ray.tracking.client.artifacts import delete_artifacts
 from segan_ray.tracking.client.connection import connect, search
 from segan_ray.tracking.client.retries import said_in_words
-from segan_ray.tracking.journal import JOURNAL, refuse_if_recording
+from segan_ray.tracking.outbox import OUTBOX, refuse_if_recording
 from segan_ray.tracking.registry.model_versions import aliases, versions_of
 from segan_ray.tracking.registry.package import delete_packages
 from segan_ray.training.checkpoints.remote_folder import remove_all
@@ -33,7 +33,7 @@ class KeptRun:
 
 @dataclass(frozen=True)
 class Deleted:
-    """What was deleted of a sweep: how many runs, whether its folder; and what stays."""
+    """The deleted parts of a sweep: how many runs, whether its folder; and the runs that stay."""
 
     sweep: str
     runs: int
@@ -44,45 +44,46 @@ class Deleted:
 def delete_sweep(home: Home, name: str) -> Deleted:
     """Delete the MLflow runs of the sweep or run ``name``, their artifacts, and its folder.
 
-    Runs are deleted as MLflow deletes: until ``mlflow gc`` they can be restored, without their
-    artifacts. Runs that registered versions come from stay whole. The Optuna study is not touched.
+    Until ``mlflow gc`` deleted runs can be restored, without their artifacts. Runs that registered
+    versions come from stay whole. The Optuna study stays.
 
     Raises:
         SweepError: if nothing of that name is recorded.
         TrackingError: if a process still records it, MLflow cannot be reached, or the folder
             cannot be deleted.
-        CheckpointError: if its checkpoints cannot be, where they are at a URL.
+        CheckpointError: if checkpoints at a URL cannot be deleted.
     """
     client = connect(home)
     folder = home.sweeps / check_name(name)
-    refuse_if_recording(folder / JOURNAL)
+    refuse_if_recording(folder / OUTBOX)
     with said_in_words(client):
         runs = [run for run in _runs(client, name) if run.info.lifecycle_stage == "active"]
         if not runs and not folder.exists():
             raise SweepError(f"No sweep is called '{name}'. segan-ray sweeps lists them.")
         kept = tuple(held for run in runs for held in _held(client, run))
-        gone = [run for run in runs if all(one.run != run.info.run_id for one in kept)]
-        for run in gone:
+        stays = {each.run for each in kept}
+        deleted = [run for run in runs if run.info.run_id not in stays]
+        for run in deleted:
             _refuse_outside(home, run)
             delete_packages(client, run.info.run_id)
             delete_artifacts(client, run.info.run_id)
             client.delete_run(run.info.run_id)
     if is_url(home.storage):
-        # Before the folder: cut off in between, the sweep is still found and deleted again.
+        # Before the folder: a sweep whose deletion was interrupted must still be found.
         remove_all(home.storage_of(name))
     elif home.storage_setting is not None:
         shutil.rmtree(home.storage_of(name), ignore_errors=True)
-    there = folder.exists()
+    exists = folder.exists()
     try:
-        if there:
+        if exists:
             shutil.rmtree(folder)
     except OSError as error:
         raise TrackingError(f"{folder}: cannot be deleted ({said(error)}).") from None
-    return Deleted(name, len(gone), there, kept)
+    return Deleted(name, len(deleted), exists, kept)
 
 
 def _refuse_outside(home: Home, run: Run) -> None:
-    """Make sure that a home deletes no other's files, whatever its records say."""
+    """Make sure that the artifacts of ``run`` are in this home, for its record may be changed."""
     uri = str(run.info.artifact_uri)
     if home.tracks_itself and not uri.startswith(f"{home.artifacts.as_uri()}/"):
         raise TrackingError(
@@ -93,11 +94,11 @@ def _refuse_outside(home: Home, run: Run) -> None:
 
 
 def _runs(client: MlflowClient, name: str) -> list[Run]:
-    """Return the sweep's runs, its own last: cut off in between, the rest is found again."""
+    """Return the sweep's runs, its own last: an interrupted deletion must find the rest again."""
     kinds = ("trial", "train", "sweep")
-    found = search(client, f"tags.`{tag_names.SWEEP}` = '{name}'")
-    mine = [run for run in found if run.data.tags.get(tag_names.KIND) in kinds]
-    return sorted(mine, key=lambda run: kinds.index(run.data.tags[tag_names.KIND]))
+    runs = search(client, f"tags.`{tag_names.SWEEP}` = '{name}'")
+    own = [run for run in runs if run.data.tags.get(tag_names.KIND) in kinds]
+    return sorted(own, key=lambda run: kinds.index(run.data.tags[tag_names.KIND]))
 
 
 def _held(client: MlflowClient, run: Run) -> list[KeptRun]:
@@ -105,6 +106,6 @@ def _held(client: MlflowClient, run: Run) -> list[KeptRun]:
     held = aliases(client) if versions else {}
     trial = run.data.tags.get(tag_names.TRIAL, "")
     return [
-        KeptRun(trial, run.info.run_id, str(one.version), held.get(str(one.version), ()))
-        for one in versions
+        KeptRun(trial, run.info.run_id, str(each.version), held.get(str(each.version), ()))
+        for each in versions
     ]

@@ -35,10 +35,10 @@ Summary = Mapping[str, Mapping[str, Mapping[str, Any]]]
 
 @dataclass(frozen=True)
 class Subject:
-    """What is evaluated on what.
+    """The model and the store of an evaluation.
 
-    ``split_file`` is the digest of the file that says who is tested, if one does; ``own`` tells
-    the test patients of the model's own store from all others.
+    ``split_file`` is the digest of the file that names the test patients, if there is one. ``own``
+    says that these are the test patients of the store that the model was trained on.
     """
 
     model: FetchedModel
@@ -49,7 +49,7 @@ class Subject:
 
 @dataclass(frozen=True)
 class EvaluationRun:
-    """An open run, to which the parts of an evaluation are logged."""
+    """The open MLflow run of an evaluation."""
 
     id: str
     client: MlflowClient
@@ -67,7 +67,7 @@ class EvaluationRun:
         self.client.log_batch(self.id, metrics=metrics)
 
     def log_cases(self, table: pd.DataFrame) -> None:
-        """Log the scores of every case, once for people and once for programs."""
+        """Log the scores of every case, as one table for people and one for programs."""
         with tempfile.TemporaryDirectory() as folder:
             for ending in ENDINGS:
                 path = Path(folder) / f"cases{ending}"
@@ -75,10 +75,10 @@ class EvaluationRun:
                 self.client.log_artifact(self.id, str(path))
 
     def link_version(self, summary: Summary) -> None:
-        """Note on the registered version where it was evaluated, and how that came out.
+        """Tag the registered version with the store and the scores of this evaluation.
 
-        Scores on its own store's test patients and on others have tags of their own, so that
-        neither hides the other.
+        Test patients of its own store and those of other stores have different tags, so that
+        neither score hides the other.
         """
         subject = self.subject
         if subject.model.version is None:
@@ -99,12 +99,12 @@ class EvaluationRun:
 
 @contextlib.contextmanager
 def evaluation_run(client: MlflowClient, home: Home, subject: Subject) -> Iterator[EvaluationRun]:
-    """Open the run of an evaluation; it ends FINISHED, or FAILED if the block does not.
+    """Open the run of an evaluation; it ends FINISHED, or FAILED if the block raises.
 
-    Its inputs are the store and, for a registered version, MLflow's model of it.
+    Its inputs are the store and, for a registered version, MLflow's logged model.
     """
     model = subject.model
-    known = {
+    optional = {
         tag_names.SWEEP: model.sweep,
         MODEL_VERSION: model.version,
         MODEL_RUN: model.run,
@@ -114,7 +114,7 @@ def evaluation_run(client: MlflowClient, home: Home, subject: Subject) -> Iterat
         tag_names.KIND: "evaluation",
         tag_names.STORE: subject.store.fingerprint,
         **version_tags(),
-        **{name: value for name, value in known.items() if value is not None},
+        **{name: value for name, value in optional.items() if value is not None},
     }
     run = client.create_run(
         experiment_id(client, home), run_name=f"evaluation-{model.name}", tags=tags
@@ -135,10 +135,10 @@ def evaluation_run(client: MlflowClient, home: Home, subject: Subject) -> Iterat
 
 
 def _model_id(client: MlflowClient, model: FetchedModel) -> str | None:
-    """Return the id of the logged model that a registered version was made of, if it was."""
+    """Return the id of the logged model behind a registered version, or None."""
     if model.version is None:
         return None
-    # MLflow's databases keep it in the source alone.
+    # MLflow's databases keep the id in the source alone.
     source = str(client.get_model_version(MODEL, model.version).source)
     return source.removeprefix("models:/") if source.startswith(LOGGED_MODEL) else None
 

@@ -1,7 +1,7 @@
-"""What a sweep's records say of it so far: the journal, added up.
+"""The state of a sweep and its trials: the records of its outbox, added up.
 
-The same sum is made record by record while a sweep runs and over the whole file when it goes on,
-so a resumed sweep knows what an uninterrupted one would.
+The same code adds record by record while a sweep runs and over the whole file at a resume, so a
+resumed sweep has the state of an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final, cast
 
 from segan_ray.search.results.ranking import Mode, SweepStatus, TrialStatus, rank, winner
-from segan_ray.tracking.journal import Record
+from segan_ray.tracking.outbox import Record
 
 ENDS: Final = ("completed", "stopped", "failed")
 
 
 @dataclass(frozen=True)
 class Tally:
-    """How far one trial has come; ``dropped`` when its checkpoint was given up."""
+    """The state of one trial; ``dropped`` once its checkpoint is to be deleted."""
 
     trial: str
     status: TrialStatus
@@ -37,7 +37,7 @@ class Tally:
 
 @dataclass
 class Ledger:
-    """The trials of one sweep, by name, and the sweep's own status."""
+    """The states of a sweep's trials, by name, and the sweep's own status."""
 
     metric: str
     mode: Mode
@@ -46,9 +46,9 @@ class Ledger:
     status: SweepStatus = "running"
 
     def note_all(self, records: Iterable[Record]) -> Ledger:
-        """Add ``records`` up and return the ledger."""
-        for one in records:
-            self.note(one)
+        """Add ``records`` and return the ledger."""
+        for each in records:
+            self.note(each)
         return self
 
     def note(self, new: Record) -> None:
@@ -57,22 +57,21 @@ class Ledger:
         if new.trial is None:
             self.status = facts["status"] if new.kind == "close" else "running"
             return
-        known = self.trials.get(new.trial, Tally(new.trial, "pending"))
+        tally = self.trials.get(new.trial, Tally(new.trial, "pending"))
         if new.kind == "known":
-            known = Tally(new.trial, **facts)
+            tally = Tally(new.trial, **facts)
         elif new.kind == "start":
-            known = replace(
-                known, status="running", repeat_of=facts.get("repeat_of"), dropped=False
-            )
+            repeat_of = facts["repeat_of"]
+            tally = replace(tally, status="running", repeat_of=repeat_of, dropped=False)
         elif new.kind == "epoch":
-            known = self.with_epoch(new.trial, facts["epoch"], facts["metrics"])
+            tally = self.with_epoch(new.trial, facts["epoch"], facts["metrics"])
         elif new.kind == "end":
-            known = replace(known, status=cast("TrialStatus", facts["status"]))
-        elif new.kind == "park":
-            known = replace(known, status="pending")
+            tally = replace(tally, status=cast("TrialStatus", facts["status"]))
+        elif new.kind == "suspend":
+            tally = replace(tally, status="pending")
         elif new.kind == "drop":
-            known = replace(known, dropped=True)
-        self.trials[new.trial] = known
+            tally = replace(tally, dropped=True)
+        self.trials[new.trial] = tally
 
     def has(self, trial: str, epoch: int) -> bool:
         """Tell whether that epoch is recorded."""
@@ -80,42 +79,43 @@ class Ledger:
 
     @property
     def open(self) -> tuple[Tally, ...]:
-        """The trials that were started and have neither ended nor been parked."""
-        return tuple(one for one in self.trials.values() if one.status == "running")
+        """The trials that were started and have neither ended nor been suspended."""
+        return tuple(tally for tally in self.trials.values() if tally.status == "running")
 
     @property
     def unfinished(self) -> tuple[Tally, ...]:
         """The trials that have not ended."""
-        return tuple(one for one in self.trials.values() if not one.ended)
+        return tuple(tally for tally in self.trials.values() if not tally.ended)
 
     @property
     def best_score(self) -> float | None:
-        """The score of the trial that won so far, as the leaderboard judges."""
+        """The score of the best trial so far, by the leaderboard's rule."""
         best = winner(list(self.trials.values()), self.mode)
         return None if best is None else best.score
 
     def superfluous(self, keep: int) -> tuple[str, ...]:
-        """Return the ended trials whose checkpoints are to go: all but the ``keep`` best.
+        """Return the ended trials whose checkpoints are to be deleted: all but the ``keep`` best.
 
-        Of settings that were repeated the best trial stays as well, for it may yet win.
+        Settings that were repeated keep the checkpoint of their best trial too: the mean of the
+        repeats may yet win.
         """
-        ended = [one for one in self.trials.values() if one.ended and one.score is not None]
-        stay = {one.trial for one in rank(ended, self.mode)[:keep]}
-        for original in {one.repeat_of for one in self.trials.values()} - {None}:
-            group = [one for one in ended if original in (one.trial, one.repeat_of)]
-            stay |= {one.trial for one in rank(group, self.mode)[:1]}
-        return tuple(one.trial for one in ended if one.trial not in stay and not one.dropped)
+        ended = [each for each in self.trials.values() if each.ended and each.score is not None]
+        kept = {each.trial for each in rank(ended, self.mode)[:keep]}
+        for original in {each.repeat_of for each in self.trials.values()} - {None}:
+            repeats = [each for each in ended if original in (each.trial, each.repeat_of)]
+            kept |= {each.trial for each in rank(repeats, self.mode)[:1]}
+        return tuple(each.trial for each in ended if each.trial not in kept and not each.dropped)
 
     def with_epoch(self, trial: str, epoch: int, metrics: Mapping[str, Any]) -> Tally:
-        """Return what is known of ``trial`` once it has that epoch; the ledger stays as it is."""
-        known = self.trials.get(trial, Tally(trial, "running"))
-        known = replace(known, epochs=max(known.epochs, epoch))
+        """Return the state of ``trial`` after that epoch; the ledger stays unchanged."""
+        tally = self.trials.get(trial, Tally(trial, "running"))
+        tally = replace(tally, epochs=max(tally.epochs, epoch))
         score = metrics.get(self.metric)
         if score is None or math.isnan(score):
-            return known
+            return tally
         sign = 1 if self.mode == "max" else -1
         # Of equal epochs the later: Ray Train deletes the earlier one's checkpoint.
-        if known.score is not None and (score - known.score) * sign < 0:
-            return known
+        if tally.score is not None and (score - tally.score) * sign < 0:
+            return tally
         values = {name: metrics[name] for name, _ in self.objectives if name in metrics}
-        return replace(known, score=score, best_epoch=epoch, objectives=values)
+        return replace(tally, score=score, best_epoch=epoch, objectives=values)

@@ -1,10 +1,10 @@
-"""Recording a sweep: a journal on this disk first, MLflow's runs as soon as it answers.
+"""Recording a sweep: first into an outbox on this disk, then into MLflow's runs.
 
 ::
 
-    Recorder --append--> journal --spool's thread--> RunWriter --> MLflow
+    Recorder --append--> Outbox --Uploader's thread--> RunWriter --> MLflow
         |                   |
-        +---- Ledger <------+    what is known of each trial, also after a restart
+        +---- Ledger <------+    the state of each trial, also after a restart
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ from segan_ray.tracking import tag_names
 from segan_ray.tracking.client.connection import Check, always
 from segan_ray.tracking.description.card import StoreCard
 from segan_ray.tracking.description.facts import SweepFacts
-from segan_ray.tracking.journal import (
-    JOURNAL,
-    Journal,
+from segan_ray.tracking.outbox import (
+    OUTBOX,
     Kind,
+    Outbox,
     is_stale,
     put_aside,
-    read_journal,
+    read_outbox,
     record,
     tokens_of,
 )
@@ -50,7 +50,7 @@ from segan_ray.tracking.recording.uploader import Uploader
 log = logging.getLogger(__name__)
 
 PATIENCE_S: Final = 60.0
-"""For how long ``close`` waits for a tracking store that is away."""
+"""For how long ``close`` waits for MLflow while it fails."""
 NOT_IN_NAMES: Final = re.compile(r"[^\w./ :-]")
 CUT_OFF: Final = "The sweep ended before this trial did."
 Objectives = Sequence[tuple[str, Mode]]
@@ -58,7 +58,7 @@ Objectives = Sequence[tuple[str, Mode]]
 
 @dataclass
 class Recorder:
-    """The records of one sweep, or of a single run. Safe to call from several threads."""
+    """Records one sweep, or a single run. Safe to call from several threads."""
 
     folder: Path
     facts: SweepFacts
@@ -69,7 +69,7 @@ class Recorder:
     lock: threading.RLock
     check: Check
     token: str
-    """What its journal is called."""
+    """The name of its outbox, by which homes tell theirs apart."""
 
     @classmethod
     def for_sweep(
@@ -87,13 +87,14 @@ class Recorder:
         resume: bool = False,
         check: Check = always,
     ) -> Recorder:
-        """Open the records of a sweep in ``folder``, new or to go on with.
+        """Open the records of a sweep in ``folder``, new or resumed.
 
-        ``check`` is called before MLflow is, and raises once the sweep is another process's.
+        ``check`` runs before each request to MLflow and raises once another process has taken over
+        the sweep.
 
         Raises:
             TrackingError: if MLflow cannot be reached, another process records there, or
-                ``folder`` has records and is not to be resumed.
+                ``folder`` has records and ``resume`` is not set.
             StoreError: if ``folder`` cannot be written.
         """
         facts = SweepFacts(name, "trial", card, metric, mode, tuple(objectives))
@@ -123,21 +124,21 @@ class Recorder:
         return open_recorder(runs, folder, home.checkpoints(name), None)
 
     def begin(self) -> None:
-        """Bring MLflow up to date, mark trials whose process was killed as waiting, and start.
+        """Bring MLflow up to date, suspend the trials that a kill left open, and start uploading.
 
         Raises:
             TrackingError: if MLflow cannot be written.
         """
-        there = self.writer.runs.know_trials()
+        runs = self.writer.runs.know_trials()
         keep = self.keep_checkpoints
         facts = self.facts.document()
-        self._append("open", None, sweep=facts, keep_checkpoints=keep, journal=self.token)
-        for run in there:
-            # The journal was lost with its disk, or stayed on another machine.
+        self._append("open", None, sweep=facts, keep_checkpoints=keep, outbox=self.token)
+        for run in runs:
+            # The outbox was lost with its disk, or stayed on another machine.
             if run.data.tags[tag_names.TRIAL] not in self.ledger.trials:
                 self._append("known", run.data.tags[tag_names.TRIAL], **known_facts(run))
-        for one in self.ledger.open:
-            self._append("park", one.trial)
+        for tally in self.ledger.open:
+            self._append("suspend", tally.trial)
         self.uploader.replay()
         self.uploader.start()
 
@@ -148,16 +149,16 @@ class Recorder:
         params: Mapping[str, Any],
         repeat_of: str | None = None,
     ) -> None:
-        """Record that ``trial`` starts, or starts again; ``params`` is what was drawn for it.
+        """Record that ``trial`` starts, or starts again, with the drawn ``params``.
 
         Raises:
-            StoreError: of this and every other record, if the disk does not take it.
+            StoreError: if the disk does not take the record; so does every method that records.
         """
         settings = {path: str(value) for path, value in flatten(experiment).items()}
         self._append("start", trial, params=dict(params), settings=settings, repeat_of=repeat_of)
 
     def log_epoch(self, trial: str, epoch: int, metrics: Mapping[str, float]) -> None:
-        """Record the metrics of an epoch that ended now, unless that epoch is recorded."""
+        """Record the metrics of an epoch that ended now, unless it is recorded already."""
         with self.lock:
             if self.ledger.has(trial, epoch):
                 return
@@ -168,29 +169,29 @@ class Recorder:
     def end_trial(
         self, trial: str, status: TrialStatus, reason: str | None, checkpoint: str | None
     ) -> None:
-        """Record a trial's end, and which checkpoints are not among the best any more."""
+        """Record a trial's end, and drop the checkpoints that are not among the best any more."""
         clean = None if reason is None else mask(reason.replace("\0", ""))
         with self.lock:
             self._append("end", trial, status=status, reason=clean, checkpoint=checkpoint)
             if self.keep_checkpoints is not None:
-                for one in self.ledger.superfluous(self.keep_checkpoints):
-                    self._append("drop", one)
+                for other in self.ledger.superfluous(self.keep_checkpoints):
+                    self._append("drop", other)
 
     def end_unfinished(self, ends: Mapping[str, tuple[TrialStatus, str | None]]) -> None:
-        """Record the ends of those trials in ``ends``, status and reason, that have none yet."""
-        for one in self.ledger.unfinished:
-            if one.trial in ends:
-                self._end_cut_off(one, *ends[one.trial])
+        """Record the ends in ``ends`` (trial: status and reason) of trials that have none yet."""
+        for tally in self.ledger.unfinished:
+            if tally.trial in ends:
+                self._end_cut_off(tally, *ends[tally.trial])
 
     def suspend(self, *, patience_s: float = PATIENCE_S) -> None:
         """Record that the sweep was interrupted: its open trials wait for a resume."""
         self.close("interrupted", patience_s=patience_s)
 
     def close(self, status: SweepStatus, *, patience_s: float = PATIENCE_S) -> None:
-        """Record the sweep's end, and wait until MLflow has everything; a second call does nothing.
+        """Record the sweep's end and wait until MLflow has every record.
 
-        Trials still open are parked if the sweep was interrupted, and ended otherwise. What a
-        tracking store that stays away does not take waits on disk, with a warning.
+        Open trials are suspended if the sweep was interrupted, and ended otherwise. Records that
+        MLflow does not take in time stay on disk, with a warning. A second call does nothing.
         """
         if self.ledger.status != "running":
             return
@@ -200,7 +201,7 @@ class Recorder:
                 self._close_trials(status)
                 self._append("close", None, status=status, best=self.ledger.best_score)
         finally:
-            # Also when the disk is full: what it took before is still to be written.
+            # Also when the disk is full: the records it took before still go to MLflow.
             left = self.uploader.finish(patience_s)
         if left:
             self.check()
@@ -211,9 +212,9 @@ class Recorder:
             )  # fmt: skip
 
     def abandon(self) -> None:
-        """Write nothing more: the sweep is another process's.
+        """Write nothing more, since another process has taken over the sweep.
 
-        What MLflow has not taken is put aside, for it tells of what the other one does again.
+        The outbox is put aside: the other process does again what MLflow has not taken from it.
         """
         self.uploader.stop()
         try:
@@ -225,7 +226,7 @@ class Recorder:
     def unfinished(self) -> list[str]:
         """The trials that were started and whose end is not recorded."""
         with self.lock:
-            return [one.trial for one in self.ledger.unfinished]
+            return [tally.trial for tally in self.ledger.unfinished]
 
     def run_id(self, trial: str) -> str | None:
         """Return the MLflow run of ``trial``, or None while it has none."""
@@ -239,86 +240,86 @@ class Recorder:
 
     def _close_trials(self, status: SweepStatus) -> None:
         if status == "interrupted":
-            for one in self.ledger.open:
-                self._append("park", one.trial)
+            for tally in self.ledger.open:
+                self._append("suspend", tally.trial)
         else:
-            for one in self.ledger.unfinished:
-                self._end_cut_off(one, "stopped" if one.epochs else "failed", CUT_OFF)
+            for tally in self.ledger.unfinished:
+                self._end_cut_off(tally, "stopped" if tally.epochs else "failed", CUT_OFF)
 
-    def _end_cut_off(self, one: Tally, status: TrialStatus, reason: str | None) -> None:
-        last = self.writer.checkpoints.last_report(one.trial)
-        if last is not None and last.epoch == one.epochs + 1:
-            # The process was killed when this was saved and not yet noted.
-            self.log_epoch(one.trial, last.epoch, last.metrics)
-        best = self.ledger.trials[one.trial].best_epoch
-        self.end_trial(one.trial, status, reason, self.writer.checkpoints.best(one.trial, best))
+    def _end_cut_off(self, tally: Tally, status: TrialStatus, reason: str | None) -> None:
+        trial, checkpoints = tally.trial, self.writer.checkpoints
+        last = checkpoints.last_report(trial)
+        if last is not None and last.epoch == tally.epochs + 1:
+            # The process was killed between saving this epoch and recording it.
+            self.log_epoch(trial, last.epoch, last.metrics)
+        best = self.ledger.trials[trial].best_epoch
+        self.end_trial(trial, status, reason, checkpoints.best(trial, best))
 
 
 def open_recorder(
     runs: SweepRuns, folder: Path, checkpoints: str, keep: int | None, check: Check = always
 ) -> Recorder:
-    """Go on with the journal in ``folder``, or begin one, and bring MLflow up to date with it.
+    """Open the outbox in ``folder``, made if need be, and bring MLflow up to date with it.
 
-    A journal that is out of date, since another home has gone on, is put aside.
+    An outbox that is out of date, since another home has gone on with the sweep, is put aside.
 
     Raises:
         TrackingError: if MLflow cannot be written.
         StoreError: if ``folder`` cannot be.
     """
     facts = runs.facts
-    path = folder / JOURNAL
-    if is_stale(path, runs.journal()):
+    path = folder / OUTBOX
+    if is_stale(path, runs.outbox()):
         log.warning(
             "Another home has gone on with '%s' since this one did. What MLflow has not taken from "
             "here is out of date and is not written: %s.taken-over", facts.name, path
         )  # fmt: skip
         put_aside(path)
-    journal = Journal(path)
-    named = tokens_of(entry.record for entry in journal.entries) - {str(None)}
-    token = min(named, default=secrets.token_hex(8))
-    ledger = Ledger(facts.metric, facts.mode, facts.objectives)
-    ledger.note_all(entry.record for entry in journal.entries)
+    outbox = Outbox(path)
+    records = [entry.record for entry in outbox.entries]
+    token = min(tokens_of(records), default=secrets.token_hex(8))
+    ledger = Ledger(facts.metric, facts.mode, facts.objectives).note_all(records)
     lock = threading.RLock()
     writer = RunWriter(runs, CheckpointFolders(checkpoints, ledger, lock), check)
-    uploader = Uploader(journal, writer.apply)
+    uploader = Uploader(outbox, writer.apply)
     recorder = Recorder(folder, facts, keep, ledger, writer, uploader, lock, check, token)
     recorder.begin()
     return recorder
 
 
 def known_facts(run: Run) -> dict[str, Any]:
-    """Return how far a trial had come by its run, as the ledger counts.
+    """Return the state of a trial by its run, in the fields of ``Tally``.
 
     Raises:
-        RunError: if its tags do not say that.
+        RunError: if a tag of the run is not as the recorder writes it.
     """
-    known = tagged(run)
-    status = known.tags.get(tag_names.STATUS)
+    trial = tagged(run)
+    status = trial.tags.get(tag_names.STATUS)
     return {
         "status": status if status in ENDS else "pending",
-        "epochs": read_whole(known, tag_names.EPOCHS),
-        "score": read_score(known),
-        "best_epoch": read_whole(known, tag_names.BEST_EPOCH, "0"),
-        "repeat_of": known.tags.get(tag_names.REPEAT_OF),
-        "objectives": read_objectives(known),
+        "epochs": read_whole(trial, tag_names.EPOCHS),
+        "score": read_score(trial),
+        "best_epoch": read_whole(trial, tag_names.BEST_EPOCH, "0"),
+        "repeat_of": trial.tags.get(tag_names.REPEAT_OF),
+        "objectives": read_objectives(trial),
     }
 
 
 def _refuse_records(folder: Path, resume: bool) -> None:
-    if not resume and read_journal(folder / JOURNAL):
+    if not resume and read_outbox(folder / OUTBOX):
         raise TrackingError(
-            f"{folder / JOURNAL} holds the records of an earlier sweep. Go on with it (--resume) "
+            f"{folder / OUTBOX} holds the records of an earlier sweep. Go on with it (--resume) "
             "or choose another --name."
         )
 
 
 def _metric_name(name: str) -> str:
-    """Return a name that MLflow takes: ``param/loss.scale_weights[0]`` has brackets."""
+    """Return a name that MLflow takes: in ``param/loss.scale_weights[0]`` it refuses brackets."""
     return NOT_IN_NAMES.sub("_", name)[:250]
 
 
 def _epoch_tags(after: Tally) -> dict[str, str]:
-    """Return what a run's tags say after an epoch."""
+    """Return the tags of a trial's run after an epoch."""
     tags = {tag_names.EPOCHS: str(after.epochs)}
     if after.score is not None:
         tags |= {tag_names.SCORE: repr(after.score), tag_names.BEST_EPOCH: str(after.best_epoch)}

@@ -1,7 +1,7 @@
-"""Applying records to MLflow's runs, each so that a second time changes nothing.
+"""Applying records to MLflow's runs. Applying a record twice changes nothing.
 
-Metrics: MLflow keeps one row of a (run, name, step, time, value), and the time is the record's.
-Runs: looked up by their tags before one is made. Files: written over. Everything else: set.
+MLflow keeps one row per metric (run, name, step, time, value), and the time is the record's. A run
+is looked up by its tags before it is made. Files are written over. All else is set.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from segan_ray.tracking import tag_names
 from segan_ray.tracking.client.artifacts import delete_artifacts
 from segan_ray.tracking.client.connection import Check, always
 from segan_ray.tracking.description.notes import NOTE, sweep_result, with_result
-from segan_ray.tracking.journal import Record
+from segan_ray.tracking.outbox import Record
 from segan_ray.tracking.reading.sweeps import sweep_record
 from segan_ray.tracking.recording.checkpoints import CheckpointFolders, near_copy
 from segan_ray.tracking.recording.runs import SweepRuns
@@ -44,9 +44,9 @@ class RunWriter:
     check: Check = always
 
     def apply(self, records: Sequence[Record]) -> None:
-        """Write ``records``, either epochs or one other, into their runs.
+        """Write ``records``, which are epochs or a single other record, into their runs.
 
-        What was ``known`` came from there.
+        A ``known`` record came from MLflow, so nothing is written for it.
         """
         self.check()
         first = records[0]
@@ -62,7 +62,7 @@ class RunWriter:
             self._end(first)
         elif first.kind == "drop":
             self._drop(str(first.trial))
-        elif first.kind == "park":
+        elif first.kind == "suspend":
             self._suspend(first)
 
     @property
@@ -73,20 +73,20 @@ class RunWriter:
         parent = self.runs.parent
         if parent is not None:
             self._client.update_run(parent, status="RUNNING")
-            tags = {tag_names.STATUS: "running", tag_names.JOURNAL: record.facts["journal"]}
+            tags = {tag_names.STATUS: "running", tag_names.OUTBOX: record.facts["outbox"]}
             self._client.log_batch(parent, tags=_tags(tags))
 
     def _start(self, record: Record) -> None:
         trial = str(record.trial)
-        found = self.runs.find(trial)
+        existing = self.runs.find(trial)
         logged: Mapping[str, str] = {}
-        if found is None:
+        if existing is None:
             run = self.runs.create(trial, record)
         else:
-            run, logged = found.info.run_id, found.data.params
+            run, logged = existing.info.run_id, existing.data.params
             self._client.update_run(run, status="RUNNING")
             self._client.set_tag(run, tag_names.STATUS, "running")
-        # A parameter cannot be changed; what changes during a trial is a metric.
+        # MLflow changes no parameter. Settings that change during a trial are metrics.
         settings = record.facts["settings"]
         missing = [Param(key, value) for key, value in settings.items() if key not in logged]
         for some in _parts(missing, MOST_PARAMS):
@@ -99,17 +99,17 @@ class RunWriter:
             by_trial.setdefault(str(record.trial), []).append(record)
         for trial, epochs in by_trial.items():
             run = self.runs.of(trial)
-            metrics = [metric for one in epochs for metric in _metrics(one)]
+            metrics = [metric for epoch in epochs for metric in _metrics(epoch)]
             for some in _parts(metrics, MOST_METRICS):
                 self._client.log_batch(run, metrics=some)
-            # Behind the metrics, so that no reader is told of an epoch that is not there.
+            # After the metrics, so that no reader sees an epoch in the tags without its metrics.
             self._client.log_batch(run, tags=_tags(epochs[-1].facts["tags"]))
 
     def _end(self, record: Record) -> None:
         trial, facts = str(record.trial), record.facts
         run = self.runs.of(trial)
         if facts["checkpoint"] is not None:
-            # A trial that fell out of the best meanwhile would only lose its checkpoint again.
+            # A checkpoint that is to be dropped is not uploaded first.
             whole = not self.checkpoints.is_dropped(trial)
             here = self.checkpoints.here(trial, facts["checkpoint"])
             self._upload(run, here, whole=whole)
@@ -121,9 +121,9 @@ class RunWriter:
         self.runs.delete_doubles(trial)
 
     def _upload(self, run: str, checkpoint: str, *, whole: bool) -> None:
-        """Log the files of a checkpoint, or its pictures alone, if it is still there.
+        """Log the files of a checkpoint, or its pictures alone, if it still exists.
 
-        A link is none of ours, and what it leads to not for everybody who reads the records.
+        Links are left out: checkpoints hold none, and a link could publish any file in MLflow.
         """
         with contextlib.suppress(FileNotFoundError), near_copy(checkpoint) as folder_of:
             for path in sorted(path for path in folder_of.iterdir() if not path.is_symlink()):
@@ -132,7 +132,7 @@ class RunWriter:
                     self._client.log_artifact(run, str(path), folder)
 
     def _drop(self, trial: str) -> None:
-        """Delete a trial's checkpoint here and in MLflow, unless the registry holds on to it."""
+        """Delete a trial's checkpoint, in MLflow only if no registered version needs it."""
         self.checkpoints.delete(trial)
         run = self.runs.of(trial)
         if not versions_of(self._client, run):
@@ -155,7 +155,7 @@ class RunWriter:
         self._client.set_terminated(parent, ENDED_AS.get(status, "FINISHED"), record.at)
 
     def _describe(self, parent: str) -> None:
-        """Put what came of the sweep into its description, unless somebody changed its tags."""
+        """Put the result of the sweep into its description, unless its tags were changed."""
         run = self._client.get_run(parent)
         try:
             record = sweep_record(self._client, run)

@@ -1,4 +1,4 @@
-"""The MLflow runs of one sweep: found by their tags, made only if they are not there."""
+"""The MLflow runs of one sweep: found by their tags, made only where none is found."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from segan_ray.tracking.client.connection import (
 from segan_ray.tracking.client.retries import persistently, said_in_words
 from segan_ray.tracking.description.facts import SweepFacts
 from segan_ray.tracking.description.notes import NOTE, describe_experiment, sweep_note, trial_note
-from segan_ray.tracking.journal import Record
+from segan_ray.tracking.outbox import Record
 from segan_ray.tracking.reading.run_tags import epochs_if_told, tagged
 
 SPACE: str = "space.yaml"
@@ -30,7 +30,7 @@ SPACE: str = "space.yaml"
 
 @dataclass(frozen=True)
 class SweepRuns:
-    """The runs of a sweep: ``parent`` (None for a single run) and one a trial, ever."""
+    """The runs of a sweep: ``parent`` (None for a single run) and exactly one per trial."""
 
     client: MlflowClient
     experiment: str
@@ -39,7 +39,7 @@ class SweepRuns:
     _known: dict[str, str] = field(default_factory=dict)
 
     def with_parent(self, space_text: str | None) -> SweepRuns:
-        """Find the sweep's own run, or make it, with the text of its space file.
+        """Find or make the sweep's own run, and log the text of its space file.
 
         Raises:
             TrackingError: if MLflow cannot be written.
@@ -48,13 +48,13 @@ class SweepRuns:
             return replace(self, parent=persistently(lambda: self._parent(space_text)))
 
     def _parent(self, space_text: str | None) -> str:
-        found = self._parents()
-        if not found:
+        parents = self._parents()
+        if not parents:
             note = sweep_note(self.facts, space_text, self.experiment)
             tags = {**self.facts.parent_tags(), NOTE: note}
             self.client.create_run(self.experiment, run_name=self.facts.name, tags=tags)
-            found = self._parents()
-        parent, *doubles = [str(run.info.run_id) for run in found]
+            parents = self._parents()
+        parent, *doubles = [str(run.info.run_id) for run in parents]
         for double in doubles:
             self.client.delete_run(double)
         if space_text is not None:
@@ -63,8 +63,8 @@ class SweepRuns:
             self.client.log_inputs(parent, [self.facts.dataset()])
         return parent
 
-    def journal(self) -> str | None:
-        """Return which journal the sweep was recorded from last, if its own run says so.
+    def outbox(self) -> str | None:
+        """Return the name of the outbox that the sweep was recorded from last, if MLflow has it.
 
         Raises:
             TrackingError: if MLflow cannot be read.
@@ -74,23 +74,23 @@ class SweepRuns:
             return None
         with said_in_words(self.client):
             tags = persistently(lambda: self.client.get_run(parent)).data.tags
-        return tags.get(tag_names.JOURNAL)
+        return tags.get(tag_names.OUTBOX)
 
     def all(self, query: str) -> list[Run]:
-        """Return the trials' runs that ``query`` finds."""
+        """Return the trials' runs that match ``query``."""
         return self._search(f"tags.`{tag_names.KIND}` = '{self.facts.kind}' and {query}")
 
     def know_trials(self) -> list[Run]:
-        """Return the trials' runs that are there already, of each trial one, and know them.
+        """Return the runs that trials have already, one per trial, and remember them.
 
         Raises:
             TrackingError: if MLflow cannot be read, or a run names no trial.
         """
         with said_in_words(self.client):
-            found = persistently(lambda: self.all("attributes.run_id != ''"))
-        for run in found:
+            runs = persistently(lambda: self.all("attributes.run_id != ''"))
+        for run in runs:
             self._known.setdefault(self._trial_of(run), run.info.run_id)
-        return [run for run in found if run.info.run_id in self._known.values()]
+        return [run for run in runs if run.info.run_id in self._known.values()]
 
     def _trial_of(self, run: Run) -> str:
         trial = str(run.data.tags.get(tag_names.TRIAL, ""))
@@ -104,14 +104,14 @@ class SweepRuns:
         return trial
 
     def run_id(self, trial: str) -> str | None:
-        """Return the run of ``trial`` as far as it is known here, without asking MLflow."""
+        """Return the remembered run of ``trial``, without asking MLflow."""
         return self._known.get(trial)
 
     def of(self, trial: str) -> str:
         """Return the run of ``trial``.
 
         Raises:
-            ValueError: if there is none: it was refused, or somebody deleted it.
+            ValueError: if MLflow refused to make it, or it was deleted.
         """
         if trial not in self._known and self.find(trial) is None:
             raise ValueError(f"Trial {trial} has no run.")
@@ -119,15 +119,15 @@ class SweepRuns:
 
     def find(self, trial: str) -> Run | None:
         """Return the run of ``trial`` as MLflow has it now, or None."""
-        found = self._all_of(trial)
-        known = [run for run in found if run.info.run_id == self._known.get(trial)]
-        run = next(iter(known or found), None)
+        runs = self._all_of(trial)
+        remembered = [run for run in runs if run.info.run_id == self._known.get(trial)]
+        run = next(iter(remembered or runs), None)
         if run is not None:
             self._known[trial] = run.info.run_id
         return run
 
     def create(self, trial: str, start: Record) -> str:
-        """Make the run of ``trial`` as its ``start`` record says, and return its id."""
+        """Make the run of ``trial`` from its ``start`` record and return its id."""
         tags = {
             **self.facts.tags(),
             tag_names.KIND: self.facts.kind,
@@ -136,7 +136,7 @@ class SweepRuns:
             tag_names.EPOCHS: "0",
             tag_names.PARAMS: json.dumps(start.facts["params"]),
         }
-        repeat_of, params = start.facts.get("repeat_of"), start.facts["params"]
+        repeat_of, params = start.facts["repeat_of"], start.facts["params"]
         if self.parent is not None:
             tags[tag_names.PARENT] = self.parent
             tags[NOTE] = trial_note(self.facts, self.parent, self.experiment, params, repeat_of)
@@ -148,7 +148,7 @@ class SweepRuns:
         return self._known[trial]
 
     def delete_doubles(self, trial: str) -> None:
-        """Delete other runs of a trial: a server that was slow to answer may have made two."""
+        """Delete all other runs of a trial: a slow server may have made two."""
         for other in self._all_of(trial):
             if other.info.run_id != self.of(trial):
                 self.client.delete_run(other.info.run_id)
@@ -160,13 +160,13 @@ class SweepRuns:
         return self._search(f"tags.`{tag_names.KIND}` = 'sweep'")
 
     def _search(self, query: str) -> list[Run]:
-        """Return runs of this sweep, those with most epochs first."""
+        """Return the runs of this sweep that match ``query``, those with most epochs first."""
         mine = f"tags.`{tag_names.SWEEP}` = '{self.facts.name}'"
         return sorted(search(self.client, f"{mine} and {query}"), key=_most_epochs)
 
 
 def reach(home: Home, facts: SweepFacts, check: Check = always) -> SweepRuns:
-    """Return the runs of a sweep, still without its own; ``check`` comes before each request.
+    """Return the runs of a sweep without its own; ``check`` runs before each request.
 
     Raises:
         TrackingError: if MLflow cannot be reached.
@@ -174,11 +174,11 @@ def reach(home: Home, facts: SweepFacts, check: Check = always) -> SweepRuns:
     client = checked(connect(home), check)
     with said_in_words(client):
         experiment = experiment_id(client, home)
-        # Of two sweeps that describe it at once a database may refuse one.
+        # A database may refuse one of two sweeps that describe the experiment at once.
         persistently(lambda: describe_experiment(client, experiment))
         return SweepRuns(client, experiment, facts)
 
 
 def _most_epochs(run: Run) -> tuple[int, str]:
-    """Order runs by epochs, and equal ones in an order that stays the same."""
+    """Sort by epochs, most first, then by id, so that the order stays the same."""
     return -epochs_if_told(tagged(run)), run.info.run_id

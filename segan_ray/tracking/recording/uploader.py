@@ -1,8 +1,8 @@
-"""Bringing a journal into the tracking store, in order, on a thread of its own.
+"""Uploading an outbox to MLflow: in order, on a thread of its own (outbox pattern).
 
-Whoever appends waits for a line on the local disk and for nothing else. While the store is away
-the thread tries again with growing pauses; a record that the store refuses for good is logged and
-left out. What was applied and not yet acknowledged when the process died is applied again, so
+A caller that appends waits for one line on the local disk and for nothing else. While MLflow is
+away the thread tries again with growing pauses. A record that MLflow refuses for good is logged and
+left out. A process killed between applying and acknowledging applies those records again, so
 applying must be idempotent.
 """
 
@@ -13,48 +13,46 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from itertools import takewhile
+from itertools import islice, takewhile
 from pathlib import Path
 from typing import Final
 
 from segan_ray.errors import DataError, TakenOver, TrackingError
 from segan_ray.tracking.client.retries import is_refusal, reason_of
-from segan_ray.tracking.journal import Journal, JournalEntry, Record
+from segan_ray.tracking.outbox import Outbox, OutboxEntry, Record
 
 log = logging.getLogger(__name__)
 
 Apply = Callable[[Sequence[Record]], None]
 PAUSES_S: Final = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 10.0)
-"""Pauses between tries, in seconds; the last for as long as it takes."""
+"""Pauses between tries, in seconds; the last one repeats."""
 REPLAY_TRIES: Final = 4
-MOST_TOGETHER: Final = 200
-"""Records applied together, and acknowledged together, at most."""
+LARGEST_BATCH: Final = 200
+"""Records that are applied and acknowledged together, at most."""
 
 
 class Uploader:
-    """A journal and the thread that drains it into ``apply``."""
+    """An outbox and the thread that hands its records to ``apply``."""
 
-    def __init__(
-        self, journal: Journal, apply: Apply, pauses_s: Sequence[float] = PAUSES_S
-    ) -> None:
-        self._journal = journal
+    def __init__(self, outbox: Outbox, apply: Apply, pauses_s: Sequence[float] = PAUSES_S) -> None:
+        self._outbox = outbox
         self._apply = apply
         self._pauses_s = pauses_s
-        done = journal.acknowledged()
-        self._waiting = deque(entry for entry in journal.entries if entry.end > done)
+        done = outbox.acknowledged()
+        self._waiting = deque(entry for entry in outbox.entries if entry.end > done)
         self._changed = threading.Condition()
         self._stopped = False
         self._failing = False
-        self._heard_s = time.monotonic()
-        self._thread = threading.Thread(target=self._drain, name="tracking", daemon=True)
+        self._last_success_s = time.monotonic()
+        self._thread = threading.Thread(target=self._upload, name="tracking", daemon=True)
 
     @property
     def path(self) -> Path:
-        return self._journal.path
+        return self._outbox.path
 
     @property
     def waiting(self) -> int:
-        """How many records the tracking store does not have yet."""
+        """How many records MLflow does not have yet."""
         with self._changed:
             return len(self._waiting)
 
@@ -65,15 +63,15 @@ class Uploader:
             StoreError: if it cannot be written, naming the disk when it is full.
         """
         with self._changed:
-            self._waiting.append(self._journal.append(new))
+            self._waiting.append(self._outbox.append(new))
             self._changed.notify_all()
 
     def replay(self) -> None:
-        """Apply everything that waits, here and now, before the thread is started.
+        """Apply all waiting records in the calling thread, before the uploader's own is started.
 
         Raises:
-            TrackingError: if the tracking store is away.
-        TakenOver: if the records are another process's by now.
+            TrackingError: if MLflow is away.
+            TakenOver: if another process has taken over the sweep.
         """
         for pause_s in (*self._pauses_s[:REPLAY_TRIES], None):
             error: Exception | None = None
@@ -91,36 +89,39 @@ class Uploader:
             time.sleep(pause_s)
 
     def start(self) -> None:
-        """Begin to drain."""
+        """Start the thread."""
         self._thread.start()
 
     def finish(self, patience_s: float) -> int:
-        """Drain until nothing waits and stop; return how many records are left.
+        """Upload until no record waits, stop, and return how many records are left.
 
-        Some are left only if nothing could be written for ``patience_s`` seconds.
+        Records are left only if MLflow took none for ``patience_s`` seconds.
         """
         with self._changed:
-            self._heard_s = time.monotonic()
+            self._last_success_s = time.monotonic()
             while self._waiting and self._thread.is_alive() and not self._gave_up(patience_s):
                 self._changed.wait(0.2)
         return self.stop()
 
     def stop(self) -> int:
-        """Stop after what is under way, if it ends at all; return how many records are left."""
+        """Stop after the batch under way and return how many records are left.
+
+        While MLflow fails, that batch gets one more second.
+        """
         with self._changed:
             self._stopped = True
             self._changed.notify_all()
         if self._thread.is_alive():
             self._thread.join(timeout=None if not self._failing else 1.0)
         if not self._thread.is_alive():
-            self._journal.release()
+            self._outbox.release()
         return self.waiting
 
     def _gave_up(self, patience_s: float) -> bool:
-        """Tell whether the store failed, and for how long; a long upload is no failure."""
-        return self._failing and time.monotonic() - self._heard_s >= patience_s
+        """Tell whether MLflow has failed for that long; a long upload is no failure."""
+        return self._failing and time.monotonic() - self._last_success_s >= patience_s
 
-    def _drain(self) -> None:
+    def _upload(self) -> None:
         tries = 0
         while self._wait_for_records():
             error = self._step(tries)
@@ -148,28 +149,28 @@ class Uploader:
             return not self._stopped
 
     def _step(self, tries: int) -> Exception | None:
-        """Apply what comes next and acknowledge it, or return what kept the store from it."""
+        """Apply the next batch and acknowledge it, or return the error that prevented it."""
         with self._changed:
-            batch = next_together(self._waiting)
+            batch = next_batch(self._waiting)
         try:
-            # On the disk before it is anywhere else: what MLflow has, a resumed sweep must know.
-            self._journal.sync()
+            # A resumed sweep must know all that MLflow has, also after a power cut.
+            self._outbox.sync()
             self._apply_or_skip([entry.record for entry in batch], tries)
         except Exception as error:  # every store has errors of its own
             return error
         with self._changed:
             for _ in batch:
                 self._waiting.popleft()
-            self._heard_s = time.monotonic()
+            self._last_success_s = time.monotonic()
             self._changed.notify_all()
         try:
-            self._journal.acknowledge(batch[-1].end)
+            self._outbox.acknowledge(batch[-1].end)
         except DataError as error:
             log.warning("%s", error)
         return None
 
     def _apply_or_skip(self, records: Sequence[Record], tries: int) -> None:
-        """Apply ``records``; if the store refuses one of them for good, all but that one."""
+        """Apply ``records``, but for those that MLflow refuses for good."""
         try:
             self._apply(records)
         except TakenOver:
@@ -178,8 +179,8 @@ class Uploader:
             if not is_refusal(error, tries):
                 raise
             if len(records) > 1:
-                for one in records:
-                    self._apply_or_skip([one], tries)
+                for each in records:
+                    self._apply_or_skip([each], tries)
                 return
             log.warning(
                 "MLflow refused a record (%s of trial %s) and it is left out: %s",
@@ -187,12 +188,11 @@ class Uploader:
             )  # fmt: skip
 
 
-def next_together(waiting: deque[JournalEntry]) -> list[JournalEntry]:
-    """Return the first of ``waiting``, with the epochs behind it if it is one.
+def next_batch(waiting: deque[OutboxEntry]) -> list[OutboxEntry]:
+    """Return the first of ``waiting``; if it is an epoch, with the epochs that follow it.
 
-    Epochs of several trials may be written in any order between other records, so that those of
-    one trial meet in one request.
+    Between two other records the order of epochs of different trials does not matter, so the epochs
+    of one trial go into one request.
     """
     epochs = takewhile(lambda entry: entry.record.kind == "epoch", waiting)
-    together = [entry for entry, _ in zip(epochs, range(MOST_TOGETHER), strict=False)]
-    return together or [waiting[0]]
+    return list(islice(epochs, LARGEST_BATCH)) or [waiting[0]]

@@ -17,7 +17,7 @@ from segan_ray.search.results.trial_state import TrialState
 from segan_ray.search.space.search_space import SearchSpace
 from segan_ray.search.storage.study_storage import open_storage
 from segan_ray.search.study.sweep_study import Ended, SweepStudy
-from segan_ray.tracking.journal import record
+from segan_ray.tracking.outbox import record
 from segan_ray.tracking.recording.ledger import Ledger
 from segan_ray.training.checkpoints.trial_folder import TrialFolder
 from segan_ray.training.epoch_record import BestEpoch, EpochRecord

@@ -18,7 +18,7 @@ from segan_ray.home import TRACKING_URI, Home
 from segan_ray.orchestration.tune.sweep_lock import held, request_stop
 from segan_ray.search.storage.study_storage import open_storage
 from segan_ray.tracking.client.connection import connect
-from segan_ray.tracking.journal import JOURNAL, lock_of
+from segan_ray.tracking.outbox import OUTBOX, lock_of
 from segan_ray.tracking.reading.sweeps import list_sweeps, read_sweep
 from segan_ray.tracking.registry.model_versions import fetched
 from segan_ray.workflows.promote import promote
@@ -109,7 +109,7 @@ def test_a_model_is_fetched_from_a_home_that_cannot_be_written_to(
 def test_sweeps_are_read_where_nothing_can_be_written(
     home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    lock = lock_of(home.sweeps / "one" / JOURNAL)
+    lock = lock_of(home.sweeps / "one" / OUTBOX)
     lock.chmod(0o444)
     report = collect_report(home, "one")
     before = times(home)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
+import re
 import shutil
 import sqlite3
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -23,6 +26,7 @@ from segan_ray.tracking.client.connection import connect
 from segan_ray.tracking.description.card import StoreCard
 from segan_ray.tracking.description.facts import SweepFacts
 from segan_ray.tracking.description.views import drawn_settings
+from segan_ray.tracking.outbox import OUTBOX, lock_of
 from segan_ray.tracking.reading import reader
 from segan_ray.tracking.reading.client_reader import ClientReader
 from segan_ray.tracking.reading.evaluations import DOCUMENT
@@ -361,7 +365,7 @@ def test_a_resume_goes_on_or_is_refused_in_words(scene: Scene, tag: str, value: 
 
 def test_stopping_what_says_nothing_of_its_end_is_refused_in_words(scene: Scene) -> None:
     folder = scene.home.sweeps / "odd"
-    aside = folder.rename(folder.with_name("aside"))  # as if its journal were lost
+    aside = folder.rename(folder.with_name("aside"))  # as if its outbox were lost
     try:
         with (
             scene.changed("odd", tag_names.STATUS, "abc"),
@@ -373,6 +377,43 @@ def test_stopping_what_says_nothing_of_its_end_is_refused_in_words(scene: Scene)
         aside.rename(folder)
     assert refused is not None
     assert scene.runs["odd"] in refused
+
+
+def no_outbox(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def no_file(path: Path) -> None:
+    path.mkdir()
+
+
+def no_lock(path: Path) -> None:
+    path.touch()
+    lock_of(path).unlink()
+    lock_of(path).symlink_to("elsewhere")
+
+
+@pytest.mark.parametrize("damage", [no_outbox, no_file, no_lock])
+def test_an_outbox_that_cannot_be_read_hides_no_sweep(
+    scene: Scene, damage: Callable[[Path], None]
+) -> None:
+    folder = scene.home.sweeps / "odd"
+    aside = shutil.copytree(folder, folder.with_name("aside"))
+    notes: list[str] = []
+    try:
+        (folder / OUTBOX).unlink()
+        damage(folder / OUTBOX)
+        with scene.changed("odd", tag_names.STATUS, "running"):
+            listed = list_sweeps(scene.home, notes.append)
+            shown = read_sweep(scene.home, "odd", notes.append)
+    finally:
+        shutil.rmtree(folder)
+        aside.rename(folder)
+    assert {sweep.sweep: sweep.status for sweep in listed} == {"good": "finished", "odd": "running"}
+    assert len(shown.trials) == 2
+    assert len(notes) == 2
+    assert notes[0] == notes[1]
+    assert re.match(rf"Whether 'odd' still runs is not known: .*{folder}/{OUTBOX}", notes[0])
 
 
 def test_a_report_passes_over_evaluations_that_are_half_made_or_another_programs(

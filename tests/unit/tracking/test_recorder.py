@@ -28,7 +28,7 @@ from segan_ray.search.storage.study_storage import open_storage
 from segan_ray.tracking.client.connection import connect, experiment_id, search
 from segan_ray.tracking.client.database import make_database
 from segan_ray.tracking.description.card import StoreCard
-from segan_ray.tracking.journal import JOURNAL, Journal, lock_of, read_journal
+from segan_ray.tracking.outbox import OUTBOX, Outbox, lock_of, read_outbox
 from segan_ray.tracking.reading.sweeps import (
     histories,
     list_sweeps,
@@ -193,9 +193,9 @@ def test_any_acknowledgement_replays_to_the_same_content(home: Home) -> None:
     train(recorder, home, "000", 0.1, 0.3)
     train(recorder, home, "001", 0.4)
     recorder.close("finished")
-    path = home.sweeps / "s" / JOURNAL
+    path = home.sweeps / "s" / OUTBOX
     before = content(home)
-    kinds = [one.kind for one in read_journal(path)]
+    kinds = [one.kind for one in read_outbox(path)]
     assert kinds == [
         "open",
         "start",
@@ -208,11 +208,11 @@ def test_any_acknowledgement_replays_to_the_same_content(home: Home) -> None:
         "drop",
         "close",
     ]
-    acknowledged = path.with_name(f"{JOURNAL}.acknowledged")
+    acknowledged = path.with_name(f"{OUTBOX}.acknowledged")
     end = 0
     for line in path.read_bytes().splitlines(keepends=True):
         acknowledged.write_text(str(end))
-        Uploader(Journal(path), recorder.writer.apply).replay()
+        Uploader(Outbox(path), recorder.writer.apply).replay()
         assert content(home) == before
         end += len(line)
 
@@ -345,7 +345,7 @@ def test_an_interrupted_sweep_leaves_nothing_running_and_can_go_on(home: Home) -
     assert {run.info.status for run in runs(home).values()} == {"FINISHED"}
 
 
-def test_a_sweep_whose_journal_was_lost_goes_on_from_its_runs(home: Home) -> None:
+def test_a_sweep_whose_outbox_was_lost_goes_on_from_its_runs(home: Home) -> None:
     recorder = opened(home, keep=1)
     train(recorder, home, "000", 0.5, 0.9)
     train(recorder, home, "001", 0.3, repeat_of="000")
@@ -380,7 +380,7 @@ def test_what_was_taken_over_is_not_written_any_more(home: Home, caplog) -> None
     recorder.start_trial("001", Experiment(), {})
     recorder.log_epoch("001", 1, {METRIC: 0.1})
     assert recorder.uploader.finish(30) == 0
-    recorder.uploader = Uploader(recorder.uploader._journal, recorder.writer.apply)
+    recorder.uploader = Uploader(Outbox(recorder.uploader.path), recorder.writer.apply)
     recorder.uploader.start()
     before = content(home)
 
@@ -397,8 +397,8 @@ def test_what_was_taken_over_is_not_written_any_more(home: Home, caplog) -> None
     assert caplog.messages == []
 
     # This home knows what every other home does, and nothing of its own.
-    assert not (home.sweeps / "s" / JOURNAL).exists()
-    assert len(read_journal(home.sweeps / "s" / f"{JOURNAL}.taken-over")) > 5
+    assert not (home.sweeps / "s" / OUTBOX).exists()
+    assert len(read_outbox(home.sweeps / "s" / f"{OUTBOX}.taken-over")) > 5
     assert read_sweep(home, "s").status == "running"
     recorder = opened(home, resume=True)
     assert recorder.ledger.trials["001"].epochs == 1
@@ -431,7 +431,7 @@ def test_what_waits_here_is_out_of_date_once_another_home_went_on(
     assert caplog.messages == []
     again = opened(home, resume=True)
     assert "Another home has gone on with 's'" in caplog.text
-    assert len(read_journal(home.sweeps / "s" / f"{JOURNAL}.taken-over")) > 6
+    assert len(read_outbox(home.sweeps / "s" / f"{OUTBOX}.taken-over")) > 6
     assert again.ledger.trials["001"].score == 0.9
     again.close("finished")
     after = content(home)
@@ -441,7 +441,7 @@ def test_what_waits_here_is_out_of_date_once_another_home_went_on(
 
     # The other home's is by now: each goes on from what MLflow has.
     last = Recorder.for_sweep(home, "s", CARD, METRIC, "max", SPACE, there, resume=True)
-    assert (there / f"{JOURNAL}.taken-over").exists()
+    assert (there / f"{OUTBOX}.taken-over").exists()
     last.close("finished")
     assert read_sweep(home, "s").status == "finished"
 
@@ -460,7 +460,7 @@ def test_a_dropped_trial_that_starts_again_keeps_its_new_folder(home: Home) -> N
     recorder.log_epoch("000", 2, {METRIC: 0.6})
     killed(recorder)
     # Nobody remembers what was written: all of it is written again.
-    (home.sweeps / "s" / f"{JOURNAL}.acknowledged").unlink()
+    (home.sweeps / "s" / f"{OUTBOX}.acknowledged").unlink()
     recorder = opened(home, keep=1, resume=True)
     assert Path(new).is_dir()
     recorder.end_trial("000", "completed", None, new)
@@ -513,7 +513,7 @@ def test_a_dead_trial_keeps_the_checkpoint_of_its_best_epoch(
     assert artifacts(home, runs(home)["000"]) == {"checkpoint", "overlays"}
 
 
-def test_a_dead_sweep_without_journal_is_ended_too(home: Home) -> None:
+def test_a_dead_sweep_without_outbox_is_ended_too(home: Home) -> None:
     recorder = opened(home)
     recorder.start_trial("000", Experiment(), {})
     recorder.log_epoch("000", 1, {METRIC: 0.5})
@@ -591,7 +591,7 @@ def test_two_runs_of_one_trial_become_one(home: Home) -> None:
     recorder.log_epoch("000", 1, {METRIC: 0.2})
     assert recorder.uploader.finish(60) == 0
     mine = recorder.run_id("000")
-    recorder.writer.runs.create("000", read_journal(recorder.uploader.path)[1])
+    recorder.writer.runs.create("000", read_outbox(recorder.uploader.path)[1])
     recorder = opened(home, resume=True)
     assert recorder.run_id("000") == mine
     recorder.start_trial("000", Experiment(), {})

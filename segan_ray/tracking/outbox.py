@@ -1,8 +1,10 @@
-"""Records on disk before anybody else has them: one JSON line each, never rewritten.
+"""The outbox of a sweep: its records on this disk before MLflow has them, one JSON line each.
 
-``append`` returns when the line is in the kernel's hands, so that it survives the death of the
-process; ``sync`` makes it survive a power cut as well. Beside the file ``NAME.acknowledged`` says
-up to which byte the tracking store has it.
+``append`` returns when the line is in the kernel's hands, so the line survives the death of the
+process; ``sync`` makes it survive a power cut as well. Lines are never rewritten. The file
+``NAME.acknowledged`` beside it holds the byte up to which MLflow has the records.
+
+Why the outbox is no SQLite file is in docs/architecture.md.
 """
 
 from __future__ import annotations
@@ -25,13 +27,25 @@ from segan_ray.home import NAME
 
 log = logging.getLogger(__name__)
 
-JOURNAL: Final = "tracking.jsonl"
-Kind = Literal["open", "known", "start", "epoch", "end", "drop", "park", "close"]
+OUTBOX: Final = "tracking.jsonl"
+FLAGS: Final = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
+Kind = Literal["open", "known", "start", "epoch", "end", "drop", "suspend", "close"]
+FACTS: Final[Mapping[str, frozenset[str]]] = {
+    "open": frozenset({"sweep", "keep_checkpoints", "outbox"}),
+    "known": frozenset({"status", "epochs", "score", "best_epoch", "repeat_of", "objectives"}),
+    "start": frozenset({"params", "settings", "repeat_of"}),
+    "epoch": frozenset({"epoch", "metrics", "tags"}),
+    "end": frozenset({"status", "reason", "checkpoint"}),
+    "drop": frozenset(),
+    "suspend": frozenset(),
+    "close": frozenset({"status", "best"}),
+}
+"""The facts that a record of each kind has."""
 
 
 @dataclass(frozen=True)
 class Record:
-    """One thing that happened at ``at`` (ms since 1970), to ``trial`` or to the sweep (None)."""
+    """One event at ``at`` (ms since 1970) of ``trial``, or of the sweep (None)."""
 
     kind: Kind
     trial: str | None
@@ -39,42 +53,45 @@ class Record:
     facts: Mapping[str, Any]
 
     def line(self) -> bytes:
-        """Return the record as a line of the journal."""
+        """Return the record as a line of the outbox."""
         content = {"kind": self.kind, "trial": self.trial, "at": self.at, "facts": self.facts}
         return json.dumps(content).encode() + b"\n"
 
     @classmethod
     def of_line(cls, line: bytes) -> Record:
-        """Read back what ``line`` wrote; one of ``NONE`` if it is none."""
+        """Return the record that ``line`` holds; raise one of ``DAMAGED`` if it holds none."""
         content = json.loads(line)
-        trial = content["trial"]
-        # It names a folder, which may be given up.
+        kind, trial, facts = content["kind"], content["trial"], dict(content["facts"])
+        # A trial names a folder, which may be deleted.
         if trial is not None and not NAME.fullmatch(trial):
             raise ValueError(f"'{trial}' names no trial")
-        return cls(content["kind"], trial, int(content["at"]), dict(content["facts"]))
+        if not facts.keys() >= FACTS[kind]:
+            raise ValueError(f"a record of kind '{kind}' lacks facts")
+        return cls(kind, trial, int(content["at"]), facts)
 
 
 def record(kind: Kind, trial: str | None = None, **facts: Any) -> Record:
-    """Return a record of what happens now."""
+    """Return a record of an event that happens now."""
     return Record(kind, trial, int(time.time() * 1000), facts)
 
 
-NONE: Final = (ValueError, KeyError, TypeError, OverflowError, RecursionError)
+DAMAGED: Final = (ValueError, KeyError, TypeError, OverflowError, RecursionError)
+"""What reading a damaged line raises."""
 
 
 @dataclass(frozen=True)
-class JournalEntry:
-    """A record and the byte of the journal it ends before."""
+class OutboxEntry:
+    """A record and the byte of the outbox at which its line ends."""
 
     record: Record
     end: int
 
 
-class Journal:
+class Outbox:
     """The file of one sweep's records; one process at a time appends to it."""
 
     def __init__(self, path: Path) -> None:
-        """Open ``path``, made if need be, and cut off the line that a power cut left torn.
+        """Open ``path``, made if need be, and cut off a last line that a power cut left torn.
 
         Raises:
             TrackingError: if another process writes it.
@@ -86,17 +103,18 @@ class Journal:
             self._lock = locks.acquire(lock_of(path))
             if self._lock is None:
                 refuse_if_recording(path)
-            self._handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
+            # Through a link a line of another file would be cut off.
+            self._handle = os.open(path, FLAGS, 0o666)
             content = _content(path)
             self._size = content.rfind(b"\n") + 1
             os.ftruncate(self._handle, self._size)
-            if not 0 <= self._read_acknowledged() <= self._size:
-                # Of a longer file, before a power cut: it would hide what is appended now.
+            if not 0 <= self.acknowledged() <= self._size:
+                # A power cut shortened the file. The old number would hide new records.
                 self._acknowledgement.unlink()
         self.entries = tuple(_entries(content[: self._size], path))
-        """What the file held when it was opened."""
+        """The content of the file when it was opened."""
 
-    def append(self, new: Record) -> JournalEntry:
+    def append(self, new: Record) -> OutboxEntry:
         """Write ``new`` behind all others.
 
         Raises:
@@ -104,7 +122,7 @@ class Journal:
         """
         line = new.line()
         with writing(self.path, "Make room there; what was recorded before is kept."):
-            # A try that failed may have left a part that it could not take back.
+            # An append that failed may have left a part that it could not remove.
             if os.fstat(self._handle).st_size != self._size:
                 os.ftruncate(self._handle, self._size)
             try:
@@ -114,10 +132,10 @@ class Journal:
                     os.ftruncate(self._handle, self._size)
                 raise
         self._size += len(line)
-        return JournalEntry(new, self._size)
+        return OutboxEntry(new, self._size)
 
     def sync(self) -> None:
-        """Wait until the disk has what was appended."""
+        """Wait until the disk has all that was appended."""
         os.fsync(self._handle)
 
     def release(self) -> None:
@@ -127,22 +145,19 @@ class Journal:
             self._lock = None
 
     def acknowledged(self) -> int:
-        """Return up to which byte the tracking store has the records, 0 if nobody knows."""
-        return self._read_acknowledged()
-
-    def acknowledge(self, end: int) -> None:
-        """Remember that the tracking store has everything before byte ``end``.
-
-        Raises:
-            DataError: if that cannot be written down; replaying does no harm.
-        """
-        write_text(self._acknowledgement, str(end))
-
-    def _read_acknowledged(self) -> int:
+        """Return the byte up to which MLflow has the records, 0 if that is not known."""
         try:
             return int(self._acknowledgement.read_text(encoding="ascii"))
         except (FileNotFoundError, ValueError):
             return 0
+
+    def acknowledge(self, end: int) -> None:
+        """Write down that MLflow has all records before byte ``end``.
+
+        Raises:
+            DataError: if that cannot be written; replaying does no harm.
+        """
+        write_text(self._acknowledgement, str(end))
 
     @property
     def _acknowledgement(self) -> Path:
@@ -150,26 +165,26 @@ class Journal:
 
 
 def tokens_of(records: Iterable[Record]) -> set[str]:
-    """Return what a journal calls itself wherever it was opened; an older one has no name."""
-    return {str(one.facts.get("journal")) for one in records if one.kind == "open"}
+    """Return the names that an outbox has had; each opening records its name."""
+    return {str(each.facts["outbox"]) for each in records if each.kind == "open"}
 
 
 def is_stale(path: Path, token: str | None) -> bool:
-    """Tell whether another home has recorded the sweep of a journal since this one did.
+    """Tell whether another home has recorded the sweep of an outbox since this home did.
 
-    ``token`` names the journal that the sweep was recorded from last, as MLflow knows it.
+    ``token`` names the outbox that the sweep was recorded from last, as MLflow has it.
 
     Raises:
-        StoreError: if the journal cannot be read.
+        StoreError: if the outbox cannot be read.
     """
     if token is None:
         return False
-    tokens = tokens_of(read_journal(path))
+    tokens = tokens_of(read_outbox(path))
     return bool(tokens) and token not in tokens
 
 
 def put_aside(path: Path) -> None:
-    """Put a journal whose sweep is another home's by now where nothing reads it.
+    """Rename an outbox whose sweep another home has taken over, so that nothing reads it.
 
     Raises:
         StoreError: if it cannot be renamed.
@@ -179,7 +194,7 @@ def put_aside(path: Path) -> None:
 
 
 def lock_of(path: Path) -> Path:
-    """Return the file that whoever appends to ``path`` holds locked."""
+    """Return the file that the process that appends to ``path`` holds locked."""
     return path.with_name(f"{path.name}.lock")
 
 
@@ -197,7 +212,7 @@ def refuse_if_recording(path: Path) -> None:
         )
 
 
-def read_journal(path: Path) -> tuple[Record, ...]:
+def read_outbox(path: Path) -> tuple[Record, ...]:
     """Return every whole record of ``path``, or none if there is no such file.
 
     Raises:
@@ -221,17 +236,17 @@ def _content(path: Path) -> bytes:
         raise StoreError(f"{path}: cannot be read ({error}).") from None
 
 
-def _entries(content: bytes, path: Path) -> Iterator[JournalEntry]:
+def _entries(content: bytes, path: Path) -> Iterator[OutboxEntry]:
     end = 0
     for line in content.splitlines(keepends=True):
         end += len(line)
         try:
-            yield JournalEntry(Record.of_line(line), end)
-        except NONE:
+            yield OutboxEntry(Record.of_line(line), end)
+        except DAMAGED:
             log.warning("%s: the line that ends at byte %d is damaged; left out.", path, end)
 
 
 def _write_all(handle: int, content: bytes) -> None:
-    """Write all of ``content``: a disk that fills up takes a part and says so only then."""
+    """Write all of ``content``: a disk that fills up takes a part and fails at the next write."""
     while content:
         content = content[os.write(handle, content) :]
