@@ -260,7 +260,9 @@ def test_two_workers_train_one_model(cluster: None, store: Path, tmp_path: Path)
     assert result.epochs == 2
     load_segmentor(Path(result.checkpoint))
     client = MlflowClient(home.tracking_uri)
-    assert client.get_run(result.run).data.tags["segan.kind"] == "train"
+    (trial,) = read_sweep(home, "pair").trials
+    assert (trial.mlflow_run, trial.status) == (result.run, "completed")
+    assert client.get_run(result.run).data.tags["segan.trial"] == "000"
 
 
 def test_a_fold_of_a_store_elsewhere_is_trained_on_in_the_nodes_copy(

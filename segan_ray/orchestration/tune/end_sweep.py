@@ -1,4 +1,4 @@
-"""Ending a sweep or single run from outside the process that runs it, and deleting one.
+"""Ending a sweep from outside the process that runs it, and deleting one.
 
 A process that holds it is asked to end it. Where none does, its process was killed, and what it
 left running in the records is ended here. One of another home is asked through the study, which
@@ -119,7 +119,7 @@ def stop(home: Home, name: str, say: Say, *, wait_s: float = WAIT_S) -> Stopped:
     before = _recorded_location(home, name)
     check_records(name, before, home, lambda: name_is_taken(home, name))
     say(f"No process runs '{name}': ending what is left open in its records.")
-    with held(folder, name), _study_held(home, name, found, say, dead) as holding:
+    with held(folder, name), _study_held(home, name, say, dead) as holding:
         ends = {} if holding is None else _end_study(home, name, holding)
         told = {f"{number:03d}": (end.outcome, end.reason) for number, end in ends.items()}
         check = always if holding is None else holding.check
@@ -241,12 +241,11 @@ def _stop_elsewhere(home: Home, name: str, say: Say, wait_s: float) -> tuple[boo
 
 
 def _study_held(
-    home: Home, name: str, found: Recorded, say: Say, dead: str | None
+    home: Home, name: str, say: Say, dead: str | None
 ) -> AbstractContextManager[Holding | None]:
     """Hold the study of a sweep whose process is gone, if it has one to be ended."""
     storage, by = open_storage(home), holder_of(home)
-    # An older segan-ray wrote nothing into its studies that they could be taken up by.
-    if found.kind != "sweep" or not is_ours(name, storage):
+    if not is_ours(name, storage):
         return nullcontext()
     return leased(name, storage, by, say, dead=dead)
 
@@ -264,8 +263,7 @@ def _has_study(home: Home, name: str, found: Recorded | None) -> bool:
     storage = open_storage(home)
     if found is None:
         return is_ours(name, storage)
-    there = study_exists(name, storage) or is_half_made(name, storage)
-    return found.kind == "sweep" and there
+    return study_exists(name, storage) or is_half_made(name, storage)
 
 
 def _recorded_location(home: Home, name: str) -> str | None:
@@ -277,7 +275,7 @@ def _out_of_reach(home: Home, name: str, found: Recorded | None, study: bool) ->
     before = _recorded_location(home, name)
     if before not in (None, home.records) and not name_is_taken(home, name):
         yield f"its runs, recorded at {before} ({TRACKING_URI} is not that)"
-    if found is not None and found.kind == "sweep" and not study:
+    if found is not None and not study:
         yield f"its study, which is not in {studies_location(home)} ({OPTUNA_STORAGE} is another's)"
 
 

@@ -17,7 +17,11 @@ from segan_ray.orchestration.train.messages import Decision, EpochResult
 from segan_ray.search.results.trial_state import OnState, TrialState
 from segan_ray.search.study.sweep_study import Exploit, Outcome, SweepStudy
 from segan_ray.tracking.recording.recorder import Recorder
-from segan_ray.training.checkpoints.remote_folder import TrialCheckpoints, trial_checkpoints
+from segan_ray.training.checkpoints.remote_folder import (
+    TrialCheckpoints,
+    best_kept,
+    trial_checkpoints,
+)
 
 SUSPEND_S: Final = 5.0
 """How long an interrupted sweep waits for MLflow; what MLflow does not take stays on disk."""
@@ -135,7 +139,8 @@ class TrialLifecycle:
         for trial in self._recorder.unfinished:
             known = ended.get(int(trial))
             if known is not None:
-                self._recorder.end_trial(trial, known.outcome, known.reason, self._best(trial))
+                best = best_kept(self._of(trial))
+                self._recorder.end_trial(trial, known.outcome, known.reason, best)
 
     def _after(self, state: TrialState, result: EpochResult) -> TrialState:
         state = replace(state, epoch=result.epoch, failure=result.failure)
@@ -159,16 +164,8 @@ class TrialLifecycle:
         self._study.tell(int(state.trial), outcome, reason, learn=learn)
         ended = replace(state, status=outcome, reason=reason)
         self.ended[state.trial] = ended
-        self._recorder.end_trial(state.trial, outcome, reason, self._best(state.trial))
+        self._recorder.end_trial(state.trial, outcome, reason, best_kept(self._of(state.trial)))
         self._on_state(ended)
-
-    def _best(self, trial: str) -> str | None:
-        """Return the checkpoint of a trial's best epoch, as far as one was kept."""
-        checkpoints = self._of(trial)
-        last = checkpoints.last_report()
-        if last is None:
-            return None
-        return checkpoints.kept(last.best.epoch) or checkpoints.kept(last.epoch)
 
     def _of(self, trial: str) -> TrialCheckpoints:
         """Return the checkpoints of a trial, without a folder for copies of far ones."""

@@ -21,10 +21,9 @@ from segan_ray.tracking.description.card import StoreCard
 
 @dataclass(frozen=True)
 class SweepFacts:
-    """One sweep, or one single run of ``train``: ``kind`` says which its runs are."""
+    """What the runs of a sweep say of it."""
 
     name: str
-    kind: str
     card: StoreCard
     metric: str
     mode: Mode
@@ -34,7 +33,6 @@ class SweepFacts:
         """Return the facts as the journal keeps them."""
         return {
             "name": self.name,
-            "kind": self.kind,
             "store": absolute(self.card.path),
             "fingerprint": self.card.fingerprint,
             "patients": dict(self.card.patients),
@@ -48,10 +46,7 @@ class SweepFacts:
         """Read back what ``document`` returned."""
         card = StoreCard(document["store"], document["fingerprint"], document["patients"])
         objectives = tuple((metric, mode) for metric, mode in document["objectives"])
-        return cls(
-            document["name"], document["kind"], card, document["metric"], document["mode"],
-            objectives,
-        )  # fmt: skip
+        return cls(document["name"], card, document["metric"], document["mode"], objectives)
 
     def tags(self) -> dict[str, str]:
         """Return what every run of the sweep is tagged with."""

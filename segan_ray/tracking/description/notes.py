@@ -27,10 +27,10 @@ EXPERIMENT_NOTE: Final = """\
 Searches for SegAN settings on BRATS, made by `segan-ray`.
 
 A run that unfolds is a **sweep**, the runs under it its **trials**; `segan.kind` tells sweeps, \
-trials, single runs of `train`, and evaluations apart. *Views*, above the table, has columns for \
-each. Metrics are by epoch, so a table shows the last one; `segan.score` is the best epoch's, by \
-which trials are ranked and promoted. The model registry holds what was promoted: `champion` is \
-the one in use."""
+trials and evaluations apart. A run of `train` is a sweep of one trial. *Views*, above the \
+table, has columns for each. Metrics are by epoch, so a table shows the last one; `segan.score` \
+is the best epoch's, by which trials are ranked and promoted. The model registry holds what was \
+promoted: `champion` is the one in use."""
 
 
 def describe_experiment(client: MlflowClient, experiment: str) -> None:

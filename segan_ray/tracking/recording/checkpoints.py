@@ -12,7 +12,12 @@ from tempfile import TemporaryDirectory
 
 from segan_ray.filesystem.locations import is_url, location_name
 from segan_ray.tracking.recording.ledger import Ledger
-from segan_ray.training.checkpoints.remote_folder import copied_near, remove_all, trial_checkpoints
+from segan_ray.training.checkpoints.remote_folder import (
+    best_kept,
+    copied_near,
+    remove_all,
+    trial_checkpoints,
+)
 from segan_ray.training.epoch_record import EpochRecord
 
 
@@ -37,16 +42,9 @@ class CheckpointFolders:
         """Return the last saved report of ``trial``, or None."""
         return trial_checkpoints(f"{self.root}/{trial}", Path()).last_report()
 
-    def best(self, trial: str, epoch: int) -> str | None:
-        """Return the checkpoint of ``epoch``, or else of the trial's own best or last epoch.
-
-        Of equal epochs a trial keeps the first.
-        """
-        folder, last = trial_checkpoints(f"{self.root}/{trial}", Path()), self.last_report(trial)
-        kept = folder.kept(epoch)
-        if kept is not None or last is None:
-            return kept
-        return folder.kept(last.best.epoch) or folder.kept(last.epoch)
+    def best(self, trial: str) -> str | None:
+        """Return the checkpoint of the best epoch of ``trial``, or of its last, or None."""
+        return best_kept(trial_checkpoints(f"{self.root}/{trial}", Path()))
 
     def here(self, trial: str, checkpoint: str) -> str:
         """Return where a checkpoint of ``trial`` is now, for its home may have been moved."""

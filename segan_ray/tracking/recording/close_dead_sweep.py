@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal, get_args
+from typing import get_args
 
 from segan_ray.errors import SweepError
 from segan_ray.home import Home
@@ -21,15 +21,13 @@ from segan_ray.tracking.recording.ledger import Ledger
 from segan_ray.tracking.recording.recorder import open_recorder
 from segan_ray.tracking.recording.runs import SweepRuns, reach
 
-SINGLE_ENDED: Final = {"completed": "finished", "stopped": "stopped", "failed": "failed"}
 Ends = Mapping[str, tuple[TrialStatus, str | None]]
 
 
 @dataclass(frozen=True)
 class Recorded:
-    """The recorded state of a ``sweep`` or of a single ``train`` run."""
+    """The recorded state of a sweep."""
 
-    kind: Literal["sweep", "train"]
     status: SweepStatus
     trials: int
 
@@ -39,7 +37,7 @@ class Recorded:
 
 
 def recorded(home: Home, name: str) -> Recorded | None:
-    """Return the recorded state of the sweep or run ``name``, or None if nothing is recorded.
+    """Return the recorded state of the sweep ``name``, or None if nothing is recorded.
 
     The outbox goes before MLflow, which may lag behind it. A stale outbox is not read.
 
@@ -47,20 +45,17 @@ def recorded(home: Home, name: str) -> Recorded | None:
         TrackingError: if MLflow cannot be reached.
     """
     runs = [tagged(run) for run in search(connect(home), f"tags.`{tag_names.SWEEP}` = '{name}'")]
-    kinds = {run.kind: run for run in runs}
+    own = next((run for run in runs if run.kind == "sweep"), None)
     path = home.sweeps / name / OUTBOX
-    last = kinds["sweep"].tags.get(tag_names.OUTBOX) if "sweep" in kinds else None
+    last = None if own is None else own.tags.get(tag_names.OUTBOX)
     records = () if is_stale(path, last) else read_outbox(path)
-    opened = [each.facts["sweep"]["kind"] for each in records if each.kind == "open"]
-    if not opened and not kinds.keys() & {"sweep", "train"}:
-        return None
-    single = "train" in (opened or kinds)
-    if records:
+    if any(each.kind == "open" for each in records):
         status = Ledger("", "max").note_all(records).status
+    elif own is not None:
+        status = _status(own)
     else:
-        status = _status(kinds["train" if single else "sweep"])
-    trials = sum(run.kind in ("trial", "train") for run in runs)
-    return Recorded("train" if single else "sweep", status, trials)
+        return None
+    return Recorded(status, sum(run.kind == "trial" for run in runs))
 
 
 def _status(run: TaggedRun) -> SweepStatus:
@@ -69,13 +64,11 @@ def _status(run: TaggedRun) -> SweepStatus:
     So a sweep with damaged tags can still be stopped and deleted.
     """
     told = run.tags.get(tag_names.STATUS, "")
-    if run.kind == "train":
-        told = SINGLE_ENDED.get(told, "running")
     return next((status for status in get_args(SweepStatus) if status == told), "running")
 
 
 def recorded_names(home: Home) -> list[str]:
-    """Return the names of all sweeps and runs in MLflow.
+    """Return the names of all sweeps in MLflow.
 
     Raises:
         TrackingError: if MLflow cannot be reached.
@@ -87,7 +80,7 @@ def recorded_names(home: Home) -> list[str]:
 def close_dead_sweep(
     home: Home, name: str, folder: Path, ends: Ends | None = None, check: Check = always
 ) -> None:
-    """End the records of a sweep, or of a single run, that was killed and will not be resumed.
+    """End the records of a sweep that was killed and will not be resumed.
 
     The records in its outbox are uploaded first. Unfinished trials end with the status and reason
     in ``ends``; those not in it as ``stopped`` if they have an epoch and as ``failed`` otherwise.
@@ -98,9 +91,8 @@ def close_dead_sweep(
         SweepError: if nothing is recorded of that sweep.
     """
     facts, keep = _recorded(home, name, folder)
-    runs = reach(home, facts, check)
-    runs_of = runs if facts.kind == "train" else runs.with_parent(None)
-    recorder = open_recorder(runs_of, folder, home.checkpoints(name), keep, check)
+    runs = reach(home, facts, None, check)
+    recorder = open_recorder(runs, folder, home.checkpoints(name), keep, check)
     recorder.end_unfinished(ends or {})
     recorder.close("stopped")
     _end_unrecorded(runs)
@@ -126,4 +118,4 @@ def _recorded(home: Home, name: str, folder: Path) -> tuple[SweepFacts, int | No
         raise SweepError(f"Nothing is recorded of a sweep '{name}'. segan-ray sweeps lists all.")
     sweep = read_sweep_tags(tagged(own[0]))
     card = StoreCard("", sweep.store, {})
-    return SweepFacts(name, "trial", card, sweep.metric, sweep.mode), None
+    return SweepFacts(name, card, sweep.metric, sweep.mode), None

@@ -95,7 +95,7 @@ def _refuse_outside(home: Home, run: Run) -> None:
 
 def _runs(client: MlflowClient, name: str) -> list[Run]:
     """Return the sweep's runs, its own last: an interrupted deletion must find the rest again."""
-    kinds = ("trial", "train", "sweep")
+    kinds = ("trial", "sweep")
     runs = search(client, f"tags.`{tag_names.SWEEP}` = '{name}'")
     own = [run for run in runs if run.data.tags.get(tag_names.KIND) in kinds]
     return sorted(own, key=lambda run: kinds.index(run.data.tags[tag_names.KIND]))

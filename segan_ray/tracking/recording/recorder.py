@@ -58,7 +58,7 @@ Objectives = Sequence[tuple[str, Mode]]
 
 @dataclass
 class Recorder:
-    """Records one sweep, or a single run. Safe to call from several threads."""
+    """Records one sweep. Safe to call from several threads."""
 
     folder: Path
     facts: SweepFacts
@@ -97,31 +97,10 @@ class Recorder:
                 ``folder`` has records and ``resume`` is not set.
             StoreError: if ``folder`` cannot be written.
         """
-        facts = SweepFacts(name, "trial", card, metric, mode, tuple(objectives))
+        facts = SweepFacts(name, card, metric, mode, tuple(objectives))
         _refuse_records(folder, resume)
-        runs = reach(home, facts, check).with_parent(space_text)
+        runs = reach(home, facts, space_text, check)
         return open_recorder(runs, folder, home.checkpoints(name), keep_checkpoints, check)
-
-    @classmethod
-    def for_run(
-        cls,
-        home: Home,
-        name: str,
-        card: StoreCard,
-        metric: str,
-        mode: Mode,
-        folder: Path,
-        *,
-        resume: bool = False,
-    ) -> Recorder:
-        """Open the records of a single run, which has no parent and drops nothing.
-
-        Raises:
-            TrackingError, StoreError: as ``for_sweep``.
-        """
-        _refuse_records(folder, resume)
-        runs = reach(home, SweepFacts(name, "train", card, metric, mode))
-        return open_recorder(runs, folder, home.checkpoints(name), None)
 
     def begin(self) -> None:
         """Bring MLflow up to date, suspend the trials that a kill left open, and start uploading.
@@ -252,8 +231,7 @@ class Recorder:
         if last is not None and last.epoch == tally.epochs + 1:
             # The process was killed between saving this epoch and recording it.
             self.log_epoch(trial, last.epoch, last.metrics)
-        best = self.ledger.trials[trial].best_epoch
-        self.end_trial(trial, status, reason, checkpoints.best(trial, best))
+        self.end_trial(trial, status, reason, checkpoints.best(trial))
 
 
 def open_recorder(

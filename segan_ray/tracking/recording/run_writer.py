@@ -71,10 +71,9 @@ class RunWriter:
 
     def _open(self, record: Record) -> None:
         parent = self.runs.parent
-        if parent is not None:
-            self._client.update_run(parent, status="RUNNING")
-            tags = {tag_names.STATUS: "running", tag_names.OUTBOX: record.facts["outbox"]}
-            self._client.log_batch(parent, tags=_tags(tags))
+        self._client.update_run(parent, status="RUNNING")
+        tags = {tag_names.STATUS: "running", tag_names.OUTBOX: record.facts["outbox"]}
+        self._client.log_batch(parent, tags=_tags(tags))
 
     def _start(self, record: Record) -> None:
         trial = str(record.trial)
@@ -145,8 +144,6 @@ class RunWriter:
 
     def _close(self, record: Record) -> None:
         parent = self.runs.parent
-        if parent is None:
-            return
         status, best = record.facts["status"], record.facts["best"]
         self._client.set_tag(parent, tag_names.STATUS, status)
         if best is not None:

@@ -30,24 +30,16 @@ SPACE: str = "space.yaml"
 
 @dataclass(frozen=True)
 class SweepRuns:
-    """The runs of a sweep: ``parent`` (None for a single run) and exactly one per trial."""
+    """The runs of a sweep: ``parent``, which is its own, and exactly one per trial."""
 
     client: MlflowClient
     experiment: str
     facts: SweepFacts
-    parent: str | None = None
+    parent: str
     _known: dict[str, str] = field(default_factory=dict)
 
-    def with_parent(self, space_text: str | None) -> SweepRuns:
-        """Find or make the sweep's own run, and log the text of its space file.
-
-        Raises:
-            TrackingError: if MLflow cannot be written.
-        """
-        with said_in_words(self.client):
-            return replace(self, parent=persistently(lambda: self._parent(space_text)))
-
-    def _parent(self, space_text: str | None) -> str:
+    def own(self, space_text: str | None) -> str:
+        """Find or make the sweep's own run, and log the text of its space file."""
         parents = self._parents()
         if not parents:
             note = sweep_note(self.facts, space_text, self.experiment)
@@ -69,16 +61,13 @@ class SweepRuns:
         Raises:
             TrackingError: if MLflow cannot be read.
         """
-        parent = self.parent
-        if parent is None:
-            return None
         with said_in_words(self.client):
-            tags = persistently(lambda: self.client.get_run(parent)).data.tags
+            tags = persistently(lambda: self.client.get_run(self.parent)).data.tags
         return tags.get(tag_names.OUTBOX)
 
     def all(self, query: str) -> list[Run]:
         """Return the trials' runs that match ``query``."""
-        return self._search(f"tags.`{tag_names.KIND}` = '{self.facts.kind}' and {query}")
+        return self._search(f"tags.`{tag_names.KIND}` = 'trial' and {query}")
 
     def know_trials(self) -> list[Run]:
         """Return the runs that trials have already, one per trial, and remember them.
@@ -130,19 +119,18 @@ class SweepRuns:
         """Make the run of ``trial`` from its ``start`` record and return its id."""
         tags = {
             **self.facts.tags(),
-            tag_names.KIND: self.facts.kind,
+            tag_names.KIND: "trial",
             tag_names.TRIAL: trial,
             tag_names.STATUS: "running",
             tag_names.EPOCHS: "0",
             tag_names.PARAMS: json.dumps(start.facts["params"]),
         }
         repeat_of, params = start.facts["repeat_of"], start.facts["params"]
-        if self.parent is not None:
-            tags[tag_names.PARENT] = self.parent
-            tags[NOTE] = trial_note(self.facts, self.parent, self.experiment, params, repeat_of)
+        tags[tag_names.PARENT] = self.parent
+        tags[NOTE] = trial_note(self.facts, self.parent, self.experiment, params, repeat_of)
         if repeat_of is not None:
             tags[tag_names.REPEAT_OF] = repeat_of
-        name = f"{self.facts.name}-{trial}" if self.parent else self.facts.name
+        name = f"{self.facts.name}-{trial}"
         run = self.client.create_run(self.experiment, start.at, tags, run_name=name)
         self._known[trial] = run.info.run_id
         return self._known[trial]
@@ -165,18 +153,21 @@ class SweepRuns:
         return sorted(search(self.client, f"{mine} and {query}"), key=_most_epochs)
 
 
-def reach(home: Home, facts: SweepFacts, check: Check = always) -> SweepRuns:
-    """Return the runs of a sweep without its own; ``check`` runs before each request.
+def reach(
+    home: Home, facts: SweepFacts, space_text: str | None, check: Check = always
+) -> SweepRuns:
+    """Return the runs of a sweep, its own made if need be; ``check`` runs before each request.
 
     Raises:
-        TrackingError: if MLflow cannot be reached.
+        TrackingError: if MLflow cannot be reached or written.
     """
     client = checked(connect(home), check)
     with said_in_words(client):
         experiment = experiment_id(client, home)
         # A database may refuse one of two sweeps that describe the experiment at once.
         persistently(lambda: describe_experiment(client, experiment))
-        return SweepRuns(client, experiment, facts)
+        runs = SweepRuns(client, experiment, facts, "")
+        return replace(runs, parent=persistently(lambda: runs.own(space_text)))
 
 
 def _most_epochs(run: Run) -> tuple[int, str]:

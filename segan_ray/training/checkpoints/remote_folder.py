@@ -68,6 +68,14 @@ def trial_checkpoints(location: str, near: Path) -> TrialCheckpoints:
     return RemoteFolder(location, near) if is_url(location) else TrialFolder(Path(location))
 
 
+def best_kept(checkpoints: TrialCheckpoints) -> str | None:
+    """Return the checkpoint of a trial's best epoch, or of its last where the best was lost."""
+    last = checkpoints.last_report()
+    if last is None:
+        return None
+    return checkpoints.kept(last.best.epoch) or checkpoints.kept(last.epoch)
+
+
 def copied_near(location: str, near: Path) -> Path:
     """Return the checkpoint at ``location`` as a folder; of a URL, a copy below ``near``.
 

@@ -133,18 +133,6 @@ def test_a_process_that_does_not_end_in_time(home: Home) -> None:
         stop(home, "sweep", print, wait_s=0)
 
 
-def test_stopping_a_single_run(home: Home) -> None:
-    recorder = Recorder.for_run(home, "run", CARD, METRIC, "max", home.sweeps / "run")
-    recorder.start_trial("000", Experiment(), {})
-    recorder.log_epoch("000", 1, {METRIC: 0.5})
-    recorder.uploader.finish(10)
-    assert stop(home, "run", print).status == "stopped"
-    assert stop(home, "run", print).already
-    # It is no sweep, and has become none.
-    with pytest.raises(SweepError, match="No sweep is called 'run'"):
-        read_sweep(home, "run")
-
-
 @pytest.mark.parametrize("act", [lambda home, name: stop(home, name, print), delete])
 def test_unknown_names(home: Home, act) -> None:
     with pytest.raises(SweepError, match=r"'swept'\. There is none yet"):
@@ -352,17 +340,3 @@ def test_a_sweep_that_is_recorded_elsewhere_is_not_ended_here(
     monkeypatch.setenv("OPTUNA_STORAGE", f"sqlite:///{tmp_path}/others.db")
     (left,) = plan_deletion(home, "sweep").out_of_reach
     assert left.startswith(f"its study, which is not in sqlite:///{tmp_path}/others.db")
-
-
-def test_a_single_run_that_is_recorded_elsewhere_is_not_ended_here(
-    home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folder = home.sweeps / "sweep"
-    recorder = Recorder.for_run(home, "sweep", CARD, METRIC, "max", folder)
-    recorder.start_trial("000", Experiment(), {})
-    recorder.uploader.finish(10)
-    written = {"experiment": {}, "store": "store", "records": "http://u:***@server"}
-    (folder / "run.json").write_text(json.dumps(written))
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/elsewhere.db")
-    with pytest.raises(SweepError, match=r"Set MLFLOW_TRACKING_URI=http://u:\*\*\*@server"):
-        stop(home, "sweep", print)

@@ -58,7 +58,7 @@ VALUES = (
 
 @dataclass(frozen=True)
 class Scene:
-    """A home with the sweeps ``good`` and ``odd`` and a single run; runs by what they are."""
+    """A home with the sweeps ``good`` and ``odd``; runs by their names."""
 
     home: Home
     runs: dict[str, str]
@@ -105,9 +105,6 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Scene:
         patch.delenv(TRACKING_URI, raising=False)
         for name in ("good", "odd"):
             record(home, name)
-        recorder = Recorder.for_run(home, "single", CARD, METRIC, "max", home.sweeps / "single")
-        recorder.start_trial("000", Experiment(), {})
-        recorder.close("stopped")
         client = connect(home)
         runs = client.search_runs(["1"])
     found = {str(run.info.run_name): str(run.info.run_id) for run in runs}
@@ -146,10 +143,6 @@ def shown(capsys: pytest.CaptureFixture[str], act: Callable[[], object]) -> tupl
 CASES = [
     *(("odd", tag) for tag in PARENT_TAGS),
     *(("odd-000", tag) for tag in TRIAL_TAGS),
-    *(
-        ("single", tag)
-        for tag in (tag_names.KIND, tag_names.SWEEP, tag_names.STATUS, tag_names.EPOCHS)
-    ),
 ]
 
 
@@ -189,7 +182,7 @@ def test_every_other_command_reads_past_a_changed_tag(scene: Scene, run: str, ta
         assert "good" in recorded_names(home)
         assert attempt(lambda: drawn_settings(client, home)) is None
         attempt(lambda: store_location(home, "odd"))
-        attempt(lambda: fetched(home, "single").__enter__())
+        attempt(lambda: fetched(home, name).__enter__())
 
 
 @pytest.mark.parametrize(
@@ -356,7 +349,7 @@ def test_what_a_resume_would_know_of_a_changed_trial_is_refused_in_words(scene: 
 @pytest.mark.parametrize("value", [None, "abc/../x"])
 def test_a_resume_goes_on_or_is_refused_in_words(scene: Scene, tag: str, value: str | None) -> None:
     client = connect(scene.home)
-    runs = SweepRuns(client, "1", SweepFacts("odd", "trial", CARD, METRIC, "max"))
+    runs = SweepRuns(client, "1", SweepFacts("odd", CARD, METRIC, "max"), scene.runs["odd"])
     with scene.changed("odd-000", tag, value):
         refused = attempt(runs.know_trials)
     assert (refused is not None) == (tag == tag_names.TRIAL)

@@ -20,7 +20,7 @@ from segan_ray.tracking.description.notes import (
 from segan_ray.tracking.description.views import SWEEPS, view_page
 from segan_ray.tracking.ui.server import front_page
 
-FACTS = SweepFacts("s", "trial", StoreCard("/data/store", "abc", {"train": 8}), "val/x", "max")
+FACTS = SweepFacts("s", StoreCard("/data/store", "abc", {"train": 8}), "val/x", "max")
 SPACE = "name: s\nparameters:\n  segmentor.lr: {type: float}\n  critic.depth: {type: int}\n"
 
 

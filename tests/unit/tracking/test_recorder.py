@@ -526,35 +526,6 @@ def test_a_dead_sweep_without_outbox_is_ended_too(home: Home) -> None:
         close_dead_sweep(home, "other", home.sweeps / "other")
 
 
-def test_a_single_run_has_no_parent_and_drops_nothing(home: Home) -> None:
-    folder = home.sweeps / "s"
-    recorder = Recorder.for_run(home, "s", CARD, METRIC, "max", folder)
-    recorder.start_trial("000", Experiment(), {})
-    recorder.log_epoch("000", 1, {METRIC: 0.2})
-    killed(recorder)
-    recorder = Recorder.for_run(home, "s", CARD, METRIC, "max", folder, resume=True)
-    recorder.start_trial("000", Experiment(), {})
-    recorder.log_epoch("000", 1, {METRIC: 0.2})
-    recorder.log_epoch("000", 2, {METRIC: 0.3})
-    recorder.end_trial("000", "completed", None, checkpoint(home, "000", 2))
-    recorder.close("finished")
-    (run,) = runs(home).values()
-    assert (run.data.tags["segan.kind"], run.info.run_name) == ("train", "s")
-    assert [p.step for p in history(connect(home), run, METRIC)] == [1, 2]
-    assert artifacts(home, run) == {"checkpoint", "overlays"}
-
-
-def test_a_dead_single_run_is_ended_without_a_parent(home: Home) -> None:
-    folder = home.sweeps / "s"
-    recorder = Recorder.for_run(home, "s", CARD, METRIC, "max", folder)
-    recorder.start_trial("000", Experiment(), {})
-    recorder.log_epoch("000", 1, {METRIC: 0.2})
-    killed(recorder)
-    close_dead_sweep(home, "s", folder)
-    (run,) = runs(home).values()
-    assert (run.info.status, run.data.tags["segan.status"]) == ("FINISHED", "stopped")
-
-
 def test_a_sweep_that_another_process_records_is_neither_deleted_nor_ended(home: Home) -> None:
     recorder = opened(home)
     lock_of(recorder.uploader.path).write_text("process 17 on elsewhere")
