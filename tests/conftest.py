@@ -4,25 +4,31 @@ from __future__ import annotations
 
 import os
 import shutil
+import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
+from filelock import FileLock
 from hypothesis import settings
 from xdist.scheduler import LoadScopeScheduling
 
 from segan_ray.data.layouts.cases import discover
+from segan_ray.data.phantom import dataset
 from segan_ray.data.phantom.dataset import write_phantoms
 from segan_ray.data.store.opened_store import PrepareSettings, TuningCases, open_for_tuning
 from segan_ray.data.store.prepare import prepare
 from segan_ray.data.store.splits import SplitSettings
-from segan_ray.home import TRACKING_URI
+from segan_ray.home import TRACKING_URI, Home
 
 # How long an example takes is the machine's affair.
 settings.register_profile("any machine", deadline=None)
 settings.load_profile("any machine")
 
+MakeFolder = Callable[[Path], object]
 CASES = 12
 SPLIT = SplitSettings(val=0.17, gate=0.17, test=0.17)
 WITHOUT_RAY = (
@@ -65,12 +71,37 @@ def recorders_are_closed() -> Iterator[None]:
     assert not any(thread.is_alive() for thread in left), "this test leaves a recorder open"
 
 
+@pytest.fixture(scope="session", autouse=True)
+def patients_are_made_once() -> Iterator[None]:
+    """Of the same few phantom patients many folders are written; each is made once a process."""
+    with patch.object(dataset, "synthesize_patient", cache(dataset.synthesize_patient)):
+        yield
+
+
 @pytest.fixture(scope="session")
-def phantom_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def made_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, MakeFolder], Path]:
+    """Make a folder by its name, once for all the processes of this run of pytest; read only."""
+    base = tmp_path_factory.getbasetemp()
+    shared = (base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base) / "made-once"
+    shared.mkdir(exist_ok=True)
+
+    def once(name: str, make: MakeFolder) -> Path:
+        folder, done = shared / name, shared / f"{name}.done"
+        with FileLock(shared / f"{name}.lock"):
+            if not done.exists():
+                make(folder)
+                done.touch()
+        return folder
+
+    return once
+
+
+@pytest.fixture(scope="session")
+def phantom_folder(made_once: Callable[[str, MakeFolder], Path]) -> Path:
     """Twelve phantoms at 4 mm; read only."""
-    out = tmp_path_factory.mktemp("phantom") / "data"
-    write_phantoms(out, cases=CASES, spacing_mm=4.0, seed=3)
-    return out
+    return made_once(
+        "phantoms", lambda out: write_phantoms(out, cases=CASES, spacing_mm=4.0, seed=3)
+    )
 
 
 @pytest.fixture
@@ -83,11 +114,44 @@ def folder(phantom_folder: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def store(phantom_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def store(phantom_folder: Path, made_once: Callable[[str, MakeFolder], Path]) -> Path:
     """The store of the phantoms; read only."""
-    path = tmp_path_factory.mktemp("store") / "store"
-    prepare(discover(phantom_folder), path, settings=PrepareSettings(), split_settings=SPLIT)
-    return path
+    cases = discover(phantom_folder)
+    return made_once(
+        "store",
+        lambda out: prepare(cases, out, settings=PrepareSettings(), split_settings=SPLIT),
+    )
+
+
+@pytest.fixture(scope="session")
+def made_home(made_once: Callable[[str, MakeFolder], Path]) -> Path:
+    """A home whose databases have their tables, which takes seconds to make; to be copied."""
+
+    def make(folder: Path) -> None:
+        from segan_ray.search.storage.open_storage import open_storage
+        from segan_ray.tracking.client.connection import connect
+
+        home = Home.at(folder)
+        with pytest.MonkeyPatch.context() as patched:
+            for name in (TRACKING_URI, "OPTUNA_STORAGE"):
+                patched.delenv(name, raising=False)
+            connect(home)
+            open_storage(home)
+        for database in (home.tracking_database, home.folder / "optuna.db"):
+            with sqlite3.connect(database) as connection:
+                connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+    return made_once("home", make)
+
+
+@pytest.fixture
+def home(made_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
+    """A home of the test's own, with nothing recorded in it."""
+    monkeypatch.delenv(TRACKING_URI, raising=False)
+    # A copy, for MLflow runs stricter inside tests: writes of its own read-only sessions would
+    # raise.
+    shutil.copytree(made_home, tmp_path / "home")
+    return Home.at(tmp_path / "home")
 
 
 @pytest.fixture(scope="session")

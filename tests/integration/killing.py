@@ -32,6 +32,8 @@ TRIALS = 3
 WORKER, CONTROLLER = ("ray::RayTrainWorker",), ("ray::TrainController",)
 TRAINABLE = ("ray::ReusableTrainable", "ray::ResourceTrainable")
 CHANNEL = ("ray::TrialChannel",)
+AGENTS = ("ray::DashboardAgent", "ray::RuntimeEnvAgent")
+"""These do nothing for a sweep, and look for their lost cluster for a minute before they go."""
 
 
 def space_of(
@@ -68,6 +70,8 @@ class Killable:
     environment: dict[str, str] = field(default_factory=dict)
     program: tuple[str, ...] = ("-m", "segan_ray")
     started: list[subprocess.Popen[str]] = field(default_factory=list)
+    agents: list[psutil.Process] = field(default_factory=list)
+    """Of clusters whose process was ended."""
 
     @property
     def home(self) -> Home:
@@ -92,14 +96,25 @@ class Killable:
         self.started.append(process)
         return process
 
+    def end(self, process: subprocess.Popen[str], number: int) -> int:
+        """End a sweep's process; nothing that it started works on. Returns its exit code."""
+        root = psutil.Process(process.pid)
+        agents = titled(root, AGENTS)
+        below = [each for each in family(root) if each not in agents]
+        process.send_signal(number)
+        code = process.wait(60)
+        _, left = psutil.wait_procs(below, 90)
+        assert left == []
+        self.agents += agents
+        return code
+
     def end_all(self) -> None:
-        """End what is still running, and what it started."""
+        """End what is still running; nothing that it started outlives it."""
         for process in self.started:
             if process.poll() is None:
-                below = family(psutil.Process(process.pid))
-                process.kill()
-                process.wait()
-                psutil.wait_procs(below, 60)
+                self.end(process, signal.SIGKILL)
+        _, left = psutil.wait_procs(self.agents, 90)
+        assert left == []
 
     @property
     def log(self) -> str:

@@ -28,7 +28,6 @@ from tests.integration.killing import (
     CONTROLLER,
     EPOCHS,
     TRAINABLE,
-    TRIALS,
     WORKER,
     Killable,
     assert_nothing_runs,
@@ -38,6 +37,7 @@ from tests.integration.killing import (
     family,
     kill_one,
     kill_one_if_any,
+    runs_of,
     space_of,
     watching_checkpoints,
 )
@@ -57,51 +57,52 @@ def assert_good(sweep: Killable) -> None:
     assert_same_search(sweep.home, sweep.name, sweep.space)
 
 
+def of_two_trials() -> dict:
+    """A space in which what the first trial is told to have reached leads to the second."""
+    space = space_of(trials=2)
+    space["sampler"]["startup_trials"] = 1
+    return space
+
+
 def trained_twice(seen: dict[tuple[str, str], set[int]]) -> list[tuple[str, str]]:
     return [epoch for epoch, inodes in seen.items() if len(inodes) > 1]
 
 
-def test_a_worker_a_driver_and_a_controller_may_be_killed(sweep: Killable) -> None:
-    process = sweep.start()
-    root = psutil.Process(process.pid)
+def test_workers_and_the_sweeps_own_process_may_be_killed(sweep: Killable) -> None:
+    """One sweep, so that a kill of each kind costs no new cluster."""
     with watching_checkpoints(sweep.sweep_folder / "checkpoints") as seen:
-        for epochs, title in ((2, WORKER), (7, TRAINABLE), (11, CONTROLLER)):
+        process = sweep.start()
+        root = psutil.Process(process.pid)
+        for epochs, title in ((2, WORKER), (5, TRAINABLE), (7, CONTROLLER)):
             sweep.wait_for_epochs(epochs, process)
             kill_one(root, title)
-        assert process.wait(400) == 0, sweep.log
+        sweep.wait_for_epochs(9, process)
+        assert "RUNNING" in {run.info.status for run in runs_of(sweep.home, sweep.name)}
+        sweep.end(process, signal.SIGKILL)
+        assert read_sweep(sweep.home, sweep.name).status == "interrupted"
+
+        process = sweep.start()
+        sweep.wait_for_epochs(12, process)
+        # SIGTERM is what Slurm and Ray's jobs send: test_cluster_slurm.py and test_jobs.py.
+        assert sweep.end(process, signal.SIGINT) == 128 + signal.SIGINT
+        assert f"--name {sweep.name} --resume" in sweep.log
+        assert_nothing_runs(sweep.home, sweep.name)
+        record = read_sweep(sweep.home, sweep.name)
+        assert record.status == "interrupted"
+        assert {trial.status for trial in record.trials} <= {"pending", "completed", "stopped"}
+
+        process = sweep.start()
+        assert process.wait(300) == 0, sweep.log
     # None was trained again that had its checkpoint.
     assert trained_twice(seen) == []
     assert_good(sweep)
 
 
-def test_the_sweeps_own_process_may_be_killed_or_interrupted(sweep: Killable) -> None:
-    with watching_checkpoints(sweep.sweep_folder / "checkpoints") as seen:
-        # SIGTERM is what Slurm and Ray's jobs send: test_cluster_slurm.py and test_jobs.py.
-        for epochs, number in ((3, signal.SIGKILL), (8, signal.SIGINT)):
-            process = sweep.start()
-            sweep.wait_for_epochs(epochs, process)
-            code = ended_by(process, number)
-            assert read_sweep(sweep.home, sweep.name).status == "interrupted"
-            if number == signal.SIGKILL:
-                continue
-            assert code == 128 + number
-            assert f"--name {sweep.name} --resume" in sweep.log
-            assert_nothing_runs(sweep.home, sweep.name)
-            record = read_sweep(sweep.home, sweep.name)
-            assert {trial.status for trial in record.trials} <= {"pending", "completed", "stopped"}
-        process = sweep.start()
-        assert process.wait(300) == 0, sweep.log
-    assert trained_twice(seen) == []
-    assert_good(sweep)
-    more = sweep.start("--trials", str(TRIALS + 1))
-    assert more.wait(300) == 0, sweep.log
-    assert_whole(sweep.home, sweep.name, TRIALS + 1)
-
-
+@pytest.mark.full
 def test_two_sweeps_share_a_fresh_home_and_one_name_is_run_once(
     store: Path, tmp_path: Path
 ) -> None:
-    shared = {"folder": tmp_path, "store": store, "space": space_of(trials=2, concurrent=1)}
+    shared = {"folder": tmp_path, "store": store, "space": space_of(trials=2, epochs=3)}
     first, second = Killable(name="one", **shared), Killable(name="two", **shared)
     try:
         both = [first.start(), second.start()]
@@ -114,10 +115,11 @@ def test_two_sweeps_share_a_fresh_home_and_one_name_is_run_once(
         first.end_all()
         second.end_all()
     for sweep in (first, second):
-        assert_whole(sweep.home, sweep.name, 2)
+        assert_whole(sweep.home, sweep.name, 2, epochs=3)
         assert_same_search(sweep.home, sweep.name, sweep.space)
 
 
+@pytest.mark.full
 def test_a_node_of_two_may_be_lost(sweep: Killable, monkeypatch: pytest.MonkeyPatch) -> None:
     sweep.space = space_of(trials=4, concurrent=2)
     monkeypatch.setenv("RAY_AUTH_MODE", "token")
@@ -134,7 +136,9 @@ def test_a_node_of_two_may_be_lost(sweep: Killable, monkeypatch: pytest.MonkeyPa
         assert placement_groups(address) == 0
 
 
+@pytest.mark.full
 def test_the_tracking_server_may_be_away(sweep: Killable) -> None:
+    sweep.space = of_two_trials()
     with mlflow_server(sweep.folder) as (uri, restart):
         sweep.environment = {"MLFLOW_TRACKING_URI": uri}
         with pytest.MonkeyPatch.context() as patch:
@@ -148,7 +152,9 @@ def test_the_tracking_server_may_be_away(sweep: Killable) -> None:
             assert_good(sweep)
 
 
+@pytest.mark.full
 def test_a_full_disk_ends_a_sweep_that_goes_on_when_there_is_room(sweep: Killable) -> None:
+    sweep.space = of_two_trials()
     with small_disk(sweep.folder / "home", megabytes=60) as disk:
         process = sweep.start()
         sweep.wait_for_epochs(2, process)
@@ -181,23 +187,13 @@ def test_killed_again_and_again_at_random(sweep: Killable, seed: int) -> None:
         if kind is not None:
             kill_one_if_any(psutil.Process(process.pid), kind)
             continue
-        ended_by(process, rng.choice([signal.SIGKILL, signal.SIGINT, signal.SIGTERM]))
+        sweep.end(process, rng.choice([signal.SIGKILL, signal.SIGINT, signal.SIGTERM]))
         process = sweep.start()
     process.wait(600)
     if process.returncode != 0:
         process = sweep.start()
         assert process.wait(600) == 0, sweep.log
     assert_good(sweep)
-
-
-def ended_by(process: subprocess.Popen[str], number: int) -> int:
-    """End a sweep's process; nothing that it started outlives it. Returns its exit code."""
-    below = family(psutil.Process(process.pid))
-    process.send_signal(number)
-    code = process.wait(60)
-    _, left = psutil.wait_procs(below, 90)
-    assert left == []
-    return code
 
 
 def fill(ballast: Path) -> None:

@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-import psutil
 import pytest
 from mlflow import MlflowClient
 
@@ -25,7 +24,6 @@ from tests.integration.killing import (
     assert_same_search,
     assert_whole,
     eventually,
-    family,
     runs_of,
     space_of,
 )
@@ -111,10 +109,7 @@ def test_of_several_that_resume_at_once_one_does_and_nothing_old_is_written(home
     first, second = homes
     killed = first.start()
     first.wait_for_epochs(4, killed)
-    below = family(psutil.Process(killed.pid))
-    killed.kill()
-    killed.wait()
-    psutil.wait_procs(below, 60)
+    first.end(killed, signal.SIGKILL)
     # Its outbox is longer than what MLflow has: all of it would be written once more.
     outbox = first.sweep_folder / "tracking.jsonl"
     outbox.with_name(f"{outbox.name}.acknowledged").unlink()

@@ -53,26 +53,6 @@ SMALL = [
     "segmentor.base_width=2", "segmentor.depth=2", "critic.base_width=2", "critic.depth=1",
     "variant=s1-3c",
 ]  # fmt: skip
-# Making the tables takes seconds; every test gets a copy of a home that has them.
-
-
-@pytest.fixture(scope="session")
-def made_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("made") / "home"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        connect(Home.at(folder))
-    with sqlite3.connect(folder / "mlflow.db") as database:
-        database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    return folder
-
-
-@pytest.fixture
-def home(made_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    # MLflow runs stricter inside tests: writes of its own read-only sessions would raise.
-    shutil.copytree(made_home, tmp_path / "home")
-    return Home.at(tmp_path / "home")
 
 
 def opened(home: Home, *, resume: bool = False, keep: int = 10, **more) -> Recorder:

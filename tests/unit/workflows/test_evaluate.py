@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -53,23 +52,6 @@ from tests.unit.command_line import refused, segan
 from tests.unit.trained import checkpoint
 
 SPLIT = SplitSettings(val=0.17, gate=0.17, test=0.17, seed=1)
-
-
-@pytest.fixture(scope="module")
-def fresh_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A home whose MLflow database has its tables, to be copied."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        home = Home(tmp_path_factory.mktemp("fresh") / "home")
-        connect(home)
-    return home.folder
-
-
-@pytest.fixture
-def home(fresh_home: Path, tmp_path: Path, monkeypatch) -> Home:
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    shutil.copytree(fresh_home, tmp_path / "home")
-    return Home(tmp_path / "home")
 
 
 @pytest.fixture(scope="module")

@@ -12,6 +12,7 @@ import pytest
 from scipy import ndimage  # type: ignore[import-untyped, unused-ignore]
 
 from segan_ray.brats import CODE_2017_TO_2021, MODALITIES
+from segan_ray.data.phantom import dataset
 from segan_ray.data.phantom.dataset import (
     PhantomCase,
     grid_affine,
@@ -28,6 +29,12 @@ SPACING_MM = 4.0
 FEW = range(6)
 FLAIR = MODALITIES.index("flair")
 T1CE = MODALITIES.index("t1ce")
+
+
+@pytest.fixture(autouse=True)
+def patients_are_made_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Unlike elsewhere, for how they are made is what is tested."""
+    monkeypatch.setattr(dataset, "synthesize_patient", synthesize_patient)
 
 
 @cache

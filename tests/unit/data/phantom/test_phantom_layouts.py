@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +15,8 @@ from hypothesis.extra.numpy import arrays
 from segan_ray.brats import CODE_2017_TO_2021
 from segan_ray.data.io.volumes import check_headers, read_volume
 from segan_ray.data.layouts.cases import LAYOUTS, discover
-from segan_ray.data.phantom import dataset as writer
-from segan_ray.data.phantom.dataset import PhantomCase, synthesize_patient, write_phantoms
+from segan_ray.data.phantom import dataset
+from segan_ray.data.phantom.dataset import PhantomCase, write_phantoms
 from segan_ray.data.phantom.write_layouts import PHANTOM_LAYOUTS
 from segan_ray.data.store import prepare_case
 from segan_ray.data.store.opened_store import PrepareSettings
@@ -67,15 +66,9 @@ EXPECTED = {
 TIME_POINTS = {"brats2015", "brats2023", "brats2024"}
 
 
-@cache
-def patient(index: int, *, seed: int, spacing_mm: float, time_point: int) -> PhantomCase:
-    return synthesize_patient(index, seed=seed, spacing_mm=spacing_mm, time_point=time_point)
-
-
-@pytest.fixture(autouse=True)
-def made_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same few patients are written in every layout; make each of them once."""
-    monkeypatch.setattr(writer, "synthesize_patient", patient)
+def patient(index: int, time_point: int) -> PhantomCase:
+    """The patient as it is written in every layout."""
+    return dataset.synthesize_patient(index, seed=0, spacing_mm=SPACING_MM, time_point=time_point)
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -94,7 +87,7 @@ def test_the_same_patient_comes_back(tmp_path: Path, name: str) -> None:
     assert tuple(case.case for case in found.cases) == names
     for index, case in enumerate(found.cases):
         who, time_point = (0, index) if name in TIME_POINTS else (index, 0)
-        made = patient(who, seed=0, spacing_mm=SPACING_MM, time_point=time_point)
+        made = patient(who, time_point)
         assert check_headers(case) == ()
         volume = read_volume(case, found.layout.code)
         np.testing.assert_array_equal(volume.image, made.images)
