@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 TOOLS := .venv-tools
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast test-endurance check lint format types bench constraints audit sbom clean .venv
+.PHONY: help demo test test-fast test-full test-endurance check lint format types bench constraints audit sbom clean .venv
 
 help: ## Show this list
 	@grep -E '^[a-z.-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -22,14 +22,19 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 demo: $(VENV)/.installed ## Data, sweep, promotion, evaluation and report, in front of you
 	@PATH="$(CURDIR)/$(BIN):$$PATH" scripts/demo.sh
 
-# Of the others, those that start Ray take turns, for two clusters at once are slow; what needs none
-# runs beside them.
-test: test-fast ## All tests but endurance
-	OMP_NUM_THREADS=1 $(BIN)/pytest -m "not endurance" tests/end_to_end tests/integration --numprocesses 2 --dist loadgroup
+# Two processes share the tests out by file, a thread each; those of one Ray session stay together.
+# They come in the order of their folders, so that the longest begin first.
+SHARED_OUT := --numprocesses 2 --dist loadgroup --no-loadscope-reorder
 
-# They share the cores out by file, a thread each.
-test-fast: $(VENV)/.installed ## Unit tests alone
-	OMP_NUM_THREADS=1 $(BIN)/pytest -m "not endurance" tests/unit --numprocesses logical --maxprocesses 4 --dist loadfile
+test: test-fast ## All that a push needs: the main job, a Ray session, a kill of each kind too
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m "slow and not full and not endurance" $(SHARED_OUT)
+
+test-fast: $(VENV)/.installed ## Unit tests that take no more than a second or two each
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m "not slow and not full and not endurance" tests/unit \
+		--numprocesses logical --maxprocesses 4 --dist loadfile
+
+test-full: test ## And clusters, jobs, servers, browsers, Slurm, the image: all tests but endurance
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m "full and not endurance" $(SHARED_OUT)
 
 test-endurance: $(VENV)/.installed ## Repeated kills and long soaks
 	$(BIN)/pytest -m endurance

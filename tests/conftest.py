@@ -29,27 +29,34 @@ settings.register_profile("any machine", deadline=None)
 settings.load_profile("any machine")
 
 MakeFolder = Callable[[Path], object]
+UNIT = Path(__file__).parent / "unit"
 CASES = 12
 SPLIT = SplitSettings(val=0.17, gate=0.17, test=0.17)
-WITHOUT_RAY = (
-    "test_backends.py", "test_cluster_compose.py", "test_cluster_image.py", "test_mlflow_ui.py",
-    "test_one_without_ray", "test_promotion.py", "test_report_in_a_browser.py",
-    "test_tracking_server.py",
+SHARED_SESSION = (
+    "test_one_with_ray", "test_lanes.py", "test_listening.py", "test_preparation.py",
+    "test_sweep.py",
 )  # fmt: skip
-"""What of the tests outside ``unit`` starts no Ray."""
+"""What runs in one Ray session of the process of its tests."""
 
 
-class TurnsOfRay(LoadScopeScheduling):
-    """Sends all that starts Ray to one process: two clusters at once would be slow."""
+class OneRaySession(LoadScopeScheduling):
+    """Shares tests out by file, and sends all that share a Ray session to one process."""
 
     def _split_scope(self, nodeid: str) -> str:
-        without = any(name in nodeid for name in WITHOUT_RAY)
-        return nodeid.partition("::")[0] if without else "ray"
+        shares = any(name in nodeid for name in SHARED_SESSION)
+        return "shared Ray session" if shares else nodeid.partition("::")[0]
 
 
-def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> TurnsOfRay | None:
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> OneRaySession | None:
     """Take ``--dist loadgroup`` to mean the groups above."""
-    return TurnsOfRay(config, log) if config.getvalue("dist") == "loadgroup" else None
+    return OneRaySession(config, log) if config.getvalue("dist") == "loadgroup" else None
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let no test be in no tier: what is outside ``unit`` is slow at least."""
+    for item in items:
+        if UNIT not in item.path.parents:
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(autouse=True)
@@ -152,6 +159,12 @@ def home(made_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ho
     # raise.
     shutil.copytree(made_home, tmp_path / "home")
     return Home.at(tmp_path / "home")
+
+
+@pytest.fixture
+def studies(made_home: Path, tmp_path: Path) -> None:
+    """The database of studies of a home at ``tmp_path``, with nothing in it."""
+    shutil.copy(made_home / "optuna.db", tmp_path)
 
 
 @pytest.fixture(scope="session")

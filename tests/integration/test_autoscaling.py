@@ -14,7 +14,7 @@ from ray.autoscaler._private.fake_multi_node.node_provider import FAKE_HEAD_NODE
 from tests.integration.killing import Killable, assert_whole, eventually, space_of
 from tests.integration.nodes import Nodes, nodes
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.full, pytest.mark.timeout(600)]
 
 MOST_NODES = 2
 

@@ -25,7 +25,7 @@ from tests.integration.backends import LOOPBACK, PostgreSQL, object_store, postg
 from tests.unit.search import test_lease
 from tests.unit.search.test_lease import SWEEP, eventually, standing_still
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.full
 
 
 def test_postgresql_asks_for_its_password(tmp_path: Path) -> None:

@@ -18,6 +18,8 @@ BENCHMARKS = sorted(
     for path in FOLDER.glob("[!_]*.py")
     if '__name__ == "__main__"' in path.read_text(encoding="utf-8")
 )
+pytestmark = pytest.mark.full
+
 SAID = "smoke: ran, no figures"
 WITH_RAY = ("driver_scale", "head_load", "scaling", "tracking", "trial_overhead")
 
@@ -49,13 +51,11 @@ def smoke(
     return run
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", WITH_RAY)
 def test_one_with_ray_runs_at_its_smallest(name: str, smoke: Callable[[str], str]) -> None:
     assert smoke(name) == SAID
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted({*BENCHMARKS} - {*WITH_RAY}))
 def test_one_without_ray_runs_at_its_smallest(name: str, smoke: Callable[[str], str]) -> None:
     assert smoke(name) == SAID

@@ -22,7 +22,7 @@ import yaml
 
 from tests.integration.backends import LOOPBACK, _answers, free_ports, postgresql, until
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.full
 
 FOLDER = Path(__file__).parents[2] / "cluster" / "compose"
 COMPOSE: dict[str, Any] = yaml.safe_load((FOLDER / "compose.yaml").read_text())

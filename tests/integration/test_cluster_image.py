@@ -29,7 +29,7 @@ from packaging.requirements import Requirement
 
 from segan_ray import __version__
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.full, pytest.mark.timeout(900)]
 
 ROOT = Path(__file__).parents[2]
 DOCKERFILE = ROOT / "cluster" / "Dockerfile"

@@ -18,7 +18,7 @@ from segan_ray.tracking.reading.sweeps import SweepRecord, read_sweep
 from tests.integration.slurm import Slurm, missing, slurm
 
 pytestmark = [
-    pytest.mark.slow,
+    pytest.mark.full,
     pytest.mark.timeout(1500),
     pytest.mark.skipif(bool(missing()), reason=f"no Slurm here: {missing()}"),
 ]

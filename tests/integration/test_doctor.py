@@ -16,7 +16,7 @@ import yaml
 from tests.integration.killing import Killable, eventually, space_of
 from tests.integration.nodes import Nodes, nodes
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.full, pytest.mark.timeout(600)]
 
 
 @pytest.fixture(scope="module")

@@ -25,7 +25,7 @@ from segan_ray.tracking.ui.access import REFUSAL, new_secret
 from tests.integration.intruder import ask
 from tests.integration.serving import Served, served
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.full
 
 SECRET = "only its owner may read this"
 another_user = pytest.mark.skipif(

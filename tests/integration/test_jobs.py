@@ -21,7 +21,7 @@ from tests.integration.backends import mlflow_server, postgresql
 from tests.integration.job_cluster import JobCluster, job_cluster
 from tests.integration.killing import eventually, space_of
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.full, pytest.mark.timeout(900)]
 
 TOKEN = "planted-cluster-token-71"
 PASSWORD = "planted-mlflow-password-72"

@@ -35,7 +35,7 @@ from tests.unit.trained import checkpoint
 
 playwright = pytest.importorskip("playwright.sync_api")
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.full
 
 METRIC = "val/dice_mean"
 CHROMIUM = shutil.which("chromium")

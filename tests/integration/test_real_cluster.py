@@ -21,7 +21,7 @@ from tests.integration.backends import ObjectStore, mlflow_server, object_store,
 from tests.integration.killing import Killable, assert_whole, eventually, space_of
 from tests.integration.nodes import Nodes, nodes
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.full, pytest.mark.timeout(900)]
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from segan_ray.evaluation.report import SweepReport, write_report
 from segan_ray.search.results.ranking import rank
 from tests.unit.evaluation.test_report import evaluation, picture, report, trial, usual
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.full
 
 CHROMIUM = shutil.which("chromium")
 QUIET = (

@@ -28,7 +28,7 @@ from tests.integration.killing import (
     space_of,
 )
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.full, pytest.mark.timeout(600)]
 
 TRIALS = 2
 SHORT = """

@@ -29,6 +29,8 @@ from tests.unit.cluster.fake_azure import GROUP, Azure, AzureError, subscription
 from tests.unit.cluster.fake_google import PROJECT, ZONE, Google, project
 from tests.unit.cluster.launcher import CLUSTER, FILES, Config, Up, node_configs, ray_up, read
 
+pytestmark = pytest.mark.full
+
 NAMES = [file.stem for file in FILES]
 PLACES = [(), ("auth",), ("docker",), ("available_node_types", "spot")]
 IMAGE = "registry.example.com/segan-ray"

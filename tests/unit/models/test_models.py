@@ -164,6 +164,7 @@ def test_half_precision_gives_nearly_the_same_maps_and_the_same_names(variant: s
     assert list(half.state_dict()) == list(whole.state_dict())
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a compiler on CPU")
 def test_a_compiled_network_is_the_same_network() -> None:
     torch.manual_seed(0)

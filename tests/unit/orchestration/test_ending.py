@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 import threading
@@ -55,10 +56,10 @@ with held(folder, "sweep"):
 
 
 @pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
+def home(made_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.delenv("OPTUNA_STORAGE", raising=False)
-    return Home(tmp_path / "home")
+    return Home(shutil.copytree(made_home, tmp_path / "home"))
 
 
 def begin(home: Home) -> tuple[SweepStudy, Recorder]:
@@ -114,6 +115,7 @@ def test_stopping_an_interrupted_sweep_ends_its_waiting_trials(home: Home) -> No
     assert statuses(home) == {"000": "completed", "001": "stopped", "002": "failed"}
 
 
+@pytest.mark.slow
 def test_stopping_a_running_sweep_asks_its_process(home: Home) -> None:
     command = [sys.executable, "-c", HOLDER, str(home.folder)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
@@ -190,8 +192,12 @@ def test_what_was_killed_before_it_was_recorded_can_be_deleted(home: Home) -> No
 
 
 @pytest.fixture
-def homes(home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Home, Home]:
+def homes(
+    home: Home, made_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> tuple[Home, Home]:
     """Two homes that share their records and studies and nothing else; a lease of seconds."""
+    for database in ("mlflow.db", "optuna.db"):
+        shutil.copy(made_home / database, tmp_path)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
     monkeypatch.setenv("OPTUNA_STORAGE", f"sqlite:///{tmp_path}/optuna.db")
     monkeypatch.setattr(lease, "RENEW_S", 0.1)

@@ -53,7 +53,7 @@ def long(short: None, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def storage(tmp_path: Path) -> Storage:
+def storage(studies: None, tmp_path: Path) -> Storage:
     storage = open_storage(Home(tmp_path))
     optuna.create_study(study_name=SWEEP, storage=storage).set_user_attr(READY, True)
     return storage

@@ -45,6 +45,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
     return made
 
 
+@pytest.mark.slow
 def test_files_have_the_modes_that_the_umask_gives(umask: int, home: Home) -> None:
     # The code in a package is a copy of this one, with the modes it was installed with.
     paths = [
@@ -73,6 +74,7 @@ def times(home: Home) -> dict[Path, int]:
     return {path: path.stat().st_mtime_ns for path in home.folder.rglob("*")}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("live", [False, True], ids=["at rest", "being written"])
 def test_a_model_is_fetched_from_a_home_that_cannot_be_written_to(
     home: Home, live: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -106,6 +108,7 @@ def test_a_model_is_fetched_from_a_home_that_cannot_be_written_to(
         assert not list(elsewhere.iterdir())
 
 
+@pytest.mark.slow
 def test_sweeps_are_read_where_nothing_can_be_written(
     home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -168,6 +168,7 @@ def test_another_process_needs_nothing_but_mlflow(
         assert found.version == "1"
 
 
+@pytest.mark.slow
 def test_the_requirements_are_what_the_carried_code_imports(written: Path) -> None:
     """The modules that are loaded to predict, those they import, and what installs these."""
     code = (

@@ -125,6 +125,7 @@ def test_a_report_holds_the_metrics_of_the_contract(tuning_cases: TuningCases) -
     assert report.improved
 
 
+@pytest.mark.slow
 def test_it_learns(tuning_cases: TuningCases) -> None:
     experiment = load_experiment(
         None, [*SMALL, "training.epochs=6", "training.steps_per_epoch=25", "segmentor.lr=5e-3"]

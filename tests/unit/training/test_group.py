@@ -20,6 +20,8 @@ from segan_ray.training.distributed import average, average_buffers, gather
 from segan_ray.training.fit import DistributedContext, EpochReport, fit
 from segan_ray.training.state import TrainingState, new_state
 
+pytestmark = pytest.mark.slow
+
 CPU = torch.device("cpu")
 
 

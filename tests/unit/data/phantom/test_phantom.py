@@ -106,6 +106,7 @@ def test_rim_takes_up_contrast_agent() -> None:
     assert t1ce[case.label == 4].mean() > 1.3 * t1ce[case.label == 2].mean()
 
 
+@pytest.mark.slow
 def test_tumours_lie_in_both_hemispheres() -> None:
     left = [np.argwhere(patient(i).label > 0)[:, 0].mean() * SPACING_MM > 119.5 for i in range(10)]
     assert any(left)
@@ -183,6 +184,7 @@ def test_files_open_with_the_right_type_and_geometry(folder: Path) -> None:
         np.testing.assert_array_equal(image.dataobj, voxels)
 
 
+@pytest.mark.slow
 def test_files_do_not_depend_on_when_or_by_how_many_they_are_made(
     folder: Path, tmp_path: Path
 ) -> None:

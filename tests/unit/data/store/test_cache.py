@@ -102,6 +102,7 @@ def _use(where: str, fills: str, barrier) -> None:
     barrier.wait()  # nobody leaves before all have it: users must not keep others waiting
 
 
+@pytest.mark.slow
 def test_many_processes_fill_it_once(store: Path, root: Path, tmp_path: Path) -> None:
     barrier = SPAWN.Barrier(4)
     arguments = (url(store), str(tmp_path / "fills"), barrier)

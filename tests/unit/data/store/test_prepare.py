@@ -355,6 +355,7 @@ def test_a_store_with_a_hole_is_not_whole(folder: Path, tmp_path: Path, cut: boo
         make(folder, tmp_path / "store")
 
 
+@pytest.mark.slow
 def test_n4_takes_a_drift_of_brightness_out() -> None:
     rng = np.random.default_rng(0)
     brain = np.zeros((32, 32, 32), dtype=bool)

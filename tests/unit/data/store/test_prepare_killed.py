@@ -25,6 +25,8 @@ from segan_ray.data.store.splits import SplitSettings
 from segan_ray.errors import DataError, SeganRayError, StoreError
 from segan_ray.filesystem.locks import acquire, release
 
+pytestmark = pytest.mark.slow
+
 
 def make(folder: Path, store: Path, **options) -> Manifest:
     given = {"settings": PrepareSettings(), "split_settings": SplitSettings()}

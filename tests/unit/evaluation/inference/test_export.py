@@ -46,6 +46,7 @@ def make(variant: str, neighbours: int = 0) -> Model:
     return Model(segmentor.eval(), experiment, origin, Postprocessing(flips=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("variant", "neighbours"), [("s1-3c", 0), ("s1-3c", 1), ("s3-3c", 0), ("unet", 0)]
 )

@@ -36,6 +36,8 @@ from segan_ray.evaluation.metrics.intervals import RESAMPLES
 from segan_ray.evaluation.scoring.gate import judge
 from tests.unit.evaluation.scoring.test_gate import scores
 
+pytestmark = pytest.mark.slow
+
 EXPERIMENTS = 2000
 AT_MOST = 0.05
 PATIENTS = (6, 8, 10, 20, 50)
@@ -67,7 +69,6 @@ def test_the_best_of_fifty_equals_is_rarely_promoted(draw: Draw, patients: int) 
     assert once(draw, patients, count_failures=False) <= most(EXPERIMENTS)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("patients", PATIENTS[3:])
 @pytest.mark.parametrize("draw", DRAWS)
 def test_nor_with_many_patients(draw: Draw, patients: int) -> None:
@@ -91,7 +92,6 @@ def test_ten_tries_on_the_same_patients_promote_as_rarely(draw: Draw) -> None:
     assert passed[0].sum() > passed[1:].sum(axis=1).max()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("patients", PATIENTS[2:4])
 @pytest.mark.parametrize("draw", DRAWS)
 def test_nor_do_ten_tries_on_more_patients(draw: Draw, patients: int) -> None:

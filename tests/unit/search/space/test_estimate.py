@@ -68,6 +68,7 @@ def test_a_checkpoint_is_as_large_as_it_was_said_to_be(tmp_path: Path, settings:
     assert experiment_bytes(experiment) == pytest.approx(real, rel=0.1)
 
 
+@pytest.mark.slow
 def test_the_largest_networks_of_a_space_count() -> None:
     drawn = space(
         parameters={

@@ -24,6 +24,8 @@ from segan_ray.search.study.sweep_study import (
     study_exists,
 )
 
+pytestmark = pytest.mark.usefixtures("studies")
+
 LR = {"type": "float", "low": 1e-5, "high": 1e-2, "log": True}
 WEIGHTS = {"type": "floats", "length": "critic.depth + 1", "low": 0.1, "high": 4}
 

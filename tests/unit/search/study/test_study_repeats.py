@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 from segan_ray.search.study.repeats import Repeat, best_trials, plan_repeats
 from tests.unit.search.study.test_study import Sweep, space
 
+pytestmark = pytest.mark.usefixtures("studies")
+
 
 def test_the_best_settings_are_tried_with_fresh_seeds(tmp_path: Path) -> None:
     sweep = Sweep(tmp_path, space(base={"seed": 7, "training": {"epochs": 9}}))

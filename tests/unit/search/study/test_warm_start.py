@@ -19,7 +19,7 @@ ASHA = {"type": "asha", "grace_period": 1, "reduction_factor": 2}
 
 
 @pytest.fixture
-def storage(tmp_path: Path) -> BaseStorage:
+def storage(studies: None, tmp_path: Path) -> BaseStorage:
     return open_storage(Home(tmp_path))
 
 
