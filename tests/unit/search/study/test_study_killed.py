@@ -18,6 +18,8 @@ from segan_ray.search.storage.study_storage import open_storage
 from segan_ray.search.study.sweep_study import SweepStudy
 from tests.unit.search.study.test_study import space
 
+pytestmark = pytest.mark.slow
+
 TRIALS = 7
 REPEATS = 2
 EPOCHS = 4
