@@ -50,12 +50,20 @@ def backends(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
             yield Backends(files, environment)
 
 
-@pytest.fixture
-def cluster(backends: Backends, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Nodes]:
-    with nodes(tmp_path, backends.environment) as cluster:
-        for name, value in cluster.environment.items():
-            monkeypatch.setenv(name, value)
+@pytest.fixture(scope="module")
+def one_node(backends: Backends, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
+    """A head and a node of one CPU, which all tests share."""
+    with nodes(tmp_path_factory.mktemp("cluster"), backends.environment) as cluster:
+        cluster.add(1)
         yield cluster
+
+
+@pytest.fixture
+def cluster(one_node: Nodes, monkeypatch: pytest.MonkeyPatch) -> Nodes:
+    """That cluster, for the processes of a test; nodes that a test adds it takes away."""
+    for name, value in one_node.environment.items():
+        monkeypatch.setenv(name, value)
+    return one_node
 
 
 @contextmanager
@@ -98,8 +106,7 @@ def watching(files: ObjectStore, sweep: str) -> Iterator[dict[tuple[str, str], s
 
 
 def test_two_sweeps_at_once_on_every_backend(cluster: Nodes, backends: Backends) -> None:
-    cluster.add(1)
-    cluster.add(2)
+    larger = cluster.add(2)
     space = space_of(trials=2, concurrent=2)
     with (
         sweep_on(cluster, backends, "first", space) as first,
@@ -120,6 +127,7 @@ def test_two_sweeps_at_once_on_every_backend(cluster: Nodes, backends: Backends)
         assert cluster.placement_groups() == 0
         listed = backends.files.files().find(f"{backends.files.bucket}/sweeps/first")
         assert {path.split("/")[2] for path in map(below_bucket, listed)} == {"checkpoints"}
+    cluster.kill(larger)
 
 
 def below_bucket(path: str) -> str:
@@ -129,9 +137,8 @@ def below_bucket(path: str) -> str:
 def test_a_node_that_comes_is_used_and_one_that_goes_costs_little(
     cluster: Nodes, backends: Backends
 ) -> None:
-    cluster.add(1)
     epochs = 6
-    space = space_of(trials=4, epochs=epochs)
+    space = space_of(trials=3, epochs=epochs)
     # Long enough for a node to come meanwhile.
     space["base"]["training"]["steps_per_epoch"] = 150
     space["budget"]["max_concurrent"] = "auto"
@@ -154,14 +161,13 @@ def test_a_node_that_comes_is_used_and_one_that_goes_costs_little(
         assert len(set(cluster.workers())) == 2
         cluster.kill(second)
         assert process.wait(600) == 0, sweep.log
-        assert_whole(sweep.home, sweep.name, 4, epochs)
+        assert_whole(sweep.home, sweep.name, 3, epochs)
     # What was saved is not trained again.
     assert {key for key, reports in seen.items() if len(reports) > 1} == set()
     assert cluster.placement_groups() == 0
 
 
 def test_two_workers_on_different_nodes_train_one_model(cluster: Nodes, backends: Backends) -> None:
-    cluster.add(1)
     cluster.add(1)
     folder = cluster.folder
     settings = folder / "settings.yaml"

@@ -37,7 +37,7 @@ from tests.integration.conftest import (
     search,
     train,
 )
-from tests.integration.killing import assert_same_search, eventually
+from tests.integration.killing import assert_same_search, assert_whole, eventually
 
 # After orchestration, which sets Ray up before importing it.
 import ray  # isort: skip
@@ -251,6 +251,17 @@ def test_a_trial_whose_lane_is_lost_before_it_began_is_trained_all_the_same(
     assert {trial.status for trial in trials} <= {"completed", "stopped"}
     # It came next, as if nothing had happened.
     assert_same_search(home, "lost", tree)
+
+
+def test_a_finished_sweep_goes_on_to_more_trials(
+    cluster: None, store: Path, tmp_path: Path
+) -> None:
+    tree = SPACE.model_dump()
+    tree["budget"] |= {"trials": 1, "max_concurrent": 1}
+    space, home = SearchSpace.model_validate(tree), Home.at(tmp_path / "home")
+    assert search(space, "more", store, home) == "finished"
+    assert search(space, "more", store, home, resume=True, trials=2) == "finished"
+    assert_whole(home, "more", 2, EPOCHS)
 
 
 def test_two_workers_train_one_model(cluster: None, store: Path, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """The command line in this process: its exit code and what it says, without the imports again.
 
-That a real process does the same is held by a few tests of ``cli/test_cli.py`` and by the main job.
+That a process of its own does the same is held by a few tests of ``cli/test_cli.py`` and by the
+main job.
 """
 
 from __future__ import annotations
