@@ -85,6 +85,21 @@ def patients_are_made_once() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def schemas_are_read_once() -> Iterator[None]:
+    """Optuna and MLflow read a hundred files of their schemas' history for each database."""
+    from alembic import util
+
+    anew, once = util.load_python_file, cache(util.load_python_file)
+
+    def read(folder: str, file: str) -> object:
+        # This one is a program, which brings a database up to date.
+        return anew(folder, file) if file == "env.py" else once(folder, file)
+
+    with patch.object(util, "load_python_file", read):
+        yield
+
+
 @pytest.fixture(scope="session")
 def made_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, MakeFolder], Path]:
     """Make a folder by its name, once for all the processes of this run of pytest; read only."""

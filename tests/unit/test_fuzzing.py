@@ -45,6 +45,8 @@ from tests.unit.data.io.test_malformed_headers import metaimage_of, nifti_of
 from tests.unit.promotable import write_store
 from tests.unit.stored import ORIGIN
 
+pytestmark = pytest.mark.slow
+
 Mutation = Callable[[Random, bytes], bytes]
 Read = Callable[[], object]
 

@@ -91,6 +91,7 @@ def test_shipped_spaces_and_configs_travel_too(here: Path) -> None:
     assert packed("train", "store").files == {}
 
 
+@pytest.mark.slow
 @given(
     store=st.text("abc/.-_ ", min_size=1).filter(lambda text: not text.startswith("-")),
     name=st.none() | st.from_regex(r"[a-z][a-z0-9.-]{0,8}", fullmatch=True),

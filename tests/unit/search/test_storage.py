@@ -37,6 +37,7 @@ def _no_other_storage(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OPTUNA_STORAGE", raising=False)
 
 
+@pytest.mark.slow
 def test_processes_that_make_the_database_at_once_all_succeed(tmp_path: Path) -> None:
     home = Home(tmp_path / "fresh" / "home")
     processes = [

@@ -37,6 +37,8 @@ from segan_ray.tracking.recording.runs import SweepRuns
 from segan_ray.tracking.registry.model_versions import fetched
 from segan_ray.workflows.write_report import collect_report
 
+pytestmark = pytest.mark.slow
+
 METRIC = "val/dice_mean"
 CARD = StoreCard("/data/store", "f", {"train": 4})
 PARENT_TAGS = (

@@ -168,6 +168,7 @@ def test_several_objectives_are_kept_at_the_best_epoch(home: Home) -> None:
     assert record.pareto == ("000", "001")
 
 
+@pytest.mark.slow
 def test_any_acknowledgement_replays_to_the_same_content(home: Home) -> None:
     recorder = opened(home, keep=1)
     train(recorder, home, "000", 0.1, 0.3)
@@ -781,6 +782,7 @@ def test_a_deleted_experiment_is_not_one_without_sweeps(home: Home) -> None:
     assert [sweep.sweep for sweep in list_sweeps(home)] == ["s"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["50%41", "who?", "a #1 {b}", "ä ö"])
 def test_a_home_may_have_any_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str

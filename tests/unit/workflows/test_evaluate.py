@@ -51,6 +51,8 @@ from segan_ray.workflows.predict import predict
 from tests.unit.command_line import refused, segan
 from tests.unit.trained import checkpoint
 
+pytestmark = pytest.mark.slow
+
 SPLIT = SplitSettings(val=0.17, gate=0.17, test=0.17, seed=1)
 
 

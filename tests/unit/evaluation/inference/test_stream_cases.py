@@ -70,6 +70,7 @@ def test_a_file_that_went_away_is_that_cases_error(model: Model, folder: Path) -
     assert second.error is None
 
 
+@pytest.mark.slow
 def test_few_cases_are_in_memory_however_many_there_are(
     model: Model, phantom_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -283,6 +283,7 @@ def volumes(draw: st.DrawFn) -> tuple[Mask, Mask]:
     return some(4) | kept, truth
 
 
+@pytest.mark.slow
 @given(masks=volumes(), spacing_mm=st.tuples(*[st.sampled_from([0.5, 0.9375, 1.0, 2.5, 5.0])] * 3))
 @settings(max_examples=80, deadline=None)
 def test_scores_are_what_the_definition_says(masks: tuple[Mask, Mask], spacing_mm: Spacing) -> None:

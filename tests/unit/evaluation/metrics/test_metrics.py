@@ -345,6 +345,7 @@ def blobs(seed: int, shape: Voxel, cover: float) -> Bool[np.ndarray, "x y z"]:
     return wave > np.quantile(wave, 1 - cover)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spacing_mm", SPACINGS)
 @pytest.mark.parametrize("seed", range(2))
 def test_hd95_of_larger_objects_is_what_the_definition_says(
