@@ -26,6 +26,8 @@ def test_the_space_in_the_readme_is_the_one_shipped() -> None:
     assert "".join(line for line in shipped.splitlines(True) if line[0] != "#") == block
 
 
-@pytest.mark.parametrize("target", ["demo", "test", "check", "lint", "bench", "clean", ".venv"])
+@pytest.mark.parametrize(
+    "target", ["demo", "test", "test-fast", "test-full", "check", "lint", "bench", "clean", ".venv"]
+)
 def test_make_has_the_targets_that_documents_name(target: str) -> None:
     assert re.search(rf"^{re.escape(target)}:.*##", (ROOT / "Makefile").read_text(), re.MULTILINE)
