@@ -147,7 +147,7 @@ def evaluate(
 
     _check_files(output, cases)
     with show.progress("Scoring cases", None) as done:
-        found = score_models(
+        evaluation = score_models(
             Home.at(home),
             model,
             store,
@@ -158,11 +158,11 @@ def evaluate(
             on_case=done,
             on_note=show.note,
         )
-    _write_files(found, output, cases)
+    _write_files(evaluation, output, cases)
     if as_json:
-        show.document(found.document)
+        show.document(evaluation.document)
     else:
-        show_scores(found.document)
+        show_scores(evaluation.document)
 
 
 def predict(
@@ -205,10 +205,10 @@ def predict(
             on_case=done,
         )
     if as_json:
-        show.document({"cases": [one.document() for one in predictions]})
+        show.document({"cases": [prediction.document() for prediction in predictions]})
     else:
         _show_predictions(predictions, out)
-    if not all(one.ok for one in predictions):
+    if not all(prediction.ok for prediction in predictions):
         raise typer.Exit(1)
 
 
@@ -228,8 +228,8 @@ def export(
     from segan_ray.tracking.registry.model_versions import fetched
 
     check_format(kind)
-    with show.progress("Exporting", 1) as done, fetched(Home.at(home), model) as found:
-        document = export_model(load_model(found.folder), out, kind)
+    with show.progress("Exporting", 1) as done, fetched(Home.at(home), model) as source:
+        document = export_model(load_model(source.folder), out, kind)
         done(document["file"])
     if as_json:
         show.document(document)
@@ -261,14 +261,14 @@ def _check_files(output: Path | None, cases: Path | None) -> None:
         check_table(cases)
 
 
-def _write_files(found: Evaluation, output: Path | None, cases: Path | None) -> None:
+def _write_files(evaluation: Evaluation, output: Path | None, cases: Path | None) -> None:
     from segan_ray.evaluation.scoring.case_files import write_table
     from segan_ray.filesystem.atomic_files import write_text
 
     if output is not None:
-        write_text(output, json.dumps(found.document, indent=1))
+        write_text(output, json.dumps(evaluation.document, indent=1))
     if cases is not None:
-        write_table(found.cases, cases)
+        write_table(evaluation.cases, cases)
 
 
 def _show_promotion(result: Promotion, sweep: str, alias: str) -> None:
@@ -283,16 +283,16 @@ def _show_promotion(result: Promotion, sweep: str, alias: str) -> None:
 
 
 def _show_predictions(predictions: Sequence[Prediction], out: Path) -> None:
-    for one in predictions:
-        for problem in one.problems:
-            show.note(show.plain(f"{one.case}: {problem}"))
+    for prediction in predictions:
+        for problem in prediction.problems:
+            show.note(show.plain(f"{prediction.case}: {problem}"))
     warned: dict[str, list[str]] = {}
-    for one in predictions:
-        for warning in one.warnings:
-            warned.setdefault(warning, []).append(one.case)
+    for prediction in predictions:
+        for warning in prediction.warnings:
+            warned.setdefault(warning, []).append(prediction.case)
     for warning, cases in warned.items():
         more = f" and {len(cases) - 1} more" if cases[1:] else ""
         show.note(show.plain(f"Note: {cases[0]}{more}: {warning}"))
-    written = sum(one.ok for one in predictions)
+    written = sum(prediction.ok for prediction in predictions)
     failed = f"; {len(predictions) - written} failed" if written < len(predictions) else ""
     show.say(f"{many(written, 'label map')} in {out}{failed}")

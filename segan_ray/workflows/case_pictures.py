@@ -56,7 +56,7 @@ def log_showcase(
 def read_showcase(client: MlflowClient, run: str) -> dict[str, bytes]:
     """Return ``{rank: PNG}`` of an evaluation; empty if it has no pictures."""
     wanted = {f"{FOLDER}/{rank}.png": rank for rank in RANKS}
-    held = {one.path for one in client.list_artifacts(run, FOLDER)}
+    logged = {file.path for file in client.list_artifacts(run, FOLDER)}
     with tempfile.TemporaryDirectory() as into:
         return {
             rank: Path(
@@ -65,5 +65,5 @@ def read_showcase(client: MlflowClient, run: str) -> dict[str, bytes]:
                 )
             ).read_bytes()
             for path, rank in wanted.items()
-            if path in held
+            if path in logged
         }

@@ -125,7 +125,7 @@ def evaluate(
     test = _open(str(store), split_file)
     others = [name for name in references.values() if name != THRESHOLD]
     loaded = _load(home, (model, *compared, *others))
-    _admit({name: one.model for name, one in loaded.items()}, test, on_note)
+    _admit({name: entry.model for name, entry in loaded.items()}, test, on_note)
     client = connect(home)  # before hours of scoring whose records would go nowhere
     score = partial(score_cases, cases=test.cases, on_case=on_case, lesion_wise=lesion_wise)
     predictors = _predictors(loaded, test, with_threshold=THRESHOLD in references.values())
@@ -182,7 +182,7 @@ def _predictors(
 ) -> dict[str, Predict]:
     """Return how each model segments a case, by its name; last the threshold, if asked for."""
     device = fastest_device()
-    models = {name: model_predictor(one.model, device) for name, one in loaded.items()}
+    models = {name: model_predictor(entry.model, device) for name, entry in loaded.items()}
     if not with_threshold:
         return models
     return {**models, THRESHOLD: tuned_threshold(_unscored_training(test))}
@@ -231,8 +231,10 @@ def _beside(
 ) -> dict[str, Any]:
     """Return what the document says of ``model`` beside the other rows: ``{row: scored name}``."""
     table = {model: scores[model], **{name: scores[of] for name, of in rows.items()}}
-    compared = (compare(model, name, scores[model], scores[of]) for name, of in rows.items())
-    return _over_cases(table) | {"comparisons": [one.document() for one in compared]}
+    comparisons = (compare(model, name, scores[model], scores[of]) for name, of in rows.items())
+    return _over_cases(table) | {
+        "comparisons": [comparison.document() for comparison in comparisons]
+    }
 
 
 def _subject(loaded: _Loaded, test: _TestCases) -> Subject:

@@ -148,13 +148,13 @@ def sweep_store(home: Home, record: SweepRecord) -> Path:
     Raises:
         StoreError: if the store has moved or changed.
     """
-    where = store_location(home, record.sweep)
-    store = local_store(where)
-    found = read_manifest(store).fingerprint
-    if found != record.store:
+    location = store_location(home, record.sweep)
+    store = local_store(location)
+    fingerprint = read_manifest(store).fingerprint
+    if fingerprint != record.store:
         raise StoreError(
-            f"The store {where} has fingerprint {found}; the sweep '{record.sweep}' was trained "
-            f"on {record.store}. Restore that store."
+            f"The store {location} has fingerprint {fingerprint}; the sweep '{record.sweep}' was "
+            f"trained on {record.store}. Restore that store."
         )
     return store
 
@@ -218,14 +218,14 @@ def _version(gate_run: GateRun, tags: Mapping[str, str]) -> str:
     An earlier promotion of the run, or one that was cut off, has registered it already.
     """
     client, run = gate_run.client, gate_run.candidate.mlflow_run
-    whole = [
-        one
-        for one in versions_of(client, run)
-        if one.status == "READY" and SHA256 in one.tags and gate_run.same_use(one)
+    registered = [
+        each
+        for each in versions_of(client, run)
+        if each.status == "READY" and SHA256 in each.tags and gate_run.same_use(each)
     ]
-    if not whole:
+    if not registered:
         return register(client, run, tags, package_model(client, run, gate_run.model))
-    version = str(max(int(one.version) for one in whole))
+    version = str(max(int(each.version) for each in registered))
     retag(client, version, tags)
     return version
 

@@ -86,22 +86,22 @@ def _overlay(client: MlflowClient, record: SweepRecord) -> bytes | None:
 
 def _promoted(client: MlflowClient, sweep: str) -> tuple[Promoted, ...]:
     """Return the registered models of ``sweep``, newest first."""
-    found = [
+    versions = [
         version
         for version in client.search_model_versions(f"name = '{MODEL}'")
         if version.tags.get(tag_names.SWEEP) == sweep
     ]
     held = aliases(client)
-    ordered = sorted(found, key=lambda version: int(version.version), reverse=True)
+    ordered = sorted(versions, key=lambda version: int(version.version), reverse=True)
     return tuple(_read(version, held.get(str(version.version), ())) for version in ordered)
 
 
 def _difference(text: str) -> dict[str, Any] | None:
     """Return the difference in the text of a tag; None if it has none or was edited."""
     with contextlib.suppress(DocumentError, ValidationError):
-        noted = parse_json(text)
-        Score.model_validate(noted)
-        return dict(noted)
+        difference = parse_json(text)
+        Score.model_validate(difference)
+        return dict(difference)
     return None
 
 

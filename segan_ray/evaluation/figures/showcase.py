@@ -58,8 +58,8 @@ def pick_cases(scores: Sequence[CaseScores]) -> dict[Rank, CaseScores]:
 
 
 def _typical(scores: Sequence[CaseScores], patient: str, dice: float) -> CaseScores:
-    cases = [one for one in scores if one.patient == patient]
-    return min(cases, key=lambda one: (abs(_mean_dice(one) - dice), one.case))
+    cases = [case for case in scores if case.patient == patient]
+    return min(cases, key=lambda case: (abs(_mean_dice(case) - dice), case.case))
 
 
 def _mean_dice(scores: CaseScores) -> float:

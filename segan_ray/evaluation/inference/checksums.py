@@ -42,7 +42,7 @@ def compare_checksums(folder: Path) -> None:
     for name, expected in _noted(folder / CHECKSUMS).items():
         path = folder / name
         try:
-            found = _sha256(path)
+            actual = _sha256(path)
         except FileNotFoundError:
             raise CheckpointError(
                 f"{path}: is missing from the packaged model. Fetch it again."
@@ -52,7 +52,7 @@ def compare_checksums(folder: Path) -> None:
             raise CheckpointError(
                 f"{folder}/{visible(cut(name))}: cannot be read ({said(error)})."
             ) from None
-        if found != expected:
+        if actual != expected:
             raise CheckpointError(
                 f"{path}: was changed after the model was packaged (its SHA-256 is not the one in "
                 f"{CHECKSUMS}). Fetch the model again, or promote it again if that does not help."
@@ -82,20 +82,20 @@ def _files(folder: Path) -> Iterator[Path]:
 
 def _noted(path: Path) -> dict[str, str]:
     try:
-        noted = parse_json(read_bytes(path, LIST_BYTES))
+        checksums = parse_json(read_bytes(path, LIST_BYTES))
     except FileNotFoundError:
         raise CheckpointError(f"{path}: is missing from the packaged model.") from None
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path}: cannot be read ({said(error)}).") from None
-    if not isinstance(noted, dict) or not noted:
+    if not isinstance(checksums, dict) or not checksums:
         raise CheckpointError(f"{path}: expected checksums by file name.")
-    for name in noted:
+    for name in checksums:
         if name != Path(name).name or "\0" in name:
             raise CheckpointError(
                 f"{path}: names '{visible(cut(name))}', which is no file beside it. It is not as "
                 "it was made: fetch the model again."
             )
-    return noted
+    return checksums
 
 
 def _sha256(path: Path) -> str:

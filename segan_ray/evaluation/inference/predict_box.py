@@ -112,8 +112,10 @@ def _batches(
     wanted = range(len(box.mask))[positions]
     for start in range(0, len(wanted), settings.batch_size):
         batch = wanted[start : start + settings.batch_size]
-        found = _probability(segmentor, box, settings, slice(batch.start, batch.stop, batch.step))
-        yield slice(start, start + len(batch)), found
+        probability = _probability(
+            segmentor, box, settings, slice(batch.start, batch.stop, batch.step)
+        )
+        yield slice(start, start + len(batch)), probability
 
 
 @torch.inference_mode()

@@ -82,29 +82,29 @@ def predict_cases(
     )
     predictions = []
     for target, segmented in zip(targets, stream, strict=True):
-        found = segmented if overwrite else _unless_there(segmented, target)
-        predictions.append(_outcome(model, found, code, target))
-        on_case(found.case.case)
+        checked = segmented if overwrite else _unless_there(segmented, target)
+        predictions.append(_outcome(model, checked, code, target))
+        on_case(checked.case.case)
     return tuple(predictions)
 
 
-def _unless_there(found: Segmented, target: Output) -> Segmented:
+def _unless_there(segmented: Segmented, target: Output) -> Segmented:
     """Return ``found``, or an error if the files of its case were written in the meantime."""
     try:
-        refuse_collisions([target], probabilities=found.probabilities is not None)
+        refuse_collisions([target], probabilities=segmented.probabilities is not None)
     except DataError as error:
-        return Segmented(found.case, error=found.error or error)
-    return found
+        return Segmented(segmented.case, error=segmented.error or error)
+    return segmented
 
 
-def _outcome(model: Model, found: Segmented, code: LabelCode, target: Output) -> Prediction:
+def _outcome(model: Model, segmented: Segmented, code: LabelCode, target: Output) -> Prediction:
     """Write the files of one case and return the outcome, errors included."""
-    name = found.case.case
+    name = segmented.case.case
     try:
-        if found.error is not None:
-            raise found.error
-        warnings = _warnings(model, found)
-        probabilities = _write(found, code, target)
+        if segmented.error is not None:
+            raise segmented.error
+        warnings = _warnings(model, segmented)
+        probabilities = _write(segmented, code, target)
     except SeganRayError as error:
         return Prediction(name, None, problems=(str(error).removeprefix(f"Case {name}: "),))
     except Exception as error:  # one odd case must not cost a night's predictions
@@ -113,23 +113,23 @@ def _outcome(model: Model, found: Segmented, code: LabelCode, target: Output) ->
     return Prediction(name, target.label, probabilities, warnings=warnings)
 
 
-def _warnings(model: Model, found: Segmented) -> tuple[str, ...]:
+def _warnings(model: Model, segmented: Segmented) -> tuple[str, ...]:
     """Return the warnings to a reader of one case's files."""
-    assert found.affine is not None, "there is an error or there is a grid"
-    said = []
-    spacing = spacing_of(found.affine)
+    assert segmented.affine is not None, "there is an error or there is a grid"
+    warnings = []
+    spacing = spacing_of(segmented.affine)
     if not model.origin.is_used_to(spacing):
-        said.append(
+        warnings.append(
             f"voxels of {millimetres(spacing)}; the model was trained on "
             f"{model.origin.spacing_words()}, so expect worse label maps."
         )
-    return (*said, *geometry_warnings(found.case.without_truth()))
+    return (*warnings, *geometry_warnings(segmented.case.without_truth()))
 
 
-def _write(found: Segmented, code: LabelCode, target: Output) -> Path | None:
+def _write(segmented: Segmented, code: LabelCode, target: Output) -> Path | None:
     """Write the files of one case, the label map last; return where probabilities are, if any."""
-    assert found.regions is not None, "there is an error or there are regions"
-    if found.probabilities is not None:
-        write_probabilities(target.probabilities, found.probabilities, found.case)
-    write_label(target.label, code.labels(found.regions), found.case)
-    return None if found.probabilities is None else target.probabilities
+    assert segmented.regions is not None, "there is an error or there are regions"
+    if segmented.probabilities is not None:
+        write_probabilities(target.probabilities, segmented.probabilities, segmented.case)
+    write_label(target.label, code.labels(segmented.regions), segmented.case)
+    return None if segmented.probabilities is None else target.probabilities

@@ -46,17 +46,17 @@ def predict_arrays(
         raise DataError(f"output is '{output}'; expected {' or '.join(OUTPUTS)}.")
     affine = _affine(spacing_mm)
     predict = _labels if output == "labels" else probabilities_of_volume
-    found = []
-    for who, image in _images(cases).items():
+    results = []
+    for name, image in _images(cases).items():
         try:
-            found.append(predict(model, Volume(image, None, affine)))
+            results.append(predict(model, Volume(image, None, affine)))
         except DataError as error:
-            raise DataError(f"{who}: {error}") from None
+            raise DataError(f"{name}: {error}") from None
     if cases.dtype == object:
-        ragged = np.empty(len(found), dtype=object)
-        ragged[:] = found
+        ragged = np.empty(len(results), dtype=object)
+        ragged[:] = results
         return ragged
-    return found[0] if cases.ndim == 4 else np.stack(found)
+    return results[0] if cases.ndim == 4 else np.stack(results)
 
 
 def _labels(model: Model, volume: Volume) -> UInt8[np.ndarray, "x y z"]:
@@ -78,26 +78,26 @@ def _images(
     cases: Num[np.ndarray, "*case modality x y z"],
 ) -> dict[str, Float32[np.ndarray, "modality x y z"]]:
     """Return ``{name of the case in messages: its image}``."""
-    one = cases.dtype != object and cases.ndim == 4
-    images = [cases] if one else list(cases) if cases.ndim else []
+    single = cases.dtype != object and cases.ndim == 4
+    images = [cases] if single else list(cases) if cases.ndim else []
     if not images:
         raise DataError(
             f"An array of shape {cases.shape} holds no case; expected (case, modality, x, y, z)."
         )
-    named = {"The case" if one else f"Case {n}": image for n, image in enumerate(images)}
-    return {who: _image(image, who) for who, image in named.items()}
+    named = {"The case" if single else f"Case {n}": image for n, image in enumerate(images)}
+    return {name: _image(image, name) for name, image in named.items()}
 
 
-def _image(image: np.ndarray, who: str) -> Float32[np.ndarray, "modality x y z"]:
+def _image(image: np.ndarray, name: str) -> Float32[np.ndarray, "modality x y z"]:
     """Return the image of one case in float32, after checking its shape, type and intensities."""
-    found = np.asarray(image)
-    if found.ndim != 4 or found.shape[0] != len(MODALITIES) or found.dtype.kind not in "iuf":
+    array = np.asarray(image)
+    if array.ndim != 4 or array.shape[0] != len(MODALITIES) or array.dtype.kind not in "iuf":
         raise DataError(
-            f"{who} has shape {found.shape} and type {found.dtype}; expected numbers of shape "
+            f"{name} has shape {array.shape} and type {array.dtype}; expected numbers of shape "
             f"(4, x, y, z), the modalities in the order {', '.join(MODALITIES)}."
         )
-    numbers = found.astype(np.float32, copy=False)
+    numbers = array.astype(np.float32, copy=False)
     for modality, voxels in zip(MODALITIES, numbers, strict=True):
         for problem in intensity_problems(voxels):
-            raise DataError(f"{who}, {modality}: {problem}")
+            raise DataError(f"{name}, {modality}: {problem}")
     return numbers

@@ -84,5 +84,5 @@ def probabilities_of_volume(
     """
     boxed = boxed_arrays(volume, model.origin.preparation)
     box = BoxArrays(boxed.image, boxed.mask, float(np.prod(volume.spacing_mm)))
-    found = probabilities_of_box(model.segmentor, box, model.inference_settings(device))
-    return put_back(found, boxed.box, boxed.shape)
+    probabilities = probabilities_of_box(model.segmentor, box, model.inference_settings(device))
+    return put_back(probabilities, boxed.box, boxed.shape)

@@ -80,10 +80,10 @@ def segment_stream(
         waiting = deque(start(case) for case in islice(coming, AHEAD))
         try:
             while waiting:
-                found = waiting.popleft().result()
+                segmented = waiting.popleft().result()
                 waiting.extend(start(case) for case in islice(coming, 1))
-                yield found
-                del found
+                yield segmented
+                del segmented
         finally:
             for future in waiting:
                 future.cancel()

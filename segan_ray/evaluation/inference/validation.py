@@ -79,10 +79,10 @@ def _score(predicted: np.ndarray, case: PreparedCase, brain_mask: bool) -> _Case
     mask = case.mask()
     scores = {}
     for bit, (region, map_) in enumerate(zip(REGIONS, predicted, strict=True)):
-        found = overlap(map_, mask & (1 << bit) != 0)
-        scores[f"val/dice_{region}"] = found.dice
-        scores[f"val/precision_{region}"] = found.precision
-        scores[f"val/sensitivity_{region}"] = found.sensitivity
+        scored = overlap(map_, mask & (1 << bit) != 0)
+        scores[f"val/dice_{region}"] = scored.dice
+        scores[f"val/precision_{region}"] = scored.precision
+        scores[f"val/sensitivity_{region}"] = scored.sensitivity
     scores[SCORE] = float(np.mean([scores[f"val/dice_{name}"] for name in REGIONS]))
     return _Case(
         scores,

@@ -34,7 +34,7 @@ class Comparison:
         return {
             "model": self.model,
             "against": self.against,
-            "difference": {name: found.as_document() for name, found in self.difference.items()},
+            "difference": {name: paired.as_document() for name, paired in self.difference.items()},
             "patients": len(self.difference[MEAN].patients),
         }
 

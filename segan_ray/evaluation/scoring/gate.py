@@ -126,8 +126,8 @@ def judge(
     level = level_of(tries)
     regions = {name: _difference(candidate, champion, name) for name in REGIONS}
     interval = difference.at_level(level)
-    found = _Evidence(difference, regions, tries, level, interval, failures)
-    verdict, reason = _decide(found, margin)
+    evidence = _Evidence(difference, regions, tries, level, interval, failures)
+    verdict, reason = _decide(evidence, margin)
     return Verdict(verdict, reason, difference, tries, level, interval, failed)
 
 
@@ -145,12 +145,12 @@ def passes(
     return np.asarray((overall[..., 0] > -margin) & ~worse)
 
 
-def _decide(found: _Evidence, margin: float | None) -> tuple[Literal["promoted", "kept"], str]:
-    if found.passes(0):
-        return "promoted", f"Dice is better by {found.difference.mean:.3f} ({found.shown()})."
-    if margin is not None and found.passes(margin):
-        return "promoted", f"Dice is not worse by more than {margin:g} ({found.shown()})."
-    return "kept", _sentences(_objection(found, margin), found.failures)
+def _decide(evidence: _Evidence, margin: float | None) -> tuple[Literal["promoted", "kept"], str]:
+    if evidence.passes(0):
+        return "promoted", f"Dice is better by {evidence.difference.mean:.3f} ({evidence.shown()})."
+    if margin is not None and evidence.passes(margin):
+        return "promoted", f"Dice is not worse by more than {margin:g} ({evidence.shown()})."
+    return "kept", _sentences(_objection(evidence, margin), evidence.failures)
 
 
 def _difference(
@@ -166,9 +166,9 @@ def _failed(
 ) -> dict[tuple[str, str, Region], float]:
     """Return the Dice of each failed region by patient, case and region, the worst first."""
     dice = {
-        (one.patient, one.case, region): one.regions[region].dice
-        for one in scores
-        if one.patient in patients
+        (case.patient, case.case, region): case.regions[region].dice
+        for case in scores
+        if case.patient in patients
         for region in REGIONS
     }
     failed = (item for item in dice.items() if item[1] < FAILED_DICE)
@@ -194,20 +194,21 @@ def _failures(
     )
 
 
-def _objection(found: _Evidence, margin: float | None) -> str:
+def _objection(evidence: _Evidence, margin: float | None) -> str:
     """Return why the intervals did not let a candidate pass, or nothing if they did.
 
     ``margin`` is None where it had to be better.
     """
-    differences = (found.difference, *found.regions.values())
-    if not any(limit for one in differences for limit in one.at_level(CONFIDENCE)):
-        return (
-            f"It scores the same as the champion on all {len(found.difference.patients)} patients."
-        )
-    if found.interval[0] <= -(margin or 0):
+    differences = (evidence.difference, *evidence.regions.values())
+    if not any(limit for difference in differences for limit in difference.at_level(CONFIDENCE)):
+        patients = len(evidence.difference.patients)
+        return f"It scores the same as the champion on all {patients} patients."
+    if evidence.interval[0] <= -(margin or 0):
         told = "clearly better" if margin is None else f"clearly within {margin:g} of the champion"
-        return f"Dice differs by {found.difference.mean:.3f} ({found.shown()}): not {told}."
-    limits = {name: one.at_level(CONFIDENCE) for name, one in found.regions.items()}
+        return f"Dice differs by {evidence.difference.mean:.3f} ({evidence.shown()}): not {told}."
+    limits = {
+        name: difference.at_level(CONFIDENCE) for name, difference in evidence.regions.items()
+    }
     worse = [name for name, (_, high) in limits.items() if high < -(margin or 0)]
     if not worse:
         return ""
@@ -216,8 +217,8 @@ def _objection(found: _Evidence, margin: float | None) -> str:
     return f"The {worse[0]} region is clearly worse{by} (interval {low:.3f} to {high:.3f})."
 
 
-def _sentences(*said: str) -> str:
-    return " ".join(filter(None, said))
+def _sentences(*sentences: str) -> str:
+    return " ".join(filter(None, sentences))
 
 
 def _percent(level: float) -> str:

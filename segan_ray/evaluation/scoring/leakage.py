@@ -45,26 +45,26 @@ def cautions(
     model: str, origin: Origin, settings: PrepareSettings, records: Sequence[CaseRecord]
 ) -> tuple[str, ...]:
     """Return the cautions to a reader of the scores of ``model``, a line each."""
-    said = []
+    lines = []
     if same := namesakes(origin, records):
-        said.append(
+        lines.append(
             f"Note: {model} was trained or chosen with patients called {', '.join(same)} too; the "
             "scans differ, so these are scored. If they are the same people, leave them out."
         )
     if settings != origin.preparation:
-        said.append(
+        lines.append(
             f"Note: {model} was trained on scans prepared with {_settings(origin.preparation)}; "
             f"this store was prepared with {_settings(settings)}."
         )
     unlike = [record for record in records if not origin.is_used_to(record.spacing_mm)]
     if unlike:
         first = unlike[0]
-        said.append(
+        lines.append(
             f"Note: {model} was trained on voxels of {origin.spacing_words()}; {len(unlike)} of "
             f"these {len(records)} cases have others ({first.case}: "
             f"{millimetres(first.spacing_mm)})."
         )
-    return tuple(said)
+    return tuple(lines)
 
 
 def _settings(settings: PrepareSettings) -> str:
