@@ -150,7 +150,7 @@ def made_home(made_once: Callable[[str, MakeFolder], Path]) -> Path:
     """A home whose databases have their tables, which takes seconds to make; to be copied."""
 
     def make(folder: Path) -> None:
-        from segan_ray.search.storage.open_storage import open_storage
+        from segan_ray.search.storage.study_storage import open_storage
         from segan_ray.tracking.client.connection import connect
 
         home = Home.at(folder)
