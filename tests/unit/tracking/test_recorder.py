@@ -80,6 +80,15 @@ def checkpoint(home: Home, trial: str, epoch: int = 1) -> str:
     return str(folder)
 
 
+def save(home: Home, trial: str, record: EpochRecord) -> None:
+    """Save a whole checkpoint, as a worker does."""
+    experiment = load_experiment(None, SMALL)
+    state = new_state(experiment, torch.device("cpu"))
+    state.epoch = record.epoch
+    folder = TrialFolder(home.sweeps / "s" / "checkpoints" / trial)
+    folder.save(state, experiment, ORIGIN, record, Image.new("RGB", (4, 4)))
+
+
 def train(recorder: Recorder, home: Home, trial: str, *scores: float, **more) -> None:
     recorder.start_trial(trial, Experiment(), {"segmentor.lr": 0.001}, **more)
     for epoch, score in enumerate(scores, start=1):
@@ -455,7 +464,7 @@ def test_a_dead_sweep_is_ended_with_what_it_had(home: Home) -> None:
     train(recorder, home, "000", 0.3)
     recorder.start_trial("001", Experiment(), {})
     recorder.log_epoch("001", 1, {METRIC: 0.5})
-    checkpoint(home, "001", 1)
+    save(home, "001", EpochRecord(1, {METRIC: 0.5}, BestEpoch(1, {METRIC: 0.5})))
     recorder.start_trial("002", Experiment(), {})
     killed(recorder)
     close_dead_sweep(home, "s", home.sweeps / "s")
@@ -473,16 +482,12 @@ def test_a_dead_sweep_is_ended_with_what_it_had(home: Home) -> None:
 def test_a_dead_trial_keeps_the_checkpoint_of_its_best_epoch(
     home: Home, scores: tuple[float, float]
 ) -> None:
-    experiment = load_experiment(None, SMALL)
-    saved = TrialFolder(home.sweeps / "s" / "checkpoints" / "000")
     recorder = opened(home)
-    recorder.start_trial("000", experiment, {})
-    best, state = BestEpoch(0, {METRIC: 0.0}), new_state(experiment, torch.device("cpu"))
+    recorder.start_trial("000", load_experiment(None, SMALL), {})
+    best = BestEpoch(0, {METRIC: 0.0})
     for epoch, score in enumerate(scores, start=1):
         best = best.or_better(BestEpoch(epoch, {METRIC: score}), METRIC, "max")
-        state.epoch = epoch
-        report = EpochRecord(epoch, {METRIC: score}, best)
-        saved.save(state, experiment, ORIGIN, report, Image.new("RGB", (4, 4)))
+        save(home, "000", EpochRecord(epoch, {METRIC: score}, best))
     # Killed when the second epoch was saved, and the first one's gone if the second was better.
     recorder.log_epoch("000", 1, {METRIC: scores[0]})
     killed(recorder)
