@@ -214,9 +214,10 @@ def _run_uri(client: MlflowClient, model: str) -> str:
     if model.startswith("runs:/"):
         return model
     named = NAME.fullmatch(model) and search(
-        client, f"tags.`{KIND}` = 'train' and tags.`{SWEEP}` = '{model}'"
+        client, f"tags.`{KIND}` = 'trial' and tags.`{SWEEP}` = '{model}'"
     )
-    if not named:
+    # A run of train is a sweep of one trial. Of several trials the name tells none.
+    if not named or len(named) > 1:
         raise RegistryError(
             f"'{model}' is no checkpoint folder, no alias of the registered model '{MODEL}', no "
             "run of train, and no models:/ or runs:/ URI. Promote one: segan-ray promote SWEEP"
