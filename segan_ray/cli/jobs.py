@@ -87,9 +87,9 @@ def _submit(
     from segan_ray.cli.packing import pack
     from segan_ray.orchestration.jobs.ray_jobs import Cluster
 
-    parcel = pack(command, package, show.note)
+    spec = pack(command, package, show.note)
     cluster = Cluster.at(address)
-    job = cluster.submit(parcel)
+    job = cluster.submit(spec)
     show.note(f"Submitted {job.job}.")
     if not no_wait:
         _follow(cluster, job, as_json)

@@ -25,33 +25,33 @@ ONLY = ("tune", "train")
 
 
 def pack(command: Sequence[str], package: bool, say: Callable[[str], None]) -> JobSpec:
-    """Return the parcel of a command, having said where its places will be looked for.
+    """Return the job of a command, having said where its locations will be looked for.
 
     Raises:
         ConfigError: if its search space or settings cannot be right.
         ClusterError: if it holds a password, or a file that cannot travel.
     """
     from segan_ray.home import DEFAULT_HOME
-    from segan_ray.orchestration.jobs import job_spec as parcels
+    from segan_ray.orchestration.jobs import job_spec
 
     typed = parse(command)
     name, files = _settle(typed)
-    environment, needed = parcels.environment_of(os.environ)
-    unsent = parcels.unsent_of(os.environ, needed)
+    environment, needed = job_spec.environment_of(os.environ)
+    unsent = job_spec.unsent_of(os.environ, needed)
     again = typed.words({"name": name, "resume": True})
-    there: dict[str, Any] = {"store": parcels.seen_from_afar(typed.values["store"]), "name": name}
+    there: dict[str, Any] = {"store": job_spec.seen_from_afar(typed.values["store"]), "name": name}
     if typed.given("home"):
-        there["home"] = parcels.seen_from_afar(str(typed.values["home"]))
+        there["home"] = job_spec.seen_from_afar(str(typed.values["home"]))
     there |= {option: file for option, file, _ in files}
     words = typed.words(there)
-    parcels.check_open((*words, *again), os.environ)
+    job_spec.check_open((*words, *again), os.environ)
     for sentence in _said(there, environment, unsent):
         say(sentence)
-    return parcels.JobSpec(
+    return job_spec.JobSpec(
         name,
         words,
         (*(["--package"] if package else []), "--", *map(shlex.quote, again)),
-        parcels.seen_from_afar(DEFAULT_HOME),
+        job_spec.seen_from_afar(DEFAULT_HOME),
         {file: content for _, file, content in files},
         environment,
         needed,

@@ -28,11 +28,11 @@ def examine_by_job(address: str, home: Home, store: str | None) -> list[Check]:
     words = ("doctor", *([store] if store else []), "--json")
     check_open(words, os.environ)
     where = environment.get(HOME, str(home.folder))
-    parcel = JobSpec("doctor", words, words, where, {}, environment, needed, needed)
+    spec = JobSpec("doctor", words, words, where, {}, environment, needed, needed)
     client = dashboard(address)
     with said_in_words(address):
         job = client.submit_job(
-            entrypoint=parcel.entrypoint(), runtime_env={"env_vars": dict(environment)}
+            entrypoint=spec.entrypoint(), runtime_env={"env_vars": dict(environment)}
         )
         deadline = time.monotonic() + PATIENCE_S
         while not client.get_job_status(job).is_terminal():

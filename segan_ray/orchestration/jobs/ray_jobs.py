@@ -117,29 +117,29 @@ class Cluster:
         with said_in_words(self.address):
             return str(self.client.get_job_logs(job.job))
 
-    def submit(self, parcel: JobSpec) -> Job:
+    def submit(self, spec: JobSpec) -> Job:
         """Start a job and return it; it waits or runs when this returns.
 
         Raises:
             ClusterError: if the sweep is being run by a job already, or Ray refuses.
         """
-        before = [job for job in self.jobs() if job.sweep == parcel.sweep]
+        before = [job for job in self.jobs() if job.sweep == spec.sweep]
         for job in before:
             if not job.ended:
                 raise ClusterError(
-                    f"'{parcel.sweep}' is run by the job {job.job} now ({job.status}). Follow it: "
+                    f"'{spec.sweep}' is run by the job {job.job} now ({job.status}). Follow it: "
                     f"{self.command('--follow', job.job)}; end it: "
                     f"{self.command('--stop', job.job)}; or choose another --name."
                 )
-        name = f"{parcel.sweep}-{_attempts(before) + 1}"
-        variables = parcel.variables(self.command(*parcel.again))
+        name = f"{spec.sweep}-{_attempts(before) + 1}"
+        variables = spec.variables(self.command(*spec.again))
         with tempfile.TemporaryDirectory(prefix="segan-ray-job-") as folder:
-            uploads = lay_out(parcel, Path(folder))
+            uploads = lay_out(spec, Path(folder))
             self._submit(
                 submission_id=name,
-                entrypoint=parcel.entrypoint(),
+                entrypoint=spec.entrypoint(),
                 runtime_env={**uploads, "env_vars": variables},
-                metadata={SWEEP: parcel.sweep, "segan.version": __version__},
+                metadata={SWEEP: spec.sweep, "segan.version": __version__},
             )
         return self.job(name)
 
@@ -175,19 +175,19 @@ class Cluster:
         return job
 
 
-def lay_out(parcel: JobSpec, folder: Path) -> dict[str, Any]:
+def lay_out(spec: JobSpec, folder: Path) -> dict[str, Any]:
     """Write what travels below ``folder``; return what Ray is to take from there.
 
     Ray packs whole folders, so ours hold nothing else.
     """
     uploads: dict[str, Any] = {}
-    if parcel.files:
+    if spec.files:
         files = folder / "files"
         files.mkdir()
-        for name, content in parcel.files.items():
+        for name, content in spec.files.items():
             (files / name).write_bytes(content)
         uploads["working_dir"] = str(files)
-    if parcel.package:
+    if spec.package:
         code = folder / "segan_ray"
         shutil.copytree(
             Path(segan_ray.__file__).parent,

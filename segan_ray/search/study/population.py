@@ -30,7 +30,7 @@ class Rng(Protocol):
         ...
 
 
-def source(
+def source_trial(
     scores_at_epoch: Mapping[int, float],
     own: int,
     mode: Literal["max", "min"],

@@ -57,7 +57,7 @@ from segan_ray.search.study.points import (
     numbers,
     settings_now,
 )
-from segan_ray.search.study.population import perturb, source
+from segan_ray.search.study.population import perturb, source_trial
 from segan_ray.search.study.repeats import Repeat, best_trials, plan_repeats
 from segan_ray.search.study.same_points import count_points
 from segan_ray.training.epoch_record import best_epoch
@@ -383,7 +383,7 @@ class SweepStudy:
         }
         scores = {n: self._values[n][e][0] for n, e in reached.items()}
         mode = self.space.objective.mode
-        chosen = source(scores, number, mode, scheduler.quantile, random)
+        chosen = source_trial(scores, number, mode, scheduler.quantile, random)
         if chosen is None:
             return None
         settings = settings_now(self._trials()[chosen].user_attrs)

@@ -58,25 +58,25 @@ def packed(*command: str, package: bool = False) -> JobSpec:
 
 
 def test_the_command_is_rewritten_to_what_is_there(here: Path) -> None:
-    parcel = packed(
+    spec = packed(
         "tune", "store", "--space", "space.of.mine.yaml", "--trials", "3", "--name", "mine"
     )
-    assert parcel.words == (
+    assert spec.words == (
         "tune", str(here / "store"), "--space", "space.yaml", "--name", "mine", "--trials", "3",
     )  # fmt: skip
-    assert parcel.files == {"space.yaml": SPACE.encode()}
-    assert parcel.home == str(here / "segan-ray-home")
-    assert parcel.again == (
+    assert spec.files == {"space.yaml": SPACE.encode()}
+    assert spec.home == str(here / "segan-ray-home")
+    assert spec.again == (
         "--", "tune", "store", "--space", "space.of.mine.yaml", "--name", "mine", "--trials", "3",
         "--resume",
     )  # fmt: skip
 
 
 def test_a_name_is_settled_at_submission() -> None:
-    parcel = packed("tune", "s3://bucket/store", "--space", "space.of.mine.yaml")
-    assert parcel.sweep.startswith("small-")
-    assert parcel.words[1] == "s3://bucket/store"
-    assert parcel.words[parcel.words.index("--name") + 1] == parcel.sweep
+    spec = packed("tune", "s3://bucket/store", "--space", "space.of.mine.yaml")
+    assert spec.sweep.startswith("small-")
+    assert spec.words[1] == "s3://bucket/store"
+    assert spec.words[spec.words.index("--name") + 1] == spec.sweep
     assert packed("train", "store", "--home", "h").sweep.startswith("train-")
     with pytest.raises(SweepError, match="--name"):
         packed("tune", "store", "--space", "space.of.mine.yaml", "--resume")
@@ -85,9 +85,9 @@ def test_a_name_is_settled_at_submission() -> None:
 def test_shipped_spaces_and_configs_travel_too(here: Path) -> None:
     assert b"name: smoke" in packed("tune", "store", "--space", "smoke").files["space.yaml"]
     (here / "my.yaml").write_text("critic: {depth: 4}\n")
-    parcel = packed("train", "store", "--config", "my.yaml", "--set", "training.epochs=2")
-    assert parcel.files == {"config.yaml": b"critic: {depth: 4}\n"}
-    assert parcel.words[-4:] == ("--set", "training.epochs=2", "--name", parcel.sweep)
+    spec = packed("train", "store", "--config", "my.yaml", "--set", "training.epochs=2")
+    assert spec.files == {"config.yaml": b"critic: {depth: 4}\n"}
+    assert spec.words[-4:] == ("--set", "training.epochs=2", "--name", spec.sweep)
     assert packed("train", "store").files == {}
 
 
@@ -151,8 +151,8 @@ def test_a_folder_that_travels_holds_nothing_else(here: Path) -> None:
     for place in (here / "sub", here / "folder"):
         place.mkdir()
     (here / "sub" / "other.yaml").write_text(SPACE)
-    parcel = packed("tune", "store", "--space", "folder/../sub/other.yaml", package=True)
-    uploads = lay_out(parcel, here / "folder")
+    spec = packed("tune", "store", "--space", "folder/../sub/other.yaml", package=True)
+    uploads = lay_out(spec, here / "folder")
     files = Path(uploads["working_dir"])
     assert [path.name for path in files.rglob("*")] == ["space.yaml"]
     (code,) = uploads["py_modules"]
@@ -192,10 +192,16 @@ def test_no_secret_is_in_anything_that_is_sent(monkeypatch: pytest.MonkeyPatch) 
         monkeypatch.setenv(name, "planted-secret")
     monkeypatch.setenv("OPTUNA_STORAGE", "postgresql://me:planted-secret@db/studies")
     monkeypatch.setenv("SEGAN_RAY_STORAGE", "s3://bucket/x?token=planted-secret")
-    parcel = pack(["tune", "s3://b/s", "--space", "smoke"], False, said.append)
-    everything = (parcel.entrypoint(), parcel.variables("again"), parcel.files, parcel, said)
+    spec = pack(["tune", "s3://b/s", "--space", "smoke"], False, said.append)
+    everything = (
+        spec.entrypoint(),
+        spec.variables("again"),
+        spec.files,
+        spec,
+        said,
+    )
     assert "planted-secret" not in str(everything)
-    assert "--needs OPTUNA_STORAGE --needs SEGAN_RAY_STORAGE" in parcel.entrypoint()
+    assert "--needs OPTUNA_STORAGE --needs SEGAN_RAY_STORAGE" in spec.entrypoint()
     assert "OPTUNA_STORAGE" in said[-1]
 
 
@@ -213,9 +219,9 @@ def test_places_mean_the_same_everywhere(here: Path) -> None:
     assert seen_from_afar("s3://bucket/x") == "s3://bucket/x"
 
 
-def run_entrypoint(parcel: JobSpec, path: Path) -> subprocess.CompletedProcess:
+def run_entrypoint(spec: JobSpec, path: Path) -> subprocess.CompletedProcess:
     return subprocess.run(
-        ["/bin/sh", "-c", parcel.entrypoint()],
+        ["/bin/sh", "-c", spec.entrypoint()],
         env={"PATH": str(path)}, capture_output=True, text=True, check=False,
     )  # fmt: skip
 
@@ -226,9 +232,9 @@ def test_the_shell_hands_every_word_on_as_it_is(here: Path, monkeypatch) -> None
     python.write_text('#!/bin/sh\n[ "$2" = -c ] && exit 0\nfor w in "$@"; do echo "<$w>"; done\n')
     python.chmod(0o755)
     settings = [word for text in NASTY for word in ("--set", text)]
-    parcel = packed("train", "a store", *settings, "--name", "n")
-    ran = run_entrypoint(parcel, python.parent)
-    words = [*parcel.words]
+    spec = packed("train", "a store", *settings, "--name", "n")
+    ran = run_entrypoint(spec, python.parent)
+    words = [*spec.words]
     assert words[1::1][:2] == [str(here / "a store"), "--set"]
     shown = ran.stdout.splitlines()
     assert shown[-len(words) - 1 :] == ["<-->", *(f"<{word}>" for word in words)]
@@ -419,8 +425,8 @@ def test_a_dashboard_that_stays_away_ends_the_following(monkeypatch: pytest.Monk
 
 def test_the_command_to_go_on_can_be_typed(here: Path) -> None:
     (here / "my space.yaml").write_text(SPACE)
-    parcel = packed("tune", "a store", "--space", "my space.yaml", "--name", "n", package=True)
-    words = shlex.split(Cluster("http://head:8265", None).command(*parcel.again))
+    spec = packed("tune", "a store", "--space", "my space.yaml", "--name", "n", package=True)
+    words = shlex.split(Cluster("http://head:8265", None).command(*spec.again))
     assert words == [
         "segan-ray", "submit", "--address", "http://head:8265", "--package", "--", "tune",
         "a store", "--space", "my space.yaml", "--name", "n", "--resume",

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from segan_ray.config import paths
 from segan_ray.search.space.scheduler_settings import CHANGEABLE
 from segan_ray.search.space.search_space import SearchSpace
-from segan_ray.search.study.population import perturb, source
+from segan_ray.search.study.population import perturb, source_trial
 
 SPACE = SearchSpace.model_validate(
     {
@@ -46,35 +46,35 @@ QUANTILES = st.floats(0.01, 0.5)
 def test_the_weakest_takes_over_from_the_strongest() -> None:
     scores = {0: 0.1, 1: 0.5, 2: 0.9, 3: 0.4}
     rng = random.Random(0)
-    assert source(scores, 0, "max", 0.25, rng) == 2
-    assert source(scores, 2, "min", 0.25, rng) == 0
-    assert source(scores, 1, "max", 0.25, rng) is None
-    assert source(scores, 2, "max", 0.25, rng) is None
+    assert source_trial(scores, 0, "max", 0.25, rng) == 2
+    assert source_trial(scores, 2, "min", 0.25, rng) == 0
+    assert source_trial(scores, 1, "max", 0.25, rng) is None
+    assert source_trial(scores, 2, "max", 0.25, rng) is None
 
 
 def test_among_few_equal_or_unknown_there_is_no_donor() -> None:
     rng = random.Random(0)
-    assert source({0: 0.1, 1: 0.5, 2: 0.9}, 0, "max", 0.25, rng) is None
-    assert source(dict.fromkeys(range(8), 0.3), 7, "max", 0.25, rng) is None
-    assert source({1: 0.1, 2: 0.5, 3: 0.9, 4: 1.0}, 0, "max", 0.25, rng) is None
+    assert source_trial({0: 0.1, 1: 0.5, 2: 0.9}, 0, "max", 0.25, rng) is None
+    assert source_trial(dict.fromkeys(range(8), 0.3), 7, "max", 0.25, rng) is None
+    assert source_trial({1: 0.1, 2: 0.5, 3: 0.9, 4: 1.0}, 0, "max", 0.25, rng) is None
 
 
 def test_what_is_no_number_is_the_worst() -> None:
     scores = {0: 0.1, 1: math.nan, 2: 0.9, 3: 0.4}
-    assert source(scores, 1, "max", 0.25, random.Random(0)) == 2
-    assert source(scores, 1, "min", 0.25, random.Random(0)) == 0
+    assert source_trial(scores, 1, "max", 0.25, random.Random(0)) == 2
+    assert source_trial(scores, 1, "min", 0.25, random.Random(0)) == 0
 
 
 def test_every_one_of_the_strongest_may_give() -> None:
     scores = {number: float(number) for number in range(12)}
     rng = random.Random(0)
-    assert {source(scores, 0, "max", 0.25, rng) for _ in range(100)} == {9, 10, 11}
+    assert {source_trial(scores, 0, "max", 0.25, rng) for _ in range(100)} == {9, 10, 11}
 
 
 @given(SCORES, st.sampled_from(["max", "min"]), QUANTILES, st.integers())
 def test_a_donor_is_better_and_among_the_best(scores, mode, quantile, seed: int) -> None:
     for own, score in scores.items():
-        found = source(scores, own, mode, quantile, random.Random(seed))
+        found = source_trial(scores, own, mode, quantile, random.Random(seed))
         if found is None:
             continue
         assert len(scores) >= 4
