@@ -75,11 +75,11 @@ def write_many(home: Home, sweeps: int, trials: int, epochs: int = 20) -> list[s
             if number:
                 parent = f"{number:032x}"
                 _copy(database, ids["sweep"], parent, name, {tag_names.SWEEP: name}, number)
-            for context in range(0 if number else 1, trials):
-                one = _trial(chance, context, epochs)
-                run = f"{1 + number:08x}{context:024x}"
+            for place in range(0 if number else 1, trials):
+                one = _trial(chance, place, epochs)
+                run = f"{1 + number:08x}{place:024x}"
                 tags = {**one.tags, tag_names.SWEEP: name, tag_names.PARENT: parent}
-                _copy(database, ids["trial"], run, f"{name}-{context:03d}", tags, number)
+                _copy(database, ids["trial"], run, f"{name}-{place:03d}", tags, number)
                 _write_curves(database, run, one)
     return sweep_names
 

@@ -57,8 +57,8 @@ from segan_ray.models.build import (
     Numerics,
     build_segmentor,
     choose_numerics,
-    context,
     downsampling_levels,
+    move_to_device,
 )
 
 TARGET = 2.0
@@ -86,7 +86,7 @@ def make_model(data: Path, device: torch.device) -> Model:
     torch.manual_seed(0)
     experiment = load_experiment(None, [])
     segmentor = build_segmentor(experiment).eval()
-    context([segmentor], device, Numerics(torch.float32, False), synchronised=False)
+    move_to_device([segmentor], device, Numerics(torch.float32, False), synchronised=False)
     origin = Origin(store="0" * 16, layout="brats2021", preparation=PrepareSettings(), seen={})
     model = Model(segmentor, experiment, origin)
     found = discover(data)
