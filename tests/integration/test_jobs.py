@@ -146,8 +146,8 @@ def test_a_job_whose_driver_is_killed_is_resumed_stopped_and_finished(
     servers: Servers, store: Path
 ) -> None:
     cluster = servers.cluster
-    # Long enough not to end before three more commands have been given.
-    space = write_space(cluster, trials=2, steps=200)
+    # So many trials that none of the jobs before the last comes to its end.
+    space = write_space(cluster, trials=200, steps=30)
     command = ("--", "tune", store, "--space", space, "--name", "kills")
     begun = cluster.submit("--no-wait", "--json", *command)
     assert begun.returncode == 0, begun.stderr
@@ -185,15 +185,17 @@ def test_a_job_whose_driver_is_killed_is_resumed_stopped_and_finished(
     client = MlflowClient(servers.mlflow)
     (experiment,) = client.search_experiments(filter_string="name = 'segan-ray'")
     ids, of_sweep = [experiment.experiment_id], "tags.`segan.sweep` = 'kills'"
-    # As after Ctrl-C: parked, not running, and all of it there to go on with.
-    parked = client.search_runs(ids, of_sweep)
-    assert {run.info.status for run in parked} <= {"KILLED", "SCHEDULED", "FINISHED"}
+    # As after Ctrl-C: suspended, not running, and all of it there to go on with.
+    suspended = client.search_runs(ids, of_sweep)
+    assert {run.info.status for run in suspended} <= {"KILLED", "SCHEDULED", "FINISHED"}
 
-    last = cluster.submit(*command, "--resume")
+    # The next trial may have been drawn; it is among those that are left, and no more are drawn.
+    trials = len(suspended)
+    last = cluster.submit(*command, "--resume", "--trials", trials)
     assert last.returncode == 0, last.stderr
     assert "Best of kills" in last.stdout
     ended = client.search_runs(ids, of_sweep)
-    assert len(ended) == 3
+    assert len(ended) == trials + 1
     assert {run.info.status for run in ended} <= {"FINISHED", "KILLED"}
 
 

@@ -106,7 +106,7 @@ def test_two_sweeps_share_a_fresh_home_and_one_name_is_run_once(
     first, second = Killable(name="one", **shared), Killable(name="two", **shared)
     try:
         both = [first.start(), second.start()]
-        assert eventually(lambda: is_held(first.sweep_folder), 60)
+        assert eventually(lambda: is_held(first.sweep_folder), 300)
         again = first.start()
         assert again.wait(120) == 1
         assert "'one' is running now" in first.log

@@ -20,8 +20,8 @@ from segan_ray.cli.terminal import show
 from segan_ray.cli.terminal.live_table import RunView, SweepView, gain_parts, progress_parts, rough
 from segan_ray.cli.terminal.show import figure
 from segan_ray.cli.terminal.sweep_progress import SweepProgress
-from segan_ray.search.results.ranking import Mode
 from segan_ray.search.results.trial_state import OnState, TrialState
+from segan_ray.training.epoch_record import Mode
 
 Clock = Callable[[], float]
 View = Callable[[SweepProgress, float], RenderableType]
@@ -53,7 +53,7 @@ def live_run(
 
     def how_far(progress: SweepProgress, now: float) -> str:
         run = next(iter(progress.trials.values()))
-        parts = [f"epoch {run.epoch}/{epochs}", f"best {figure(run.score)}"]
+        parts = [f"epoch {run.state.epoch}/{epochs}", f"best {figure(run.state.score)}"]
         parts.append(f"left {rough(run.left_s(now))}")
         return f"{name}: {', '.join(parts)}"
 

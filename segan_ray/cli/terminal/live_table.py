@@ -15,6 +15,7 @@ from rich.text import Text
 from segan_ray.cli.terminal.show import figure, plain
 from segan_ray.cli.terminal.sweep_progress import SweepProgress, TrialProgress
 from segan_ray.search.results.ranking import TrialStatus
+from segan_ray.search.results.trial_state import TrialState
 
 STYLES: Final = {"running": "cyan", "stopped": "dim", "failed": "red", "pending": "dim"}
 TIMES_FROM: Final = 56
@@ -53,7 +54,7 @@ class SweepView:
         airy = len(trials) + 1 <= room or room > 8
         room -= airy
         shown = choose(self.progress, room if len(trials) <= room else room - 1)
-        left_out = Counter(trial.status for trial in trials if trial not in shown)
+        left_out = Counter(trial.state.status for trial in trials if trial not in shown)
         yield Group(
             *heading,
             *([Text()] if airy else []),
@@ -75,20 +76,20 @@ class RunView:
         if run is None:
             yield Text(f"{name}{DOT}starting …", no_wrap=True, overflow="ellipsis")
             return
-        parts = [name, f"{self.progress.metric} best {figure(run.score)}", *_notes(run)]
+        parts = [name, f"{self.progress.metric} best {figure(run.state.score)}", *_notes(run.state)]
         for line in _flow(parts, options.max_width):
             line.stylize("bold", 0, len(name) if line.plain.startswith(name) else 0)
             yield line
         told = DOT.join(
             [
-                f"epoch {run.epoch}/{run.epochs}",
+                f"epoch {run.state.epoch}/{run.state.epochs}",
                 f"elapsed {watch(run.elapsed_s(self.now))}",
-                *([f"left {watch(run.left_s(self.now))}"] if run.status == "running" else []),
+                *([f"left {watch(run.left_s(self.now))}"] if run.state.status == "running" else []),
             ]
         )
         grid = Table.grid(padding=(0, 2, 0, 0))
         bar = min(40, max(8, options.max_width - len(told) - 2))
-        grid.add_row(_bar(run, bar), Text(told, no_wrap=True, overflow="ellipsis"))
+        grid.add_row(_bar(run.state, bar), Text(told, no_wrap=True, overflow="ellipsis"))
         yield grid
 
 
@@ -105,7 +106,7 @@ def gain_parts(progress: SweepProgress, now: float) -> list[str]:
     best, saved = progress.best, progress.saved_epochs
     going = progress.counts["running"] + progress.counts["pending"]
     return [
-        f"best {figure(best.score)} (trial {plain(best.trial)})" if best else "best –",
+        f"best {figure(best.state.score)} (trial {plain(best.state.trial)})" if best else "best –",
         *([f"{saved} epochs saved"] if saved else []),
         *([f"left {rough(progress.left_s(now))}"] if going else []),
     ]
@@ -117,10 +118,10 @@ def choose(progress: SweepProgress, room: int) -> list[TrialProgress]:
     That is the best, the running ones, the next best, and what ended last.
     """
     best = progress.by_score[:BEST_SHOWN]
-    others = sorted(progress.trials.values(), key=lambda trial: trial.trial)
+    others = sorted(progress.trials.values(), key=lambda trial: trial.state.trial)
     wanted = [*best[:1], *progress.running, *best[1:], *progress.ended, *others]
-    unique = list({trial.trial: trial for trial in wanted}.values())
-    return sorted(unique[: max(1, room)], key=lambda trial: trial.trial)
+    unique = list({trial.state.trial: trial for trial in wanted}.values())
+    return sorted(unique[: max(1, room)], key=lambda trial: trial.state.trial)
 
 
 def watch(seconds: float | None) -> str:
@@ -176,26 +177,27 @@ def _table(view: SweepView, shown: Sequence[TrialProgress], width: int) -> Table
         table.add_column("", no_wrap=True, overflow="ellipsis", max_width=width - OTHERS_WIDTH)
     best = view.progress.best
     for trial in shown:
-        is_best = best is not None and trial.trial == best.trial
+        state = trial.state
+        is_best = best is not None and state.trial == best.state.trial
         cells: list[Text | ProgressBar | str] = [
-            Text(plain(trial.trial)),
-            trial.status,
-            f"{trial.epoch}/{trial.epochs}",
-            *([_bar(trial, 20 if wider else 12)] if wide else []),
-            figure(trial.score),
+            Text(plain(state.trial)),
+            state.status,
+            f"{state.epoch}/{state.epochs}",
+            *([_bar(state, 20 if wider else 12)] if wide else []),
+            figure(state.score),
             "best" if is_best else "",
             *(_times(trial, view.now) if timed else []),
-            *([Text(DOT.join(_notes(trial)))] if wider else []),
+            *([Text(DOT.join(_notes(state)))] if wider else []),
         ]
-        table.add_row(*cells, style="bold" if is_best else STYLES.get(trial.status, ""))
+        table.add_row(*cells, style="bold" if is_best else STYLES.get(state.status, ""))
     return table
 
 
-def _bar(trial: TrialProgress, width: int) -> ProgressBar:
-    style = STYLES.get(trial.status, "default")
+def _bar(state: TrialState, width: int) -> ProgressBar:
+    style = STYLES.get(state.status, "default")
     return ProgressBar(
-        trial.epochs,
-        trial.epoch,
+        state.epochs,
+        state.epoch,
         width,
         style="bright_black",
         complete_style=style,
@@ -208,13 +210,13 @@ def _times(trial: TrialProgress, now: float) -> list[str]:
     seen = trial.ended_s is None or trial.ended_s > trial.start[0]
     return [
         watch(trial.elapsed_s(now) if seen else None),
-        watch(trial.left_s(now)) if trial.status == "running" else "",
+        watch(trial.left_s(now)) if trial.state.status == "running" else "",
     ]
 
 
-def _notes(trial: TrialProgress) -> list[str]:
-    retries = f"{trial.retries} retries" if trial.retries > 1 else "1 retry"
-    return [*([retries] if trial.retries else []), *([plain(trial.reason)] if trial.reason else [])]
+def _notes(state: TrialState) -> list[str]:
+    retries = f"{state.retries} retries" if state.retries > 1 else "1 retry"
+    return [*([retries] if state.retries else []), *([plain(state.reason)] if state.reason else [])]
 
 
 def _more(left_out: Counter[TrialStatus], width: int) -> Text:

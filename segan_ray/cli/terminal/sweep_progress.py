@@ -9,25 +9,20 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from segan_ray.search.results.ranking import Mode, TrialStatus
+from segan_ray.search.results.ranking import TrialStatus
 from segan_ray.search.results.trial_state import TrialState
+from segan_ray.training.epoch_record import Mode
 
 
 @dataclass(frozen=True)
 class TrialProgress:
-    """How far a trial has come, and how fast.
+    """How far a trial has come (``state``), and how fast.
 
     ``start`` and ``first`` are (second, epoch) of its latest start and of the first epoch after
     it, ``latest_s`` when its last epoch came, ``ended_s`` when it ended.
     """
 
-    trial: str
-    status: TrialStatus
-    epoch: int
-    epochs: int
-    score: float | None
-    reason: str | None
-    retries: int
+    state: TrialState
     start: tuple[float, int]
     first: tuple[float, int] | None = None
     latest_s: float | None = None
@@ -38,8 +33,9 @@ class TrialProgress:
         """Mean seconds of an epoch, start-up left out as soon as two epochs have ended."""
         if self.latest_s is None or self.first is None:
             return None
-        since_s, since = self.first if self.epoch > self.first[1] else self.start
-        return (self.latest_s - since_s) / max(1, self.epoch - since)
+        epoch = self.state.epoch
+        since_s, since = self.first if epoch > self.first[1] else self.start
+        return (self.latest_s - since_s) / max(1, epoch - since)
 
     def elapsed_s(self, now: float) -> float:
         """Return the seconds since it started, or that it took."""
@@ -47,14 +43,14 @@ class TrialProgress:
 
     def left_epochs(self, now: float) -> float:
         """Return how many epochs are left, the current one in parts."""
-        left = float(self.epochs - self.epoch)
+        left = float(self.state.epochs - self.state.epoch)
         if self.latest_s is None or not self.epoch_s:
             return left
         return max(0.0, left - min(1.0, (now - self.latest_s) / self.epoch_s))
 
     def left_s(self, now: float) -> float | None:
         """Return the seconds left if it runs to its last epoch, or None while unknown."""
-        if self.status != "running" or self.epoch_s is None:
+        if self.state.status != "running" or self.epoch_s is None:
             return None
         return self.left_epochs(now) * self.epoch_s
 
@@ -75,14 +71,13 @@ class SweepProgress:
 
     def after(self, event: TrialState, now: float) -> SweepProgress:
         """Return the standing once ``event`` has happened."""
-        known = self.trials.get(event.trial)
-        trial = _after(known or _new(event, now), event, now)
+        trial = _after(self.trials.get(event.trial), event, now)
         return replace(self, trials={**self.trials, event.trial: trial})
 
     @property
     def counts(self) -> Counter[TrialStatus]:
         """How many trials there are of each status; those not heard of are pending."""
-        counted = Counter(trial.status for trial in self.trials.values())
+        counted = Counter(trial.state.status for trial in self.trials.values())
         counted["pending"] += max(0, self.total - len(self.trials))
         return counted
 
@@ -90,8 +85,8 @@ class SweepProgress:
     def running(self) -> list[TrialProgress]:
         """The running trials, in order of their names."""
         return sorted(
-            (trial for trial in self.trials.values() if trial.status == "running"),
-            key=lambda trial: trial.trial,
+            (trial for trial in self.trials.values() if trial.state.status == "running"),
+            key=lambda trial: trial.state.trial,
         )
 
     @property
@@ -104,8 +99,10 @@ class SweepProgress:
     def by_score(self) -> list[TrialProgress]:
         """The trials with a score, best first."""
         sign = -1 if self.mode == "max" else 1
-        scored = [trial for trial in self.trials.values() if trial.score is not None]
-        return sorted(scored, key=lambda trial: (sign * (trial.score or 0.0), trial.trial))
+        scored = [trial for trial in self.trials.values() if trial.state.score is not None]
+        return sorted(
+            scored, key=lambda trial: (sign * (trial.state.score or 0.0), trial.state.trial)
+        )
 
     @property
     def best(self) -> TrialProgress | None:
@@ -116,9 +113,9 @@ class SweepProgress:
     def saved_epochs(self) -> int:
         """How many epochs were not run because the scheduler stopped trials."""
         return sum(
-            trial.epochs - trial.epoch
+            trial.state.epochs - trial.state.epoch
             for trial in self.trials.values()
-            if trial.status == "stopped"
+            if trial.state.status == "stopped"
         )
 
     def left_s(self, now: float) -> float | None:
@@ -129,7 +126,7 @@ class SweepProgress:
         """
         seen = [trial for trial in self.trials.values() if trial.latest_s is not None]
         spent = sum((trial.latest_s or 0.0) - trial.start[0] for trial in seen)
-        epochs = sum(trial.epoch - trial.start[1] for trial in seen)
+        epochs = sum(trial.state.epoch - trial.start[1] for trial in seen)
         if self.counts["running"] + self.counts["pending"] == 0:
             return 0.0
         if not epochs or not spent:
@@ -139,34 +136,21 @@ class SweepProgress:
         return left * spent / epochs / max(1, self.counts["running"])
 
     def _usual_epochs(self) -> float:
-        ended = [trial for trial in self.ended if trial.status != "failed"]
+        ended = [trial for trial in self.ended if trial.state.status != "failed"]
         if ended:
-            return sum(trial.epoch for trial in ended) / len(ended)
-        return max((trial.epochs for trial in self.trials.values()), default=0)
+            return sum(trial.state.epoch for trial in ended) / len(ended)
+        return max((trial.state.epochs for trial in self.trials.values()), default=0)
 
 
-def _new(event: TrialState, now: float) -> TrialProgress:
-    return TrialProgress(
-        event.trial, "pending", event.epoch, event.epochs, None, None, 0, (now, event.epoch)
-    )
-
-
-def _after(trial: TrialProgress, event: TrialState, now: float) -> TrialProgress:
-    further = event.epoch > trial.epoch
-    started = event.status == "running" and (trial.status != "running" or not further)
-    told = replace(
-        trial,
-        status=event.status,
-        epoch=event.epoch,
-        epochs=event.epochs,
-        score=event.score,
-        reason=event.reason,
-        retries=event.retries,
-        ended_s=None if event.status in {"running", "pending"} else now,
-    )
-    if started:
+def _after(known: TrialProgress | None, event: TrialState, now: float) -> TrialProgress:
+    ended_s = None if event.status in {"running", "pending"} else now
+    if known is None:
+        return TrialProgress(event, (now, event.epoch), ended_s=ended_s)
+    further = event.epoch > known.state.epoch
+    told = replace(known, state=event, ended_s=ended_s)
+    if event.status == "running" and (known.state.status != "running" or not further):
         # Also a start over, after which the pace is measured anew.
         return replace(told, start=(now, event.epoch), first=None, latest_s=None)
     if further:
-        return replace(told, first=trial.first or (now, event.epoch), latest_s=now)
+        return replace(told, first=known.first or (now, event.epoch), latest_s=now)
     return told

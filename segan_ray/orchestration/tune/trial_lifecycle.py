@@ -60,7 +60,8 @@ class TrialLifecycle:
         repeat_of: str | None = None,
     ) -> None:
         """Record that a trial trains, for the first time or again."""
-        new = TrialState(trial, "running", 0, experiment.training.epochs)
+        epochs = experiment.training.epochs
+        new = TrialState(trial, "running", epochs=epochs, repeat_of=repeat_of)
         self._recorder.start_trial(trial, experiment, params, repeat_of)
         self._on_state(self._open.setdefault(trial, new))
 
@@ -84,7 +85,8 @@ class TrialLifecycle:
             settings = {
                 f"param/{path}": value for path, value in self._study.changing(number).items()
             }
-            self._recorder.log_epoch(trial, epoch, {**result.metrics, **settings})
+            failed = result.failure is not None
+            self._recorder.log_epoch(trial, epoch, {**result.metrics, **settings}, failed=failed)
             self._on_state(state)
         if stop or result.last:
             return Decision(stop=stop)

@@ -14,8 +14,9 @@ from optuna.importance import get_param_importances
 from optuna.trial import create_trial
 
 from segan_ray.search.results.columns import Column, columns, is_number
-from segan_ray.search.results.ranking import Mode, TrialRecord
+from segan_ray.search.results.ranking import TrialRecord
 from segan_ray.search.space.parameters import said_as
+from segan_ray.training.epoch_record import Mode
 
 FEWEST: Final = 4
 """Of fewer trials nothing can be said."""

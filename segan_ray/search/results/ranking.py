@@ -8,9 +8,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, Protocol, TypeVar
 
+from segan_ray.training.epoch_record import Mode
+
 TrialStatus = Literal["completed", "stopped", "failed", "running", "pending"]
 SweepStatus = Literal["running", "finished", "failed", "stopped", "interrupted"]
-Mode = Literal["max", "min"]
 
 
 class Scored(Protocol):

@@ -1,4 +1,4 @@
-"""How far a trial of a running sweep has come: what watches a sweep is told of it."""
+"""How far a trial has come: in the driver, in the records, on the terminal."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from segan_ray.search.results.ranking import TrialStatus
 
 @dataclass(frozen=True)
 class TrialState:
-    """A trial after ``epoch`` of at most ``epochs`` epochs.
+    """A trial after ``epoch`` of at most ``epochs`` epochs (0 where records do not tell).
 
-    ``score`` is the first objective at the best epoch, ``best_metrics`` are all metrics there.
-    ``retries`` counts how often the trial was lost and begun again at its last checkpoint,
-    ``failure`` says why its training cannot go on, ``reason`` how it ended. ``warning`` is news
-    for the user, said once.
+    ``score`` is the first objective at the best epoch, ``best_metrics`` are the metrics there.
+    ``repeat_of`` is the trial whose settings this trial repeats. ``retries`` counts how often the
+    trial was lost and begun again at its last checkpoint, ``failure`` says why its training cannot
+    go on, ``reason`` how it ended. ``warning`` is news for the user, said once.
     """
 
     trial: str
     status: TrialStatus
-    epoch: int
-    epochs: int
+    epoch: int = 0
+    epochs: int = 0
     score: float | None = None
     reason: str | None = None
     retries: int = 0
@@ -29,6 +29,7 @@ class TrialState:
     best_epoch: int | None = None
     best_metrics: Mapping[str, float] = field(default_factory=dict)
     failure: str | None = None
+    repeat_of: str | None = None
 
 
 OnState = Callable[[TrialState], None]

@@ -37,6 +37,7 @@ from segan_ray.search.space.parameters import (
 from segan_ray.search.space.sampler_settings import RandomSampler, Sampler, TpeSampler
 from segan_ray.search.space.scheduler_settings import AshaScheduler, NoScheduler, Scheduler
 from segan_ray.sizes import MOST_TRIALS
+from segan_ray.training.epoch_record import Mode
 from segan_ray.training.validation_scores import VALIDATION
 
 __all__ = [
@@ -71,7 +72,7 @@ class Objective(Frozen):
     """What a trial is judged by."""
 
     metric: str = "val/dice_mean"
-    mode: Literal["max", "min"] = "max"
+    mode: Mode = "max"
 
     @field_validator("metric")
     @classmethod

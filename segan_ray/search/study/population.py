@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, Literal, Protocol, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 from segan_ray.search.space.parameters import (
     ChoiceParameter,
@@ -16,6 +16,7 @@ from segan_ray.search.space.parameters import (
     same,
 )
 from segan_ray.search.space.scheduler_settings import FEWEST_IN_POPULATION
+from segan_ray.training.epoch_record import Mode
 
 T = TypeVar("T")
 
@@ -33,7 +34,7 @@ class Rng(Protocol):
 def source_trial(
     scores_at_epoch: Mapping[int, float],
     own: int,
-    mode: Literal["max", "min"],
+    mode: Mode,
     quantile: float,
     rng: Rng,
 ) -> int | None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
-from typing import Literal
+
+from segan_ray.training.epoch_record import Mode
 
 
 @dataclass(frozen=True)
@@ -16,7 +17,7 @@ class Repeat:
 
 
 def best_trials(
-    scores: Mapping[int, Sequence[float]], mode: Literal["max", "min"], decided: Iterable[int]
+    scores: Mapping[int, Sequence[float]], mode: Mode, decided: Iterable[int]
 ) -> list[int]:
     """Return trials by the best of their ``scores``, best first, behind those ``decided`` before.
 

@@ -74,4 +74,6 @@ def _move_stores(database: sqlite3.Connection, before: Path, now: Path) -> None:
 
 
 def _is_recorded(home: Home) -> bool:
-    return any(is_held(lock_of(path)) for path in home.sweeps.glob(f"*/{OUTBOX}"))
+    locks = (lock_of(path) for path in home.sweeps.glob(f"*/{OUTBOX}"))
+    # A recorder follows no link to its lock, so a link is held by none.
+    return any(is_held(lock) for lock in locks if not lock.is_symlink())

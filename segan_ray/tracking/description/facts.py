@@ -13,10 +13,10 @@ from typing import Any
 from mlflow.entities import Dataset, DatasetInput, InputTag
 
 from segan_ray.filesystem.locations import absolute, is_url, location_name
-from segan_ray.search.results.ranking import Mode
 from segan_ray.tracking import tag_names
 from segan_ray.tracking.client.connection import version_tags
 from segan_ray.tracking.description.card import StoreCard
+from segan_ray.training.epoch_record import Mode
 
 
 @dataclass(frozen=True)

@@ -17,14 +17,9 @@ from typing import TYPE_CHECKING, Any, Final, cast, get_args
 from segan_ray.documents import DocumentError, parse_json
 from segan_ray.errors import RunError, cut
 from segan_ray.home import NAME
-from segan_ray.search.results.ranking import (
-    Mode,
-    SweepRecord,
-    SweepStatus,
-    TrialRecord,
-    TrialStatus,
-)
+from segan_ray.search.results.ranking import SweepRecord, SweepStatus, TrialRecord, TrialStatus
 from segan_ray.tracking import tag_names
+from segan_ray.training.epoch_record import Mode
 
 if TYPE_CHECKING:  # MLflow takes seconds to be imported
     from mlflow.entities import Run

@@ -36,7 +36,7 @@ class CheckpointFolders:
     def is_dropped(self, trial: str) -> bool:
         """Tell whether the checkpoint of ``trial`` is to be deleted."""
         with self.lock:
-            return trial in self.ledger.trials and self.ledger.trials[trial].dropped
+            return trial in self.ledger.dropped
 
     def last_report(self, trial: str) -> EpochRecord | None:
         """Return the last saved report of ``trial``, or None."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from segan_ray.tracking.client.connection import Check, always, connect, search
 from segan_ray.tracking.client.retries import said_in_words
 from segan_ray.tracking.description.card import StoreCard
 from segan_ray.tracking.description.facts import SweepFacts
-from segan_ray.tracking.outbox import OUTBOX, is_stale, read_outbox
+from segan_ray.tracking.outbox import DAMAGED, OUTBOX, is_stale, read_outbox
 from segan_ray.tracking.reading.run_tags import TaggedRun, epochs_if_told, read_sweep_tags, tagged
 from segan_ray.tracking.recording.ledger import Ledger
 from segan_ray.tracking.recording.recorder import open_recorder
@@ -108,10 +109,12 @@ def _end_unrecorded(runs: SweepRuns) -> None:
 
 
 def _recorded(home: Home, name: str, folder: Path) -> tuple[SweepFacts, int | None]:
-    """Return the sweep by its outbox, or by its own run if the outbox is lost or still empty."""
+    """Return the sweep by its outbox, or by its own run if the outbox is lost, empty or damaged."""
     for record in read_outbox(folder / OUTBOX):
         if record.kind == "open":
-            return SweepFacts.of_document(record.facts["sweep"]), record.facts["keep_checkpoints"]
+            with contextlib.suppress(*DAMAGED):
+                facts = SweepFacts.of_document(record.facts["sweep"])
+                return facts, record.facts["keep_checkpoints"]
     query = f"tags.`{tag_names.KIND}` = 'sweep' and tags.`{tag_names.SWEEP}` = '{name}'"
     own = search(connect(home), query)
     if not own:

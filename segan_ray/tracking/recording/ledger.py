@@ -6,43 +6,29 @@ resumed sweep has the state of an uninterrupted one.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, cast
 
-from segan_ray.search.results.ranking import Mode, SweepStatus, TrialStatus, rank, winner
+from segan_ray.search.results.ranking import SweepStatus, TrialStatus, rank, winner
+from segan_ray.search.results.trial_state import TrialState
 from segan_ray.tracking.outbox import Record
+from segan_ray.training.epoch_record import Mode, improves
 
 ENDS: Final = ("completed", "stopped", "failed")
 
 
-@dataclass(frozen=True)
-class Tally:
-    """The state of one trial; ``dropped`` once its checkpoint is to be deleted."""
-
-    trial: str
-    status: TrialStatus
-    epochs: int = 0
-    score: float | None = None
-    best_epoch: int = 0
-    repeat_of: str | None = None
-    objectives: Mapping[str, float] = field(default_factory=dict)
-    dropped: bool = False
-
-    @property
-    def ended(self) -> bool:
-        return self.status in ENDS
-
-
 @dataclass
 class Ledger:
-    """The states of a sweep's trials, by name, and the sweep's own status."""
+    """The states of a sweep's trials, by name, and the sweep's own status.
+
+    The checkpoints of the trials in ``dropped`` are to be deleted.
+    """
 
     metric: str
     mode: Mode
-    objectives: tuple[tuple[str, Mode], ...] = ()
-    trials: dict[str, Tally] = field(default_factory=dict)
+    trials: dict[str, TrialState] = field(default_factory=dict)
+    dropped: set[str] = field(default_factory=set)
     status: SweepStatus = "running"
 
     def note_all(self, records: Iterable[Record]) -> Ledger:
@@ -57,35 +43,36 @@ class Ledger:
         if new.trial is None:
             self.status = facts["status"] if new.kind == "close" else "running"
             return
-        tally = self.trials.get(new.trial, Tally(new.trial, "pending"))
+        state = self.trials.get(new.trial, TrialState(new.trial, "pending"))
         if new.kind == "known":
-            tally = Tally(new.trial, **facts)
+            state = _known(new.trial, facts)
         elif new.kind == "start":
-            repeat_of = facts["repeat_of"]
-            tally = replace(tally, status="running", repeat_of=repeat_of, dropped=False)
+            state = replace(state, status="running", repeat_of=facts["repeat_of"])
+            self.dropped.discard(new.trial)
         elif new.kind == "epoch":
-            tally = self.with_epoch(new.trial, facts["epoch"], facts["metrics"])
+            failed = facts.get("failed", False)
+            state = self.with_epoch(new.trial, facts["epoch"], facts["metrics"], failed=failed)
         elif new.kind == "end":
-            tally = replace(tally, status=cast("TrialStatus", facts["status"]))
+            state = replace(state, status=cast("TrialStatus", facts["status"]))
         elif new.kind == "suspend":
-            tally = replace(tally, status="pending")
+            state = replace(state, status="pending")
         elif new.kind == "drop":
-            tally = replace(tally, dropped=True)
-        self.trials[new.trial] = tally
+            self.dropped.add(new.trial)
+        self.trials[new.trial] = state
 
     def has(self, trial: str, epoch: int) -> bool:
         """Tell whether that epoch is recorded."""
-        return trial in self.trials and epoch <= self.trials[trial].epochs
+        return trial in self.trials and epoch <= self.trials[trial].epoch
 
     @property
-    def open(self) -> tuple[Tally, ...]:
+    def open(self) -> tuple[TrialState, ...]:
         """The trials that were started and have neither ended nor been suspended."""
-        return tuple(tally for tally in self.trials.values() if tally.status == "running")
+        return tuple(state for state in self.trials.values() if state.status == "running")
 
     @property
-    def unfinished(self) -> tuple[Tally, ...]:
+    def unfinished(self) -> tuple[TrialState, ...]:
         """The trials that have not ended."""
-        return tuple(tally for tally in self.trials.values() if not tally.ended)
+        return tuple(state for state in self.trials.values() if state.status not in ENDS)
 
     @property
     def best_score(self) -> float | None:
@@ -99,23 +86,36 @@ class Ledger:
         Settings that were repeated keep the checkpoint of their best trial too: the mean of the
         repeats may yet win.
         """
-        ended = [each for each in self.trials.values() if each.ended and each.score is not None]
+        states = self.trials.values()
+        ended = [each for each in states if each.status in ENDS and each.score is not None]
         kept = {each.trial for each in rank(ended, self.mode)[:keep]}
-        for original in {each.repeat_of for each in self.trials.values()} - {None}:
+        for original in {each.repeat_of for each in states} - {None}:
             repeats = [each for each in ended if original in (each.trial, each.repeat_of)]
             kept |= {each.trial for each in rank(repeats, self.mode)[:1]}
-        return tuple(each.trial for each in ended if each.trial not in kept and not each.dropped)
+        return tuple(each.trial for each in ended if each.trial not in kept | self.dropped)
 
-    def with_epoch(self, trial: str, epoch: int, metrics: Mapping[str, Any]) -> Tally:
-        """Return the state of ``trial`` after that epoch; the ledger stays unchanged."""
-        tally = self.trials.get(trial, Tally(trial, "running"))
-        tally = replace(tally, epochs=max(tally.epochs, epoch))
+    def with_epoch(
+        self, trial: str, epoch: int, metrics: Mapping[str, Any], *, failed: bool = False
+    ) -> TrialState:
+        """Return the state of ``trial`` after that epoch; the ledger stays unchanged.
+
+        A ``failed`` epoch has no checkpoint, so it is never the best.
+        """
+        state = self.trials.get(trial, TrialState(trial, "running"))
+        state = replace(state, epoch=max(state.epoch, epoch))
         score = metrics.get(self.metric)
-        if score is None or math.isnan(score):
-            return tally
-        sign = 1 if self.mode == "max" else -1
-        # Of equal epochs the later: Ray Train deletes the earlier one's checkpoint.
-        if tally.score is not None and (score - tally.score) * sign < 0:
-            return tally
-        values = {name: metrics[name] for name, _ in self.objectives if name in metrics}
-        return replace(tally, score=score, best_epoch=epoch, objectives=values)
+        if failed or score is None or not improves(score, state.score, self.mode):
+            return state
+        return replace(state, score=score, best_epoch=epoch, best_metrics=metrics)
+
+
+def _known(trial: str, facts: Mapping[str, Any]) -> TrialState:
+    return TrialState(
+        trial,
+        cast("TrialStatus", facts["status"]),
+        epoch=facts["epochs"],
+        score=facts["score"],
+        best_epoch=facts["best_epoch"],
+        best_metrics=facts["objectives"],
+        repeat_of=facts["repeat_of"],
+    )

@@ -25,7 +25,8 @@ from segan_ray.config import Experiment, flatten
 from segan_ray.errors import StoreError, TrackingError
 from segan_ray.home import Home
 from segan_ray.redaction import mask
-from segan_ray.search.results.ranking import Mode, SweepStatus, TrialStatus
+from segan_ray.search.results.ranking import SweepStatus, TrialStatus
+from segan_ray.search.results.trial_state import TrialState
 from segan_ray.tracking import tag_names
 from segan_ray.tracking.client.connection import Check, always
 from segan_ray.tracking.description.card import StoreCard
@@ -42,10 +43,11 @@ from segan_ray.tracking.outbox import (
 )
 from segan_ray.tracking.reading.run_tags import read_objectives, read_score, read_whole, tagged
 from segan_ray.tracking.recording.checkpoints import CheckpointFolders
-from segan_ray.tracking.recording.ledger import ENDS, Ledger, Tally
+from segan_ray.tracking.recording.ledger import ENDS, Ledger
 from segan_ray.tracking.recording.run_writer import RunWriter
 from segan_ray.tracking.recording.runs import SweepRuns, reach
 from segan_ray.tracking.recording.uploader import Uploader
+from segan_ray.training.epoch_record import Mode
 
 log = logging.getLogger(__name__)
 
@@ -116,8 +118,8 @@ class Recorder:
             # The outbox was lost with its disk, or stayed on another machine.
             if run.data.tags[tag_names.TRIAL] not in self.ledger.trials:
                 self._append("known", run.data.tags[tag_names.TRIAL], **known_facts(run))
-        for tally in self.ledger.open:
-            self._append("suspend", tally.trial)
+        for state in self.ledger.open:
+            self._append("suspend", state.trial)
         self.uploader.replay()
         self.uploader.start()
 
@@ -136,14 +138,21 @@ class Recorder:
         settings = {path: str(value) for path, value in flatten(experiment).items()}
         self._append("start", trial, params=dict(params), settings=settings, repeat_of=repeat_of)
 
-    def log_epoch(self, trial: str, epoch: int, metrics: Mapping[str, float]) -> None:
-        """Record the metrics of an epoch that ended now, unless it is recorded already."""
+    def log_epoch(
+        self, trial: str, epoch: int, metrics: Mapping[str, float], *, failed: bool = False
+    ) -> None:
+        """Record the metrics of an epoch that ended now, unless it is recorded already.
+
+        After a ``failed`` epoch training cannot go on, and no checkpoint of it was saved.
+        """
         with self.lock:
             if self.ledger.has(trial, epoch):
                 return
             values = {_metric_name(name): float(value) for name, value in metrics.items()}
-            after = self.ledger.with_epoch(trial, epoch, values)
-            self._append("epoch", trial, epoch=epoch, metrics=values, tags=_epoch_tags(after))
+            after = self.ledger.with_epoch(trial, epoch, values, failed=failed)
+            tags = _epoch_tags(after, self.facts.objectives)
+            facts: dict[str, Any] = {"failed": True} if failed else {}
+            self._append("epoch", trial, epoch=epoch, metrics=values, tags=tags, **facts)
 
     def end_trial(
         self, trial: str, status: TrialStatus, reason: str | None, checkpoint: str | None
@@ -158,9 +167,9 @@ class Recorder:
 
     def end_unfinished(self, ends: Mapping[str, tuple[TrialStatus, str | None]]) -> None:
         """Record the ends in ``ends`` (trial: status and reason) of trials that have none yet."""
-        for tally in self.ledger.unfinished:
-            if tally.trial in ends:
-                self._end_cut_off(tally, *ends[tally.trial])
+        for state in self.ledger.unfinished:
+            if state.trial in ends:
+                self._end_cut_off(state, *ends[state.trial])
 
     def suspend(self, *, patience_s: float = PATIENCE_S) -> None:
         """Record that the sweep was interrupted: its open trials wait for a resume."""
@@ -205,7 +214,7 @@ class Recorder:
     def unfinished(self) -> list[str]:
         """The trials that were started and whose end is not recorded."""
         with self.lock:
-            return [tally.trial for tally in self.ledger.unfinished]
+            return [state.trial for state in self.ledger.unfinished]
 
     def run_id(self, trial: str) -> str | None:
         """Return the MLflow run of ``trial``, or None while it has none."""
@@ -219,16 +228,16 @@ class Recorder:
 
     def _close_trials(self, status: SweepStatus) -> None:
         if status == "interrupted":
-            for tally in self.ledger.open:
-                self._append("suspend", tally.trial)
+            for state in self.ledger.open:
+                self._append("suspend", state.trial)
         else:
-            for tally in self.ledger.unfinished:
-                self._end_cut_off(tally, "stopped" if tally.epochs else "failed", CUT_OFF)
+            for state in self.ledger.unfinished:
+                self._end_cut_off(state, "stopped" if state.epoch else "failed", CUT_OFF)
 
-    def _end_cut_off(self, tally: Tally, status: TrialStatus, reason: str | None) -> None:
-        trial, checkpoints = tally.trial, self.writer.checkpoints
+    def _end_cut_off(self, state: TrialState, status: TrialStatus, reason: str | None) -> None:
+        trial, checkpoints = state.trial, self.writer.checkpoints
         last = checkpoints.last_report(trial)
-        if last is not None and last.epoch == tally.epochs + 1:
+        if last is not None and last.epoch == state.epoch + 1:
             # The process was killed between saving this epoch and recording it.
             self.log_epoch(trial, last.epoch, last.metrics)
         self.end_trial(trial, status, reason, checkpoints.best(trial))
@@ -256,7 +265,7 @@ def open_recorder(
     outbox = Outbox(path)
     records = [entry.record for entry in outbox.entries]
     token = min(tokens_of(records), default=secrets.token_hex(8))
-    ledger = Ledger(facts.metric, facts.mode, facts.objectives).note_all(records)
+    ledger = Ledger(facts.metric, facts.mode).note_all(records)
     lock = threading.RLock()
     writer = RunWriter(runs, CheckpointFolders(checkpoints, ledger, lock), check)
     uploader = Uploader(outbox, writer.apply)
@@ -266,7 +275,7 @@ def open_recorder(
 
 
 def known_facts(run: Run) -> dict[str, Any]:
-    """Return the state of a trial by its run, in the fields of ``Tally``.
+    """Return the state of a trial by its run, as a record of kind ``known`` has it.
 
     Raises:
         RunError: if a tag of the run is not as the recorder writes it.
@@ -296,11 +305,13 @@ def _metric_name(name: str) -> str:
     return NOT_IN_NAMES.sub("_", name)[:250]
 
 
-def _epoch_tags(after: Tally) -> dict[str, str]:
+def _epoch_tags(after: TrialState, objectives: Objectives) -> dict[str, str]:
     """Return the tags of a trial's run after an epoch."""
-    tags = {tag_names.EPOCHS: str(after.epochs)}
+    tags = {tag_names.EPOCHS: str(after.epoch)}
     if after.score is not None:
         tags |= {tag_names.SCORE: repr(after.score), tag_names.BEST_EPOCH: str(after.best_epoch)}
-    if after.objectives:
-        tags[tag_names.OBJECTIVES] = json.dumps(dict(after.objectives))
+    best = after.best_metrics
+    values = {name: best[name] for name, _ in objectives if name in best}
+    if values:
+        tags[tag_names.OBJECTIVES] = json.dumps(values)
     return tags

@@ -51,8 +51,8 @@ def run(progress: SweepProgress, trial: str, *, at: float, epochs: int, every: f
 
 
 def end(progress: SweepProgress, trial: str, status: str, at: float, reason: str | None = None):
-    known = progress.trials[trial]
-    event = TrialState(trial, status, known.epoch, known.epochs, known.score, reason)
+    known = progress.trials[trial].state
+    event = replace(known, status=status, reason=reason)
     return progress.after(event, at)
 
 
@@ -127,7 +127,7 @@ def test_the_best_is_the_best_of_its_mode(mode: str, best: str) -> None:
     progress = run(progress, "001", at=0, epochs=1, every=1, score=0.7)
     progress = run(progress, "002", at=0, epochs=0, every=1)
     assert progress.best is not None
-    assert progress.best.trial == best
+    assert progress.best.state.trial == best
 
 
 def test_a_trial_started_again_is_measured_anew() -> None:
@@ -178,7 +178,7 @@ def test_the_best_and_the_running_come_first(ended: int, running: int, room: int
     progress = large(ended, running, ended + running)
     shown = choose(progress, room)
     assert len(shown) == min(room, ended + running)
-    assert [trial.trial for trial in shown] == sorted(trial.trial for trial in shown)
+    assert [each.state.trial for each in shown] == sorted(each.state.trial for each in shown)
     if progress.best is not None:
         assert progress.best in shown
     if room > running:

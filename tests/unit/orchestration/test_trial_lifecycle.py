@@ -44,7 +44,7 @@ class Records:
     def start_trial(self, trial: str, experiment: Experiment, params: Any, repeat_of: Any) -> None:
         self.calls.append(("start", trial, repeat_of))
 
-    def log_epoch(self, trial: str, epoch: int, metrics: Any) -> None:
+    def log_epoch(self, trial: str, epoch: int, metrics: Any, *, failed: bool = False) -> None:
         self.calls.append(("epoch", trial, epoch, dict(metrics)))
 
     def end_trial(self, trial: str, status: str, reason: str | None, checkpoint: Any) -> None:
@@ -287,8 +287,8 @@ def test_the_values_of_the_best_epoch_are_those_of_one_epoch(tmp_path: Path) -> 
     run.book.end(trial)
     assert run.study.study.trials[0].values == [0.5, 0.1]
     assert run.book.ended[trial].best_epoch == 3
-    ledger = Ledger(METRIC, "max", ((METRIC, "max"), ("val/dice_core", "max")))
+    ledger = Ledger(METRIC, "max")
     for _, epoch, metrics in run.records.of("epoch"):
         ledger.note(record("epoch", trial, epoch=epoch, metrics=metrics))
     assert ledger.trials[trial].best_epoch == 3
-    assert ledger.trials[trial].objectives == {METRIC: 0.5, "val/dice_core": 0.1}
+    assert ledger.trials[trial].best_metrics == {METRIC: 0.5, "val/dice_core": 0.1}

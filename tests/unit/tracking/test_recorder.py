@@ -178,6 +178,26 @@ def test_several_objectives_are_kept_at_the_best_epoch(home: Home) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("before", [(), (0.0,)])
+def test_an_epoch_after_which_training_cannot_go_on_is_never_the_best(
+    home: Home, before: tuple[float, ...]
+) -> None:
+    recorder = opened(home)
+    recorder.start_trial("000", Experiment(), {})
+    for epoch, score in enumerate(before, start=1):
+        recorder.log_epoch("000", epoch, {METRIC: score})
+    recorder.log_epoch("000", len(before) + 1, {METRIC: 0.0}, failed=True)
+    recorder.suspend()
+    again = opened(home, resume=True)
+    assert again.ledger.trials["000"].best_epoch == (len(before) or None)
+    again.end_trial("000", "failed", "The loss is not finite.", None)
+    again.close("finished")
+    tags = runs(home)["000"].data.tags
+    assert tags["segan.epochs"] == str(len(before) + 1)
+    assert tags.get("segan.best_epoch") == ("1" if before else None)
+    assert read_sweep(home, "s").trials[0].score == (0.0 if before else None)
+
+
 def test_any_acknowledgement_replays_to_the_same_content(home: Home) -> None:
     recorder = opened(home, keep=1)
     train(recorder, home, "000", 0.1, 0.3)
@@ -346,9 +366,10 @@ def test_a_sweep_whose_outbox_was_lost_goes_on_from_its_runs(home: Home) -> None
     again = Recorder.for_sweep(
         home, "s", CARD, METRIC, "max", SPACE, elsewhere, keep_checkpoints=1, resume=True
     )
-    before = replace(recorder.ledger.trials["001"], dropped=False)
-    assert again.ledger.trials["000"] == recorder.ledger.trials["000"]
-    assert again.ledger.trials["001"] == before
+    assert recorder.ledger.dropped == {"001"}
+    for trial in ("000", "001"):
+        before = replace(recorder.ledger.trials[trial], best_metrics={})
+        assert again.ledger.trials[trial] == before
     assert again.unfinished == ["002"]
     again.log_epoch("002", 1, {METRIC: 0.7})
     again.end_trial("002", "completed", None, None)
@@ -391,7 +412,7 @@ def test_what_was_taken_over_is_not_written_any_more(home: Home, caplog) -> None
     assert len(read_outbox(home.sweeps / "s" / f"{OUTBOX}.taken-over")) > 5
     assert read_sweep(home, "s").status == "running"
     recorder = opened(home, resume=True)
-    assert recorder.ledger.trials["001"].epochs == 1
+    assert recorder.ledger.trials["001"].epoch == 1
     recorder.close("stopped")
 
 
@@ -510,6 +531,18 @@ def test_a_dead_sweep_without_outbox_is_ended_too(home: Home) -> None:
     assert read_sweep(home, "s").trials[0].status == "stopped"
     with pytest.raises(SweepError, match="Nothing is recorded"):
         close_dead_sweep(home, "other", home.sweeps / "other")
+
+
+def test_a_dead_sweep_with_a_damaged_outbox_is_ended_by_its_run(home: Home) -> None:
+    recorder = opened(home)
+    train(recorder, home, "000", 0.5)
+    recorder.uploader.finish(10)
+    path = home.sweeps / "s" / OUTBOX
+    damaged = path.read_text().replace('"fingerprint"', '"fingerprinu"')
+    path.write_text(damaged)
+    close_dead_sweep(home, "s", home.sweeps / "s")
+    assert {run.info.status for run in runs(home).values()} == {"FINISHED"}
+    assert read_sweep(home, "s").status == "stopped"
 
 
 def test_a_sweep_that_another_process_records_is_neither_deleted_nor_ended(home: Home) -> None:
@@ -872,3 +905,14 @@ def test_a_record_that_names_another_folder_deletes_nothing_there(
     with pytest.raises(TrackingError, match="outside this home"):
         delete_sweep(home, "s")
     assert (others / "precious").exists()
+
+
+def test_a_moved_home_is_followed_though_a_lock_of_it_is_a_link(home: Home, tmp_path: Path) -> None:
+    recorder = opened(home)
+    train(recorder, home, "000", 0.5)
+    recorder.close("finished")
+    moved = Home.at(home.folder.rename(tmp_path / "moved"))
+    lock = lock_of(moved.sweeps / "s" / OUTBOX)
+    lock.unlink(missing_ok=True)
+    lock.symlink_to("elsewhere")
+    assert artifacts(moved, runs(moved)["000"]) == {"checkpoint", "overlays"}
