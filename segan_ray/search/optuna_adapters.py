@@ -1,6 +1,6 @@
 """A space's sampler and scheduler as Optuna's: its samplers draw, its pruners stop.
 
-Both decide from what the study holds, so they may be made anew at any time.
+Neither keeps state outside the study, so fresh ones may be made at any time.
 """
 
 from __future__ import annotations
@@ -45,9 +45,9 @@ from segan_ray.search.space.search_space import SearchSpace
 def make_sampler(space: SearchSpace, seed_offset: int | None) -> BaseSampler:
     """Return a fresh Optuna sampler for ``space``.
 
-    A sampler's state is what its study holds, so a fresh one may be made for each trial;
-    with the trial's number as ``seed_offset`` it then draws the same whether or not the sweep
-    was interrupted in between. Without a seed in the space, draws cannot be repeated.
+    The study holds all that a sampler learns, so each trial may have a fresh sampler. With the
+    trial's number as ``seed_offset``, an interrupted sweep draws the points of an uninterrupted
+    one. Without a seed in the space, draws cannot be repeated.
     """
     settings = space.sampler
     seed = mixed(settings.seed, seed_offset)
@@ -67,7 +67,7 @@ def make_sampler(space: SearchSpace, seed_offset: int | None) -> BaseSampler:
                     warn_independent_sampling=False,
                 )
             case GridSampler():
-                # Its cells are numbered in shuffled order: the shuffle must not change.
+                # The seed shuffles the cells, so it must be the same for every trial.
                 return _Grid(grid(space), seed=settings.seed)
             case NsgaSampler():
                 return optuna.samplers.NSGAIISampler(
@@ -79,7 +79,7 @@ def make_sampler(space: SearchSpace, seed_offset: int | None) -> BaseSampler:
 
 
 def mixed(seed: int | None, offset: int | None) -> int | None:
-    """Return a 32-bit seed from both, unlike those of neighbouring pairs; None without a seed."""
+    """Mix both into a 32-bit seed unlike the seeds of neighbouring pairs; None without a seed."""
     if seed is None:
         return None
     key = () if offset is None else (offset,)
@@ -92,8 +92,7 @@ def _tpe(settings: TpeSampler, seed: int | None) -> BaseSampler:
         group=settings.group and settings.multivariate,
         seed=seed,
         n_startup_trials=settings.startup_trials,
-        # Trials run side by side: points still out count as poor, so that two do not
-        # try the same.
+        # Running trials count as poor, so that two trials at once do not try the same point.
         constant_liar=True,
     )
 
@@ -103,7 +102,7 @@ def _cmaes(settings: CmaesSampler, seed: int | None, space: SearchSpace) -> Base
         seed=seed,
         n_startup_trials=settings.startup_trials,
         popsize=settings.population,
-        # A population of survivors alone would hardly ever fill up.
+        # Completed trials alone would hardly ever fill a population.
         consider_pruned_trials=True,
         # Without a margin, the variance of a whole number can shrink until it never moves.
         with_margin=any(isinstance(each, IntParameter) for each in space.parameters.values()),
@@ -112,7 +111,7 @@ def _cmaes(settings: CmaesSampler, seed: int | None, space: SearchSpace) -> Base
 
 
 class _Grid(optuna.samplers.GridSampler):
-    """Optuna's grid, which at the last cell would stop a loop that ask and tell do not have."""
+    """Optuna's grid without its call of ``study.stop``, which raises outside ``optimize``."""
 
     def after_trial(
         self,
@@ -138,7 +137,7 @@ def make_pruner(space: SearchSpace) -> BasePruner:
                 reduction_factor=hyperband.reduction_factor,
             )
         case MedianScheduler() as median:
-            # Steps below the warm-up are never pruned, and a step is the epochs done.
+            # A step is the number of epochs done; no step below the warm-up is pruned.
             return MedianPruner(
                 n_startup_trials=median.startup_trials, n_warmup_steps=median.grace_period
             )

@@ -19,12 +19,12 @@ Column = dict[str, Any]
 
 
 def columns(trials: Sequence[Drawn]) -> dict[str, Column]:
-    """Return ``{parameter: {trial: value}}``; those that most trials have come first."""
-    found: dict[str, Column] = {}
-    for one in trials:
-        for name, value in _scalars(one.params):
-            found.setdefault(name, {})[one.trial] = value
-    return dict(sorted(found.items(), key=lambda column: -len(column[1])))
+    """Return ``{parameter: {trial: value}}``, the parameters of most trials first."""
+    by_name: dict[str, Column] = {}
+    for trial in trials:
+        for name, value in _scalars(trial.params):
+            by_name.setdefault(name, {})[trial.trial] = value
+    return dict(sorted(by_name.items(), key=lambda column: -len(column[1])))
 
 
 def is_number(value: Any) -> TypeGuard[int | float]:
@@ -35,6 +35,6 @@ def is_number(value: Any) -> TypeGuard[int | float]:
 def _scalars(params: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     for name, value in params.items():
         if isinstance(value, list | tuple):
-            yield from ((f"{name}[{index}]", one) for index, one in enumerate(value))
+            yield from ((f"{name}[{index}]", item) for index, item in enumerate(value))
         else:
             yield name, value

@@ -19,7 +19,7 @@ from segan_ray.search.space.parameters import said_as
 from segan_ray.training.epoch_record import Mode
 
 FEWEST: Final = 4
-"""Of fewer trials nothing can be said."""
+"""Fewer trials say nothing about importance."""
 DECADE: Final = 10
 
 
@@ -27,39 +27,39 @@ def importances(trials: Sequence[TrialRecord], mode: Mode) -> dict[str, float]:
     """Return each parameter's share of the difference, greatest first; they sum to 1.
 
     Optuna's PED-ANOVA (Watanabe et al. 2023) asks how differently the best tenth of the trials
-    is spread. Every trial with a score counts with it, stopped ones too; a repeat with another
-    seed adds no point. Only parameters that each of them has, and that vary, can be compared;
-    nothing is returned where there are none, or fewer than ``FEWEST`` trials.
+    is spread. Every trial with a score counts, stopped trials too; a repeat adds no point and
+    does not count. Only parameters that vary and that every counted trial has are compared. The
+    result is empty without such parameters, or with fewer than ``FEWEST`` trials.
     """
     scored = [
-        one
-        for one in trials
-        if one.score is not None and math.isfinite(one.score) and one.repeat_of is None
+        trial
+        for trial in trials
+        if trial.score is not None and math.isfinite(trial.score) and trial.repeat_of is None
     ]
-    told = {name: _comparable(column) for name, column in columns(scored).items()}
-    shared = {name: column for name, column in told.items() if _compares(column, len(scored))}
+    comparable = {name: _comparable(column) for name, column in columns(scored).items()}
+    shared = {name: column for name, column in comparable.items() if _compares(column, len(scored))}
     if len(scored) < FEWEST or not shared:
         return {}
     space = {name: _distribution(column) for name, column in shared.items()}
-    # Optuna would tell that it made a study.
+    # Keep Optuna from printing that it made a study.
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(direction="maximize" if mode == "max" else "minimize")
     study.add_trials(
         create_trial(
-            params={name: column[one.trial] for name, column in shared.items()},
+            params={name: column[trial.trial] for name, column in shared.items()},
             distributions=space,
-            value=one.score,
+            value=trial.score,
         )
-        for one in scored
+        for trial in scored
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
-        found = get_param_importances(study)
-    return dict(sorted(found.items(), key=lambda share: (-share[1], share[0])))
+        shares = get_param_importances(study)
+    return dict(sorted(shares.items(), key=lambda share: (-share[1], share[0])))
 
 
 def _comparable(column: Column) -> dict[str, float] | dict[str, str]:
-    """Return numbers if all are; of a choice between numbers and words, words alone."""
+    """Return all values as numbers, or all as words if any value is a word."""
     if all(map(is_number, column.values())):
         return {trial: float(value) for trial, value in column.items()}
     return {trial: said_as(value) for trial, value in column.items()}
@@ -73,7 +73,7 @@ def _compares(column: Column, trials: int) -> bool:
 
 
 def _distribution(column: Column) -> BaseDistribution:
-    """Return the range that was seen, logarithmic where it spans a decade."""
+    """Return the range of the values, logarithmic where they span a decade."""
     values = column.values()
     if not all(map(is_number, values)):
         return CategoricalDistribution(sorted(set(values)))

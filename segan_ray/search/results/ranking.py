@@ -79,7 +79,7 @@ class Repeats:
 
 @dataclass(frozen=True)
 class SweepRecord:
-    """One sweep with its trials, best first; ``objectives`` are there if it has several."""
+    """One sweep with its trials, best first; ``objectives`` is empty unless it has several."""
 
     sweep: str
     status: SweepStatus
@@ -97,12 +97,12 @@ class SweepRecord:
 
     @property
     def repeats(self) -> tuple[Repeats, ...]:
-        """What settings reached with fresh seeds, best mean first."""
+        """The scores of repeated trials with fresh seeds, best mean first."""
         return repeats(self.trials, self.mode)
 
     @property
     def pareto(self) -> tuple[str, ...]:
-        """The trials that no other beats in every objective; none if there is one objective."""
+        """The trials that no other dominates (see ``pareto_front``); none with one objective."""
         names = [name for name, _ in self.objectives]
         scored = [
             trial
@@ -143,7 +143,7 @@ class SweepRecord:
 
 
 def rank(trials: Sequence[AnyScored], mode: Mode) -> tuple[AnyScored, ...]:
-    """Order trials best first; those without a score come last, in order of their numbers."""
+    """Order trials best first; trials without a score come last, in order of their numbers."""
 
     def key(trial: AnyScored) -> tuple[bool, float, int, str]:
         score = 0.0 if trial.score is None else _sign(mode) * trial.score
@@ -165,9 +165,9 @@ def repeats(trials: Sequence[Scored], mode: Mode) -> tuple[Repeats, ...]:
 def winner(trials: Sequence[AnyScored], mode: Mode) -> AnyScored | None:
     """Return the trial that won, or None if none has a score.
 
-    Where settings were repeated, those with the best mean over fresh seeds win: the best of many
-    single scores is partly luck, and only repeats tell how much. Of the winning settings it is
-    the trial with the best score, the original among them.
+    Where settings were repeated, the settings with the best mean over fresh seeds win: the best
+    of many single scores is partly luck, and only repeats tell how much. Of the trials with these
+    settings, the original included, the one with the best score wins.
     """
     groups = repeats(trials, mode)
     if groups:
@@ -180,13 +180,13 @@ def winner(trials: Sequence[AnyScored], mode: Mode) -> AnyScored | None:
 def pareto_front(values: Sequence[Sequence[float]], modes: Sequence[Mode]) -> tuple[int, ...]:
     """Return the indices of the points that no other dominates, in their order.
 
-    A point dominates another if it is nowhere worse and somewhere better; equal points do not.
+    A point dominates another if it is worse in no objective and better in at least one.
     """
     points = [
         tuple(_sign(mode) * value for mode, value in zip(modes, point, strict=True))
         for point in values
     ]
-    # Best first: whatever dominates a point comes before it, or is beaten by what does.
+    # Best first: each point comes after all points that dominate it.
     front: list[tuple[float, ...]] = []
     for point in sorted(set(points), reverse=True):
         if not any(_covers(other, point) for other in front):

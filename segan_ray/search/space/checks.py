@@ -1,4 +1,4 @@
-"""Whether every point of a space makes an ``Experiment``: found out before a sweep starts."""
+"""Checks, before a sweep starts, that every point of a space makes an ``Experiment``."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from segan_ray.search.space.search_space import SearchSpace, in_order_of_need
 from segan_ray.sizes import MOST_WEIGHTS
 
 MOST_COMBINATIONS: Final = 64
-"""Up to so many combinations of what others depend on, each is looked at with all the rest."""
+"""Up to this many combinations of parameters that others depend on, all are checked."""
 
 
 @dataclass(frozen=True)
 class Problem:
-    """What is wrong, in words, and where: the keys that lead to it from the top of the file."""
+    """``text`` says what is wrong; the keys ``where`` lead to it from the top of the file."""
 
     where: tuple[str | int, ...]
     text: str
 
 
 def mended(space: SearchSpace) -> tuple[SearchSpace, list[Problem]]:
-    """Return ``space`` without what is wrong in ``preset`` and ``base``, and what that was."""
+    """Return ``space`` without the wrong parts of ``preset`` and ``base``, and their problems."""
     problems = []
     try:
         space.fixed()
@@ -49,7 +49,7 @@ def mended(space: SearchSpace) -> tuple[SearchSpace, list[Problem]]:
 
 
 def dependency_problems(space: SearchSpace) -> Iterator[Problem]:
-    """Yield what is wrong with conditions and lengths; ``base`` must be right."""
+    """Yield the problems of conditions and lengths; ``base`` must have none."""
     known = set(paths())
     for path, parameter in space.parameters.items():
         where = ("parameters", path)
@@ -79,14 +79,14 @@ def dependency_problems(space: SearchSpace) -> Iterator[Problem]:
 def impossible_points(space: SearchSpace, *, whole: bool) -> Iterator[Problem]:
     """Yield what an ``Experiment`` refuses at the ends of every range.
 
-    Conditions and lengths must be right. Where the space is not ``whole``, because wrong parts
-    of it were left out, settings are not held against each other.
+    Conditions and lengths must be right. A space is not ``whole`` if wrong parts were left out of
+    it; its settings are then not checked against each other.
     """
     seen: set[str] = set()
     for point in _points(space):
         for loc, text in _refusals(merge(space.fixed(), nest(point))):
             path = _parameter_at(space, loc, text)
-            # One sentence for all the depths that do not go with some number of weights.
+            # Without numbers the text is the same for every wrong depth: say it once.
             kind = text if loc else re.sub(r"[\d.]+", "", text)
             if kind not in seen and (loc or whole):
                 seen.add(kind)
@@ -94,9 +94,9 @@ def impossible_points(space: SearchSpace, *, whole: bool) -> Iterator[Problem]:
 
 
 def networks_too_large(space: SearchSpace) -> Iterator[Problem]:
-    """Yield which networks would be too large where the space's largest sizes come together."""
-    found = {name: each for each in largest(space) for name, *_ in too_large(each)}
-    for name, experiment in found.items():
+    """Yield the networks that are too large at the space's largest sizes."""
+    too_big = {name: each for each in largest(space) for name, *_ in too_large(each)}
+    for name, experiment in too_big.items():
         settings = getattr(experiment, name)
         yield Problem(
             ("parameters", f"{name}.base_width"),
@@ -111,7 +111,7 @@ def _impossible_condition(space: SearchSpace, other: str, wanted: tuple[Any, ...
         yield f"when asks for {other}, which is drawn from a continuum. Ask for a choice or an int."
         return
     values = space.possible(other)
-    possible = values is None or any(same(value, one) for value in values for one in wanted)
+    possible = values is None or any(same(value, each) for value in values for each in wanted)
     misspelt = [
         text
         for value in wanted
@@ -135,7 +135,7 @@ def _is_count(space: SearchSpace, path: str) -> bool:
 
 
 def _points(space: SearchSpace) -> Iterator[dict[str, Any]]:
-    """Yield points that together have every parameter at each end wherever it can be drawn."""
+    """Yield points that together have every parameter at each of its ends."""
     needed = {other for each in space.parameters.values() for other in each.needs()}
     switches = {path: _few(space, path) for path in space.parameters if path in needed}
     ends = [
@@ -168,14 +168,14 @@ def _enabling(space: SearchSpace, path: str, above: set[str]) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for other, wanted in space.parameters[path].when.items():
         if other in space.parameters and other not in above:
-            possible = [v for v in _few(space, other) if any(same(v, one) for one in wanted)]
+            possible = [v for v in _few(space, other) if any(same(v, w) for w in wanted)]
             values |= _enabling(space, other, above | {path})
             values |= {other: possible[0]} if possible else {}
     return values
 
 
 def _resolved(space: SearchSpace, chosen: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the point with ``chosen`` values, and every other parameter at its first end."""
+    """Return the point with ``chosen`` values and every other parameter at its first end."""
     known, point = space.settings(), {}
     for path in space.order():
         parameter = space.parameters[path]
@@ -192,8 +192,8 @@ def _refusals(tree: Mapping[str, Any]) -> Iterator[tuple[tuple[str | int, ...], 
     try:
         Experiment.model_validate(tree)
     except ValidationError as error:
-        for found in error.errors():
-            yield found["loc"], explain({**found})
+        for refusal in error.errors():
+            yield refusal["loc"], explain({**refusal})
 
 
 def _parameter_at(space: SearchSpace, loc: tuple[str | int, ...], text: str) -> str | None:

@@ -36,7 +36,7 @@ LARGEST_GRID: Final = 10_000
 
 
 def refusals(space: SearchSpace) -> Iterator[Problem]:
-    """Yield what in a space of possible points cannot be searched as it asks to be."""
+    """Yield why a space cannot be searched as it asks; all its points must be possible."""
     if all(isinstance(each, FixedParameter) for each in space.parameters.values()):
         yield Problem(
             ("parameters",), "nothing is drawn: every parameter is fixed. Draw one, or use train."

@@ -1,4 +1,4 @@
-"""What two search spaces differ in: a sweep is only taken up again with the one it began with."""
+"""The differences of two search spaces: a sweep resumes only with the space it began with."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from segan_ray.search.space.search_space import SearchSpace
 
 
 def difference(a: SearchSpace, b: SearchSpace) -> list[str]:
-    """Return sentences on what was one thing in ``a`` and is another in ``b``, budget apart.
+    """Return a sentence for each difference between ``a`` and ``b``, except in the budget.
 
-    ``preset`` and ``base`` count by the settings they make, not by how they are written.
+    ``preset`` and ``base`` are compared by the settings they make, not by how they are written.
     """
     was, now = a.model_dump(mode="json"), b.model_dump(mode="json")
     return [

@@ -37,18 +37,18 @@ SIZES: Final = (
 """The settings that decide how large a checkpoint is."""
 
 LARGEST: Final = {"optimizer": ("adamw", "adam", "rmsprop"), "skip": ("concat", "add")}
-"""Choices, those first that make the larger checkpoint. Of variants that depends on the rest."""
+"""Choices, largest checkpoint first. The order of variants depends on the other settings."""
 
 WHILE_RUNNING: Final = 3
 """Checkpoints of a running trial: its best, its last, and the one being written."""
 KEPT_LOCALLY: Final = 2
 """Checkpoints that stay in the sweep's folder of each trial whose checkpoints are kept."""
 HEADER_BYTES: Final = 100
-"""What safetensors writes about one tensor: its name, type, shape and place."""
+"""What safetensors writes about one tensor: its name, type, shape and offset."""
 REST_BYTES: Final = 7500
 """State of the generators, and the JSON half of a checkpoint."""
-PLAYED: Final = 20_000
-"""How many random trials are played to know what a scheduler saves."""
+SIMULATED: Final = 20_000
+"""How many random trials are simulated to estimate what a scheduler saves."""
 
 
 @dataclass(frozen=True)
@@ -70,8 +70,8 @@ class Estimate:
 def estimate(space: SearchSpace, trials: int, concurrent: int, keep_checkpoints: int) -> Estimate:
     """Return what ``trials`` trials of ``space`` take, ``concurrent`` at once.
 
-    ``keep_checkpoints`` is of how many trials checkpoints are kept, in the sweep's folder and
-    in MLflow.
+    ``keep_checkpoints`` is the number of trials whose checkpoints are kept, in the sweep's folder
+    and in MLflow.
     """
     concurrent, kept = min(concurrent, trials), min(keep_checkpoints, trials)
     most = space.most_epochs()
@@ -109,11 +109,11 @@ def sentence(estimate: Estimate, free_bytes: float) -> str:
 
 
 def expected_epochs(scheduler: Any, trials: int, most: int) -> int | None:
-    """Return how many epochs ``trials`` trials run in all, or None where nobody can know.
+    """Return how many epochs ``trials`` trials run in all, or None for median and pbt.
 
-    The scheduler's rule is played on trials of random worth, whose order does not change from
-    rung to rung. That each rung keeps 1/``reduction_factor`` would say too little: the first to
-    come to a rung always pass, and those that come later had to be better to come so far.
+    The scheduler's rule is simulated on trials of random worth, ranked alike at every rung. To
+    count 1/``reduction_factor`` of the trials at each rung would say too little: the first trials
+    at a rung always pass, and later trials had to be better to come so far.
     """
     if scheduler.type == "none":
         return trials * most
@@ -123,10 +123,10 @@ def expected_epochs(scheduler: Any, trials: int, most: int) -> int | None:
     rungs = list(_rungs(scheduler.grace_period, factor, most))
     brackets = _brackets(scheduler.grace_period, factor, most)
     weights = brackets if scheduler.type == "hyperband" else [1]
-    rounds = max(1, PLAYED // trials)
+    rounds = max(1, SIMULATED // trials)
     random = Random(0)
     return round(
-        sum(_play(rungs, factor, most, trials, weights, random) for _ in range(rounds)) / rounds
+        sum(_simulate(rungs, factor, most, trials, weights, random) for _ in range(rounds)) / rounds
     )
 
 
@@ -150,7 +150,7 @@ def experiment_bytes(experiment: Experiment) -> int:
 
 
 def _network_bytes(network: nn.Module, optimizer: str) -> int:
-    """Return what weights, buffers and the optimizer's moments and step counts take."""
+    """Return the bytes of weights, buffers and the optimizer's moments and step counts."""
     weights = sum(_stored(tensor) for tensor in network.state_dict().values())
     moments = 1 if optimizer == "rmsprop" else 2
     optimized = sum(
@@ -165,10 +165,10 @@ def _stored(tensor: Any) -> int:
 
 
 def largest(space: SearchSpace) -> Iterator[Experiment]:
-    """Yield the experiments among which the one with the largest networks is.
+    """Yield experiments one of which has the largest networks.
 
-    Numbers are taken at their upper end, since every network grows with each; whether drawn
-    together or not. So are those choices of which it is known which makes the most.
+    Every network grows with each number, so numbers are at their upper ends, even if no trial
+    draws these together. A choice in ``LARGEST`` is at its largest; other choices are all tried.
     """
     base = space.base_experiment()
     ends = {path: _ends(path, space) for path in SIZES if path in space.parameters}
@@ -201,12 +201,12 @@ def _rungs(first: int, factor: int, most: int) -> Iterator[int]:
 
 
 def _brackets(first: int, factor: int, most: int) -> list[float]:
-    """Return how often Optuna's hyperband puts a trial into the bracket from each rung on."""
+    """Return the weights by which Optuna's hyperband puts trials into the bracket of each rung."""
     count = max(1, math.floor(math.log(most / first, factor)) + 1)
     return [math.ceil(count * factor**left / (left + 1)) for left in reversed(range(count))]
 
 
-def _play(
+def _simulate(
     rungs: Sequence[int],
     factor: int,
     most: int,
@@ -229,16 +229,17 @@ def _play(
 
 
 def _passes(worth: float, before: list[float], factor: int) -> bool:
-    """Tell whether a trial passes a rung, and put it in order among those ``before``.
+    """Tell whether a trial passes a rung, and insert it into the sorted trials ``before`` it.
 
-    It passes if it is among the best 1/``factor`` that came there, itself included; one always is.
+    It passes if it is among the best 1/``factor`` of these, itself included; the best one always
+    passes.
     """
     insort(before, worth)
     return worth >= before[-max(1, len(before) // factor)]
 
 
 def _rounded(epochs: int) -> int:
-    """Return ``epochs`` with two digits, as an expectation deserves."""
+    """Return ``epochs`` rounded to two digits: an expectation is no more precise."""
     digits = max(0, len(str(epochs)) - 2)
     return int(round(epochs, -digits))
 

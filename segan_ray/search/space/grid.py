@@ -15,7 +15,7 @@ def grid(space: SearchSpace) -> dict[str, Sequence[Any]]:
     Every trial must draw the same parameters, and none of them from a continuum.
     """
     every = {path: list(each.every() or ()) for path, each in space.parameters.items()}
-    # A length may depend on a parameter, if that has but one value.
+    # A length may depend on a parameter that has a single value.
     known = space.settings() | {path: of[0] for path, of in every.items() if len(of) == 1}
     return {
         name: every[path]

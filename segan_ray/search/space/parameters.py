@@ -1,7 +1,7 @@
-"""What one parameter of a search space draws from: five small types, each its own range.
+"""The five types of parameter in a search space, each with its own range.
 
-``known`` is, throughout, ``{dotted path: value}`` of every setting as far as it is drawn or
-fixed by now: what a condition or a length asks for.
+``known`` is, throughout, ``{dotted path: value}`` of every setting drawn or fixed so far, which
+conditions and lengths look up.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidat
 LENGTH: Final = re.compile(r"(?P<path>[a-z_0-9]+(\.[a-z_0-9]+)*)\s*(\+\s*(?P<plus>\d+))?")
 NUMBER: Final = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+")
 FEW: Final = 1000
-"""How many values of one parameter are still looked at one by one."""
+"""The most values of one parameter that are looked at one by one."""
 LONGEST: Final = 1000
-"""No setting takes as many numbers: what would be longer is refused before it fills memory."""
+"""The most numbers drawn for one list: more than a setting takes, too few to fill memory."""
 
 
 def _scalar(value: Any) -> Any:
@@ -109,7 +109,7 @@ class _Parameter(Frozen):
         return [path]
 
     def misfit(self, value: Any) -> str | None:
-        """Say what ``value`` lies outside of, or None if it can be drawn."""
+        """Return the range that ``value`` lies outside of, in words, or None if it can be drawn."""
         raise NotImplementedError
 
     def ends(self) -> tuple[Any, ...]:
@@ -147,7 +147,7 @@ class _Range(_Parameter):
 
 
 class _Spaced(_Range):
-    """A continuum; ``points`` says at how many places, ends included, a grid looks at it."""
+    """A continuum, of which a grid tries ``points`` values, ends included."""
 
     points: Annotated[int, Field(ge=2, le=FEW)] | None = None
 
@@ -214,8 +214,8 @@ class ChoiceParameter(_Parameter):
         return self.values
 
     def misfit(self, value: Any) -> str | None:
-        found = any(same(value, choice) for choice in self.values)
-        return None if found else words(self.values)
+        offered = any(same(value, choice) for choice in self.values)
+        return None if offered else words(self.values)
 
 
 class FixedParameter(_Parameter):

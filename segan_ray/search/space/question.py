@@ -44,7 +44,7 @@ class SearchQuestion:
 
 
 def question(text: str) -> SearchQuestion | None:
-    """Return what the file of a sweep asks, or None of a file that is no space (any longer)."""
+    """Return the space file of a sweep in words, or None if it is no valid space (any longer)."""
     try:
         space = SearchSpace.model_validate(parse_yaml(text))
     except (ValidationError, DocumentError):
@@ -53,12 +53,12 @@ def question(text: str) -> SearchQuestion | None:
     preset = f"preset {space.preset}" if space.preset else ""
     base = ", ".join(f"{path} {said_as(value)}" for path, value in _flat(space.base))
     return SearchQuestion(
-        parameters=tuple(_asked(path, one) for path, one in space.parameters.items()),
-        objectives=tuple(f"{toward[one.mode]} {one.metric}" for one in space.objectives),
+        parameters=tuple(_asked(path, each) for path, each in space.parameters.items()),
+        objectives=tuple(f"{toward[each.mode]} {each.metric}" for each in space.objectives),
         sampler=_component(space.sampler),
         scheduler=_component(space.scheduler),
         budget=_budget(space),
-        first=", ".join(one if isinstance(one, str) else said_as(one) for one in space.enqueue),
+        first=", ".join(each if isinstance(each, str) else said_as(each) for each in space.enqueue),
         settings="; ".join(filter(None, (preset, base))),
     )
 
@@ -90,7 +90,7 @@ def _asked(path: str, parameter: Parameter) -> AskedParameter:
 
 
 def _component(component: BaseModel) -> str:
-    """Say a sampler or scheduler as its kind and its settings."""
+    """Describe a sampler or scheduler by its type and its settings."""
     settings = component.model_dump()
     kind = settings.pop("type")
     said = ", ".join(f"{key.replace('_', ' ')} {said_as(value)}" for key, value in settings.items())
@@ -99,5 +99,5 @@ def _component(component: BaseModel) -> str:
 
 def _budget(space: SearchSpace) -> str:
     at_once = space.budget.max_concurrent
-    room = "as many at once as there is room for" if at_once == "auto" else f"{at_once} at once"
-    return f"{space.budget.trials} trials of at most {space.most_epochs()} epochs, {room}"
+    limit = "as many at once as there is room for" if at_once == "auto" else f"{at_once} at once"
+    return f"{space.budget.trials} trials of at most {space.most_epochs()} epochs, {limit}"

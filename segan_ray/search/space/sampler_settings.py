@@ -16,7 +16,7 @@ Count = Annotated[int, Field(ge=1, le=MOST_TRIALS)]
 class TpeSampler(Frozen):
     """Optuna's TPE; the first ``startup_trials`` are drawn at random.
 
-    It learns from stopped trials too, and is the one for spaces with conditions.
+    TPE learns from stopped trials too, and suits spaces with conditions.
     """
 
     type: Literal["tpe"] = "tpe"
@@ -43,7 +43,7 @@ class CmaesSampler(Frozen):
 
 
 class GpSampler(Frozen):
-    """A Gaussian process: for few parameters and dear trials. It learns from completed ones."""
+    """A Gaussian process, for few parameters and costly trials; it learns from completed trials."""
 
     type: Literal["gp"]
     seed: Seed = None

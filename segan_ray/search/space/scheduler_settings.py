@@ -1,7 +1,7 @@
 """Schedulers: which trials are stopped early, as a space file says it.
 
-Epochs count from 1. Where there is a ``grace_period``, no trial is stopped before it has run
-that many.
+Epochs count from 1. No trial is stopped before it has run ``grace_period`` epochs, where there
+is a grace period.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ Factor = Annotated[int, Field(ge=2, le=MOST_EPOCHS)]
 
 
 FEWEST_IN_POPULATION: Final = 4
-"""Below this many trials no quarter of them is strong or weak."""
+"""A quarter of fewer trials is not even one trial."""
 
 CHANGEABLE: Final = frozenset(
     {
@@ -53,7 +53,7 @@ class AshaScheduler(Frozen):
 
 
 class HyperbandScheduler(Frozen):
-    """ASHA with several grace periods, the least of them ``grace_period``; a trial has one."""
+    """ASHA with several grace periods, one for each trial; ``grace_period`` is the least."""
 
     type: Literal["hyperband"]
     grace_period: Epochs = 1
@@ -61,7 +61,7 @@ class HyperbandScheduler(Frozen):
 
 
 class MedianScheduler(Frozen):
-    """Stops a trial whose best is below the median of completed ones at the same epoch.
+    """Stops a trial whose best score is below the median of completed trials at the same epoch.
 
     Nothing is stopped until ``startup_trials`` have completed.
     """
@@ -72,10 +72,10 @@ class MedianScheduler(Frozen):
 
 
 class PbtScheduler(Frozen):
-    """Population-based training: every ``interval`` epochs the weak take over from the strong.
+    """Population-based training: every ``interval`` epochs weak trials exploit strong ones.
 
-    A trial among the lowest ``quantile`` goes on from the checkpoint of one among the highest,
-    with its parameters changed a little, or drawn anew with probability ``resample``.
+    A trial among the lowest ``quantile`` goes on from the checkpoint of a trial among the highest.
+    It takes that trial's parameters, changed a little or, with probability ``resample``, redrawn.
     """
 
     type: Literal["pbt"]

@@ -128,7 +128,7 @@ class SearchSpace(Frozen):
     """A whole space file. ``base`` is put over ``preset``, and a drawn point over both.
 
     ``enqueue`` holds the points tried first, ``warm_start`` names an earlier sweep to learn
-    from. Lossless through ``model_dump_json`` and ``model_validate_json``.
+    from. ``model_dump_json`` and ``model_validate_json`` keep every part of it.
     """
 
     name: Name
@@ -221,7 +221,7 @@ class SearchSpace(Frozen):
     def folds(self) -> tuple[int | None, ...]:
         """Return every fold of the store that a trial may ask for; None is its single split.
 
-        Of a drawn range they are its ends.
+        Of a drawn range, both ends are returned.
         """
         return tuple(dict.fromkeys(self._ends("data.fold")))
 
@@ -236,7 +236,7 @@ class SearchSpace(Frozen):
         return (*every, self.settings()[path]) if every and parameter.when else every
 
     def conditional(self) -> dict[str, str]:
-        """Return ``{path: why}`` of parameters that not every trial draws, or not as many of."""
+        """Return ``{path: why}`` of parameters that some trials do not draw, or not as often."""
         return {
             path: reason
             for path, parameter in self.parameters.items()
@@ -260,7 +260,7 @@ class SearchSpace(Frozen):
 
 
 def in_order_of_need(parameters: Mapping[str, Any]) -> tuple[list[str], list[str]]:
-    """Return paths, each after those it needs and else as they come; and those in a cycle."""
+    """Return the paths, each after the paths it needs, and the paths that form a cycle."""
     waiting = dict.fromkeys(parameters)
     ordered: list[str] = []
     while waiting:

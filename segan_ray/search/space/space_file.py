@@ -1,4 +1,4 @@
-"""Reading a space file: all that is wrong with it at once, each problem with its line."""
+"""Reading a space file: every problem is reported at once, each with its line."""
 
 from __future__ import annotations
 
@@ -36,17 +36,17 @@ def resolve_space(text: str) -> Path:
         ConfigError: if it is neither.
     """
     path = Path(text)
-    if os.path.isfile(path):  # noqa: PTH113 - of a name that is too long pathlib raises
+    if os.path.isfile(path):  # noqa: PTH113 - pathlib raises for a name that is too long
         return path
     shipped = shipped_spaces()
     if text in shipped:
         return shipped[text]
     there = os.path.exists(path)  # noqa: PTH110
-    found = ("a folder" if path.is_dir() else "no file") if there else "no such file"
+    kind = ("a folder" if path.is_dir() else "no file") if there else "no such file"
     raise ConfigError(
         cut(text, LONGEST),
         [
-            f"{found}, and no shipped space of that name.{nearest(path.stem, shipped)} "
+            f"{kind}, and no shipped space of that name.{nearest(path.stem, shipped)} "
             f"Shipped are: {', '.join(shipped) or 'none'}."
         ],
     )
@@ -57,7 +57,7 @@ def shipped_spaces() -> dict[str, Path]:
     package = Path(segan_ray.__file__).parent
     # A wheel holds them inside the package; a checkout has them beside it.
     folder = next(
-        (place for place in (package, package.parent) if (place / "search_spaces").is_dir()),
+        (parent for parent in (package, package.parent) if (parent / "search_spaces").is_dir()),
         package,
     )
     return {file.stem: file for file in sorted((folder / "search_spaces").rglob("*.yaml"))}
@@ -67,30 +67,30 @@ def load_space(file: Path) -> SearchSpace:
     """Read a space file and check everything that can be known before a sweep starts.
 
     Raises:
-        ConfigError: with every problem found, each with its line.
+        ConfigError: with every problem, each with its line.
     """
     text = read_settings(file)
     tree = parse_settings(text, file)
     lines = YamlLines.of(text)
     space, problems, unsaid = _read(tree)
-    found: list[tuple[int | None, str]] = [
+    listed: list[tuple[int | None, str]] = [
         (
             repeated.line,
             f"'{cut(repeated.where[-1])}' stands here and at line {repeated.first}. Keep one.",
         )
         for repeated in lines.repeated()
     ]
-    found += [(lines.line(problem.where), problem.text) for problem in problems]
-    if found or space is None:
-        raise _refusal(file, found, unsaid)
+    listed += [(lines.line(problem.where), problem.text) for problem in problems]
+    if listed or space is None:
+        raise _refusal(file, listed, unsaid)
     return space
 
 
-def _refusal(file: Path, found: list[tuple[int | None, str]], unsaid: int) -> ConfigError:
-    """Return an error that lists the first of what was found, by line, and counts the others."""
-    found.sort(key=lambda each: each[0] or 0)
-    shown = found[:MOST_PROBLEMS]
-    more = and_more(len(found) - len(shown) + unsaid)
+def _refusal(file: Path, listed: list[tuple[int | None, str]], unsaid: int) -> ConfigError:
+    """Return an error that lists the first problems by line and counts the others."""
+    listed.sort(key=lambda each: each[0] or 0)
+    shown = listed[:MOST_PROBLEMS]
+    more = and_more(len(listed) - len(shown) + unsaid)
     return ConfigError(
         str(file),
         [*(text for _, text in shown), *more],
@@ -99,19 +99,19 @@ def _refusal(file: Path, found: list[tuple[int | None, str]], unsaid: int) -> Co
 
 
 def _read(tree: Tree) -> tuple[SearchSpace | None, list[Problem], int]:
-    """Return the space and what is wrong; what can still be checked without the rest, is.
+    """Return the space, its problems, and how many more problems are not put in words.
 
-    Of very many problems the first are put in words; the number of the others comes last.
+    The space is checked without its wrong parts, so that one reading names all problems.
     """
     unknown = [path for path in _parameters(tree) if path not in KNOWN]
     problems = [_unknown(path) for path in unknown[:MOST_PROBLEMS]]
     wrong: list[tuple[str | int, ...]] = [("parameters", path) for path in unknown]
     try:
         space = SearchSpace.model_validate(tree)
-    except ValidationError as error:
-        errors = error.errors()
-        problems += [_explain({**found}, tree) for found in errors[:MOST_PROBLEMS]]
-        wrong += [found["loc"] for found in errors]
+    except ValidationError as refusal:
+        errors = refusal.errors()
+        problems += [_explain({**error}, tree) for error in errors[:MOST_PROBLEMS]]
+        wrong += [error["loc"] for error in errors]
     unsaid = len(wrong) - len(problems)
     if wrong:
         reduced = _reduced(tree, wrong)
@@ -121,7 +121,7 @@ def _read(tree: Tree) -> tuple[SearchSpace | None, list[Problem], int]:
             return None, problems, unsaid
     left_out = {str(where[0]) for where in wrong}
     more = _semantic(space, whole="parameters" not in left_out)
-    # Where a section was left out, what is said of its default is not about the file.
+    # A section that was left out has its default here, whose problems are not the file's.
     problems += [each for each in more if each.where[0] not in left_out - {"parameters", "base"}]
     return space, problems, unsaid
 
@@ -147,7 +147,7 @@ def _parameters(tree: Tree) -> Mapping[Any, Any]:
 
 
 def _reduced(tree: Tree, wrong: list[tuple[str | int, ...]]) -> Tree:
-    """Return ``tree`` without what is wrong, and without parameters that depend on it."""
+    """Return ``tree`` without its wrong parts and the parameters that depend on them."""
     bad = {where[1] for where in wrong if where[0] == "parameters" and len(where) > 1}
     kept = dict(_parameters(tree))
     while bad:
@@ -164,22 +164,22 @@ def _reduced(tree: Tree, wrong: list[tuple[str | int, ...]]) -> Tree:
 
 def _asks_for(parameter: Any, gone: set[Any]) -> bool:
     when, length = parameter.get("when"), str(parameter.get("length"))
-    asked = {*(when if isinstance(when, dict) else ()), length.partition("+")[0].strip()}
-    return bool(asked & gone)
+    needed = {*(when if isinstance(when, dict) else ()), length.partition("+")[0].strip()}
+    return bool(needed & gone)
 
 
-def _explain(found: Mapping[str, Any], tree: Tree) -> Problem:
-    """Say one of pydantic's findings about ``tree`` in words."""
-    loc = found["loc"]
+def _explain(error: Mapping[str, Any], tree: Tree) -> Problem:
+    """Put one of pydantic's errors about ``tree`` in words."""
+    loc = error["loc"]
     where = cut(".".join(map(str, _without_tags(loc, tree))))
-    message = str(found["msg"]).removeprefix("Value error, ")
-    match found["type"]:
+    message = str(error["msg"]).removeprefix("Value error, ")
+    match error["type"]:
         case "extra_forbidden":
             text = f"unknown key '{where}'.{nearest(str(loc[-1]), _keys(loc))}"
         case "missing":
             text = f"'{where}' is missing."
         case "union_tag_invalid":
-            context = found["ctx"]
+            context = error["ctx"]
             tags = context["expected_tags"].replace("'", "").split(", ")
             text = (
                 f"{where}: type {cut(repr(context['tag']))} is not one of {', '.join(tags)}."
@@ -188,9 +188,9 @@ def _explain(found: Mapping[str, Any], tree: Tree) -> Problem:
         case "union_tag_not_found":
             text = f"{where}: 'type' is missing."
         case "tuple_type":
-            text = f"{where}: found {_shape(found['input'])}, expected a list."
+            text = f"{where}: found {_shape(error['input'])}, expected a list."
         case "dict_type" | "model_type" | "model_attributes_type":
-            text = f"{where}: found {_shape(found['input'])}, expected settings as key: value."
+            text = f"{where}: found {_shape(error['input'])}, expected settings as key: value."
         case _:
             text = f"{where}: {message[:1].lower()}{message[1:].rstrip('.')}."
     return Problem(loc, text)
@@ -203,14 +203,14 @@ def _shape(value: Any) -> str:
 
 
 def _without_tags(loc: tuple[str | int, ...], tree: Any) -> Iterator[str | int]:
-    """Leave out of ``loc`` what pydantic puts between keys: the type it chose."""
-    for place, part in enumerate(loc):
+    """Yield ``loc`` without the types that pydantic puts between keys."""
+    for index, part in enumerate(loc):
         inside = isinstance(tree, dict) and part in tree
         item = isinstance(tree, (list, tuple)) and isinstance(part, int) and part < len(tree)
         if inside or item:
             tree = tree[part]
         tag = part == "[key]" or (isinstance(tree, dict) and tree.get("type") == part)
-        if inside or item or (place == len(loc) - 1 and not tag):
+        if inside or item or (index == len(loc) - 1 and not tag):
             yield part
 
 

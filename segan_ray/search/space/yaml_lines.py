@@ -39,7 +39,7 @@ class YamlLines:
         return line
 
     def repeated(self) -> Iterator[Repeated]:
-        """Yield every key that its mapping holds already: YAML would keep the last alone."""
+        """Yield every key that repeats an earlier key of its mapping; YAML keeps only the last."""
         yield from _repeated(self.root, (), set())
 
 
@@ -55,7 +55,7 @@ def _step(node: Node | None, part: str | int) -> tuple[Node | None, Node | None]
 
 
 def _repeated(node: Node | None, where: tuple[str, ...], seen: set[int]) -> Iterator[Repeated]:
-    if node is None or id(node) in seen:  # an alias, or one that holds itself
+    if node is None or id(node) in seen:  # an alias, perhaps a recursive one
         return
     seen.add(id(node))
     if isinstance(node, SequenceNode):

@@ -1,9 +1,9 @@
-"""Whose a study is, for processes that share a database and no disk.
+"""The lease on a study, for processes that share its database but no disk.
 
-The lock in a sweep's folder keeps processes of one home apart. Those of two homes, as two drivers
-on a cluster have, meet in the study: its holder counts there, again and again. Another process
-takes the holder for dead where the count has stood still for ``LEASE_S`` by its own clock; no
-clock of another machine is looked at. Before a holder writes, it makes sure that it still is one.
+The lock in a sweep's folder keeps processes of one home apart. Processes of several homes, such as
+two drivers on a cluster, use a lease in the study, whose count the holder raises again and again.
+Another process takes the holder for dead when the count has stood still for ``LEASE_S`` by its own
+clock; clocks of two machines are never compared. Before a write, a holder checks its lease.
 """
 
 from __future__ import annotations
@@ -30,22 +30,22 @@ from segan_ray.search.storage.study_record import delete_study, is_half_made, st
 log = logging.getLogger(__name__)
 
 LEASE_S: Final = 60.0
-"""How long the count of a living holder stands still at most."""
+"""A living holder renews its lease within this time."""
 RENEW_S: Final = 5.0
 SURE: Final = 0.5
-"""For which part of ``LEASE_S`` after a renewal a holder need not ask whether it still is one."""
-SOMEBODY: Final = "another process"
-WAS: Final = "another process, which has ended or deleted it since"
+"""For this part of ``LEASE_S`` after a renewal, a holder may write without asking the database."""
+UNKNOWN_HOLDER: Final = "another process"
+FORMER_HOLDER: Final = "another process, which has ended or deleted it since"
 Say = Callable[[str], Any]
 
 
 def holder_of(home: Home) -> str:
-    """Return what this process calls itself; the lock of its home keeps others of it out."""
+    """Return this process's name as a holder: one per home, whose lock keeps others out."""
     return f"{socket.gethostname()}:{home.folder}"
 
 
 def lease_of(sweep: str, storage: BaseStorage) -> Lease | None:
-    """Return who holds a sweep's study, or held it last; None after a clean end or without one."""
+    """Return the current or last lease of a sweep; None after a clean end or without a study."""
     try:
         return lease_in(LeaseRecord(sweep, storage).read())
     except KeyError:
@@ -53,7 +53,7 @@ def lease_of(sweep: str, storage: BaseStorage) -> Lease | None:
 
 
 def ask_to_stop(sweep: str, storage: BaseStorage, holder: Lease) -> None:
-    """Ask the holder of a sweep to end it. A later holder does not take it as its own affair."""
+    """Ask the holder of a sweep to end it; a later holder, with another token, ignores this."""
     study = storage.get_study_id_from_name(sweep)
     storage.set_study_user_attr(study, STOP_WANTED, holder.token)
 
@@ -69,10 +69,10 @@ def leased(
     dead: str | None = None,
     on_stop: Callable[[], Any] = lambda: None,
 ) -> Iterator[Holding]:
-    """Hold the study of a sweep while the block lasts, waiting for one whose process may have died.
+    """Hold the lease of a sweep in the block, after waiting for a holder that may have died.
 
-    This process holds the lock of its home; a ``new`` study it has made right now. ``dead`` is what
-    ``outlive`` has said before. ``on_stop`` is called when another home asks for the sweep to end.
+    The caller holds the lock of its home, and made a ``new`` study itself. ``dead`` is an earlier
+    result of ``outlive``. ``on_stop`` is called when another home asks the sweep to end.
 
     Raises:
         SweepError: if another process runs the sweep.
@@ -102,16 +102,16 @@ def _renewed(holding: Holding, on_stop: Callable[[], Any]) -> Iterator[None]:
     finally:
         over.set()
         thread.join()
-        with suppress(Exception):  # it runs out by itself
+        with suppress(Exception):  # the lease runs out by itself
             holding.give_back()
 
 
 def outlive(
     sweep: str, storage: BaseStorage, by: str, say: Say, *, dead: str | None = None
 ) -> str | None:
-    """Return what a study says of a holder that is dead, or None, once that is sure.
+    """Return the lease of a dead holder as text, once its death is sure; None without a holder.
 
-    Of this home's own, whose lock the caller has, it is; of ``dead`` it was said before.
+    A holder of this home is dead, for the caller has its lock; so is the holder of ``dead``.
 
     Raises:
         SweepError: if another process runs the sweep, or makes it.
@@ -131,21 +131,21 @@ def outlive(
 
 
 class Vigil:
-    """Looking whether the holder of a study lives, by this process's clock alone."""
+    """Watches whether the holder of a study lives, by this process's clock alone."""
 
     def __init__(self, sweep: str, storage: BaseStorage) -> None:
         self.record = LeaseRecord(sweep, storage)
         self.seen = self.record.read()
         self.dead: str | None = None
-        """What the study says of a holder that has died."""
+        """The lease of a holder that has died, as text."""
         self.moved = False
-        """Whether it was renewed, or taken over, since this began."""
+        """Whether the lease was renewed or taken over since the watch began."""
         self._is_whole = partial(study_exists, sweep, storage)
         self._since = time.monotonic()
 
     def may_live(self) -> bool:
-        """Look again: has it neither ended nor been silent for ``LEASE_S``?"""
-        # Looked at after the clock, for this process itself may have stood still.
+        """Read the lease; tell whether it has neither ended nor stood still for ``LEASE_S``."""
+        # Read after the clock, since this process itself may have stood still.
         late = time.monotonic() - self._since >= LEASE_S
         now = self.record.read()
         if now is None and (self.seen is not None or self._is_whole()):
@@ -158,7 +158,7 @@ class Vigil:
 
 
 def forget_half_made(sweep: str, storage: BaseStorage, by: str, say: Say) -> None:
-    """Remove a sweep's study that was cut off while it was made, once its maker is dead.
+    """Remove a half-made study of a sweep, once the process that made it is dead.
 
     Raises:
         SweepError: if another process makes it now.
@@ -170,15 +170,15 @@ def forget_half_made(sweep: str, storage: BaseStorage, by: str, say: Say) -> Non
 
 
 def running(sweep: str, record: LeaseRecord, before: str | None = None) -> SweepError:
-    """Return that a sweep is another process's; while the study says ``before``, of no name yet."""
+    """Return the error that another process runs a sweep, unnamed while the lease is ``before``."""
     there = record.read()
     lease = lease_in(there)
-    by = SOMEBODY if lease is None or there == before else lease.by
+    by = UNKNOWN_HOLDER if lease is None or there == before else lease.by
     return SweepError(f"'{sweep}' is running now, by {by}. End it first: segan-ray stop {sweep}")
 
 
 class Holding:
-    """A study in the hands of this process, for as long as it is. Any thread may ask."""
+    """The lease of this process on a study. Any thread may call the methods."""
 
     def __init__(self, record: LeaseRecord, by: str, lock: ServerLock) -> None:
         self._record = record
@@ -190,17 +190,17 @@ class Holding:
         self._lost_to: str | None = None
 
     def take(self, before: str | None) -> bool:
-        """Become the holder if the study still says ``before``; tell whether it did."""
+        """Become the holder if the lease is still ``before``; tell whether that succeeded."""
         began = _clocks()
         taken = self._record.change(before, self._lease.text)
         self._text, self._sure = self._lease.text, began
-        # Or the change was made, and the answer was lost with its connection.
+        # The change may have been made, and its answer lost with the connection.
         return taken or self._record.read() == self._text
 
     def check(self) -> None:
         """Make sure that this process is still the holder, so that it may write.
 
-        Soon after a renewal it is, for others wait longer; else the database is asked first.
+        Soon after a renewal it must be, since others wait longer; later it asks the database.
 
         Raises:
             TakenOver: if it is not.
@@ -211,18 +211,18 @@ class Holding:
         self.renew()
 
     def renew(self) -> None:
-        """Count once more.
+        """Renew the lease.
 
         Raises:
             TakenOver, sqlalchemy.exc.SQLAlchemyError: as ``check``.
         """
         with self._renewing:
-            # Twice, for a change may have been made whose answer was lost with its connection.
+            # Twice, since the first change may have been made and its answer lost.
             if self._lost_to is not None or not (self._count() or self._count()):
-                raise TakenOver(self._record.sweep, self._lost_to or SOMEBODY)
+                raise TakenOver(self._record.sweep, self._lost_to or UNKNOWN_HOLDER)
 
     def keep(self, over: threading.Event, on_stop: Callable[[], Any]) -> None:
-        """Count until ``over``, and hear whether another home asks for the sweep to end."""
+        """Renew until ``over``; call ``on_stop`` if another home asks the sweep to end."""
         silent = False
         while not over.wait(RENEW_S):
             try:
@@ -238,7 +238,7 @@ class Holding:
                 silent = True
 
     def give_back(self) -> None:
-        """Say that nobody holds the study, unless another process does by now."""
+        """Release the lease, unless another process holds it by now."""
         with self._renewing:
             self._record.change(self._text, None)
 
@@ -254,20 +254,20 @@ class Holding:
         if lease is not None and lease.token == self._lease.token:
             self._lease, self._text = lease, there
         else:
-            self._lost_to = WAS if lease is None else lease.by
+            self._lost_to = FORMER_HOLDER if lease is None else lease.by
         return False
 
 
 def _clocks() -> tuple[float, ...]:
-    """Return what the clocks of this machine say, in seconds.
+    """Return the times of three clocks of this machine, in seconds.
 
-    One of them stands still while the machine sleeps, one does not, and the third is put right
-    after a virtual machine has stood still.
+    The first stands still while the machine sleeps, the second does not, and the third is corrected
+    after a virtual machine was paused.
     """
     sleeping = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
     return time.monotonic(), time.clock_gettime(sleeping), time.time()
 
 
 def _passed(since: tuple[float, ...]) -> float:
-    """Return how many seconds have passed by the clock that says most: asking more is safe."""
+    """Return the seconds that passed by the clock that shows most: to ask too often is safe."""
     return max(now - before for now, before in zip(_clocks(), since, strict=True))

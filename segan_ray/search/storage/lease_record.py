@@ -1,7 +1,7 @@
-"""What a study says of its holder, changed only by a process that knows what it says now.
+"""The lease as an attribute of its study, changed by compare and set.
 
-The change is one statement of the database, which compares and sets: of two processes that would
-write at once one does, and the other learns that it did not.
+Each change is one statement of the database: of two processes that write at once, one succeeds
+and the other learns that it failed.
 """
 
 from __future__ import annotations
@@ -28,22 +28,22 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 
 HELD: Final = "held"
 STOP_WANTED: Final = "stop_wanted"
-NOBODY: Final = "null"
-"""What a study says after a clean end."""
+NO_HOLDER: Final = "null"
+"""The attribute after a clean end."""
 STUDIES: Final = table("studies", column("study_id"))
 ATTRIBUTES: Final = table(
     "study_user_attributes", column("study_id"), column("key"), column("value_json")
 )
-"""Optuna's own tables; what is written here, ``study.user_attrs`` reads."""
+"""Optuna's own tables: ``study.user_attrs`` reads what is written here."""
 Answer = TypeVar("Answer")
 
 
 @dataclass(frozen=True)
 class Lease:
-    """Who runs a sweep: for people, by a token of this hold alone, and how often it was renewed.
+    """Who runs a sweep: ``by`` for people, ``token`` for this lease alone.
 
-    ``connections`` is what its connections to the database are called, if they have a name. A
-    lease without a token is an older segan-ray's.
+    ``renewals`` counts how often the lease was renewed. ``connections`` is the name of its holder's
+    connections to the database, if they have one. Older versions wrote no token.
     """
 
     by: str
@@ -71,7 +71,7 @@ def lease_in(text: str | None) -> Lease | None:
 
 
 class LeaseRecord:
-    """The lease of one sweep's study, as text: what its database holds, to the letter."""
+    """The lease of one sweep's study, as the exact text in its database."""
 
     def __init__(self, sweep: str, storage: BaseStorage) -> None:
         """Find the study.
@@ -84,11 +84,11 @@ class LeaseRecord:
         self.engine = engine_of(storage)
 
     def read(self) -> str | None:
-        """Return the lease, or None where nobody holds the study."""
+        """Return the lease, or None if the study has no holder."""
         return self._value(HELD)
 
     def stop_wanted_of(self) -> str | None:
-        """Return the token of the hold that is asked to end, if one is."""
+        """Return the token of the lease whose holder is asked to end its sweep, or None."""
         wanted = self._value(STOP_WANTED)
         return None if wanted is None else str(json.loads(wanted))
 
@@ -97,10 +97,10 @@ class LeaseRecord:
         changed = (
             update(ATTRIBUTES)
             .where(ATTRIBUTES.c.study_id == self._study, ATTRIBUTES.c.key == HELD)
-            .where(ATTRIBUTES.c.value_json == (before or NOBODY))
-            .values(value_json=now or NOBODY)
+            .where(ATTRIBUTES.c.value_json == (before or NO_HOLDER))
+            .values(value_json=now or NO_HOLDER)
         )
-        return self._runs(changed) or (before is None and self._insert(now or NOBODY))
+        return self._runs(changed) or (before is None and self._insert(now or NO_HOLDER))
 
     def _insert(self, now: str) -> bool:
         """Write the first lease of a study, unless another process does or the study is gone."""
@@ -114,7 +114,7 @@ class LeaseRecord:
             return False
 
     def _runs(self, statement: Insert | Update) -> bool:
-        # Of an INSERT not every driver keeps the count by itself.
+        # Not every driver keeps the row count of an INSERT by itself.
         counted = statement.execution_options(preserve_rowcount=True)
 
         def run() -> bool:
@@ -133,16 +133,16 @@ class LeaseRecord:
                 return cast("str | None", connection.execute(wanted).scalar())
 
         value = _once_more(ask)
-        return None if value in (None, NOBODY) else value
+        return None if value in (None, NO_HOLDER) else value
 
 
 def engine_of(storage: BaseStorage) -> Engine:
-    """Return what a storage of studies reaches its database by."""
+    """Return the engine by which a storage of studies reaches its database."""
     return cast("RDBStorage", getattr(storage, "_backend", storage)).engine
 
 
 def _once_more(act: Callable[[], Answer]) -> Answer:
-    """Return what ``act`` does, again if its connection was cut while nobody used it."""
+    """Return the result of ``act``, called again if its idle connection was cut."""
     try:
         return act()
     except DBAPIError as error:

@@ -13,7 +13,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 
 class OwnedStorage(BaseStorage):
-    """``storage`` for the holder of a study; ``check`` raises once it is none any more."""
+    """``storage`` for the holder of a study; ``check`` raises once its lease is lost."""
 
     def __init__(self, storage: BaseStorage, check: Callable[[], None]) -> None:
         self._storage = storage

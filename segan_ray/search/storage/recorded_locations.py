@@ -1,4 +1,4 @@
-"""Where a sweep's checkpoints and records are: the same places for as long as it goes on."""
+"""Where a sweep's checkpoints and records are; a resumed sweep must use the same places."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ PLACE: Final = "storage"
 
 
 def settle_storage(study: optuna.Study, location: str | None) -> None:
-    """Write down ``SEGAN_RAY_STORAGE``, or make sure it is what the sweep began with.
+    """Record ``SEGAN_RAY_STORAGE``, or make sure that the sweep began with the same one.
 
     Raises:
-        SweepError: if it is another: the sweep would find no checkpoint and train all anew.
+        SweepError: if not: the sweep would find no checkpoint and train all trials anew.
     """
     if PLACE not in study.user_attrs:
         study.set_user_attr(PLACE, location)
@@ -44,12 +44,12 @@ def check_storage(name: str, before: str | None, now: str | None) -> None:
 
 
 def settle_records(study: optuna.Study, home: Home, are_here: Callable[[], bool]) -> None:
-    """Write down where the sweep's runs are recorded, or make sure that it is where they were.
+    """Record where the sweep's runs are, or make sure that they are in the same place.
 
-    ``are_here`` tells whether ``home`` knows runs of it: an address may be written in two ways.
+    ``are_here`` tells whether ``home`` has runs of the sweep: one address has several spellings.
 
     Raises:
-        SweepError: if they are elsewhere: the sweep would be recorded in two halves.
+        SweepError: if not: the sweep would be recorded in two halves.
     """
     before = study.user_attrs.get(RECORDS)
     if study.trials:
@@ -59,7 +59,7 @@ def settle_records(study: optuna.Study, home: Home, are_here: Callable[[], bool]
 
 
 def check_records(name: str, before: str | None, home: Home, are_here: Callable[[], bool]) -> None:
-    """Make sure that a sweep or run is recorded where it was; None is what nobody wrote down.
+    """Make sure that a sweep or run is recorded where it began; None is an unknown place.
 
     Raises:
         SweepError: if not.

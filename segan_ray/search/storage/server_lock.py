@@ -1,8 +1,8 @@
-"""An advisory lock of PostgreSQL beside a lease: held by a connection, which the server can end.
+"""An advisory lock of PostgreSQL beside a lease, held by a connection that the server can end.
 
-The lease decides. The lock shows who is still connected, and lets a process that takes over end
-all connections of one that stands still, with what they were stopped in. Other databases have no
-such locks, nor does every server that speaks PostgreSQL's language.
+The lease decides who is the holder. The lock shows that a holder is still connected. A process
+that takes over can end the connections of a holder that stands still, with their transactions.
+Other databases have no such locks, nor does every server that speaks PostgreSQL's protocol.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ log = logging.getLogger(__name__)
 ENDING_S: Final = 10.0
 """How long the server may take to end connections."""
 OURS: Final = "segan-ray "
-"""What the names of our connections begin with; those of one storage have one name."""
+"""The prefix of our connections' names; all connections of a storage share one name."""
 MOST_OF_A_NAME: Final = 63
-"""PostgreSQL cuts what is longer."""
+"""PostgreSQL cuts longer names."""
 LIBPQ: Final = ("psycopg", "psycopg2")
-# A connection of which nothing is heard is given up by both sides within about a minute.
+# Both sides give up a silent connection within about a minute.
 KEEPALIVES: Final = {"keepalives": 1, "keepalives_idle": 30, "keepalives_interval": 10}
 TRY: Final = text("SELECT pg_try_advisory_lock(:key)")
 ASK: Final = text("SELECT 1")
@@ -39,11 +39,11 @@ END: Final = (
     " WHERE datname = current_database() AND application_name = "
 )
 REFUSED: Final = "42501"
-"""PostgreSQL's code of a right that is missing."""
+"""PostgreSQL's code of a missing right."""
 
 
 def named_connections(url: str) -> str:
-    """Return the URL of a database whose connections can be told from those of other processes."""
+    """Return ``url`` with a name for its connections that no other process gives to its own."""
     address = make_url(url)
     if address.get_backend_name() != "postgresql" or address.get_driver_name() not in LIBPQ:
         return url
@@ -54,13 +54,13 @@ def named_connections(url: str) -> str:
 
 
 def name_of(engine: Engine) -> str | None:
-    """Return the name of an engine's connections, or None where they have none of ours."""
+    """Return the name of an engine's connections, or None if it is not one of ours."""
     name = engine.url.query.get("application_name")
     return name if isinstance(name, str) and name.startswith(OURS) else None
 
 
 class ServerLock:
-    """The lock of one sweep's study, or nothing where the database has none."""
+    """The lock of one sweep's study; it does nothing where the database has no such locks."""
 
     def __init__(self, engine: Engine, sweep: str) -> None:
         self._sweep = sweep
@@ -68,7 +68,7 @@ class ServerLock:
         self._connection: Connection | None = None
         self._locked = False
         self.name = name_of(engine)
-        """What all connections of its holder are called."""
+        """The name of all connections of its holder."""
         self._engine = None if self.name is None else _own_engine(engine)
 
     def __enter__(self) -> ServerLock:
@@ -85,10 +85,10 @@ class ServerLock:
     def take(self, dead: str | None, is_free: Callable[[], bool]) -> bool:
         """Lock, ending the connections called ``dead`` if need be; tell whether that succeeded.
 
-        ``is_free`` tells whether the lease is still one that may be taken.
+        ``is_free`` tells whether the lease may still be taken.
 
         Raises:
-            SweepError: if such a connection cannot be ended.
+            SweepError: if those connections cannot be ended.
         """
         if self._engine is None:
             return True
@@ -105,13 +105,13 @@ class ServerLock:
             return True
 
     def keep(self) -> None:
-        """See that the connection is there, and lock again by another where it was cut."""
+        """Check the connection; if it was cut, connect and lock again."""
         if self._engine is None:
             return
         try:
             if self._connection is None:
                 self._connection = self._engine.connect()
-            # A connection that was cut may still have it for a moment.
+            # A connection that was cut may still hold the lock for a moment.
             if self._locked:
                 self._connection.execute(ASK)
             else:
@@ -130,7 +130,7 @@ class ServerLock:
         try:
             self._connection.execute(text(f"{END}:name"), {"name": name})
         except DBAPIError as error:
-            # Each of the two drivers has a name of its own for it.
+            # The two drivers name this attribute differently.
             codes = (getattr(error.orig, each, None) for each in ("pgcode", "sqlstate"))
             if REFUSED not in codes:
                 raise

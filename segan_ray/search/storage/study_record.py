@@ -1,7 +1,7 @@
 """A sweep's study in its storage: made, found again, removed.
 
-What a study is of is written into it: the space, the store's fingerprint, and how many of its
-trials are an earlier sweep's. ``READY`` comes last, so a study without it was cut off.
+A study's attributes hold its space, the store's fingerprint, and how many of its trials are an
+earlier sweep's. ``READY`` is written last, so a study without it is half made.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ SPACE: Final = "space"
 STORE: Final = "store"
 BUDGET: Final = "budget"
 IN_FILE: Final = "budget_in_file"
-"""The budget that the space file said when it was last read, whatever the sweep was given."""
+"""The budget in the space file when it was last read; the sweep's own may differ."""
 RECORDS: Final = "records"
 WARM: Final = "warm"
 READY: Final = "ready"
 
 
 def reserve_study(sweep: str, space: SearchSpace, storage: BaseStorage | None) -> optuna.Study:
-    """Make the study of a new sweep, still empty, so that nobody else has its name.
+    """Make the study of a new sweep, still empty, so that no other sweep takes its name.
 
     Raises:
         SweepError: if ``storage`` holds a study of that name already.
@@ -59,7 +59,7 @@ def empty_study(sweep: str, space: SearchSpace, storage: BaseStorage) -> optuna.
 def fill_study(
     study: optuna.Study, space: SearchSpace, store: str, earlier: Sequence[FrozenTrial]
 ) -> None:
-    """Write into an empty study what it is of; that it is whole comes last."""
+    """Write the attributes of an empty study, ``READY`` last."""
     study.set_user_attr(SPACE, space.model_dump_json())
     study.set_user_attr(STORE, store)
     study.set_user_attr(BUDGET, space.budget.trials)
@@ -75,7 +75,7 @@ def load_study(
     """Return the study of an earlier process, and the space it began with.
 
     Raises:
-        SweepError: if there is none, or it searched something else, or another store.
+        SweepError: if there is none, or if its space or its store is another.
     """
     before, its_store = recorded(sweep, storage)
     changed = difference(before, space)
@@ -99,7 +99,7 @@ def recorded(sweep: str, storage: BaseStorage) -> tuple[SearchSpace, str]:
     """Return the space that a sweep searches, and the fingerprint of its store.
 
     Raises:
-        SweepError: if ``storage`` holds no study of that name, or none that can be gone on with.
+        SweepError: if ``storage`` holds no study of that name, or a half-made one.
     """
     if sweep not in optuna.get_all_study_names(storage):
         raise SweepError(f"No study of a sweep '{sweep}' is there. segan-ray sweeps lists them.")
@@ -113,14 +113,14 @@ def recorded(sweep: str, storage: BaseStorage) -> tuple[SearchSpace, str]:
 
 
 def study_exists(sweep: str, storage: BaseStorage) -> bool:
-    """Tell whether ``storage`` holds a whole study of that name, a sweep's or anybody's."""
+    """Tell whether ``storage`` holds a study of that name, for a sweep or not, that is whole."""
     return sweep in optuna.get_all_study_names(storage) and not is_half_made(sweep, storage)
 
 
 def is_half_made(sweep: str, storage: BaseStorage) -> bool:
-    """Tell whether a sweep's study is there that is being made, or was cut off while it was.
+    """Tell whether a sweep's study is being made, or was interrupted while it was made.
 
-    One that somebody else made in a shared storage is none of a sweep's.
+    A study with trials but without a space was not made for a sweep.
     """
     if sweep not in optuna.get_all_study_names(storage):
         return False
@@ -137,7 +137,7 @@ def is_ours(sweep: str, storage: BaseStorage) -> bool:
 
 
 def records_of_study(sweep: str, storage: BaseStorage) -> str | None:
-    """Return where a sweep's study says that its runs are recorded, or None."""
+    """Return where a sweep's runs are recorded, or None if its study does not say."""
     if not is_ours(sweep, storage):
         return None
     place = optuna.load_study(study_name=sweep, storage=storage).user_attrs.get(RECORDS)

@@ -21,10 +21,10 @@ from segan_ray.redaction import mask
 from segan_ray.search.storage.server_lock import named_connections
 
 PAUSES_S: Final = (0.2, 1.0)
-MLFLOWS: Final = frozenset({"experiments", "runs"})
-OPTUNAS: Final = frozenset({"studies", "trials"})
+MLFLOW_TABLES: Final = frozenset({"experiments", "runs"})
+OPTUNA_TABLES: Final = frozenset({"studies", "trials"})
 Storage = BaseStorage
-"""What ``open_storage`` gives, for rooms that do not know Optuna."""
+"""What ``open_storage`` returns, for packages that do not import Optuna."""
 WAIT_S: Final = 120.0
 """How long to wait for another process that writes, or makes the tables."""
 
@@ -40,12 +40,12 @@ def open_storage(home: Home) -> BaseStorage:
     Raises:
         SweepError: if it cannot be used, with the reason.
     """
-    # Optuna would print where it stores and that multivariate TPE is experimental.
+    # Keep Optuna from printing its storage, and that multivariate TPE is experimental.
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     url = os.environ.get(OPTUNA_STORAGE)
     try:
         return _shared(url) if url else _own(home)
-    # RuntimeError: of tables that another version of Optuna made.
+    # Optuna raises RuntimeError for tables of another version.
     except (OSError, ImportError, RuntimeError, sqlite3.Error, SQLAlchemyError) as error:
         where = f"{OPTUNA_STORAGE}={mask(url)}" if url else str(home.studies)
         reason = mask(said(error))
@@ -57,9 +57,9 @@ def open_storage(home: Home) -> BaseStorage:
 
 
 def _shared(url: str) -> BaseStorage:
-    """Return the storage at a URL; of several that make its tables at once, all but one fail."""
+    """Return the storage at a URL, tried again, since only one process can make its tables."""
     if is_database(url):
-        _refuse_anothers(url)
+        _refuse_mlflows(url)
         url = named_connections(url)
     for pause_s in PAUSES_S:
         try:
@@ -69,12 +69,12 @@ def _shared(url: str) -> BaseStorage:
     return get_storage(url)
 
 
-def _refuse_anothers(url: str) -> None:
-    """Make sure that MLflow has not the same database: both keep a table of the same name."""
+def _refuse_mlflows(url: str) -> None:
+    """Make sure that the database is not MLflow's: both keep a table of the same name."""
     tracking = os.environ.get(TRACKING_URI, "")
     shared = is_database(tracking) and are_one(url, tracking)
     tables = tables_at(url)
-    if shared or (tables >= MLFLOWS and OPTUNAS.isdisjoint(tables)):
+    if shared or (tables >= MLFLOW_TABLES and OPTUNA_TABLES.isdisjoint(tables)):
         raise SweepError(
             f"{OPTUNA_STORAGE}={mask(url)} is MLflow's database. Optuna needs one of its own: make "
             "another on the same server, and name that."
@@ -84,7 +84,7 @@ def _refuse_anothers(url: str) -> None:
 def _own(home: Home) -> BaseStorage:
     with writing(home.folder, OTHER_HOME):
         home.folder.mkdir(parents=True, exist_ok=True)
-        # Two processes that make the tables at once would each find those of the other.
+        # Of two processes that make the tables at once, each would fail on the other's.
         handle = _lock(home.folder / ".optuna.lock")
     try:
         if not home.studies.exists():
@@ -100,7 +100,7 @@ def _make_tables(path: Path) -> None:
 
 
 def _url(path: Path) -> str:
-    # Optuna would fill in what stands in braces.
+    # Optuna would replace text in braces.
     return sqlite_url(path).replace("{", "{{").replace("}", "}}")
 
 

@@ -22,14 +22,14 @@ from segan_ray.search.space.search_space import SearchSpace
 
 @dataclass(frozen=True)
 class FirstPoints:
-    """``points`` by the names Optuna draws them under; ``skipped`` says why others are none."""
+    """``points`` under Optuna's names; ``skipped`` says why other entries give no point."""
 
     points: tuple[dict[str, Any], ...]
     skipped: tuple[str, ...]
 
 
 def first_points(space: SearchSpace) -> FirstPoints:
-    """Return what ``space.enqueue`` asks to try first, each point once; of a grid, nothing.
+    """Return the points of ``space.enqueue``, each once; none for a grid sampler.
 
     A point outside the space is skipped, never moved into it. Settings that an entry does not
     give are left to the sampler.
@@ -54,7 +54,7 @@ def first_points(space: SearchSpace) -> FirstPoints:
 def _point(
     space: SearchSpace, values: Mapping[str, Any], *, whole: bool
 ) -> tuple[dict[str, Any], list[str]]:
-    """Return the point, and why it is none; ``whole`` values give every setting there is."""
+    """Return the point, or why there is none; ``whole`` values give every setting there is."""
     known = space.settings()
     drawn: dict[str, Any] = {}
     left_open: set[str] = set()
@@ -83,7 +83,7 @@ def _point(
 
 
 def _as_drawn(parameter: Any, value: Any, known: Mapping[str, Any]) -> Any:
-    """Return ``value`` in the type that the parameter draws, as far as it can be one."""
+    """Return ``value`` in the type that the parameter draws, if it can be converted."""
     if isinstance(parameter, FloatsParameter):
         # Settings say "equal weights" by giving none.
         return [1.0] * parameter.count(known) if value is None else value

@@ -1,4 +1,4 @@
-"""What a sweep's study says of its trials, and under which names it keeps that."""
+"""What a sweep's study records of its trials, and the names of these attributes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ TAKEN_OVER: Final = "taken_over"
 REPEAT_OF: Final = "repeat_of"
 SEED: Final = "seed"
 REUSED: Final = "reused"
-"""Of a trial at a point that another was at before: that one's number. It is not trained."""
+"""The number of an earlier trial at the same point; a trial that has this is not trained."""
 TOP: Final = "repeat_top"
 ENDED: Final = "ended"
 
@@ -36,7 +36,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Exploit:
-    """After an epoch a trial goes on from another's weights, with settings changed from its."""
+    """After an epoch a trial goes on from the weights of ``source``, with changed settings."""
 
     source: int
     params: Mapping[str, Any]
@@ -46,7 +46,7 @@ class Exploit:
 class Ended:
     """How a trial ended, and why if that needs saying.
 
-    Of one that failed of its own settings there is something to ``learn``.
+    ``learn`` is true of a trial that failed because of its settings: the sampler learns from it.
     """
 
     outcome: Outcome
@@ -55,16 +55,16 @@ class Ended:
 
 
 def settings_now(attributes: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings that a trial has: as drawn, or as last taken over."""
-    taken = {int(epoch): one for epoch, one in attributes.get(TAKEN_OVER, {}).items() if one}
+    """Return the current settings of a trial: as drawn, or as of its last exploit."""
+    taken = {int(epoch): each for epoch, each in attributes.get(TAKEN_OVER, {}).items() if each}
     return dict(taken[max(taken)]["params"] if taken else attributes[DRAWN])
 
 
 def numbers(params: Mapping[str, Any]) -> dict[str, float]:
-    """Return the settings that are numbers; of a list, each under the name it is drawn by."""
+    """Return the settings that are numbers, each item of a list under Optuna's name for it."""
     flat = {
-        (f"{path}.{place}" if isinstance(value, list) else path): each
+        (f"{path}.{index}" if isinstance(value, list) else path): each
         for path, value in params.items()
-        for place, each in enumerate(value if isinstance(value, list) else [value])
+        for index, each in enumerate(value if isinstance(value, list) else [value])
     }
     return {name: float(each) for name, each in flat.items() if isinstance(each, (int, float))}

@@ -1,4 +1,4 @@
-"""Population-based training as functions: who takes over from whom, and with what changed."""
+"""Population-based training as functions: which trial exploits which, and with which changes."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ def source_trial(
     quantile: float,
     rng: Rng,
 ) -> int | None:
-    """Return the trial that ``own`` takes over from, or None if it goes on as it is.
+    """Return the trial that ``own`` exploits, or None if it goes on as it is.
 
-    ``scores_at_epoch`` holds the scores of the trials that have reached the epoch. Among
-    fewer than four there is no donor; nor for a trial above the lowest ``quantile``, nor one
-    that is no better than ``own``. A score that is not a number is the worst there is.
+    ``scores_at_epoch`` holds the scores of the trials that have reached the epoch; fewer than
+    four give no source trial. Only a trial among the lowest ``quantile`` exploits another, and
+    only a better one. A score that is not a number is the worst there is.
     """
     if len(scores_at_epoch) < FEWEST_IN_POPULATION or own not in scores_at_epoch:
         return None
@@ -62,7 +62,7 @@ def source_trial(
 def perturb(
     parameters: Mapping[str, Parameter], params: Mapping[str, Any], resample: float, rng: Rng
 ) -> dict[str, Any]:
-    """Return ``params``, ``{dotted path: value}``, with each changed a little.
+    """Return ``params``, ``{dotted path: value}``, with each value changed a little.
 
     Numbers are multiplied by 0.8 or 1.25; whole numbers and choices move to a neighbour; with
     probability ``resample`` a value is drawn anew instead. All stay within their ranges.
@@ -111,8 +111,8 @@ def _whole(parameter: IntParameter, value: int, resample: float, rng: Rng) -> in
 def _choice(values: Sequence[Any], value: Any, resample: float, rng: Rng) -> Any:
     if rng.random() < resample:
         return _one_of(values, rng)
-    place = next(index for index, each in enumerate(values) if same(each, value))
-    near = [values[i] for i in (place - 1, place + 1) if 0 <= i < len(values)]
+    own = next(index for index, each in enumerate(values) if same(each, value))
+    near = [values[i] for i in (own - 1, own + 1) if 0 <= i < len(values)]
     return _one_of(near, rng) if near else value
 
 

@@ -19,9 +19,9 @@ class Repeat:
 def best_trials(
     scores: Mapping[int, Sequence[float]], mode: Mode, decided: Iterable[int]
 ) -> list[int]:
-    """Return trials by the best of their ``scores``, best first, behind those ``decided`` before.
+    """Return the trials ``decided`` before, then others by the best of their ``scores``.
 
-    Who is best is decided once: a repeat, or trials that came later, do not change it.
+    Which trials are best is decided once: repeats and later trials do not change it.
     """
     first = list(decided)
     sign = -1 if mode == "max" else 1
@@ -35,7 +35,7 @@ def plan_repeats(
 ) -> list[Repeat]:
     """Return ``seeds`` repeats of each of ``best`` with seeds above ``first_seed``, less ``known``.
 
-    Seeds come first: cut short, each of the best has been repeated about as often.
+    Each seed is given to all trials in turn, so a plan cut short repeats each about as often.
     """
     wanted = (
         Repeat(number, seed)

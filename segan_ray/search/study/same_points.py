@@ -9,11 +9,11 @@ from segan_ray.search.space.parameters import FloatParameter, FloatsParameter, P
 from segan_ray.search.space.search_space import SearchSpace
 
 MOST: Final = 1000
-"""No sweep has so many trials that more points than these would run out."""
+"""A sweep does not run out of more points than this."""
 
 
 def count_points(space: SearchSpace) -> int | None:
-    """Return at how many different points trials can be, or None if at more than ``MOST``."""
+    """Return how many different points ``space`` has, or None if more than ``MOST``."""
     return _count(space, space.order(), space.settings())
 
 
@@ -35,7 +35,7 @@ def _count(space: SearchSpace, paths: Sequence[str], known: Mapping[str, Any]) -
 
 
 def _every(parameter: Parameter, known: Mapping[str, Any]) -> Sequence[Any] | None:
-    """Return every value that a sampler may draw; a grid's places in a continuum are not those."""
+    """Return every value that a sampler may draw; None for a continuum, whatever a grid tries."""
     if not isinstance(parameter, (FloatParameter, FloatsParameter)):
         return parameter.every()
     if parameter.low != parameter.high:

@@ -1,4 +1,4 @@
-"""What a new sweep may learn from an earlier one's trials before its first."""
+"""The trials of an earlier sweep from which a new sweep learns before its first trial."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from segan_ray.errors import SweepError, many, nearest
 from segan_ray.search.space.search_space import SearchSpace
 from segan_ray.search.storage.study_record import recorded
 
-TELLING: Final = (TrialState.COMPLETE, TrialState.PRUNED)
+INFORMATIVE: Final = (TrialState.COMPLETE, TrialState.PRUNED)
 
 
 @dataclass(frozen=True)
 class EarlierTrials:
-    """Trials that lie in the new space, and what is to be said of those that do not."""
+    """Trials that lie in the new space, and sentences for the user about the others."""
 
     trials: tuple[FrozenTrial, ...] = ()
     said: tuple[str, ...] = ()
@@ -34,9 +34,9 @@ def earlier_trials(space: SearchSpace, storage: BaseStorage, store: str) -> Earl
     name = space.warm_start
     if name is None:
         return EarlierTrials()
-    known = optuna.get_all_study_names(storage)
-    if name not in known:
-        raise SweepError(f"warm_start: no sweep is called '{name}'.{nearest(name, known)}")
+    names = optuna.get_all_study_names(storage)
+    if name not in names:
+        raise SweepError(f"warm_start: no sweep is called '{name}'.{nearest(name, names)}")
     before, its_store = recorded(name, storage)
     study = optuna.load_study(study_name=name, storage=storage)
     if its_store != store or before.objectives != space.objectives:
@@ -44,8 +44,8 @@ def earlier_trials(space: SearchSpace, storage: BaseStorage, store: str) -> Earl
             f"warm_start: '{name}' was scored on another store or by another objective, so its "
             "scores cannot be compared. Leave warm_start out."
         )
-    ended = [trial for trial in study.trials if trial.state in TELLING]
-    taken = [found for trial in ended if (found := _within(space, trial)) is not None]
+    ended = [trial for trial in study.trials if trial.state in INFORMATIVE]
+    taken = [inside for trial in ended if (inside := _within(space, trial)) is not None]
     left = len(ended) - len(taken)
     said = f"Learning from {many(len(taken), 'trial')} of '{name}'" + (
         f"; {left} others lie outside this space." if left else "."
@@ -54,7 +54,7 @@ def earlier_trials(space: SearchSpace, storage: BaseStorage, store: str) -> Earl
 
 
 def _within(space: SearchSpace, trial: FrozenTrial) -> FrozenTrial | None:
-    """Return ``trial`` as one of ``space``, or None where it is no point of it."""
+    """Return ``trial`` as one of ``space``, or None if it is no point of that space."""
     fixed = FixedTrial(trial.params)
     try:
         with warnings.catch_warnings():
