@@ -67,7 +67,7 @@ def train_one(
     last = checkpoints.last_report()
     kept = None if last is None else checkpoints.kept(last.best.epoch)
     if status == "failed" or last is None or kept is None:
-        raise SweepError(f"The run '{name}' failed. {study.first_reason}")
+        raise SweepError(f"The run '{name}' failed. {study.trials.first_reason}")
     (trial,) = read_sweep(home, name).trials
     return TrainResult(trial.mlflow_run, last.epoch, last.best.epoch, last.best.metrics, kept)
 

@@ -54,7 +54,7 @@ def run_sweep(sweep: Sweep, on_state: OnState, say: Any = print) -> SweepStatus:
     if status == "failed":
         raise SweepError(
             f"{'All ' * (study.asked > 1)}{many(study.asked, 'trial')} of '{sweep.name}' failed. "
-            f"The first: {study.first_reason}"
+            f"The first: {study.trials.first_reason}"
         )
     return status
 
@@ -134,10 +134,11 @@ def _say_estimate(sweep: Sweep, study: SweepStudy, limit: ConcurrencyLimit, say:
 
 
 def _say_reused(study: SweepStudy, say: Any) -> None:
-    if study.reused:
+    reused = study.trials.reused
+    if reused:
         say(
-            f"{study.reused} draws came to points that had been tried. Their results were told to "
-            "the sampler again, and others were drawn."
+            f"{reused} draws came to points that had been tried. Their results were told to the "
+            "sampler again, and others were drawn."
         )
 
 
@@ -162,7 +163,7 @@ def _draw_new(
     sweep: Sweep, study: SweepStudy, lifecycle: TrialLifecycle, limit: ConcurrencyLimit
 ) -> None:
     wanted = min(study.budget, study.most_trials)
-    _train(sweep, study, lifecycle, limit, new=max(0, wanted - study.searched))
+    _train(sweep, study, lifecycle, limit, new=max(0, wanted - study.trials.searched))
 
 
 def _repeat(
@@ -211,6 +212,6 @@ def task_of(sweep: Sweep, point: Point) -> dict[str, Any]:
 
 
 def _status(sweep: Sweep, study: SweepStudy) -> SweepStatus:
-    if study.all_failed:
+    if study.trials.all_failed:
         return "failed"
     return "stopped" if stop_requested(sweep.folder) else "finished"

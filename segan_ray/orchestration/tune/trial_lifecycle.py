@@ -137,7 +137,7 @@ class TrialLifecycle:
 
     def reconcile(self) -> None:
         """Record the ends that only the study knows of."""
-        ended = self._study.ended()
+        ended = self._study.trials.ended()
         for trial in self._recorder.unfinished:
             known = ended.get(int(trial))
             if known is not None:

@@ -31,6 +31,21 @@ class Rng(Protocol):
         ...
 
 
+def scores_by(
+    values: Mapping[int, Mapping[int, tuple[float, ...]]], epoch: int
+) -> dict[int, float]:
+    """Return the score of each trial at the last epoch that it reached by ``epoch``.
+
+    ``values`` are the objectives of each trial by epoch, the score first.
+    """
+    reached = {
+        number: max(epochs)
+        for number, of_trial in values.items()
+        if (epochs := [each for each in of_trial if each <= epoch])
+    }
+    return {number: values[number][last][0] for number, last in reached.items()}
+
+
 def source_trial(
     scores_at_epoch: Mapping[int, float],
     own: int,

@@ -8,7 +8,6 @@ a sweep whose process was killed goes on from its study as if nothing had happen
 
 from __future__ import annotations
 
-import json
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
@@ -45,7 +44,6 @@ from segan_ray.search.study.points import (
     ENDED,
     EPOCHS,
     REPEAT_OF,
-    REUSED,
     SEED,
     STOP,
     TAKEN_OVER,
@@ -57,9 +55,10 @@ from segan_ray.search.study.points import (
     numbers,
     settings_now,
 )
-from segan_ray.search.study.population import perturb, source_trial
+from segan_ray.search.study.population import perturb, scores_by, source_trial
 from segan_ray.search.study.repeats import Repeat, best_trials, plan_repeats
-from segan_ray.search.study.same_points import count_points
+from segan_ray.search.study.same_points import have_tried_all, tell_again, twin_of
+from segan_ray.search.study.study_trials import StudyTrials, Values
 from segan_ray.training.epoch_record import best_epoch
 
 __all__ = [
@@ -91,14 +90,13 @@ class SweepStudy:
     """
 
     space: SearchSpace
-    study: optuna.Study
+    trials: StudyTrials
     first: tuple[dict[str, Any], ...] = ()
     skipped: tuple[str, ...] = ()
-    _warm: int = 0
     _asked: int = 0
     _repeats: list[Repeat] = field(default_factory=list)
     _open: dict[int, _Open] = field(default_factory=dict)
-    _values: dict[int, dict[int, tuple[float, ...]]] = field(default_factory=dict)
+    _values: dict[int, Values] = field(default_factory=dict)
 
     @classmethod
     def create(
@@ -131,7 +129,7 @@ class SweepStudy:
         """Start in a study that is there and still empty; see ``create``."""
         fill_study(study, space, store, earlier)
         first = first_points(space)
-        return cls(space, study, first.points, first.skipped, len(earlier))
+        return cls(space, StudyTrials(study, len(earlier)), first.points, first.skipped)
 
     @classmethod
     def open(
@@ -146,9 +144,9 @@ class SweepStudy:
         # The order of parameters in a file changes what is drawn, so it stays as it was.
         unchanged = before.model_copy(update={"budget": space.budget})
         points = first_points(unchanged).points
-        opened = cls(unchanged, study, points, _warm=study.user_attrs[WARM])
-        opened._recall()
-        return opened
+        trials = StudyTrials(study, study.user_attrs[WARM])
+        values = trials.values()
+        return cls(unchanged, trials, points, _asked=len(values), _values=values)
 
     @classmethod
     def reopened(cls, sweep: str, storage: BaseStorage) -> SweepStudy:
@@ -159,6 +157,11 @@ class SweepStudy:
         """
         space, store = recorded(sweep, storage)
         return cls.open(sweep, space, storage, store=store)
+
+    @property
+    def study(self) -> optuna.Study:
+        """The study in Optuna."""
+        return self.trials.study
 
     @property
     def asked(self) -> int:
@@ -180,7 +183,7 @@ class SweepStudy:
         """
         in_file = self.space.budget.trials
         wanted = trials or (in_file if in_file != self._budget_in_file() else self.budget)
-        searched = self.searched
+        searched = self.trials.searched
         if wanted < searched:
             given = "--trials" if trials else "budget.trials:"
             raise SweepError(
@@ -198,41 +201,13 @@ class SweepStudy:
         return SearchSpace.model_validate_json(attributes[SPACE]).budget.trials
 
     @property
-    def repeats(self) -> int:
-        """How many of the trials asked for repeat another."""
-        return sum(REPEAT_OF in trial.user_attrs for trial in self._trials())
-
-    @property
-    def reused(self) -> int:
-        """How many draws came to a point that was tried before, whose result was told again."""
-        return sum(REUSED in trial.user_attrs for trial in self._trials())
-
-    @property
-    def searched(self) -> int:
-        """How many points were asked for to be trained: neither repeats nor reused ones."""
-        trained = {REPEAT_OF, REUSED}.isdisjoint
-        return sum(trained(trial.user_attrs) for trial in self._trials())
-
-    @property
     def most_trials(self) -> int:
         """How many trials there can be: a grid has only so many points."""
         return grid_size(self.space) if self.space.sampler.type == "grid" else sys.maxsize
 
     def left(self, repeats: int = 0) -> int:
         """Return how many trials are still to be trained, with that many ``repeats`` in all."""
-        return max(0, min(self.budget, self.most_trials) + repeats - len(self.ended()))
-
-    @property
-    def all_failed(self) -> bool:
-        """Whether trials ended, and none of them worth keeping."""
-        ended = self.ended().values()
-        return bool(ended) and all(each.outcome == "failed" for each in ended)
-
-    @property
-    def first_reason(self) -> str:
-        """Why the first failed trial did."""
-        reasons = (ended.reason for ended in self.ended().values() if ended.outcome == "failed")
-        return next((reason for reason in reasons if reason), "No trial was started.")
+        return max(0, min(self.budget, self.most_trials) + repeats - len(self.trials.ended()))
 
     def ask(self) -> Point:
         """Draw the next point: a planned repeat, one that is to be tried first, or a new one.
@@ -246,20 +221,21 @@ class SweepStudy:
             twin = self._twin(point)
             if twin is None:
                 return point
-            if self._has_tried_all():
+            if have_tried_all(self.space, self.trials.all()):
                 break
-            self._reuse(point, twin)
+            trial = self._open.pop(point.number).trial
+            tell_again(self.study, trial, twin, twin.number - self.trials.warm)
         else:
             point = self._ask()
         return self._with_fresh_seed(point)
 
     def _ask(self) -> Point:
-        searched = self._asked - self.repeats
+        searched = self._asked - self.trials.repeats
         # One at a time and right before it is asked for: so whatever the study holds was asked
         # for, and a trial's number is its place in that order.
         if self._repeats:
             repeat = self._repeats.pop(0)
-            drawn = self._trials()[repeat.of].params
+            drawn = self.trials.all()[repeat.of].params
             self.study.enqueue_trial(drawn, user_attrs={REPEAT_OF: repeat.of, SEED: repeat.seed})
         elif searched < len(self.first):
             self.study.enqueue_trial(self.first[searched])
@@ -275,31 +251,7 @@ class SweepStudy:
         """Return the trial that was at the same point with the same seed before, if one was."""
         if point.seed is not None or isinstance(self.space.scheduler, PbtScheduler):
             return None
-        for frozen in self._trials()[: point.number]:
-            attributes = frozen.user_attrs
-            trained = {REPEAT_OF, REUSED, SEED}.isdisjoint(attributes)
-            same = trained and attributes.get(DRAWN) == dict(point.params)
-            if same and frozen.state != TrialState.FAIL:
-                return frozen
-        return None
-
-    def _has_tried_all(self) -> bool:
-        drawn = (trial.user_attrs.get(DRAWN) for trial in self._trials())
-        tried = {json.dumps(params, sort_keys=True) for params in drawn if params is not None}
-        points = count_points(self.space)
-        return points is not None and len(tried) >= points
-
-    def _reuse(self, point: Point, twin: FrozenTrial) -> None:
-        """Tell of a point what became of it before; nothing of one that is still under way."""
-        trial = self._open.pop(point.number).trial
-        trial.set_user_attr(REUSED, twin.number - self._warm)
-        for epoch, value in twin.intermediate_values.items():
-            trial.report(value, epoch)
-        if twin.state == TrialState.COMPLETE:
-            self.study.tell(trial, twin.values)
-        else:
-            ended = twin.state == TrialState.PRUNED
-            self.study.tell(trial, state=TrialState.PRUNED if ended else TrialState.FAIL)
+        return twin_of(point.params, self.trials.all()[: point.number])
 
     def _with_fresh_seed(self, point: Point) -> Point:
         if self._twin(point) is None:
@@ -311,8 +263,8 @@ class SweepStudy:
     def reopen(self) -> list[Point]:
         """Return the points of all trials that were asked for and did not end, in order."""
         points = []
-        for frozen in self._trials():
-            number, attributes = frozen.number - self._warm, frozen.user_attrs
+        for frozen in self.trials.all():
+            number, attributes = frozen.number - self.trials.warm, frozen.user_attrs
             if frozen.state.is_finished() or number in self._open:
                 continue
             if frozen.state == TrialState.WAITING:
@@ -376,17 +328,12 @@ class SweepStudy:
         room for the whole population at once; so the first to come are judged leniently.
         """
         random = Random(f"{self.study.study_name}/{number}/{epoch}")
-        reached = {
-            n: max(known)
-            for n, values in self._values.items()
-            if (known := [e for e in values if e <= epoch])
-        }
-        scores = {n: self._values[n][e][0] for n, e in reached.items()}
+        scores = scores_by(self._values, epoch)
         mode = self.space.objective.mode
         chosen = source_trial(scores, number, mode, scheduler.quantile, random)
         if chosen is None:
             return None
-        settings = settings_now(self._trials()[chosen].user_attrs)
+        settings = settings_now(self.trials.all()[chosen].user_attrs)
         params = perturb(self.space.parameters, settings, scheduler.resample, random)
         return {"source": chosen, "params": params}
 
@@ -394,7 +341,7 @@ class SweepStudy:
         """Return the settings of a trial that change while it trains, where they are numbers."""
         if not isinstance(self.space.scheduler, PbtScheduler):
             return {}
-        return numbers(settings_now(self._trials()[number].user_attrs))
+        return numbers(settings_now(self.trials.all()[number].user_attrs))
 
     def tell(
         self, number: int, outcome: Outcome, reason: str | None = None, *, learn: bool = False
@@ -422,45 +369,23 @@ class SweepStudy:
         else:
             self.study.tell(trial, state=TrialState.FAIL)
 
-    def ended(self) -> dict[int, Ended]:
-        """Return how each trial that ended did."""
-        return {
-            frozen.number - self._warm: Ended(**frozen.user_attrs[ENDED])
-            for frozen in self._trials()
-            if ENDED in frozen.user_attrs and frozen.state.is_finished()
-        }
-
     def enqueue_repeats(self, top: int, seeds: int) -> int:
         """Let ``ask`` try the ``top`` best settings with ``seeds`` fresh seeds each, next.
 
         Returns how many trials that adds to those asked for already.
         """
-        known = {
-            Repeat(trial.user_attrs[REPEAT_OF], trial.user_attrs[SEED])
-            for trial in self._trials()
-            if REPEAT_OF in trial.user_attrs
-        }
         decided = self.study.user_attrs.get(TOP, [])
-        mode = self.space.objective.mode
-        best = best_trials(self._scores(), mode, decided)[: max(top, len(decided))]
+        scores = self.trials.scores(self._values)
+        ranked = best_trials(scores, self.space.objective.mode, decided)
+        best = ranked[: max(top, len(decided))]
         self.study.set_user_attr(TOP, best)
         first_seed = self.space.base_experiment().seed
-        self._repeats = plan_repeats(best[:top], first_seed, seeds, known)
+        self._repeats = plan_repeats(best[:top], first_seed, seeds, self.trials.planned_repeats())
         return len(self._repeats)
-
-    def _scores(self) -> dict[int, list[float]]:
-        """Return the scores of each searched trial that ended well, epoch by epoch."""
-        return {
-            number: [values[0] for values in self._values[number].values()]
-            for number, frozen in enumerate(self._trials())
-            if frozen.state in (TrialState.COMPLETE, TrialState.PRUNED)
-            and {REPEAT_OF, REUSED}.isdisjoint(frozen.user_attrs)
-            and frozen.user_attrs[ENDED]["outcome"] != "failed"
-        }
 
     def suspend(self) -> None:
         """Leave no trial RUNNING: those that did not end wait for the sweep to be resumed."""
-        for frozen in self._trials():
+        for frozen in self.trials.all():
             if frozen.state == TrialState.RUNNING:
                 self._set_state(frozen, TrialState.WAITING)
         self._open.clear()
@@ -470,10 +395,10 @@ class SweepStudy:
         for point in self.reopen():
             outcome: Outcome = "stopped" if self._values[point.number] else "failed"
             self.tell(point.number, outcome, reason)
-        return self.ended()
+        return self.trials.ended()
 
     def _draw(self, trial: optuna.Trial) -> Point:
-        number, attributes = trial.number - self._warm, trial.user_attrs
+        number, attributes = trial.number - self.trials.warm, trial.user_attrs
         if DRAWN in attributes:
             params = settings_now(attributes)
         else:
@@ -484,20 +409,6 @@ class SweepStudy:
         self._open[number] = _Open(trial, int(epochs), repeat_of is not None)
         self._values.setdefault(number, {})
         return Point(number, params, repeat_of, attributes.get(SEED))
-
-    def _recall(self) -> None:
-        """Take up what earlier processes knew."""
-        for frozen in self._trials():
-            number = frozen.number - self._warm
-            several = frozen.user_attrs.get(EPOCHS, {})
-            self._values[number] = {
-                **{epoch: (value,) for epoch, value in frozen.intermediate_values.items()},
-                **{int(epoch): tuple(values) for epoch, values in several.items()},
-            }
-            self._asked += 1
-
-    def _trials(self) -> list[FrozenTrial]:
-        return self.study.get_trials(deepcopy=False)[self._warm :]
 
     def _set_state(self, frozen: FrozenTrial, state: TrialState) -> None:
         # Optuna has no public way to let a trial wait again; its storages allow it.

@@ -118,7 +118,7 @@ def test_a_trial_to_its_end(run: Run) -> None:
     ]  # fmt: skip
     ended = run.book.ended[trial]
     assert (ended.status, ended.epoch, ended.best_epoch) == ("completed", 3, 3)
-    assert run.study.ended() == {0: Ended("completed", None)}
+    assert run.study.trials.ended() == {0: Ended("completed", None)}
     # What comes late is of no trial any more.
     assert run.book.epoch(trial, result(3)) == Decision(stop=True)
     run.book.end(trial)
@@ -171,7 +171,7 @@ def test_a_lost_trial_begins_again_as_the_same(run: Run) -> None:
     assert [call[1] for call in run.records.of("epoch")] == [1, 2]
     run.book.end(trial, "lost again")
     assert (run.events[-1].retries, run.events[-1].reason) == (1, "lost again")
-    assert len(run.study.ended()) == 1
+    assert len(run.study.trials.ended()) == 1
 
 
 def test_suspended_trials_are_pending_and_go_on(run: Run) -> None:

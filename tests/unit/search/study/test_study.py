@@ -93,11 +93,11 @@ def test_trials_are_told_as_what_they_were(sweep: Sweep) -> None:
     assert sweep.trials[0].value == 0.7
     assert sweep.trials[0].intermediate_values == {1: 0.2, 2: 0.7, 3: 0.5}
     assert sweep.trials[diverged].value == 0
-    ended = sweep.again().ended()
+    ended = sweep.again().trials.ended()
     assert ended[1] == Ended("stopped", None)
     assert ended[diverged] == Ended("failed", "the loss is not finite", learn=True)
-    assert not sweep.study.all_failed
-    assert sweep.study.first_reason == "the loss is not finite"
+    assert not sweep.study.trials.all_failed
+    assert sweep.study.trials.first_reason == "the loss is not finite"
 
 
 def test_of_a_least_objective_the_least_epoch_counts(tmp_path: Path) -> None:
@@ -107,10 +107,10 @@ def test_of_a_least_objective_the_least_epoch_counts(tmp_path: Path) -> None:
 
 
 def test_nothing_ended_is_not_all_failed(sweep: Sweep) -> None:
-    assert not sweep.study.all_failed
-    assert sweep.study.first_reason == "No trial was started."
+    assert not sweep.study.trials.all_failed
+    assert sweep.study.trials.first_reason == "No trial was started."
     sweep.train(outcome="failed")
-    assert sweep.study.all_failed
+    assert sweep.study.trials.all_failed
 
 
 def test_open_trials_go_on_with_their_numbers_and_params(sweep: Sweep) -> None:
@@ -166,7 +166,7 @@ def test_an_end_that_was_decided_and_not_told_is_told(sweep: Sweep) -> None:
     assert sweep.states == ["WAITING", "WAITING"]
     assert sweep.again().reopen() == []
     assert sweep.states == ["COMPLETE", "FAIL"]
-    assert sweep.study.ended()[1] == Ended("failed", "reason")
+    assert sweep.study.trials.ended()[1] == Ended("failed", "reason")
 
 
 def test_the_budget_can_be_raised_and_counts_what_is_left(sweep: Sweep) -> None:
@@ -218,7 +218,7 @@ def test_no_point_is_trained_twice_while_others_are_left(tmp_path: Path, sampler
         few.study.tell(point.number, "completed" if number % 2 else "stopped")
     assert len({tuple(point.params.items()) for point in points}) == 4
     assert [point.seed for point in points] == [None] * 4
-    assert few.study.searched == len(few.study.ended()) == 4
+    assert few.study.trials.searched == len(few.study.trials.ended()) == 4
     assert few.study.left() == 16
     for trial in few.trials:
         twin = trial.user_attrs.get(REUSED)

@@ -71,7 +71,11 @@ def train(study: SweepStudy) -> Iterator[None]:
     for repeats in (0, REPEATS):
         cut_off = study.reopen()
         yield
-        new = study.enqueue_repeats(1, repeats) if repeats else TRIALS - study.asked + study.repeats
+        new = (
+            study.enqueue_repeats(1, repeats)
+            if repeats
+            else TRIALS - study.asked + study.trials.repeats
+        )
         yield
         for waiting in (*cut_off, *[None] * new):
             point = waiting or study.ask()

@@ -26,7 +26,7 @@ def test_the_best_settings_are_tried_with_fresh_seeds(tmp_path: Path) -> None:
     ]  # fmt: skip
     drawn = [trial.params for trial in sweep.trials]
     assert [dict(p.params) for p in points] == [drawn[1], drawn[2], drawn[1], drawn[2]]
-    assert (sweep.study.asked, sweep.study.repeats) == (8, 4)
+    assert (sweep.study.asked, sweep.study.trials.repeats) == (8, 4)
 
 
 def test_repeats_are_not_stopped_early(tmp_path: Path) -> None:
@@ -78,7 +78,7 @@ def test_repeats_do_not_take_the_place_of_first_points_nor_of_new_ones(tmp_path:
     # The budget is raised: known points first, whatever repeats are still to come.
     sweep.again()
     assert [sweep.study.ask().params["critic.depth"] for _ in range(2)] == [2, 3]
-    assert sweep.study.repeats == 1
+    assert sweep.study.trials.repeats == 1
     sweep.study.enqueue_repeats(top=1, seeds=2)
     assert sweep.study.ask().seed == 2
 

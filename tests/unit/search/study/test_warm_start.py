@@ -88,14 +88,14 @@ def test_lists_are_points_too(storage: BaseStorage) -> None:
 def test_a_warm_sweep_counts_its_own_trials(storage: BaseStorage) -> None:
     run(storage)
     study = begin(storage, scheduler=ASHA, sampler={"type": "tpe", "seed": 1, "startup_trials": 2})
-    assert (study.asked, study.left(), study.repeats, study.ended()) == (0, 20, 0, {})
+    assert (study.asked, study.left(), study.trials.repeats, study.trials.ended()) == (0, 20, 0, {})
     first = study.ask()
     assert first.number == 0
     # Earlier trials stop none of these: nobody was before it at this rung.
     assert not study.report(0, 1, 0.0)
     study.tell(0, "completed")
     again = SweepStudy.reopened("later", storage)
-    assert (again.asked, list(again.ended())) == (1, [0])
+    assert (again.asked, list(again.trials.ended())) == (1, [0])
     second = again.ask()
     assert SweepStudy.reopened("later", storage).reopen() == [second]
     assert again.enqueue_repeats(1, 1) == 1

@@ -1,0 +1,95 @@
+"""The trials that a sweep's study holds, as read from it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+
+from segan_ray.search.study.points import ENDED, EPOCHS, REPEAT_OF, REUSED, SEED, Ended
+from segan_ray.search.study.repeats import Repeat
+
+Values = dict[int, tuple[float, ...]]
+"""The objectives of a trial by epoch."""
+
+
+@dataclass(frozen=True)
+class StudyTrials:
+    """A sweep's trials, by their numbers in the sweep.
+
+    The first ``warm`` trials of the study are an earlier sweep's, from which its sampler learns;
+    they do not count.
+    """
+
+    study: optuna.Study
+    warm: int = 0
+
+    def all(self) -> list[FrozenTrial]:
+        """Return every trial that was asked for, in order."""
+        return self.study.get_trials(deepcopy=False)[self.warm :]
+
+    @property
+    def repeats(self) -> int:
+        """How many of the trials asked for repeat another."""
+        return sum(REPEAT_OF in trial.user_attrs for trial in self.all())
+
+    @property
+    def reused(self) -> int:
+        """How many draws came to a point that was tried before, whose result was told again."""
+        return sum(REUSED in trial.user_attrs for trial in self.all())
+
+    @property
+    def searched(self) -> int:
+        """How many points were asked for to be trained: neither repeats nor reused ones."""
+        trained = {REPEAT_OF, REUSED}.isdisjoint
+        return sum(trained(trial.user_attrs) for trial in self.all())
+
+    @property
+    def all_failed(self) -> bool:
+        """Whether trials ended, and none of them worth keeping."""
+        ended = self.ended().values()
+        return bool(ended) and all(each.outcome == "failed" for each in ended)
+
+    @property
+    def first_reason(self) -> str:
+        """Why the first failed trial did."""
+        reasons = (ended.reason for ended in self.ended().values() if ended.outcome == "failed")
+        return next((reason for reason in reasons if reason), "No trial was started.")
+
+    def ended(self) -> dict[int, Ended]:
+        """Return how each trial that ended did."""
+        return {
+            number: Ended(**frozen.user_attrs[ENDED])
+            for number, frozen in enumerate(self.all())
+            if ENDED in frozen.user_attrs and frozen.state.is_finished()
+        }
+
+    def values(self) -> dict[int, Values]:
+        """Return the objectives of each trial, epoch by epoch."""
+        return {number: _values(frozen) for number, frozen in enumerate(self.all())}
+
+    def planned_repeats(self) -> set[Repeat]:
+        """Return the repeats that were asked for."""
+        attributes = (trial.user_attrs for trial in self.all())
+        return {Repeat(each[REPEAT_OF], each[SEED]) for each in attributes if REPEAT_OF in each}
+
+    def scores(self, values: Mapping[int, Values]) -> dict[int, list[float]]:
+        """Return the scores of each searched trial that ended well, epoch by epoch."""
+        return {
+            number: [of_epoch[0] for of_epoch in values[number].values()]
+            for number, frozen in enumerate(self.all())
+            if frozen.state in (TrialState.COMPLETE, TrialState.PRUNED)
+            and {REPEAT_OF, REUSED}.isdisjoint(frozen.user_attrs)
+            and frozen.user_attrs[ENDED]["outcome"] != "failed"
+        }
+
+
+def _values(frozen: FrozenTrial) -> Values:
+    # Optuna's intermediate values are of one objective, so several are in an attribute.
+    several = frozen.user_attrs.get(EPOCHS, {})
+    return {
+        **{epoch: (value,) for epoch, value in frozen.intermediate_values.items()},
+        **{int(epoch): tuple(values) for epoch, values in several.items()},
+    }
