@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ ROOT = Path(__file__).parents[2]
 DOCUMENTS = sorted(
     path for folder in ("", "docs", "cluster") for path in (ROOT / folder).glob("*.md")
 )
+FOLDERS = "(?:segan_ray|tests|benchmarks|scripts|search_spaces|docs|cluster)"
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
@@ -36,8 +38,54 @@ def test_make_has_the_targets_that_documents_name(target: str) -> None:
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 def test_every_path_of_ours_exists(document: Path) -> None:
-    named = re.findall(r"`((?:segan_ray|tests|benchmarks|scripts)/[\w./-]*)", document.read_text())
+    named = re.findall(rf"(?<![\w./-])({FOLDERS}/[\w./-]*[\w/])", prose(document))
     assert [path for path in named if not (ROOT / path).exists()] == []
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_every_test_that_is_named_exists(document: Path) -> None:
+    named = re.findall(r"(tests/[\w/]+\.py)::(\w+)", document.read_text())
+    assert [f"{path}::{name}" for path, name in named if name not in names_in(path)] == []
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_names_beside_a_module_are_defined_in_it(document: Path) -> None:
+    pairs = [(path, name) for path, names in names_beside_modules(document) for name in names]
+    assert [(path, name) for path, name in pairs if name not in names_in(path)] == []
+
+
+def test_names_beside_a_module_are_recognised() -> None:
+    found = dict(names_beside_modules(ROOT / "CONTRIBUTING.md"))
+    assert found["segan_ray/sizes.py"] == {"unet_weights"}
+    assert found["segan_ray/search/study/sweep_study.py"] == {"SweepStudy.exploit"}
+    assert {"build_segmentor", "build_critic"} < found["segan_ray/models/build.py"]
+    assert len(found) > 20
+
+
+def prose(document: Path) -> str:
+    """The text outside of code blocks, each run of white space as one space."""
+    text = re.sub(r"^ *```.*?^ *```", "", document.read_text(), flags=re.DOTALL | re.MULTILINE)
+    return " ".join(text.split())
+
+
+def names_beside_modules(document: Path) -> list[tuple[str, set[str]]]:
+    """Modules of a document with the names in code font that stand beside them.
+
+    Behind a module, in brackets: ```module.py` (`one`, the rest of `other`)``. Before it, joined
+    by a word: ```one`, `other` and `third` of `module.py```.
+    """
+    text = prose(document)
+    module = rf"`({FOLDERS}/[\w/-]+\.py)`"
+    behind = re.findall(rf"{module}(?:\]\([^)]+\))? \(([^)]*)\)", text)
+    code = r"`[^`]+`"
+    listed = rf"{code}(?:(?:, | and | or |, and ){code})*"
+    before = re.findall(rf"({listed}) (?:of|in|beside) \[?{module}", text)
+    beside = re.findall(rf"{module} beside ({listed})", text)
+    found: dict[str, set[str]] = {}
+    for path, names in (*behind, *beside, *((path, names) for names, path in before)):
+        quoted = re.findall(r"`([^`]+)`", names)
+        found.setdefault(path, set()).update(name for name in quoted if "/" not in name)
+    return list(found.items())
 
 
 def rows_of(document: str, heading: str) -> list[list[str]]:
@@ -48,16 +96,23 @@ def rows_of(document: str, heading: str) -> list[list[str]]:
     return [re.findall(r"`([^`]+)`", row) for row in rows if "`" in row]
 
 
-def names_in(path: str) -> set[str]:
-    """The functions, classes and methods (as ``Class.method`` too) of a module."""
+@cache
+def names_in(path: str) -> frozenset[str]:
+    """The functions, classes, constants and members (as ``Class.member`` too) of a module."""
     found = set()
     for node in ast.parse((ROOT / path).read_text()).body:
-        if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
-            found.add(node.name)
+        found |= defined_by(node)
         if isinstance(node, ast.ClassDef):
-            inner = [each.name for each in node.body if isinstance(each, ast.FunctionDef)]
-            found |= {f"{node.name}.{name}" for name in inner}
-    return found
+            found |= {f"{node.name}.{name}" for member in node.body for name in defined_by(member)}
+    return frozenset(found)
+
+
+def defined_by(node: ast.stmt) -> set[str]:
+    """The names that a statement of a module or class defines."""
+    if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+        return {node.name}
+    targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+    return {target.id for target in targets if isinstance(target, ast.Name)}
 
 
 def test_the_life_of_a_trial_is_short_and_true() -> None:
