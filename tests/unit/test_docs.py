@@ -137,3 +137,22 @@ def test_every_guarantee_has_a_test() -> None:
     for name in tests:
         path, _, function = name.partition("::")
         assert function in names_in(path), name
+
+
+def test_every_term_of_the_glossary_is_used_where_it_is_said_to_live() -> None:
+    text = (ROOT / "docs" / "glossary.md").read_text()
+    rows = [row.strip("| ").split(" | ") for row in text.splitlines() if "`segan_ray/" in row]
+    assert len(rows) > 50
+    assert len({term for term, _, _ in rows}) == len(rows)
+    homeless = [
+        (term, path)
+        for term, _, path in rows
+        if re.search(rf"\b{term}", words_of(path.strip("`"))) is None
+    ]
+    assert homeless == []
+
+
+def words_of(path: str) -> str:
+    """The name and content of a module as words: ``WarmStart`` and ``warm_start`` are two."""
+    text = f"{path} {(ROOT / path).read_text()}"
+    return re.sub(r"(?<=[a-z])(?=[A-Z])|[_\s]+", " ", text).lower()
