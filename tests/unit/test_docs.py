@@ -37,6 +37,17 @@ def test_make_has_the_targets_that_documents_name(target: str) -> None:
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_lines_are_short_and_words_are_those_of_the_glossary(document: Path) -> None:
+    text = document.read_text()
+    lines = [line for line in text.splitlines() if not line.lstrip().startswith("|")]
+    assert [line for line in lines if len(line) > 100] == []
+    former = (
+        r"\b(?:lane|crew|mailbox|janitor|narrator|logbook|spool|donor|halvings|parked)(?:e?s)?\b"
+    )
+    assert re.findall(former, text) == []
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 def test_every_path_of_ours_exists(document: Path) -> None:
     named = re.findall(rf"(?<![\w./-])({FOLDERS}/[\w./-]*[\w/])", prose(document))
     assert [path for path in named if not (ROOT / path).exists()] == []
