@@ -99,11 +99,15 @@ def names_beside_modules(document: Path) -> list[tuple[str, set[str]]]:
     return list(found.items())
 
 
+def section_of(document: str, heading: str) -> str:
+    """The text below a heading of a document in ``docs``."""
+    text = (ROOT / "docs" / document).read_text()
+    return text.partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
+
+
 def rows_of(document: str, heading: str) -> list[list[str]]:
     """The cells of the tables below a heading, each as the code that it names."""
-    text = (ROOT / "docs" / document).read_text()
-    _, _, section = text.partition(f"\n## {heading}\n")
-    rows = [line for line in section.partition("\n## ")[0].splitlines() if line.startswith("|")]
+    rows = [line for line in section_of(document, heading).splitlines() if line.startswith("|")]
     return [re.findall(r"`([^`]+)`", row) for row in rows if "`" in row]
 
 
@@ -129,16 +133,27 @@ def defined_by(node: ast.stmt) -> set[str]:
 def test_the_life_of_a_trial_is_short_and_true() -> None:
     rows = rows_of("architecture.md", "The life of a trial")
     way = {row[0]: row[1:] for row in rows if row[0].startswith("segan_ray/")}
+    named = sum(len(names) for names in way.values())
     assert len(way) <= 20
-    assert sum(len(names) for names in way.values()) <= 35
+    assert named <= 35
+    steps = section_of("architecture.md", "The life of a trial")
+    assert f"These are {len(way)} modules and {named} functions and classes." in steps
     for path, names in way.items():
         assert set(names) <= names_in(path), path
     every = {name for path in way for name in names_in(path)}
-    text = (ROOT / "docs" / "architecture.md").read_text()
-    steps = text.partition("\n## The life of a trial\n")[2].partition("\n## ")[0]
-    named = re.findall(r"`(\w+\.\w+)`", steps.partition("1. **The command.**")[2])
-    assert len(named) > 20
-    assert [name for name in named if name not in every] == []
+    called = re.findall(r"`(\w+\.\w+)`", steps.partition("1. **The command.**")[2])
+    assert len(called) > 20
+    assert [name for name in called if name not in every] == []
+
+
+def test_every_decision_is_context_choice_and_consequence() -> None:
+    paragraphs = section_of("architecture.md", "The decisions").split("\n\n")
+    decisions = [text for text in paragraphs if text.startswith("**")]
+    assert len(decisions) > 50
+    parts = ["Context", "Choice", "Consequence"]
+    whole = [re.findall(r"\*(\w+):\*", text) == parts for text in decisions]
+    assert [text for text, is_whole in zip(decisions, whole, strict=True) if not is_whole] == []
+    assert [text for text in decisions if len(text.split()) > 150] == []
 
 
 def test_every_guarantee_has_a_test() -> None:
