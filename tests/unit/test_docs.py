@@ -8,6 +8,10 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+import typer
+from typer.core import TyperGroup
+
+from segan_ray.cli.main import app
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = sorted(
@@ -29,11 +33,54 @@ def test_the_space_in_the_readme_is_the_one_shipped() -> None:
     assert "".join(line for line in shipped.splitlines(True) if line[0] != "#") == block
 
 
-@pytest.mark.parametrize(
-    "target", ["demo", "test", "test-fast", "test-full", "check", "lint", "bench", "clean", ".venv"]
-)
-def test_make_has_the_targets_that_documents_name(target: str) -> None:
-    assert re.search(rf"^{re.escape(target)}:.*##", (ROOT / "Makefile").read_text(), re.MULTILINE)
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_make_has_the_targets_that_documents_name(document: Path) -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    for command in commands(document, "make"):
+        targets = [word for word in command.split()[1:] if re.fullmatch(r"[a-z.][\w.-]*", word)]
+        for target in targets:
+            assert re.search(rf"^{re.escape(target)}:", makefile, re.MULTILINE), command
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_commands_have_the_options_that_documents_show(document: Path) -> None:
+    group = typer.main.get_command(app)
+    assert isinstance(group, TyperGroup)
+    for command in commands(document, "segan-ray"):
+        for words in command.removeprefix("segan-ray ").split(" -- "):
+            name, *rest = words.split()
+            assert name in group.commands, command
+            known = {option for each in group.commands[name].params for option in each.opts}
+            asked = {word.strip("[]").partition("=")[0] for word in rest}
+            assert {word for word in asked if word.startswith("--")} <= known, command
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_benchmarks_have_the_options_that_documents_show(document: Path) -> None:
+    shared = (ROOT / "benchmarks" / "_run.py").read_text()
+    for command in commands(document, "python benchmarks/"):
+        script, *rest = command.split()[1:]
+        source = (ROOT / script).read_text() + shared
+        for option in re.findall(r"--[\w-]+", " ".join(rest)):
+            assert f'"{option}"' in source, command
+
+
+def test_commands_of_documents_are_recognised() -> None:
+    readme = commands(ROOT / "README.md", "segan-ray")
+    assert "segan-ray submit --address http://head:8265 -- tune …" in readme
+    assert "segan-ray tune store --space critic --name deeper-critics --resume" in readme
+    assert sum(len(commands(document, "segan-ray")) for document in DOCUMENTS) > 40
+
+
+def commands(document: Path, program: str) -> list[str]:
+    """The commands that begin with ``program``: in code font, and as lines of code blocks."""
+    text = document.read_text().replace("\\\n", " ")
+    inline = [" ".join(code.split()) for code in re.findall(r"`([^`]+)`", prose(document))]
+    blocks = re.findall(r"^ *```\w*\n(.*?)^ *```", text, flags=re.DOTALL | re.MULTILINE)
+    lines = [line.partition("#")[0].strip() for block in blocks for line in block.splitlines()]
+    shown = [re.sub(r"^(?:[A-Z_]+=\S+ )+", "", command) for command in (*inline, *lines)]
+    start = program if program.endswith("/") else f"{program} "
+    return [command for command in shown if command.startswith(start)]
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
