@@ -29,10 +29,10 @@ N4_SPACING_MM: Final = 4.0
 
 @dataclass(frozen=True, eq=False)
 class Boxed:
-    """What the store keeps of a volume, and which ``box`` of its grid ``shape`` that is.
+    """The stored arrays of a volume, and the ``box`` of its grid ``shape`` that they cover.
 
-    ``voxels_sha256`` knows a scan again: the same brain has the same, whatever lies around it,
-    whichever type of number held it, and whatever the settings.
+    ``voxels_sha256`` identifies a scan. It depends on the brain's voxels alone, not on the voxels
+    around them, the file's type of number or the settings.
     """
 
     image: Float16[np.ndarray, "slice modality height width"]
@@ -45,10 +45,10 @@ class Boxed:
 def boxed_arrays(volume: Volume, settings: PrepareSettings, code: LabelCode | None = None) -> Boxed:
     """Prepare the box of ``volume`` that holds its brain, and its truth where ``code`` is given.
 
-    Without ``code`` the label of ``volume`` is not looked at.
+    Without ``code`` the label of ``volume`` is ignored.
 
     Raises:
-        DataError: if the scans show no brain, or the truth does not lie in it.
+        DataError: if the scans show no brain, or the truth lies outside the brain.
     """
     brain = brain_of(dict(zip(MODALITIES, volume.image, strict=True)), volume.spacing_mm)
     box = own = bounding_box(brain)
@@ -59,7 +59,7 @@ def boxed_arrays(volume: Volume, settings: PrepareSettings, code: LabelCode | No
         ):
             raise DataError(problem)
         box = _joined(own, truth.box)
-    # All that follows is cut to the box first: it is a fifth of the grid, and copied often.
+    # Cut to the box first: the steps below copy it often, and it is a fifth of the grid.
     inside = _inside(volume.image[(slice(None), *box)], brain[box])
     digest = _digest(brain[own], inside)
     if settings.n4:
@@ -100,16 +100,17 @@ def _truth(label: UInt8[np.ndarray, "x y z"], code: LabelCode) -> _Truth | None:
 
 
 def _relative(inner: Box, outer: Box) -> Box:
-    """Return where ``inner`` lies in what is cut to ``outer``."""
+    """Return the position of ``inner`` within ``outer``."""
     x, y, z = (
         slice(a.start - b.start, a.stop - b.start) for a, b in zip(inner, outer, strict=True)
     )
     return x, y, z
 
 
-def _joined(one: Box, other: Box) -> Box:
+def _joined(first: Box, second: Box) -> Box:
     x, y, z = (
-        slice(min(a.start, b.start), max(a.stop, b.stop)) for a, b in zip(one, other, strict=True)
+        slice(min(a.start, b.start), max(a.stop, b.stop))
+        for a, b in zip(first, second, strict=True)
     )
     return x, y, z
 
@@ -155,7 +156,7 @@ def _z_scores(
     for index, voxels in enumerate(inside):
         low, high = np.percentile(voxels, (settings.clip_low, settings.clip_high))
         clipped = voxels.clip(low, high)
-        # Sums of floats depend on their order: that of the axes x, y, z, as it always was.
+        # Sums of floats depend on their order. Stores have always been summed along x, y, z.
         ordered = clipped[along_x]
         mean = ordered.mean(keepdims=True)
         deviation = ordered.std(mean=mean)
@@ -164,17 +165,17 @@ def _z_scores(
 
 
 def _ranks(slices: Bool[np.ndarray, "slice x y"]) -> Int32[np.ndarray, "voxel"]:
-    """Return at which place of the set voxels, slice by slice, each comes along x, y, z."""
-    places = np.empty(slices.shape, dtype=np.int32)
-    places[slices] = np.arange(np.count_nonzero(slices), dtype=np.int32)
-    ranks: Int32[np.ndarray, "voxel"] = np.moveaxis(places, 0, -1)[np.moveaxis(slices, 0, -1)]
+    """Return the slice-by-slice index of each set voxel, in the order of the axes x, y, z."""
+    indices = np.empty(slices.shape, dtype=np.int32)
+    indices[slices] = np.arange(np.count_nonzero(slices), dtype=np.int32)
+    ranks: Int32[np.ndarray, "voxel"] = np.moveaxis(indices, 0, -1)[np.moveaxis(slices, 0, -1)]
     return ranks
 
 
 def _digest(
     brain: Bool[np.ndarray, "x y z"], inside: Sequence[Float32[np.ndarray, "voxel"]]
 ) -> str:
-    """Return the SHA-256 of a brain's form, cut to its own box, and of its voxels."""
+    """Return the SHA-256 of a brain's mask, cut to its own box, and of its voxels."""
     digest = hashlib.sha256(repr(brain.shape).encode())
     digest.update(np.packbits(_slices_first(brain)).data)
     for voxels in inside:
@@ -197,8 +198,9 @@ def correct_bias(
 ) -> Float32[np.ndarray, "modality x y z"]:
     """Return the image of ``volume`` with each modality's slow drift divided out (N4).
 
-    Tustison et al. 2010: the log of the bias is a B-spline fitted within the brain. One thread
-    each, so that the same voxels always give the same result; cases run side by side anyway.
+    Tustison et al. 2010: the log of the bias is a B-spline fitted within the brain. Each
+    fit has one thread, so that the same voxels always give the same result; cases run side by
+    side anyway.
     """
     import SimpleITK as Sitk
 
@@ -215,7 +217,7 @@ def correct_bias(
     corrected = np.empty_like(volume.image)
     for index, voxels in enumerate(volume.image):
         floor = np.float32(find_background(voxels).values[0])
-        raised = voxels - floor  # the logarithm knows nothing below 0
+        raised = voxels - floor  # a logarithm needs positive values
         image = as_image(raised)
         fit = Sitk.N4BiasFieldCorrectionImageFilter()
         fit.SetNumberOfThreads(1)

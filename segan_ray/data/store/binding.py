@@ -1,4 +1,4 @@
-"""Records of prepared cases → the manifest: who is on which side, and the fingerprint."""
+"""Records of prepared cases → the manifest: the split, the folds and the fingerprint."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ def bind(
     records: tuple[CaseRecord, ...],
     skipped: tuple[SkippedCase, ...],
 ) -> Manifest:
-    """Split the patients of ``records`` and return the manifest that holds it all.
+    """Split the patients of ``records`` and return the manifest of the store.
 
     Raises:
-        SplitError: if they cannot be split as asked.
+        SplitError: if the patients cannot be split as asked.
     """
     _refuse_no_truth([record.has_truth for record in records])
     if placement is None:
@@ -63,7 +63,7 @@ def bind(
 def refuse_impossible_split(
     cases: Sequence[Case], split_settings: SplitSettings, placement: Placement | None
 ) -> None:
-    """Find before any voxel is read what makes the split impossible, if names alone show it.
+    """Refuse a split that the names alone show to be impossible, before any voxel is read.
 
     Raises:
         SplitError: if no case has a segmentation, or too few patients have one for the shares
@@ -109,8 +109,8 @@ def placed_cases(records: Sequence[CaseRecord], placement: Placement) -> Splits:
     """Split the patients of ``records`` as a split file says.
 
     Raises:
-        SplitError: if two sides hold the same scan under two names, or one lost everybody to
-            bad cases.
+        SplitError: if two sides hold the same scan under two names, or every patient of a side
+            was left out as bad.
     """
     first: dict[str, CaseRecord] = {}
     for record in records:
@@ -160,7 +160,7 @@ def _by_side(sides: Mapping[str, SplitName]) -> Splits:
 
 
 def _leaders(records: Sequence[CaseRecord]) -> dict[str, str]:
-    """Map each patient to one who stands for all who share a voxel-identical scan with them."""
+    """Map each patient to the representative of all patients who share an identical scan."""
     leader = {record.patient: record.patient for record in records}
     first: dict[str, str] = {}
     for record in records:

@@ -4,14 +4,14 @@
 
     CACHE/
       <fingerprint>/           a whole store, copied and checked
-      .<fingerprint>.filling/  one on its way; no name a reader looks for
-      <fingerprint>.lock       shared by its users, held alone by who fills or removes it
+      .<fingerprint>.filling/  a store that is being copied; readers ignore it
+      <fingerprint>.lock       shared by readers, exclusive to fill or remove the store
       room.lock                held while room is made
 
-``SEGAN_RAY_CACHE`` says where (default ``~/.cache/segan-ray/stores``), ``SEGAN_RAY_CACHE_BYTES``
-how large it may be (default half of its disk). The stores used longest ago go first; one that a
-process uses is never removed. A store in a plain local folder is read where it is: to have one
-on a network mount copied, give it as ``file:///mnt/…``.
+``SEGAN_RAY_CACHE`` is the folder (default ``~/.cache/segan-ray/stores``), ``SEGAN_RAY_CACHE_BYTES``
+its limit (default half of its disk). The least recently used stores go first; a store that a
+process uses is never removed. A store in a plain local folder is read where it is: to have a
+store on a network mount copied, give it as ``file:///mnt/…``.
 """
 
 from __future__ import annotations
@@ -44,11 +44,11 @@ _in_use: dict[Path, int] = {}
 
 
 def local_store(where: str) -> Path:
-    """Return a folder that holds the store at ``where``, copying it if it is far away.
+    """Return a folder that holds the store at ``where``, copying the store from a URL.
 
-    A plain folder is returned as it is. Of a URL the manifest is read every time; the copy is
-    found by the fingerprint in it. The first process of a node fills the copy, checking every
-    array against the manifest, while the others wait. Until this process ends nobody removes it.
+    A plain folder is returned as it is. For a URL the manifest is read every time, since its
+    fingerprint names the copy. The first process of a node fills the copy, checking every array
+    against the manifest, while the others wait. No process removes it before this process ends.
 
     Raises:
         StoreError: if there is no store, it is damaged, it cannot be reached, or there is no
@@ -66,22 +66,22 @@ def local_store(where: str) -> Path:
     lock = _lock_of(copy)
     while True:
         with writing(lock, AGAIN):
-            used = acquire(lock, shared=True)
-        if used is not None and _is_whole(copy):
-            _in_use[copy] = used
-            os.utime(lock)  # when it was last used
+            shared_lock = acquire(lock, shared=True)
+        if shared_lock is not None and _is_whole(copy):
+            _in_use[copy] = shared_lock
+            os.utime(lock)  # the time of last use
             return copy
-        if used is not None:
-            release(used)
-        alone = acquire(lock)
-        if alone is None:
+        if shared_lock is not None:
+            release(shared_lock)
+        exclusive_lock = acquire(lock)
+        if exclusive_lock is None:
             time.sleep(POLL_S)
             continue
         try:
             if not _is_whole(copy):
                 _fill(where, manifest, text, copy)
         finally:
-            release(alone)
+            release(exclusive_lock)
 
 
 def cache_root() -> Path:
@@ -96,7 +96,7 @@ def _is_whole(copy: Path) -> bool:
 
 
 def _fill(url: str, manifest: Manifest, text: bytes, copy: Path) -> None:
-    """Copy a store; what a filler that died had checked already is kept."""
+    """Copy a store, keeping the arrays that a killed process had copied and checked."""
     filling = copy.with_name(f".{copy.name}.filling")
     _make_room(manifest, text, filling)
     system, path = open_location(url)
@@ -164,24 +164,24 @@ def _chunks(system: Any, source: str, url: str) -> Iterator[bytes]:
 
 
 def _make_room(manifest: Manifest, text: bytes, filling: Path) -> None:
-    """Remove what was used longest ago until the store fits, then claim its room.
+    """Remove the least recently used copies until the store fits, then claim its room.
 
     Raises:
-        StoreError: if it would not fit though everything unused were gone.
+        StoreError: if it would not fit after removing every unused copy.
     """
     root = filling.parent
     with writing(root, AGAIN):
         room = acquire(root / "room.lock", wait_s=FOREVER_S)
     assert room is not None, "it was waited for"
     try:
-        for gone in root.glob(".*.gone"):
-            shutil.rmtree(gone, ignore_errors=True)
+        for leftover in root.glob(".*.leftover"):
+            shutil.rmtree(leftover, ignore_errors=True)
         limit = _limit(root)
         needed = manifest.array_bytes + HEADROOM_BYTES
         others = {path: _promised(path) for path in _copies(root) if path != filling}
-        there = sum(path.stat().st_size for path in filling.rglob("*.npy"))
+        copied = sum(path.stat().st_size for path in filling.rglob("*.npy"))
         idle = iter(sorted(others, key=lambda path: _lock_of(path).stat().st_mtime))
-        while sum(others.values()) + needed > limit or _free(root) < needed - there:
+        while sum(others.values()) + needed > limit or _free(root) < needed - copied:
             oldest = next((path for path in idle if _remove(path)), None)
             if oldest is None:
                 raise StoreError(_no_room(root, needed, limit, sum(others.values())))
@@ -236,13 +236,13 @@ def _promised(path: Path) -> int:
 
 
 def _remove(path: Path) -> bool:
-    """Remove a copy, or what a filler left that died; False if somebody uses it."""
+    """Remove a whole or partial copy; return False if a process uses it."""
     lock = acquire(_lock_of(path))
     if lock is None:
         return False
     try:
         gone = path.with_name(f".{path.name.lstrip('.')}.gone")
-        os.replace(path, gone)  # so that nobody takes half of it for whole
+        os.replace(path, gone)  # a half-removed copy must not look whole
         shutil.rmtree(gone, ignore_errors=True)
     finally:
         release(lock)

@@ -1,7 +1,7 @@
-"""The manifest of a store: what is in it, how it was made, who is on which side.
+"""The manifest of a store: its cases, its settings, the split of its patients.
 
-A folder is a store only once its manifest is there; it is written last and checked whenever
-it is read. What is in it depends on content and settings alone: no path, no time.
+A folder is a store only once its manifest is there. The manifest is written last and checked
+whenever it is read. It depends on content and settings alone: it holds no path and no time.
 """
 
 from __future__ import annotations
@@ -55,8 +55,8 @@ class CaseRecord(_Frozen):
 
     ``shape`` is the original grid (x, y, z) in voxels, oriented left-posterior-superior, and
     ``affine`` maps it to mm; the stored box starts at ``origin`` and is ``size`` long.
-    ``tumour_voxels`` counts the whole tumour in each stored slice. ``sources`` tells the
-    files it was made of apart from edited ones; ``voxels_sha256`` finds doubled scans.
+    ``tumour_voxels`` counts the whole tumour in each stored slice. ``sources`` shows
+    whether the case's files were edited since; ``voxels_sha256`` finds duplicate scans.
     """
 
     case: str = Field(pattern=r"^[^/\\\x00]+$")
@@ -140,7 +140,7 @@ class Manifest(_Frozen):
         return self
 
     @model_validator(mode="after")
-    def _folds_hold_no_one_held_out(self) -> Manifest:
+    def _folds_hold_no_held_out_patient(self) -> Manifest:
         ours = sorted([*self.splits["train"], *self.splits["val"]])
         if any(sorted([*fold.train, *fold.val]) != ours for fold in self.folds):
             raise ValueError("every fold must divide the train and val patients, and no others")
@@ -166,8 +166,8 @@ def fingerprint(
 ) -> str:
     """Return 16 hex digits that depend on content and settings, not on paths or time.
 
-    All that a reader of a case relies on is in them, its geometry and whether it has a truth too.
-    Which files it was made of is not: the same voxels in another format are the same store.
+    They cover everything that a reader of a case relies on, including geometry and ``has_truth``.
+    They leave out the source files: the same voxels in another format make the same store.
     """
     content: dict[str, Any] = {
         "version": STORE_VERSION,
@@ -211,10 +211,10 @@ def read_manifest(store: Path) -> Manifest:
 
 
 def parse_manifest(text: bytes, where: str) -> Manifest:
-    """Return the manifest in ``text``, which was read from ``where``, held to its fingerprint.
+    """Return the manifest in ``text``, read from ``where``, after checking its fingerprint.
 
     Raises:
-        StoreError: if it is damaged, of another version, or not as it was written.
+        StoreError: if it is damaged, of another version, or changed since it was written.
     """
     try:
         content = parse_json(text)
@@ -242,12 +242,12 @@ def parse_manifest(text: bytes, where: str) -> Manifest:
 
 
 def _check_fingerprint(manifest: Manifest, where: str) -> None:
-    found = fingerprint(
+    computed = fingerprint(
         manifest.layout, manifest.settings, manifest.cases, manifest.splits, manifest.folds
     )
-    if found != manifest.fingerprint:
+    if computed != manifest.fingerprint:
         raise StoreError(
-            f"{where}: was changed after the store was made (its content has fingerprint {found}, "
-            f"it says {manifest.fingerprint}). Put the manifest back as prepare wrote it, or "
-            "prepare the store again."
+            f"{where}: was changed after the store was made (its content has fingerprint "
+            f"{computed}, it says {manifest.fingerprint}). Put the manifest back as prepare wrote "
+            "it, or prepare the store again."
         )

@@ -3,18 +3,18 @@
 ::
 
     STORE/
-      manifest.json             what is here, how it was made, who is on which side
+      manifest.json             the cases, the settings, the split of the patients
       cases/<case>/image.npy    float16 (slice, modality, height, width), z-scored
       cases/<case>/mask.npy     uint8   (slice, height, width), one bit a region plus the brain
       cases/<case>/record.json  the case's entry of the manifest
 
-A folder is a store only once its manifest is there, and the manifest is written last. Whenever
-it is read it is held to its fingerprint; the arrays of cases that are handed out, to the types,
-shapes and lengths it promises. Their SHA-256 is compared when a process first reads them.
+A folder is a store only once its manifest is there, and the manifest is written last. Reading
+the manifest checks its fingerprint. Opening cases checks the types, shapes and lengths of their
+arrays. A process compares an array's SHA-256 when it first reads it.
 
-Who may read whom is an interface, not a convention: training and tuning open a store with
-``open_for_tuning`` and get train and val patients; promotion asks ``open_gate``, evaluation
-``open_test``. Nothing else hands out cases.
+The interface separates the patients: training and tuning open a store with ``open_for_tuning``
+and get train and val patients; promotion calls ``open_gate``, evaluation ``open_test``. No other
+function hands out cases.
 """
 
 from __future__ import annotations
@@ -62,11 +62,11 @@ _NO_HEADER: Final = (
     OSError, EOFError, ValueError, KeyError, TypeError, SyntaxError, MemoryError, RecursionError,
     TokenError,
 )  # fmt: skip
-"""What NumPy raises of headers that are none: it reads them as Python's literals."""
+"""The errors that NumPy raises for a damaged header, which it parses as a Python literal."""
 
 
 class _Promised(NamedTuple):
-    """What the manifest says of an array of a case."""
+    """An array of a case, as the manifest describes it."""
 
     name: str
     kind: np.dtype[Any]
@@ -91,10 +91,10 @@ class PreparedCase:
         return self._open(mask)
 
     def check_headers(self) -> None:
-        """Make sure that both arrays are what the manifest promises, by their headers and lengths.
+        """Check the headers and lengths of both arrays against the manifest.
 
         Raises:
-            StoreError: naming the array that is not.
+            StoreError: naming the array that differs.
         """
         for name, kind, shape in self._promised():
             _check_array(self.folder / name, kind, shape)
@@ -130,7 +130,7 @@ class PreparedCase:
 
 @dataclass(frozen=True)
 class TuningCases:
-    """What training and tuning may see of a store: no gate patient, no test patient."""
+    """The cases that training and tuning may see: no gate patient, no test patient."""
 
     origin: Origin
     train: tuple[PreparedCase, ...]
@@ -138,12 +138,12 @@ class TuningCases:
 
     @property
     def fingerprint(self) -> str:
-        """Which store it is."""
+        """The fingerprint of the store."""
         return self.origin.store
 
 
 def open_for_tuning(store: Path, fold: int | None = None) -> TuningCases:
-    """Open the train and val patients of ``store``, as its single split or ``fold`` has them.
+    """Open the train and val patients of ``store``, by its single split or by ``fold``.
 
     Raises:
         StoreError: if there is no whole store of this version, it has no such fold, or train
@@ -159,7 +159,7 @@ def open_for_tuning(store: Path, fold: int | None = None) -> TuningCases:
 
 
 def check_tunable(manifest: Manifest, where: str, fold: int | None = None) -> None:
-    """Make sure that the store of ``manifest`` can be opened for tuning, opening no array.
+    """Check that the store of ``manifest`` can be opened for tuning, without opening an array.
 
     Raises:
         StoreError: if it has no such fold, or train or val lack truth.
@@ -169,16 +169,16 @@ def check_tunable(manifest: Manifest, where: str, fold: int | None = None) -> No
 
 
 def open_gate(store: Path) -> tuple[PreparedCase, ...]:
-    """Open the gate patients of ``store``, empty if it was made without; for promotion alone."""
+    """Open the gate patients of ``store`` for promotion; empty if the store has none."""
     manifest = read_manifest(store)
     patients = manifest.splits["gate"]
     return _with_truth(store, manifest, "gate", patients) if patients else ()
 
 
 def open_test(store: Path, patients: tuple[str, ...] | None = None) -> tuple[PreparedCase, ...]:
-    """Open the test patients of ``store``, or those that a split file says; for evaluation alone.
+    """Open the test patients of ``store`` for evaluation, or the ``patients`` of a split file.
 
-    Whether a model has seen them is for the evaluation to check.
+    The evaluation checks whether a model has seen them.
     """
     manifest = read_manifest(store)
     tested = manifest.splits["test"] if patients is None else patients
@@ -188,7 +188,7 @@ def open_test(store: Path, patients: tuple[str, ...] | None = None) -> tuple[Pre
 def _sides(
     manifest: Manifest, where: str, fold: int | None
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Return the patients that train and those that validate."""
+    """Return the train and val patients of the single split, or of ``fold``."""
     if fold is None:
         return manifest.splits["train"], manifest.splits["val"]
     if not manifest.folds:
@@ -217,16 +217,16 @@ def _records_with_truth(
     manifest: Manifest, where: str, side: str, patients: tuple[str, ...]
 ) -> tuple[CaseRecord, ...]:
     wanted = set(patients)
-    found = tuple(
+    records = tuple(
         record for record in manifest.cases if record.patient in wanted and record.has_truth
     )
-    if not found:
+    if not records:
         raise StoreError(f"The store {where} has no {side} case with a segmentation.")
-    return found
+    return records
 
 
 def _check_array(path: Path, kind: np.dtype[Any], shape: tuple[int, ...]) -> int:
-    """Return at which byte the values of an array begin, reading nothing but its header.
+    """Return the offset in bytes of an array's values, reading its header alone.
 
     Raises:
         StoreError: if it is missing, or of another type, shape or length than promised.
@@ -261,20 +261,20 @@ def _header(stream: BufferedReader, path: Path) -> tuple[tuple[int, ...], np.dty
 
 
 def _check_content(path: Path, checksum: str) -> None:
-    """Compare the SHA-256 of an array with the manifest's, once for as long as it stays as it is.
+    """Compare the SHA-256 of an array with the manifest's, once while the file is unchanged.
 
     Raises:
-        StoreError: if it is another, as when two cases' files changed places.
+        StoreError: if they differ, as when the files of two cases were swapped.
     """
     with _plain_file(path) as stream:
         status = os.fstat(stream.fileno())
         stamp = (str(path), status.st_ino, status.st_size, status.st_mtime_ns)
         if stamp in _verified:
             return
-        found = hashlib.file_digest(stream, "sha256").hexdigest()
-    if found != checksum:
+        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    if digest != checksum:
         raise StoreError(
-            f"{path}: was changed after the store was made (its SHA-256 begins with {found[:8]}, "
+            f"{path}: was changed after the store was made (its SHA-256 begins with {digest[:8]}, "
             f"the manifest says {checksum[:8]}). {AGAIN}"
         )
     _verified.add(stamp)
@@ -286,5 +286,5 @@ def _plain_file(path: Path) -> Iterator[BufferedReader]:
         with open_regular(path) as stream:
             yield stream
     except (OSError, ValueError) as error:
-        # A name may be none that a system takes.
+        # ValueError: the system refuses the name.
         raise StoreError(f"{path}: cannot be read ({said(error)}). {AGAIN}") from None

@@ -1,7 +1,7 @@
-"""What a network was trained on: kept beside its weights, so that both travel together.
+"""The origin of a network: its store and scans, kept beside its weights to travel with them.
 
-Three things depend on it: a raw case must be prepared as those of the store were, a label map
-is written in a year's code, and nobody may be tested whom the network has seen.
+Three things depend on it: raw cases are prepared as the store's cases were, label maps are
+written in the code of the store's year, and patients that the network has seen are not tested.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from segan_ray.errors import CheckpointError, said
 ORIGIN: Final = "origin.json"
 _WHOLE_GRID: Final = re.compile("[0-9a-f]{64}")
 SPACING_TOLERANCE: Final = 1.1
-"""By which factor voxels may differ in size from those of training before it is said."""
+"""The factor by which voxel sizes may differ from training without a warning."""
 
 Spacing = tuple[float, float, float]
 
@@ -29,9 +29,9 @@ class Origin(BaseModel):
     """The store of a network, how it was prepared, and which scans it was chosen with.
 
     ``seen`` maps a patient of train, val or gate to the SHA-256 of the voxels of each of its
-    cases: a scan is known again under another name, in another store or layout. ``spacing_mm``
-    holds the smallest and the largest voxel size along each axis among those scans, or None for
-    a network that was trained before it was noted.
+    cases, so a scan is recognised under another name, in another store or layout. ``spacing_mm``
+    holds the smallest and the largest voxel size along each axis among those scans. It is None
+    for networks trained before it was recorded.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -48,14 +48,14 @@ class Origin(BaseModel):
 
     @property
     def of_whole_grids(self) -> bool:
-        """Tell whether scans are known by all voxels of their grid, as up to store version 2.
+        """Tell whether the checksums cover whole grids, as up to store version 2.
 
-        The checksums of a store since then are of the brain alone: none equals these.
+        Later stores have checksums of the brain alone, which never equal these.
         """
         return any(_WHOLE_GRID.fullmatch(scan) for scans in self.seen.values() for scan in scans)
 
     def is_used_to(self, spacing_mm: Spacing) -> bool:
-        """Tell whether the network knows voxels of about that size, or nothing is known of it."""
+        """Tell whether training had voxels of about that size; True if no size is recorded."""
         if self.spacing_mm is None:
             return True
         return all(
@@ -77,9 +77,9 @@ def millimetres(spacing_mm: Spacing) -> str:
 
 
 def origin_of(manifest: Manifest) -> Origin:
-    """Return what is to be said of a network trained on the store of ``manifest``.
+    """Return the origin of a network trained on the store of ``manifest``.
 
-    The patients of all folds are its train and val patients, so a fold says nothing more.
+    Each fold divides the same train and val patients, so the origin does not name a fold.
     """
     chosen = {p for side in ("train", "val", "gate") for p in manifest.splits[side]}
     seen: dict[str, tuple[str, ...]] = {}
@@ -108,7 +108,7 @@ def write_origin(folder: Path, origin: Origin) -> None:
 
 
 def read_origin(folder: Path) -> Origin:
-    """Return what the network of a checkpoint was trained on.
+    """Return the origin of the network of a checkpoint.
 
     Raises:
         CheckpointError: if it is missing or damaged.

@@ -2,8 +2,8 @@
 
 Everything is written into ``STORE.preparing`` beside the store, one case at a time and each
 whole or not at all; the folder takes the store's name only when the manifest is in it. A run
-that was killed finds its finished cases there and goes on. Two runs never write one store: the
-first holds a lock, and a run that follows a killed one waits until its processes are gone.
+that follows a killed one finds the finished cases there and goes on. Two runs never write one
+store: the first holds a lock, and the next waits until the processes of a killed run are gone.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ Outcomes = Callable[
     [Layout, Sequence[Case], Path, PrepareSettings],
     Generator[tuple[Case, Callable[[], CaseRecord]]],
 ]
-"""Prepares cases, in whatever order and wherever: yields each with what gives its record."""
+"""Prepares cases in any order, on any machine: yields each with the function of its record."""
 
 LOCK: Final = ".lock"
 WRITERS: Final = ".writers"
@@ -56,7 +56,7 @@ KILLED: Final = (
 
 
 def ignore_case(case: str) -> None:
-    """Take note of nothing: the ``OnCase`` of those who do not watch."""
+    """Do nothing: the ``OnCase`` of callers that show no progress."""
 
 
 def prepare(
@@ -71,16 +71,16 @@ def prepare(
     outcomes: Outcomes | None = None,
     on_case: OnCase = ignore_case,
 ) -> Manifest:
-    """Make ``store`` from the cases of ``discovery``, or return it if it is made already.
+    """Make ``store`` from the cases of ``discovery``, or check it if it exists already.
 
     ``split_file`` places the patients in place of the shares in ``split_settings``. Cases are
-    prepared by ``workers`` processes here, or by ``outcomes`` where that is given. ``on_case``
+    prepared by ``outcomes`` where it is given, or else by ``workers`` processes here. ``on_case``
     is called with the name of each case as it is done.
 
     Raises:
         DataError: if cases are bad and ``skip_bad`` is not set, or none is good.
         StoreError: if ``store`` exists with other cases or settings, is being prepared by
-            somebody else, or cannot be written.
+            another run, or cannot be written.
         SplitError: if the patients cannot be split as asked.
     """
     header_problems = {case.case: check_headers(case) for case in discovery.cases}
@@ -96,10 +96,10 @@ def prepare(
         with _alone(work, store):
             if not _is_made(store):  # another run may have sealed it before we held the lock
                 with closing(outcomes(discovery.layout, good, work, settings)) as prepared:
-                    records, worse = _collect(prepared, on_case)
-                bad |= worse
+                    records, bad_voxels = _collect(prepared, on_case)
+                bad |= bad_voxels
                 _refuse_bad(discovery, bad, skip_bad)
-                skipped = _skipped(discovery, bad, worse)
+                skipped = _skipped(discovery, bad, bad_voxels)
                 manifest = bind(
                     discovery.layout.name, settings, split_settings, placement, records, skipped
                 )
@@ -143,7 +143,7 @@ def _skipped(
 
 
 def _is_made(store: Path) -> bool:
-    """Tell whether something stands where the store shall be; an empty folder is nothing."""
+    """Tell whether ``store`` exists; an empty folder counts as missing."""
     if store.is_dir():
         return next(store.iterdir(), None) is not None
     return store.exists()
@@ -151,9 +151,9 @@ def _is_made(store: Path) -> bool:
 
 @contextmanager
 def _alone(work: Path, store: Path) -> Iterator[None]:
-    """Hold ``work`` against every other run, those of a killed run's processes included."""
+    """Lock ``work`` against other runs, including the remaining processes of a killed run."""
     for folder in (work, work / "cases"):
-        # What is left over there would be removed.
+        # Leftovers are removed below, which must not follow a link.
         if folder.is_symlink():
             raise StoreError(
                 f"{folder}: is a link to {folder.resolve()}; expected a folder of an earlier run. "
@@ -191,16 +191,16 @@ def _existing(
     placement: Placement | None,
 ) -> Manifest:
     manifest = read_manifest(store)
-    asked = {**settings.model_dump(), **split_settings.model_dump()}
-    found = {**manifest.settings.model_dump(), **manifest.split_settings.model_dump()}
-    asked["layout"], found["layout"] = discovery.layout.name, manifest.layout
-    asked["split file"] = placement.digest if placement else None
-    found["split file"] = manifest.split_file
+    requested = {**settings.model_dump(), **split_settings.model_dump()}
+    existing = {**manifest.settings.model_dump(), **manifest.split_settings.model_dump()}
+    requested["layout"], existing["layout"] = discovery.layout.name, manifest.layout
+    requested["split file"] = placement.digest if placement else None
+    existing["split file"] = manifest.split_file
     shares = {"val", "gate", "test"} if placement and manifest.split_file else set()
     differences = [
-        f"{key} is {found[key]}, asked for {asked[key]}"
-        for key in asked
-        if asked[key] != found[key] and key not in shares
+        f"{key} is {existing[key]}, asked for {requested[key]}"
+        for key in requested
+        if requested[key] != existing[key] and key not in shares
     ]
     sources = {record.case: record.sources for record in manifest.cases}
     sources |= {case.case: case.sources for case in manifest.skipped if case.sources}
@@ -220,10 +220,10 @@ def _refuse_holes(store: Path, manifest: Manifest) -> None:
     for record in manifest.cases:
         for name, size in record.array_bytes.items():
             path = store / "cases" / record.case / name
-            found = path.stat().st_size if path.exists() else 0
-            if found < size:
+            length = path.stat().st_size if path.exists() else 0
+            if length < size:
                 raise StoreError(
-                    f"{path}: {'is cut short' if found else 'is missing'}. The store is damaged: "
+                    f"{path}: {'is cut short' if length else 'is missing'}. The store is damaged: "
                     "delete it and prepare again."
                 )
 
@@ -231,7 +231,7 @@ def _refuse_holes(store: Path, manifest: Manifest) -> None:
 def _collect(
     prepared: Iterable[tuple[Case, Callable[[], CaseRecord]]], on_case: OnCase
 ) -> tuple[tuple[CaseRecord, ...], dict[str, str]]:
-    """Return the records of the good cases, by name, and what is wrong with the others."""
+    """Return the records of the good cases, sorted by name, and the problems of the others."""
     records: dict[str, CaseRecord] = {}
     bad: dict[str, str] = {}
     for case, outcome in prepared:
@@ -282,8 +282,8 @@ def keep_writing(work: Path) -> Iterator[None]:
 
 
 def _join_run(work: Path) -> None:
-    """Tie a process of the pool to the run: it holds a share of its lock and dies with it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the run to answer
+    """Tie a process of the pool to the run: it shares the run's lock and ends with the run."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the run answers Ctrl-C
     acquire(work / WRITERS, shared=True)
     run = parent_process()
     assert run is not None, "this is the initializer of a pool"
@@ -310,7 +310,7 @@ def _seal(work: Path, store: Path, manifest: Manifest) -> None:
 
 
 def _drop(paths: Iterable[Path]) -> None:
-    """Remove what killed or earlier runs left that is no case of this store."""
+    """Remove what killed or earlier runs left besides the cases of this store."""
     for path in list(paths):
         if path.is_dir():
             shutil.rmtree(path)

@@ -29,10 +29,10 @@ _PIECE_BYTES: Final = 1 << 20
 
 
 def prepare_case(case: Case, layout: str, work: Path, settings: PrepareSettings) -> CaseRecord:
-    """Write one case under ``work``, or return its record if it stands there already.
+    """Write one case under ``work``, or return its record if an earlier run finished it.
 
     Raises:
-        CaseError: naming the file, what was found and what was expected.
+        CaseError: naming the file, its content and the expected content.
         StoreError: if it cannot be written, e.g. because the disk is full.
     """
     final = work / "cases" / case.case
@@ -53,7 +53,7 @@ def prepare_case(case: Case, layout: str, work: Path, settings: PrepareSettings)
 def _write(
     case: Case, volume: Volume, boxed: Boxed, final: Path, stamp: dict[str, Any]
 ) -> CaseRecord:
-    """Write everything beside ``final`` and give it that name once it is on the disk."""
+    """Write the case beside ``final`` and rename it to ``final`` once it is on the disk."""
     partial = final.with_name(f".{case.case}.{os.getpid()}")
     arrays = dict(zip(ARRAYS, (boxed.image, boxed.mask), strict=True))
     try:
@@ -74,9 +74,9 @@ def _write(
 
 
 def _write_array(path: Path, array: np.ndarray) -> str:
-    """Write what ``numpy.save`` would, which hides the reason when a disk is full.
+    """Write ``array`` as ``numpy.save`` does, and return the SHA-256 of the file.
 
-    Return the SHA-256 of the file.
+    ``numpy.save`` itself hides the reason when a disk is full.
     """
     header = io.BytesIO()
     np.lib.format.write_array_header_1_0(header, np.lib.format.header_data_from_array_1_0(array))
@@ -122,22 +122,22 @@ def _record(case: Case, volume: Volume, boxed: Boxed, checksums: dict[str, str])
 
 
 def signature(case: Case) -> dict[str, str]:
-    """Return ``{file name: length and checksum}``; most gzips carry their own in the last bytes.
+    """Return ``{file name: length and checksum}``; most gzip files end with their checksum.
 
-    A truth that is called like its image goes by its folder too; ``channels`` is the order of
-    the modalities in a file that holds them all.
+    Files of one name have their folder in the key too. ``channels`` is the order of the
+    modalities in a file that holds them all.
     """
     paths = {*case.images.values(), *([case.label] if case.label else [])}
     names = [path.name for path in paths]
-    found = {}
+    marks = {}
     for path in sorted(paths):
         mark = f"{path.stat().st_size}-{_checksum(path)}"
         unique = names.count(path.name) == 1
-        found[path.name if unique else f"{path.parent.name}/{path.name}"] = mark
+        marks[path.name if unique else f"{path.parent.name}/{path.name}"] = mark
     if case.channels:
         stacked = sorted((channel, modality) for modality, channel in case.channels.items())
-        found["channels"] = ",".join(modality for _, modality in stacked)
-    return found
+        marks["channels"] = ",".join(modality for _, modality in stacked)
+    return marks
 
 
 def _checksum(path: Path) -> str:
@@ -162,12 +162,12 @@ def _finished(folder: Path, case: Case, stamp: dict[str, Any]) -> CaseRecord | N
     try:
         stamped = parse_json(read_bytes(folder / "record.json", LIST_BYTES))
         record = CaseRecord.model_validate(stamped.pop("record"))
-        known = (record.patient, record.grade, record.sources)
-        same = stamped == stamp and known == (case.patient, case.grade, signature(case))
+        recorded = (record.patient, record.grade, record.sources)
+        same = stamped == stamp and recorded == (case.patient, case.grade, signature(case))
         return record if same and _is_intact(folder, record) else None
     except (OSError, ValueError, KeyError, AttributeError, TypeError):
         return None
 
 
 def _is_intact(folder: Path, record: CaseRecord) -> bool:
-    return all(sha256(folder / name) == found for name, found in record.checksums.items())
+    return all(sha256(folder / name) == checksum for name, checksum in record.checksums.items())

@@ -1,7 +1,7 @@
-"""Opening places of every kind, and finding the store in one.
+"""Opening locations of every kind, and reading the manifest of a store there.
 
-Credentials and endpoints are fsspec's: its configuration files, ``FSSPEC_S3_…`` or what the
-service itself reads from the environment.
+fsspec takes credentials and endpoints from its configuration files, from ``FSSPEC_S3_…`` or from
+the environment variables of the service.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def open_location(url: str) -> tuple[Any, str]:
     """Return the fsspec file system of ``url`` and the path in it.
 
     Raises:
-        StoreError: if nothing here reads such URLs, or it holds a password.
+        StoreError: if no installed package reads such URLs, or ``url`` holds a password.
     """
     import fsspec
 

@@ -1,9 +1,9 @@
-"""Split files: somebody's own division of the patients, checked before anything is done.
+"""Split files: a user's own division of the patients, checked before any work.
 
-A YAML or JSON file names patients or cases for ``train``, ``val``, ``test`` and, if there is
-one, ``gate``. A case stands for its patient: all time points go where one of them is named.
-Every patient must be placed; nobody is put anywhere in silence. To evaluate on a store that was
-prepared otherwise, a file need name no more than ``test``.
+A YAML or JSON file names patients or cases for ``train``, ``val``, ``test`` and, if wanted,
+``gate``. A case stands for its patient: naming one time point places all of them. The file must
+place every patient; there is no silent default. To evaluate on a store that was prepared
+otherwise, a file needs ``test`` alone.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ HELD_AND_TRAINED: Final[tuple[SplitName, ...]] = ("train", "val", "test")
 
 @dataclass(frozen=True)
 class SplitFile:
-    """What a split file says: names of patients or cases for each side, not yet checked."""
+    """The content of a split file: names of patients or cases for each side, not yet checked."""
 
     path: Path
     sides: Mapping[SplitName, tuple[str, ...]]
@@ -37,18 +37,18 @@ class SplitFile:
 
 @dataclass(frozen=True)
 class Placement:
-    """On which side each patient is, by a split file."""
+    """The side of each patient, by a split file."""
 
     path: Path
     sides: Mapping[str, SplitName]
 
     def patients(self, side: SplitName) -> tuple[str, ...]:
-        """Return who is on a side, sorted."""
-        return tuple(sorted(patient for patient, found in self.sides.items() if found == side))
+        """Return the patients of a side, sorted."""
+        return tuple(sorted(patient for patient, placed in self.sides.items() if placed == side))
 
     @property
     def digest(self) -> str:
-        """16 hex digits of who is where, however the file writes it."""
+        """16 hex digits of the patients' sides; the wording of the file does not matter."""
         text = json.dumps(self.sides, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -57,7 +57,7 @@ def read_split_file(path: Path, needed: Sequence[SplitName] = HELD_AND_TRAINED) 
     """Read a split file, in which the sides ``needed`` must not be empty.
 
     Raises:
-        SplitError: if it cannot be read, or is not lists of names for known sides.
+        SplitError: if it cannot be read, or does not hold lists of names for the sides.
     """
     try:
         text = documents.read_text(path, documents.LIST_BYTES)
@@ -102,28 +102,28 @@ def _names(path: Path, side: str, listed: Any) -> tuple[str, ...]:
 
 
 def assign_sides(file: SplitFile, cases: Sequence[Case]) -> Placement:
-    """Return where ``file`` puts the patients of ``cases``: of all cases found, bad ones too.
+    """Return the side that ``file`` gives each patient of ``cases``, bad cases included.
 
     Raises:
-        SplitError: for a name nobody has, a patient on two sides or on none, or one without
-            any segmentation outside train.
+        SplitError: for a name that no patient or case has, a patient on two sides or on none,
+            or a patient without any segmentation outside train.
     """
-    sides = _sides(file, cases, known=SPLITS)
+    sides = _sides(file, cases, checked=SPLITS)
     _refuse_left_out(file.path, sorted({case.patient for case in cases} - {*sides}))
     _refuse_blind(file.path, sides, {case.patient for case in cases if case.label})
     return Placement(file.path, sides)
 
 
 def assign_tested(file: SplitFile, cases: Sequence[CaseRecord]) -> Placement:
-    """Return where ``file`` puts those patients of a store's ``cases`` that it names.
+    """Return the side of each patient of a store's ``cases`` that ``file`` names.
 
-    Whom it does not name is on no side, and other sides than test may name patients of elsewhere.
+    Other patients are on no side. Sides other than test may name patients that the store lacks.
 
     Raises:
         SplitError: for a test name that the store lacks, a patient on two sides, or a test
             patient without any segmentation.
     """
-    sides = _sides(file, cases, known=("test",))
+    sides = _sides(file, cases, checked=("test",))
     seen = {case.patient for case in cases if case.has_truth}
     blind = sorted(name for name, side in sides.items() if side == "test" and name not in seen)
     if blind:
@@ -135,16 +135,16 @@ def assign_tested(file: SplitFile, cases: Sequence[CaseRecord]) -> Placement:
 
 
 def _sides(
-    file: SplitFile, cases: Sequence[Case] | Sequence[CaseRecord], known: Sequence[SplitName]
+    file: SplitFile, cases: Sequence[Case] | Sequence[CaseRecord], checked: Sequence[SplitName]
 ) -> dict[str, SplitName]:
-    """Return the side of each patient named; those of the sides ``known`` must be of ``cases``."""
+    """Return the side of each named patient; ``cases`` must have the names of sides ``checked``."""
     patients = {case.case: case.patient for case in cases}
     patients |= {case.patient: case.patient for case in cases}
     sides: dict[str, SplitName] = {}
     named_as: dict[str, str] = {}
     for side, names in file.sides.items():
         for name in names:
-            if name not in patients and side not in known:
+            if name not in patients and side not in checked:
                 continue
             if name not in patients:
                 raise SplitError(

@@ -23,7 +23,7 @@ class SplitSettings(BaseModel):
 
     ``val`` steers the search, ``gate`` is read by promotion alone, ``test`` by evaluation
     alone. ``gate`` may be 0: promotion then judges on the patients that chose the model.
-    ``folds`` says how often the train and val patients are divided anew; 0 for never.
+    ``folds`` is the number of folds that divide the train and val patients anew; 0 for none.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -78,7 +78,7 @@ def split_patients(
     The same patients, grades and settings always give the same split, whatever their order.
 
     Raises:
-        SplitError: if the shares leave nobody to train on, or there are too few patients.
+        SplitError: if the shares leave no patient to train on, or there are too few patients.
     """
     shares: dict[SplitName, float] = {
         "val": settings.val,
@@ -150,7 +150,7 @@ def _proportional(sides: Sequence[int], grades: Sequence[int]) -> list[tuple[int
     """Return how many of each grade go to each side: the exact share, rounded up or down.
 
     Both sums are kept: each side gets its size, each grade is used up. Such a rounding always
-    exists (a transport problem with whole margins has whole solutions).
+    exists (a transport problem with integer margins has integer solutions).
     """
     total = sum(sides)
     floors = [[side * grade // total for grade in grades] for side in sides]

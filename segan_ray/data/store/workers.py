@@ -1,4 +1,4 @@
-"""Many items, few processes: work that goes on when one item takes its process down."""
+"""Work on many items in a few processes, which goes on when an item kills its process."""
 
 from __future__ import annotations
 
@@ -27,26 +27,28 @@ def each_done(
 ) -> Generator[tuple[Item, Future[Result]]]:
     """Yield every item with its finished future, as they finish.
 
-    At most ``AHEAD`` items a worker are in flight, so that results are taken up as they come.
+    At most ``AHEAD`` items a worker are in flight, so that results are consumed as they come.
     A process that dies (killed for memory, crashed in a library) takes all items in flight
-    with it, and nobody knows which was to blame: each of those is tried once more with
-    nothing beside it, and only one that dies again yields a ``BrokenProcessPool``. Each process
-    calls ``begin`` first.
+    with it, and the item to blame is unknown. Each item in flight is tried once more alone, and
+    yields a ``BrokenProcessPool`` only if its process dies again. Each process calls ``begin``
+    first.
     """
     left = deque(items)
     suspects: deque[Item] = deque()
     while left:
-        crowd = min(workers, len(left))
-        for item, future in _until_one_dies(work, left, crowd, begin, in_flight=AHEAD * crowd):
+        processes = min(workers, len(left))
+        for item, future in _until_a_process_dies(
+            work, left, processes, begin, in_flight=AHEAD * processes
+        ):
             if _died(future):
                 suspects.append(item)
             else:
                 yield item, future
     while suspects:
-        yield from _until_one_dies(work, suspects, 1, begin, in_flight=1)
+        yield from _until_a_process_dies(work, suspects, 1, begin, in_flight=1)
 
 
-def _until_one_dies(
+def _until_a_process_dies(
     work: Callable[[Item], Result],
     left: deque[Item],
     workers: int,
@@ -54,7 +56,7 @@ def _until_one_dies(
     *,
     in_flight: int,
 ) -> Generator[tuple[Item, Future[Result]]]:
-    """Take items off ``left`` and yield each that was taken; stop early if a process dies."""
+    """Take items off ``left`` and yield each with its future; stop early if a process dies."""
     context = get_context("spawn")
     with ProcessPoolExecutor(workers, mp_context=context, initializer=begin) as pool:
         running: dict[Future[Result], Item] = {}
