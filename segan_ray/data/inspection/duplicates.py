@@ -18,7 +18,7 @@ def duplicate_problems(
 ) -> dict[str, tuple[str, ...]]:
     """Return the problems of each case that shares voxels with another, or within itself.
 
-    ``hashes`` maps a case's name to the hashes of those of its volumes that could be read.
+    ``hashes`` maps a case's name to the hashes of its readable volumes.
     Two cases that share all four volumes name each other; a single volume that two cases (or
     two modalities of one case) share was copied over another.
     """
@@ -33,7 +33,7 @@ def duplicate_problems(
     for case in cases:
         volumes = hashes.get(case.case, {})
         same = [name for name in twins.get(_whole(volumes), ()) if name != case.case]
-        found = [_twin_problem(same)] if same else []
+        case_problems = [_twin_problem(same)] if same else []
         for modality, voxels in volumes.items():
             others = [
                 (name, other)
@@ -41,9 +41,11 @@ def duplicate_problems(
                 if name not in same and (name, other) != (case.case, modality)
             ]
             if others:
-                found.append(f"{source(case, modality)}: {_copy_problem(case.case, *others[0])}")
-        if found:
-            problems[case.case] = tuple(found)
+                case_problems.append(
+                    f"{source(case, modality)}: {_copy_problem(case.case, *others[0])}"
+                )
+        if case_problems:
+            problems[case.case] = tuple(case_problems)
     return problems
 
 

@@ -1,4 +1,4 @@
-"""What ``inspect`` reports: of every case what is in it and what is wrong, as rows or JSON."""
+"""The report of ``inspect``: the content and problems of every case, as rows or JSON."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ COLUMNS: Final = ("case", "patient", "grade", "shape", "mm", *REGIONS, "intensit
 
 @dataclass(frozen=True)
 class CaseReport:
-    """What reading one case showed, as far as it could be read.
+    """The content and problems of one case, as far as it could be read.
 
-    ``refused`` says that ``prepare`` will not take it; other problems are for the user to
-    judge, and ``warnings`` make no case bad. ``shape`` counts voxels; ``intensities`` are the
+    ``refused`` means that ``prepare`` refuses the case; the user judges other problems, and
+    ``warnings`` make no case bad. ``shape`` counts voxels; ``intensities`` are the
     lowest and highest finite value of each modality; ``regions`` counts voxels and is None
     without truth or if the case is refused; ``hashes`` are those of the voxels of each sound
     volume.
@@ -46,7 +46,7 @@ class CaseReport:
         return not self.problems
 
     def document(self) -> dict[str, Any]:
-        """Return the case's entry of the ``inspect`` document: what is unknown is left out."""
+        """Return the case's entry of the ``inspect`` document, without unknown values."""
         entry: dict[str, Any] = {
             "case": self.case,
             "patient": self.patient,
@@ -83,7 +83,7 @@ class CaseReport:
 
 @dataclass(frozen=True)
 class FolderReport:
-    """What a whole folder holds; ``notes`` say what was not read, and what is odd of it all."""
+    """The report of a whole folder; ``notes`` name unread files and oddities of all cases."""
 
     layout: str
     cases: tuple[CaseReport, ...] = field(default=())
@@ -118,7 +118,7 @@ class FolderReport:
                 yield case.case, problem
 
     def warnings(self) -> Iterator[str]:
-        """Yield what each case warns of, with the case's name before it."""
+        """Yield every warning of every case, with the case's name before it."""
         for case in self.cases:
             for warning in case.warnings:
                 yield f"{case.case}: {warning}"
@@ -134,10 +134,10 @@ class FolderReport:
 
 
 def region_notes(regions: Sequence[Mapping[Region, int]]) -> tuple[str, ...]:
-    """Return what the regions of a folder's cases, counted in voxels, show only together.
+    """Return notes that need the regions of all cases of a folder, counted in voxels.
 
     Core is seldom more than ``MOSTLY_CORE`` of the whole tumour; where it is in most cases,
-    edema was taken for core. Small folders say nothing.
+    edema was taken for core. A folder with few tumours gets no note.
     """
     tumours = [counts for counts in regions if counts["whole"]]
     if len(tumours) < FEWEST_TO_COMPARE:

@@ -1,7 +1,7 @@
 """Looking through a BRATS folder: every case read once, every problem put in words.
 
 ``inspect`` looks for more than ``prepare`` refuses: an empty truth, a skull left in one
-modality or in all, and doubled scans are problems here, and no obstacle there.
+modality or in all, and duplicate scans are problems, though ``prepare`` takes them.
 ``CaseReport.refused`` tells the two apart.
 """
 
@@ -66,7 +66,7 @@ def inspect_cases(
         reports[case.case] = _outcome(case, future)
         on_case(case.case)
     hashes = {name: report.hashes for name, report in reports.items()}
-    doubled = duplicate_problems(discovery.cases, hashes)
+    duplicates = duplicate_problems(discovery.cases, hashes)
     ordered = [reports[case.case] for case in discovery.cases]
     counts = [report.regions for report in ordered if report.regions is not None]
     return FolderReport(
@@ -74,7 +74,7 @@ def inspect_cases(
         tuple(
             replace(
                 report,
-                problems=(*report.problems, *doubled.get(report.case, ())),
+                problems=(*report.problems, *duplicates.get(report.case, ())),
                 warnings=(*case.warnings, *report.warnings),
             )
             for case, report in zip(discovery.cases, ordered, strict=True)
@@ -84,7 +84,7 @@ def inspect_cases(
 
 
 def inspect_case(case: Case, layout: str, sketch_side: int | None = None) -> CaseReport:
-    """Read one case and say what is in it and everything that is wrong with it; never raise."""
+    """Read one case and report its content and all of its problems; never raise."""
     try:
         return _inspect(case, layout_named(layout).code, sketch_side)
     except Exception as error:  # one odd case must not end the inspection of a thousand
@@ -120,7 +120,7 @@ def _folder(case: Case) -> Path | str:
 
 @dataclass
 class _Findings:
-    """What reading one case brought to light so far; ``refusals`` are what ``prepare`` refuses."""
+    """The findings in one case so far; ``prepare`` refuses the case for its ``refusals``."""
 
     refusals: list[str]
     images: dict[Modality, Float32[np.ndarray, "x y z"]] = field(default_factory=dict)
@@ -138,90 +138,92 @@ class _Findings:
 
 
 def _inspect(case: Case, code: LabelCode, sketch_side: int | None) -> CaseReport:
-    found = _Findings(list(dict.fromkeys(check_headers(case))))
+    findings = _Findings(list(dict.fromkeys(check_headers(case))))
     for path in dict.fromkeys(case.images.values()):
-        _read_images(case, path, found)
+        _read_images(case, path, findings)
     if case.label is not None:
-        _read_truth(case, case.label, code, found)
-    if len({voxels.shape for voxels in found.images.values()}) == 1:
-        sound = {name: voxels for name, voxels in found.images.items() if name in found.sound}
-        _judge_brain(case, sound, found)
+        _read_truth(case, case.label, code, findings)
+    if len({voxels.shape for voxels in findings.images.values()}) == 1:
+        sound = {name: voxels for name, voxels in findings.images.items() if name in findings.sound}
+        _judge_brain(case, sound, findings)
     return CaseReport(
         case.case,
         case.patient,
         case.grade,
-        (*found.refusals, *found.others),
-        refused=bool(found.refusals),
-        shape=next((voxels.shape for voxels in found.images.values()), ()),
-        spacing_mm=found.spacing_mm if found.images else (),
-        intensities={name: ends for name, x in found.images.items() if (ends := _range(x))},
-        regions=None if found.refusals else _counts(found.regions),
-        hashes={name: _hash(found.images[name]) for name in found.images if name in found.sound},
-        sketch=found.sketch(sketch_side) if sketch_side else None,
+        (*findings.refusals, *findings.others),
+        refused=bool(findings.refusals),
+        shape=next((voxels.shape for voxels in findings.images.values()), ()),
+        spacing_mm=findings.spacing_mm if findings.images else (),
+        intensities={name: ends for name, x in findings.images.items() if (ends := _range(x))},
+        regions=None if findings.refusals else _counts(findings.regions),
+        hashes={
+            name: _hash(findings.images[name]) for name in findings.images if name in findings.sound
+        },
+        sketch=findings.sketch(sketch_side) if sketch_side else None,
         warnings=geometry_warnings(case),
     )
 
 
-def _read_images(case: Case, path: Path, found: _Findings) -> None:
-    read = _read(case, path, found.refusals, read_modalities)
+def _read_images(case: Case, path: Path, findings: _Findings) -> None:
+    read = _read(case, path, findings.refusals, read_modalities)
     if read is None:
         return
     scans, affine = read
     images = {name: voxels.astype(np.float32, copy=False) for name, voxels in scans.items()}
-    found.images |= images
-    if found.affine is None:
-        found.affine = affine
+    findings.images |= images
+    if findings.affine is None:
+        findings.affine = affine
     for modality, voxels in images.items():
         problems = intensity_problems(voxels)
-        found.refusals += [f"{source(case, modality)}: {problem}" for problem in problems]
+        findings.refusals += [f"{source(case, modality)}: {problem}" for problem in problems]
         if not problems:
-            found.sound.add(modality)
+            findings.sound.add(modality)
 
 
-def _read_truth(case: Case, path: Path, code: LabelCode, found: _Findings) -> None:
-    read = _read(case, path, found.refusals, read_array)
+def _read_truth(case: Case, path: Path, code: LabelCode, findings: _Findings) -> None:
+    read = _read(case, path, findings.refusals, read_array)
     if read is None:
         return
     voxels, _ = read
     problems = truth_refusals(path, voxels, code)
-    found.refusals += [f"{path}: {problem}" for problem in problems]
+    findings.refusals += [f"{path}: {problem}" for problem in problems]
     if not problems:
         label = as_labels(voxels)
-        found.regions = code.regions(label)
-        found.others += [f"{path}: {problem}" for problem in truth_problems(label, code)]
-        found.others += [
+        findings.regions = code.regions(label)
+        findings.others += [f"{path}: {problem}" for problem in truth_problems(label, code)]
+        findings.others += [
             f"{source(case, modality)}: holds voxel for voxel the segmentation; expected a scan. "
             "One was copied over the other: copy both again from the source."
-            for modality, scan in found.images.items()
+            for modality, scan in findings.images.items()
             if np.array_equal(scan, voxels) and label.any()
         ]
 
 
 def _judge_brain(
-    case: Case, scans: Mapping[Modality, Float32[np.ndarray, "x y z"]], found: _Findings
+    case: Case, scans: Mapping[Modality, Float32[np.ndarray, "x y z"]], findings: _Findings
 ) -> None:
     """Look for one brain in sound scans, and for the truth in it."""
     skulls = stripping_problems(scans)
-    found.others += [f"{source(case, name)}: {problem}" for name, problem in skulls.items()]
+    findings.others += [f"{source(case, name)}: {problem}" for name, problem in skulls.items()]
     if len(scans) < len(MODALITIES):
         return
     try:
-        brain = brain_of(scans, found.spacing_mm)
+        brain = brain_of(scans, findings.spacing_mm)
     except DataError as error:
-        found.refusals.append(f"{_folder(case)}: {error}")
+        findings.refusals.append(f"{_folder(case)}: {error}")
         return
-    head = head_problem(brain, found.spacing_mm)
+    head = head_problem(brain, findings.spacing_mm)
     if head and not skulls:
-        found.others.append(f"{_folder(case)}: {head}")
-    if found.regions is not None and found.regions.shape[1:] == brain.shape:
-        truth = misplaced_truth(found.regions[0], brain, int(np.count_nonzero(brain)))
-        found.refusals += [f"{case.label}: {truth}"] if truth else []
+        findings.others.append(f"{_folder(case)}: {head}")
+    if findings.regions is not None and findings.regions.shape[1:] == brain.shape:
+        truth = misplaced_truth(findings.regions[0], brain, int(np.count_nonzero(brain)))
+        findings.refusals += [f"{case.label}: {truth}"] if truth else []
 
 
 def _read(
     case: Case, path: Path, refusals: list[str], reader: Callable[[Case, Path], Read]
 ) -> Read | None:
-    """Read one file; None, with the reason in ``refusals`` once, if that cannot be done."""
+    """Read one file; on failure return None, with the reason in ``refusals`` once."""
     if any(refusal.startswith(f"{path}: ") for refusal in refusals):
         return None
     try:

@@ -16,10 +16,10 @@ Box = tuple[slice, slice]
 
 @dataclass(frozen=True)
 class Sketch:
-    """A slice as eyes want it: upright, cropped to the head, at most ``side`` pixels long.
+    """A slice for viewing: upright, cropped to the head, at most ``side`` pixels long.
 
-    ``position`` counts axial slices from below; ``greys`` holds the modalities that could be
-    read, height × width in 0…255; ``regions`` is None without a truth that could be read.
+    ``position`` counts axial slices from below; ``greys`` holds the readable modalities,
+    height × width in 0…255; ``regions`` is None without a readable truth.
     """
 
     position: int
@@ -36,8 +36,8 @@ def sketch(
 ) -> Sketch | None:
     """Return the slice with most tumour, the middle one without truth; None without images.
 
-    The first modality says which grid is right: the truth is left out, and another modality
-    drawn whole, where its grid differs.
+    The first modality sets the grid. If the truth has another grid, it is left out. Another
+    modality with a different grid is drawn whole.
     """
     if not images:
         return None
@@ -72,7 +72,7 @@ def _slice(voxels: Float32[np.ndarray, "x y z"], position: int) -> Float32[np.nd
 
 
 def _head(views: list[Float32[np.ndarray, "x y"]]) -> Box:
-    """Return the smallest box of what is not zero in any view, or everything."""
+    """Return the smallest box of all nonzero pixels of ``views``, or the whole slice."""
     shown = np.logical_or.reduce([view != 0 for view in views])
     if not shown.any():
         return slice(None), slice(None)

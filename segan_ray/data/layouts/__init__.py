@@ -1,1 +1,1 @@
-"""Which files of a folder are cases: BRATS in the layouts of its years and archives."""
+"""Finding the cases of a BRATS folder, in the layouts of its years and archives."""

@@ -39,7 +39,7 @@ def layout_named(name: str) -> Layout:
     """Return the layout called ``name``.
 
     Raises:
-        DataError: naming the closest layout there is.
+        DataError: naming the closest known layout.
     """
     for layout in LAYOUTS:
         if layout.name == name:
@@ -50,9 +50,9 @@ def layout_named(name: str) -> Layout:
 
 @dataclass(frozen=True)
 class Discovery:
-    """What a folder holds: one layout and its cases, sorted by name.
+    """The layout of a folder, and its cases sorted by name.
 
-    ``notes`` say what else lies there and was not read, and what was guessed.
+    ``notes`` name the files that were not read, and the guesses that were made.
     """
 
     folder: Path
@@ -62,14 +62,14 @@ class Discovery:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What lies in the folders of cases and is not read, each with the name of its case."""
+        """The unread files in the folders of cases, each with the name of its case."""
         return tuple(f"{case.case}: {text}" for case in self.cases for text in case.warnings)
 
     @property
     def untold(self) -> tuple[str, ...]:
-        """How many cases have no segmentation, if there are such.
+        """A note on how many cases have no segmentation, or no note if all have one.
 
-        An unusable one is told by itself, and so is a folder of which nothing could be read.
+        Unusable segmentations and unreadable folders have problems of their own.
         """
         lacking = sum(
             case.label is None and not case.label_problems and bool(case.images)
@@ -79,7 +79,7 @@ class Discovery:
 
 
 def discover(folder: Path, layout: str | None = None) -> Discovery:
-    """Find every case under ``folder``, telling the layout by names unless it is given.
+    """Find every case under ``folder``; names tell the layout unless ``layout`` is given.
 
     Raises:
         NoCasesError: if the folder is missing or holds no case.
@@ -90,21 +90,21 @@ def discover(folder: Path, layout: str | None = None) -> Discovery:
         raise NoCasesError(f"{folder}: expected a folder of BRATS cases, found {_found(folder)}.")
     named = folder.resolve() if folder.name in {"", ".."} else folder
     walk = Walk(candidates, LAYOUTS).through(named)
-    found_by_layout: dict[str, list[tuple[Case, Path]]] = {}
+    cases_by_layout: dict[str, list[tuple[Case, Path]]] = {}
     notes = list(walk.notes)
-    for candidate, place in walk.places:
-        for case in candidate.read(place):
-            found_by_layout.setdefault(candidate.name, []).append((case, place))
-        notes += candidate.notes(place)
-    if not found_by_layout:
+    for candidate, case_folder in walk.case_folders:
+        for case in candidate.read(case_folder):
+            cases_by_layout.setdefault(candidate.name, []).append((case, case_folder))
+        notes += candidate.notes(case_folder)
+    if not cases_by_layout:
         raise NoCasesError(_no_cases(folder, candidates, notes))
-    if len(found_by_layout) > 1:
+    if len(cases_by_layout) > 1:
         raise DataError(
-            f"{folder}: holds cases of several layouts ({', '.join(found_by_layout)}). "
+            f"{folder}: holds cases of several layouts ({', '.join(cases_by_layout)}). "
             "Point at one of them, or choose with --layout."
         )
-    ((name, cases),) = found_by_layout.items()
-    cases.sort(key=lambda found: found[0].case)
+    ((name, cases),) = cases_by_layout.items()
+    cases.sort(key=lambda pair: pair[0].case)
     _refuse_doubles(folder, cases)
     graded, unread = with_grades((case for case, _ in cases), walk.tables)
     notes += [*unread, *_mixed(graded)]
@@ -112,7 +112,7 @@ def discover(folder: Path, layout: str | None = None) -> Discovery:
 
 
 def discover_input(path: Path, layout: str | None = None) -> Discovery:
-    """Find the cases of a folder, as ``discover`` does, or the one that a file is part of.
+    """Find the cases of a folder, as ``discover`` does, or the case that a file is part of.
 
     Raises:
         NoCasesError: if there is no such file, or it is part of no case.
@@ -124,11 +124,11 @@ def discover_input(path: Path, layout: str | None = None) -> Discovery:
     # A scan may have a folder of its own within that of its case.
     case_folder = next((up for up in above[:3] if any(x.holds(up) for x in LAYOUTS)), above[0])
     around = discover(case_folder, layout)
-    asked = path.resolve()
+    requested = path.resolve()
     cases = tuple(
         case
         for case in around.cases
-        if asked in {image.resolve() for image in case.images.values()}
+        if requested in {image.resolve() for image in case.images.values()}
     )
     if not cases:
         raise NoCasesError(f"{path}: is no scan of a BRATS case. Give the case's folder.")
@@ -144,32 +144,32 @@ def _found(path: Path) -> str:
 
 
 def _no_cases(folder: Path, candidates: Sequence[Layout], notes: Sequence[str]) -> str:
-    """Return the two lines of an error that says what is there instead of cases."""
+    """Return the two lines of an error that says what lies in ``folder`` instead of cases."""
     names = ", ".join(candidate.name for candidate in candidates)
-    waiting = archives(folder)
-    there = list(notes) or ([waiting] if waiting else [])
-    if not there:
-        there = ["Point at the folder that holds the case folders, e.g. that of BraTS2021_00000."]
-    more = f" (and {len(there) - 1} more such)" if len(there) > 1 else ""
+    packed = archives(folder)
+    hints = list(notes) or ([packed] if packed else [])
+    if not hints:
+        hints = ["Point at the folder that holds the case folders, e.g. that of BraTS2021_00000."]
+    more = f" (and {len(hints) - 1} more such)" if len(hints) > 1 else ""
     head = f"{folder}: no BRATS case found (looked for case folders of {names})."
-    return f"{head}\n{there[0]}{more}"
+    return f"{head}\n{hints[0]}{more}"
 
 
 def _mixed(cases: Sequence[Case]) -> Iterator[str]:
     """Yield a note where cases of several challenges of one year are read together."""
     tasks = Counter(case.case.split("-")[1] for case in cases if case.case.startswith("BraTS-"))
     if len(tasks) > 1:
-        found = ", ".join(f"{count} BraTS-{task}" for task, count in sorted(tasks.items()))
-        yield f"{found}: read together, for their labels mean the same."
+        counts = ", ".join(f"{count} BraTS-{task}" for task, count in sorted(tasks.items()))
+        yield f"{counts}: read together, for their labels mean the same."
 
 
 def _refuse_doubles(folder: Path, cases: Sequence[tuple[Case, Path]]) -> None:
-    places: dict[str, Path] = {}
-    for case, place in cases:
-        if case.case in places:
-            what = "folders" if case.case == place.name else "cases"
+    paths: dict[str, Path] = {}
+    for case, path in cases:
+        if case.case in paths:
+            what = "folders" if case.case == path.name else "cases"
             raise DataError(
-                f"{folder}: two {what} are called {case.case}: {places[case.case]} and "
-                f"{place}. Keep one of them."
+                f"{folder}: two {what} are called {case.case}: {paths[case.case]} and "
+                f"{path}. Keep one of them."
             )
-        places[case.case] = place
+        paths[case.case] = path

@@ -22,7 +22,7 @@ from segan_ray.documents import (
 from segan_ray.errors import DataError, cut
 
 _KEYS: Final = ("modality", "channel_names")  # the Decathlon's and nnU-Net v2's
-# Without what is neither letter nor digit, in lower case.
+# The keys are in lower case, without other characters than letters and digits.
 _MODALITIES: Final[Mapping[str, Modality]] = {
     **dict.fromkeys(("flair", "t2flair", "t2f", "flairw", "t2wflair"), "flair"),
     **dict.fromkeys(("t1", "t1w", "t1n", "t1native"), "t1"),
@@ -33,7 +33,7 @@ _MODALITIES: Final[Mapping[str, Modality]] = {
     **dict.fromkeys(("t2", "t2w"), "t2"),
 }
 _EXPECTED: Final = "expected FLAIR, T1w, t1gd, T2w, each once, in channels 0 to 3"
-# The first that fits decides what a label's name means; the values are those of CODE_MSD.
+# The first matching pattern gives the meaning of a label's name; the values are CODE_MSD's.
 _MEANINGS: Final[tuple[tuple[str, str, frozenset[frozenset[int]]], ...]] = (
     (r"background", "background", frozenset({frozenset({0})})),
     (r"whole|^wt$", "whole tumour", frozenset({CODE_MSD.whole, frozenset({1})})),
@@ -54,7 +54,7 @@ _MEANINGS: Final[tuple[tuple[str, str, frozenset[frozenset[int]]], ...]] = (
 
 @dataclass(frozen=True)
 class DatasetFile:
-    """What the file says: channels (empty if it names none), and names of the files it lists."""
+    """The content of the file: channels (empty if it names none) and names of listed files."""
 
     exists: bool = False
     channels: Mapping[Modality, int] = field(default_factory=dict)
@@ -64,10 +64,10 @@ class DatasetFile:
 
 
 def read_dataset_file(file: Path) -> DatasetFile:
-    """Read ``dataset.json``; one that is missing says nothing.
+    """Read ``dataset.json``; a missing file gives an empty ``DatasetFile``.
 
     Raises:
-        DataError: it is not JSON, does not name each of the four modalities once, or gives the
+        DataError: if it is not JSON, does not name each of the four modalities once, or gives the
             labels another meaning than the Decathlon does.
     """
     document = _read(file)
@@ -94,7 +94,7 @@ def _read(file: Path) -> Mapping[str, Any] | None:
     if not file.exists() and not file.is_symlink():
         return None
     try:
-        # Bytes, for json finds out by itself which UTF it is, with a byte order mark or without.
+        # Bytes, since json detects the UTF encoding and the byte order mark.
         document = parse_json(read_bytes(file, LIST_BYTES))
     except BoundsError as error:
         raise DataError(f"{file}: {error}.") from None
@@ -130,20 +130,20 @@ def _channels(file: Path, key: str, stacked: object) -> Mapping[Modality, int]:
     if missing:
         raise DataError(f"{file}: names no channel for {', '.join(missing)}; {_EXPECTED}.")
     if set(channels.values()) != set(range(len(MODALITIES))):
-        found = ", ".join(map(str, sorted(channels.values())))
-        raise DataError(f"{file}: names channels {found}; {_EXPECTED}.")
+        numbers = ", ".join(map(str, sorted(channels.values())))
+        raise DataError(f"{file}: names channels {numbers}; {_EXPECTED}.")
     return channels
 
 
 def _check_labels(file: Path, labels: object) -> None:
-    """Refuse labels that say in words that they are in another code; other words pass."""
+    """Refuse labels whose names contradict this layout's code; unknown names pass."""
     for name, values in _named_values(labels):
         for pattern, meaning, allowed in _MEANINGS:
             if re.search(pattern, name.strip().lower()):
                 if values not in allowed:
-                    said = ", ".join(map(str, sorted(values)))
+                    codes = ", ".join(map(str, sorted(values)))
                     raise DataError(
-                        f"{file}: label {cut(said)} is {cut(repr(name))}; this layout has 1 "
+                        f"{file}: label {cut(codes)} is {cut(repr(name))}; this layout has 1 "
                         f"edema, 2 non-enhancing, 3 enhancing, so {meaning} is another. Write the "
                         'segmentations in that code, and mend "labels".'
                     )
@@ -151,7 +151,7 @@ def _check_labels(file: Path, labels: object) -> None:
 
 
 def _named_values(labels: object) -> Iterator[tuple[str, frozenset[int]]]:
-    """Yield name and values of each label: the Decathlon maps values to names, nnU-Net v2 back."""
+    """Yield name and values of each label; the Decathlon maps values to names, nnU-Net v2 names."""
     if not isinstance(labels, dict):
         return
     for key, value in labels.items():
@@ -160,16 +160,16 @@ def _named_values(labels: object) -> Iterator[tuple[str, frozenset[int]]]:
         else:
             values = value if isinstance(value, list) else [value]
             if all(map(_is_count, values)):  # some writers quote them
-                yield str(key), frozenset(int(one) for one in values)
+                yield str(key), frozenset(int(number) for number in values)
 
 
 def _is_count(text: object) -> bool:
-    """Tell whether ``text`` is a whole number that can be read as one."""
+    """Tell whether ``text`` is a whole number, and short enough to be converted."""
     return str(text).isdecimal() and len(str(text)) <= LONGEST_NUMBER
 
 
 def _names(listed: object, key: str) -> Iterator[str]:
-    """Yield the bare names of the files of a list, wherever they are said to lie."""
+    """Yield the names of the files of a list, without their folders."""
     for item in listed if isinstance(listed, list) else []:
         name = item.get(key) if isinstance(item, dict) else item if key == "image" else None
         if isinstance(name, str):

@@ -1,7 +1,7 @@
-"""What lies in a folder under which name: images, folders around images, links to nowhere.
+"""The entries of a folder: images, folders around images, broken links.
 
 Some downloads wrap each image in a folder of its name (``X_flair.nii/00000057_brain_flair.nii``),
-and git-annex leaves a link where a file has not been fetched. Nothing is opened here.
+and git-annex leaves a link where a file has not been fetched. No image is opened here.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ _DICOM_TRIES: Final = 3
 
 @dataclass(frozen=True)
 class Entry:
-    """What goes by the name of an image: a file, or a folder around a single one.
+    """An entry with an image's name: a file, or a folder around a single image.
 
-    ``name`` is its name in the folder, ``path`` the file to read. Where there is none, ``path``
-    is what has the name, and ``problem`` says what it is instead.
+    ``name`` is its name in the folder, ``path`` the file to read. Without a file to read,
+    ``path`` is the entry itself, and ``problem`` says what is wrong with it.
     """
 
     name: str
@@ -40,7 +40,7 @@ class Entry:
 
     @property
     def wrapped(self) -> bool:
-        """Tell whether it is a folder around the image."""
+        """Tell whether the entry is a folder around the image."""
         return self.path.name != self.name or is_folder(self.path)
 
 
@@ -55,11 +55,11 @@ def plain(name: str) -> str:
 
 
 def is_image_name(name: str, endings: Sequence[str] = ENDINGS) -> bool:
-    """Tell by its ending, however it is capitalised, whether ``name`` is one of an image."""
+    """Tell by its ending, in any capitals, whether ``name`` is the name of an image."""
     return name.casefold().strip().endswith(tuple(endings))
 
 
-# Where a file may not be looked at, these answer no; those of Path raise.
+# Where permission is denied, these return False; the methods of Path raise.
 def is_folder(path: Path) -> bool:
     """Tell whether ``path`` is a folder, or a link to one."""
     return os.path.isdir(path)  # noqa: PTH112
@@ -71,17 +71,17 @@ def is_file(path: Path) -> bool:
 
 
 def is_there(path: Path) -> bool:
-    """Tell whether ``path`` is anything but a link to nowhere."""
+    """Tell whether ``path`` exists; a broken link does not."""
     return os.path.exists(path)  # noqa: PTH110
 
 
 def is_link(path: Path) -> bool:
-    """Tell whether ``path`` is a link, wherever it leads."""
+    """Tell whether ``path`` is a link, broken or not."""
     return os.path.islink(path)  # noqa: PTH114
 
 
 def visible(folder: Path) -> list[Path]:
-    """Return what lies in ``folder``, by name, without the hidden (macOS adds ``._`` twins).
+    """Return the entries of ``folder`` by name, without hidden ones (macOS adds ``._`` twins).
 
     Raises:
         OSError: if the folder cannot be read.
@@ -91,7 +91,7 @@ def visible(folder: Path) -> list[Path]:
 
 
 def images_in(folder: Path, endings: Sequence[str] = NIFTI_ENDINGS) -> list[Entry]:
-    """Return the images of ``folder``, and what goes by the name of one, by name.
+    """Return the images of ``folder``, and other entries with an image's name, by name.
 
     Raises:
         OSError: if the folder cannot be read.
@@ -105,9 +105,9 @@ def image_at(path: Path, endings: Sequence[str] = NIFTI_ENDINGS) -> Entry:
 
 
 def called(name: str, entries: Iterable[Entry]) -> list[Entry]:
-    """Return the entries called ``name``, whatever their capitals, separators and endings.
+    """Return the entries called ``name``, with any capitals, separators and endings.
 
-    Where none is, those that wrap an image called so.
+    Without such an entry, return the entries that wrap an image of that name.
     """
     wanted, entries = plain(name), list(entries)
     by_name = [entry for entry in entries if plain(entry.name) == wanted]
@@ -115,7 +115,10 @@ def called(name: str, entries: Iterable[Entry]) -> list[Entry]:
 
 
 def only_one(entries: Sequence[Entry], problems: list[str], *, below: Path) -> Path | None:
-    """Return the file of the first sound entry; a second one is a problem, as is none of many."""
+    """Return the file of the first sound entry; two sound entries, or only bad ones, are a problem.
+
+    Problems are added to ``problems``, with paths relative to ``below``.
+    """
     sound = [entry.path for entry in entries if not entry.problem]
     if len(sound) > 1:
         first, second = (path.relative_to(below) for path in sound[:2])
@@ -126,9 +129,10 @@ def only_one(entries: Sequence[Entry], problems: list[str], *, below: Path) -> P
 
 
 def count_dicom(paths: Iterable[Path]) -> int:
-    """Return how many of ``paths`` are DICOM: by their ending, or all without one if the first is.
+    """Return how many of ``paths`` are DICOM files, by their ending or their first bytes.
 
-    DICOM files often have no ending; their bytes 128 to 132 tell.
+    DICOM files often have no ending. If one of the first few has DICM in its bytes 128 to 132,
+    all files without an ending count.
     """
     files = [path for path in paths if is_file(path)]
     named = [path for path in files if path.name.casefold().endswith(_DICOM_ENDINGS)]
@@ -139,7 +143,7 @@ def count_dicom(paths: Iterable[Path]) -> int:
 
 
 def reason(error: OSError) -> str:
-    """Return why something cannot be read, in the system's words."""
+    """Return why a read failed, in the system's words."""
     return error.strerror or type(error).__name__
 
 
@@ -152,8 +156,8 @@ def _is_dicom(path: Path) -> bool:
 
 
 def _images(folder: Path, endings: Sequence[str], depth: int) -> list[Entry]:
-    found = (_image(path, endings, depth) for path in visible(folder))
-    return [entry for entry in found if entry is not None]
+    images = (_image(path, endings, depth) for path in visible(folder))
+    return [entry for entry in images if entry is not None]
 
 
 def _image(path: Path, endings: Sequence[str], depth: int) -> Entry | None:

@@ -1,6 +1,6 @@
-"""What every layout is: names that tell which files of a folder are one case.
+"""The base of every layout: names that tell which files of a folder are one case.
 
-``Case`` is what a layout makes of them. The layouts themselves are in ``nifti_layout`` (2017
+A layout makes a ``Case`` of such files. The layouts themselves are in ``nifti_layout`` (2017
 and later), ``vsd_layout`` (2013 and 2015) and ``msd_layout`` (Decathlon).
 """
 
@@ -26,9 +26,9 @@ class Case:
 
     ``channels`` is empty when each modality has a file of its own; in layouts that keep all
     of them in one 4-D file, ``images`` names that file four times and ``channels`` says where
-    on its last axis each modality lies. ``problems`` holds what file names alone show to be
-    wrong with the scans, ``label_problems`` with the truth; a case with problems may lack
-    entries in ``images``. ``warnings`` names what lies there and is not read.
+    on its last axis each modality lies. ``problems`` are the faults of the scans that file
+    names alone show, ``label_problems`` the faults of the truth; a case with problems may lack
+    entries in ``images``. ``warnings`` names the files that are not read.
     """
 
     case: str
@@ -42,7 +42,7 @@ class Case:
     warnings: tuple[str, ...] = field(default=())
 
     def without_truth(self) -> Case:
-        """Return the case as who needs no truth sees it: problems of the truth go with it."""
+        """Return the case without its truth and without the truth's problems."""
         return replace(self, label=None, label_problems=())
 
 
@@ -55,31 +55,31 @@ class Layout(ABC):
 
     @abstractmethod
     def holds(self, folder: Path) -> bool:
-        """Tell by its name whether ``folder`` is one that holds a case, or cases."""
+        """Tell by its name whether ``folder`` holds a case, or cases."""
 
     @abstractmethod
     def read(self, folder: Path) -> tuple[Case, ...]:
-        """Return what such a folder holds, opening no image.
+        """Return the cases of such a folder, opening no image.
 
         Raises:
-            DataError: what describes the folder contradicts this layout.
+            DataError: if the file that describes the folder contradicts this layout.
         """
 
     def notes(self, folder: Path) -> tuple[str, ...]:  # noqa: ARG002
-        """Return what a user should know of such a folder beside its cases."""
+        """Return notes for the user on such a folder."""
         return ()
 
     def upload_name(self, case: Case) -> str:
-        """Return what the challenge wants the label map of ``case`` to be called.
+        """Return the name that the challenge requires for the label map of ``case``.
 
-        Since 2017: the case's name, as its folder and the first part of its files have it. The
-        Decathlon: that of the file of images, which is the case's name too.
+        Since 2017 it is the case's name, which the case's folder has and its files begin with.
+        In the Decathlon it is the name of the image file, which is the case's name too.
         """
         return f"{case.case}.nii.gz"
 
 
 def grade_named(text: str) -> Grade | None:
-    """Return the grade that ``text`` says, in any capitals."""
+    """Return the grade that ``text`` names, in any capitals."""
     return _GRADES.get(text.strip().upper())
 
 

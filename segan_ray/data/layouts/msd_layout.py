@@ -36,14 +36,14 @@ class MsdLayout(Layout):
     """``imagesTr``, ``labelsTr`` and ``imagesTs`` beside a ``dataset.json``."""
 
     def holds(self, folder: Path) -> bool:
-        """Tell by its name whether ``folder`` is one of images."""
+        """Tell by its name whether ``folder`` is a folder of images."""
         return folder.name in {"imagesTr", "imagesTs"}
 
     def read(self, folder: Path) -> tuple[Case, ...]:
         """Return the cases of a folder of images.
 
         Raises:
-            DataError: ``dataset.json`` contradicts this layout, or a folder cannot be read.
+            DataError: if ``dataset.json`` contradicts this layout, or a folder cannot be read.
         """
         root = folder.parent
         images, _ = _by_case(folder)
@@ -67,61 +67,61 @@ class MsdLayout(Layout):
         )
 
     def notes(self, folder: Path) -> tuple[str, ...]:
-        """Return what is guessed of the channels, and which images are not read."""
+        """Return notes on guessed channels and on images that are not read."""
         root = folder.parent
-        found: list[str] = []
+        notes: list[str] = []
         images, others = _by_case(folder)
         beside = _by_case(root / "labelsTr")[1] if folder.name == "imagesTr" else []
         if images:
             dataset = read_dataset_file(root / DATASET_FILE)
             listed = _listed(dataset.images if folder.name == "imagesTr" else dataset.tests)
             if absent := sorted(listed - set(images)):
-                found.append(
+                notes.append(
                     f"{root / DATASET_FILE}: lists {len(absent)} images that are not in {folder}, "
                     f"first {absent[0]}."
                 )
             if not dataset.channels:
                 what = "names no channels" if dataset.exists else "is missing"
-                found.append(
+                notes.append(
                     f"{root / DATASET_FILE}: {what}; the channels are taken in the Decathlon's "
                     f"order, {', '.join(MSD_CHANNELS)}."
                 )
         single = [entry for entry in others if _SINGLE_CHANNEL.fullmatch(entry.name)]
         if single:
-            found.append(
+            notes.append(
                 f"{folder}: not read: {len(single)} single-channel files of nnU-Net (first "
                 f"{single[0].name}); expected 4-D files BRATS_ddd.nii.gz of four channels. Give "
                 "the folder they were converted from, or stack the channels of each case."
             )
-        for entries, place in ((others, folder), (beside, root / "labelsTr")):
+        for entries, location in ((others, folder), (beside, root / "labelsTr")):
             rest = [entry for entry in entries if entry not in single]
             if rest and (images or not single):
-                found.append(
-                    f"{place}: not read: {len(rest)} images called unlike BRATS_ddd.nii.gz, "
+                notes.append(
+                    f"{location}: not read: {len(rest)} images called unlike BRATS_ddd.nii.gz, "
                     f"first {rest[0].name}."
                 )
-        return tuple(found)
+        return tuple(notes)
 
 
 MSD_LAYOUT: Final = MsdLayout("msd", CODE_MSD)
 
 
 def _by_case(folder: Path) -> tuple[dict[str, list[Entry]], list[Entry]]:
-    """Return the images by case, and those that are called like none."""
-    found: dict[str, list[Entry]] = {}
+    """Return the images by case, and the images that are named like no case."""
+    by_case: dict[str, list[Entry]] = {}
     others: list[Entry] = []
     if not folder.is_dir():
-        return found, others
+        return by_case, others
     try:
         entries = images_in(folder)
     except OSError as error:
         raise DataError(f"{folder}: cannot be read ({reason(error)}).") from None
     for entry in entries:
         if match := _CASE.fullmatch(entry.name):
-            found.setdefault(match["case"].upper(), []).append(entry)
+            by_case.setdefault(match["case"].upper(), []).append(entry)
         else:
             others.append(entry)
-    return found, others
+    return by_case, others
 
 
 def _listed(names: Set[str]) -> set[str]:

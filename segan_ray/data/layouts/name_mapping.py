@@ -27,9 +27,9 @@ def is_name_mapping(name: str) -> bool:
 def with_grades(
     cases: Iterable[Case], tables: Iterable[Path]
 ) -> tuple[tuple[Case, ...], list[str]]:
-    """Return the cases with the grades that ``tables`` give, and what of those was not read.
+    """Return the cases with the grades of ``tables``, and notes on rows that were not read.
 
-    A grade that a case has from the folder around it stays.
+    A grade from the folder around a case takes precedence.
     """
     notes: list[str] = []
     grades: dict[str, Grade] = {}
@@ -71,8 +71,8 @@ def _delimiter(text: str) -> str:
 def _grades(table: Path, rows: list[list[str]], notes: list[str]) -> dict[str, Grade]:
     header = [cell.strip() for cell in rows[0]] if rows else []
     columns = [index for index, name in enumerate(header) if _ID_COLUMN.fullmatch(name)]
-    places = [index for index, name in enumerate(header) if name.casefold() == _GRADE_COLUMN]
-    if not columns or len(places) != 1:
+    grade_columns = [index for index, name in enumerate(header) if name.casefold() == _GRADE_COLUMN]
+    if not columns or len(grade_columns) != 1:
         notes.append(
             f"{table}: no grade comes from it; expected columns Grade and BraTS_20dd_subject_ID, "
             f"found {', '.join(header)[:80] or 'nothing'}."
@@ -82,7 +82,7 @@ def _grades(table: Path, rows: list[list[str]], notes: list[str]) -> dict[str, G
     odd = 0
     for row in filter(any, rows[1:]):
         cells = dict(enumerate(cell.strip() for cell in row))
-        grade = grade_named(cells.get(places[0], ""))
+        grade = grade_named(cells.get(grade_columns[0], ""))
         names = {cells.get(index, "").casefold() for index in columns} - {"", "na", "nan"}
         if grade is None or any(grades.get(name, grade) != grade for name in names):
             odd += 1

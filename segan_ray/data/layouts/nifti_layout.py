@@ -24,7 +24,7 @@ from segan_ray.data.layouts.entries import (
 )
 from segan_ray.data.layouts.layout import Case, Layout, grade_of, unreadable
 
-# Words that a file of the truth may be called by.
+# Words in the names of truth files.
 _TRUTH: Final = re.compile(
     r"(?i)(?<![a-z])(segm?|segmentation|labels?|mask|gt|truth|groundtruth|annotation|ot)(?![a-z])"
 )
@@ -34,9 +34,9 @@ _TRUTH: Final = re.compile(
 class NiftiLayout(Layout):
     """A folder a case; its files are called case, separator, suffix, ``.nii`` or ``.nii.gz``.
 
-    ``case`` matches the name of a case folder; its optional group ``patient`` holds what the
-    time points of one patient share. ``example`` is such a name. Files are recognised whatever
-    their capitals and separators, and in a folder of their name.
+    ``case`` matches the name of a case folder; its optional group ``patient`` is the part that
+    the time points of one patient share. ``example`` is such a name. Files are recognised with
+    any capitals and separators, and inside a folder of their name.
     """
 
     case: re.Pattern[str]
@@ -46,7 +46,7 @@ class NiftiLayout(Layout):
     label_suffix: str = "seg"
 
     def holds(self, folder: Path) -> bool:
-        """Tell by its name whether ``folder`` is a case, and no folder around cases."""
+        """Tell whether ``folder`` is named like a case and is no folder around cases."""
         return self.case.fullmatch(folder.name) is not None and not self._surrounds(folder)
 
     def read(self, folder: Path) -> tuple[Case, ...]:
@@ -94,7 +94,7 @@ class NiftiLayout(Layout):
         return f"{folder.name}{self.separator}{suffix}"
 
     def _surrounds(self, folder: Path) -> bool:
-        """Tell whether it holds case folders and no image: an archive unpacked into its name."""
+        """Tell whether ``folder`` holds case folders and no image, like an unpacked archive."""
         try:
             inside = visible(folder)
         except OSError:
@@ -114,19 +114,19 @@ class NiftiLayout(Layout):
     def _missing(
         self, folder: Path, modality: Modality, spare: Sequence[Entry], others: Sequence[Path]
     ) -> str:
-        found = [entry.name for entry in spare]
+        candidates = [entry.name for entry in spare]
         if count := count_dicom(others):
-            found.append(f"{count} DICOM files (convert them to NIfTI)")
+            candidates.append(f"{count} DICOM files (convert them to NIfTI)")
         stem = self._stem(folder, modality)
-        # What a broken download, or one that was not unpacked, leaves.
+        # Packed files, and the remains of broken downloads.
         like = re.compile(rf"{re.escape(plain(stem))}(?![a-z0-9])")
-        found += [
+        candidates += [
             path.name
             for path in others
             if path.name.casefold().endswith(ARCHIVES) or like.search(plain(path.name))
         ]
-        there = f" Found instead: {_listed(found)}." if found else ""
-        return f"the {modality} volume is missing: expected {stem}.nii.gz in {folder}.{there}"
+        hint = f" Found instead: {_listed(candidates)}." if candidates else ""
+        return f"the {modality} volume is missing: expected {stem}.nii.gz in {folder}.{hint}"
 
     def _unread(
         self,
@@ -135,7 +135,7 @@ class NiftiLayout(Layout):
         spare: Sequence[Entry],
         others: Sequence[Path],
     ) -> Iterator[str]:
-        """Yield what lies in the folder of a case and is not read, where that may matter."""
+        """Yield warnings of unread files in the folder of a case, where they may matter."""
         for entry in labels:
             if entry.problem and any(not other.problem for other in labels):
                 yield f"{entry.path}: not read: {entry.problem}"

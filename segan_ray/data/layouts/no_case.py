@@ -30,9 +30,10 @@ def why_no_case(
     candidates: Sequence[Layout],
     layouts: Sequence[Layout],
 ) -> str | None:
-    """Return a note on a folder that no layout in ``candidates`` calls a case; None if it is bare.
+    """Return a note on a folder that is no case of any layout in ``candidates``.
 
-    ``images`` are those of ``inside`` that go by the name of an image; ``layouts`` are all.
+    Return None if it has no images. ``images`` are the entries of ``inside`` with an image's
+    name; ``layouts`` are all layouts.
     """
     dicom = count_dicom(path for path in inside if path not in images)
     if not images and not dicom:
@@ -46,8 +47,8 @@ def why_no_case(
         )
     named = _by_name(folder, candidates, layouts)
     around = any(is_folder(path) for path in inside if path not in images)
-    said = named or _by_files(images, layouts, around=around)
-    return f"{where}: not read: holds {many(len(images), 'image')}, but {said}"
+    why = named or _by_files(images, layouts, around=around)
+    return f"{where}: not read: holds {many(len(images), 'image')}, but {why}"
 
 
 def _by_name(folder: Path, candidates: Sequence[Layout], layouts: Sequence[Layout]) -> str | None:
@@ -63,8 +64,8 @@ def _by_name(folder: Path, candidates: Sequence[Layout], layouts: Sequence[Layou
             chosen = ", ".join(candidate.name for candidate in candidates)
             return f"is called like a case of {layout.name}, and --layout says {chosen}."
     for layout in layouts:
-        if isinstance(layout, NiftiLayout) and (said := _resembles(name, layout)):
-            return said
+        if isinstance(layout, NiftiLayout) and (difference := _resembles(name, layout)):
+            return difference
     return None
 
 
@@ -88,7 +89,7 @@ def _resembles(name: str, layout: NiftiLayout) -> str | None:
 
 
 def _by_files(images: Sequence[Path], layouts: Sequence[Layout], *, around: bool) -> str:
-    """Return whose files ``images`` are; ``around`` says that other folders lie beside them."""
+    """Say which case ``images`` are of; ``around`` means that other folders lie beside them."""
     names = {case for path in images if (case := _case_of(path.name, layouts))}
     if len(names) == 1:
         mend = "Put them into a folder of that name" if around else "Call the folder so"
@@ -116,11 +117,13 @@ def _case_of(name: str, layouts: Sequence[Layout]) -> str | None:
 
 def _else_there(folder: Path, inside: Sequence[Path]) -> str | None:
     """Return a note on images in formats that are not read."""
-    found = [path for path in inside if path.name.casefold().endswith(_OTHER_ENDINGS)]
-    if not found:
+    others = [path for path in inside if path.name.casefold().endswith(_OTHER_ENDINGS)]
+    if not others:
         return None
-    what = many(len(found), "file")
-    return f"{folder}: not read: holds {what} such as {found[0].name}. Convert them to NIfTI first."
+    what = many(len(others), "file")
+    return (
+        f"{folder}: not read: holds {what} such as {others[0].name}. Convert them to NIfTI first."
+    )
 
 
 def called_like_cases(
@@ -129,16 +132,16 @@ def called_like_cases(
     """Return a note on files and archives called like cases that no folder here holds."""
     patterns = [layout.case for layout in candidates if isinstance(layout, NiftiLayout)]
     folders = {path.name for path in inside if is_folder(path)}
-    found = [
+    names = [
         path.name
         for path in inside
         if is_file(path)
         and (stem := _unpacked(path.name)) not in folders
         and any(pattern.fullmatch(stem) for pattern in patterns)
     ]
-    if not found:
+    if not names:
         return None
-    what = f"{many(len(found), 'file')} called like a case, first {found[0]}"
+    what = f"{many(len(names), 'file')} called like a case, first {names[0]}"
     return f"{folder}: not read: {what}. Unpack or copy again, a folder for each case."
 
 
@@ -149,12 +152,12 @@ def _unpacked(name: str) -> str:
 
 
 def archives(folder: Path) -> str | None:
-    """Return a note on archives in ``folder`` that wait to be unpacked."""
+    """Return a note on archives in ``folder`` that are to be unpacked."""
     try:
-        found = [path for path in visible(folder) if path.name.casefold().endswith(ARCHIVES)]
+        packed = [path for path in visible(folder) if path.name.casefold().endswith(ARCHIVES)]
     except OSError:
         return None
-    if not found:
+    if not packed:
         return None
-    what = many(len(found), "archive")
-    return f"{folder}: holds {what}, first {found[0].name}. Unpack, a folder for each case."
+    what = many(len(packed), "archive")
+    return f"{folder}: holds {what}, first {packed[0].name}. Unpack, a folder for each case."

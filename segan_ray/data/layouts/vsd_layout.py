@@ -1,4 +1,4 @@
-"""BRATS 2013 and 2015, as the Virtual Skeleton Database gave them out.
+"""BRATS 2013 and 2015, as the Virtual Skeleton Database distributed them.
 
 Every volume is a MetaImage in a folder of its own: ``VSD.Brain.XX.O.MR_T1c.54514`` holds
 ``VSD.Brain.XX.O.MR_T1c.54514.mha``, and the folder of the truth ends in ``OT`` instead of
@@ -47,7 +47,7 @@ class VsdLayout(Layout):
 
     ``case`` matches the last two parts of the path of a case folder, ``HGG/brats_…``. Its
     group ``case`` is the case's name (without it, both parts joined by ``_``), its group
-    ``patient`` what the time points of one patient share (without it, the case's name).
+    ``patient`` the part that time points of one patient share (without it, the case's name).
     ``synthetic`` says that there are synthetic cases beside the real ones.
     """
 
@@ -143,7 +143,7 @@ def _empty_truths(paths: Sequence[Path], unread: Sequence[Path]) -> Iterator[str
 
 
 def _spare(folder: Path, paths: Sequence[Path]) -> Iterator[str]:
-    """Yield what may be the truth of a case without one, under a name of its own."""
+    """Yield warnings of files that may be the missing truth of a case, under another name."""
     names = [path.name for path in paths if not _ANY_TRUTH.fullmatch(path.name)]
     for name in names:
         entry = image_at(folder / name, ENDINGS)

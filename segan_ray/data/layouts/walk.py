@@ -1,7 +1,7 @@
-"""The way through a folder: where its cases are, and what else lies there, in words.
+"""The walk through a folder: its case folders, and notes on everything else.
 
 Every folder with images that is no case gets a note that says why, as far as its name or its
-files tell. What cannot be read gets one too, and stops nothing.
+files tell. An unreadable folder gets a note too, and does not stop the walk.
 """
 
 from __future__ import annotations
@@ -32,25 +32,25 @@ _LABELS: Final = {"labelsTr", "labelsTs"}
 
 @dataclass
 class Walk:
-    """What a walk met: places with cases and their layouts, tables of grades, and notes."""
+    """The result of a walk: case folders with their layouts, tables of grades, and notes."""
 
     candidates: Sequence[Layout]
     layouts: Sequence[Layout]
-    places: list[tuple[Layout, Path]] = field(default_factory=list)
+    case_folders: list[tuple[Layout, Path]] = field(default_factory=list)
     tables: list[Path] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
     def through(self, folder: Path) -> Walk:
         """Walk through ``folder``; a folder that is a case may have its table beside it."""
         self._visit(folder, 0, ())
-        if any(place == folder for _, place in self.places):
+        if any(path == folder for _, path in self.case_folders):
             self.tables += _tables(folder.absolute().parent)
         return self
 
     def _visit(self, folder: Path, depth: int, around: tuple[tuple[int, int], ...]) -> None:
         if holding := [layout for layout in self.candidates if layout.holds(folder)]:
             if depth <= _READ_DEPTH:
-                self.places += [(layout, folder) for layout in holding]
+                self.case_folders += [(layout, folder) for layout in holding]
             else:
                 self.notes.append(
                     f"{folder}: not read: lies {depth} folders below the one given, more than "
@@ -61,12 +61,12 @@ class Walk:
         if folder.name.endswith(".preparing") or is_there(folder / "manifest.json"):
             return
         try:
-            here = folder.stat()
+            status = folder.stat()
             inside = visible(folder)
         except OSError as error:
             self.notes.append(f"{folder}: cannot be read ({reason(error)}).")
             return
-        if (here.st_dev, here.st_ino) in around:  # a link to a folder around it
+        if (status.st_dev, status.st_ino) in around:  # a link to a folder around it
             return
         self.tables += [path for path in inside if is_name_mapping(path.name)]
         images = [path for path in inside if _is_image(path)]
@@ -76,7 +76,7 @@ class Walk:
             self.notes.append(note)
         if depth < _LOOK_DEPTH:
             for path in _folders(inside, images, self.notes):
-                self._visit(path, depth + 1, (*around, (here.st_dev, here.st_ino)))
+                self._visit(path, depth + 1, (*around, (status.st_dev, status.st_ino)))
 
 
 def _tables(folder: Path) -> list[Path]:
@@ -87,7 +87,7 @@ def _tables(folder: Path) -> list[Path]:
 
 
 def _is_image(path: Path) -> bool:
-    """Tell whether it is an image by its name, wrapped or not; a folder of 2013 or 2015 too."""
+    """Tell by its name whether ``path`` is an image or a folder of one, as in 2013 and 2015."""
     return is_image_name(path.name) or path.name.casefold().startswith("vsd.")
 
 
