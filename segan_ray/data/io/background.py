@@ -1,17 +1,17 @@
-"""What surrounds the brain in a scan, and whether what is left can be a brain.
+"""The background around the brain in a scan, and whether the rest can be a brain.
 
-BRATS scans are 0 outside the skull-stripped brain. Other makers' files have another constant
-there (z-scored with the background, -1024), or small numbers about one (noise, the ringing of
-B-splines). The background is told for each modality by itself, from the faces of its grid:
+BRATS scans are 0 outside the skull-stripped brain. Files from other sources have another constant
+there (z-scored with the background, -1024), or small numbers around a constant (noise, the
+ringing of B-splines). Each modality has a background of its own, taken from its grid's faces:
 
-- Constants: the commonest value of the faces, if it holds ``COMMON`` of them, and every other
-  that holds ``ALSO``. Where there is none, 0, as BRATS has it.
-- Where ``NEAR_SHARE`` of the voxels that differ lie within ``NEAR`` of the scan's range of a
-  constant, of 0 or of the faces' median, so does the background: a brain has next to nothing there.
+- Constants: the commonest value of the faces, if it fills ``COMMON`` of them, and every other
+  value that fills ``ALSO``. Without such a value the constant is 0, as in BRATS.
+- Tolerance: if ``NEAR_SHARE`` of the differing voxels lie within ``NEAR`` of the scan's range of a
+  constant, of 0 or of the faces' median, they are background too. Few brain voxels lie there.
 
-The brain is what differs from the background in any modality. A brain fills 20% of a BRATS grid
-and about half of the smallest box around it, so what fills ``FULL`` of the grid is none, nor is
-what fills ``BOX_FULL`` of its box and measures more than ``BRAIN_LITRES``.
+The brain is every voxel that differs from the background in any modality. A brain fills 20% of a
+BRATS grid and about half of the smallest box around it. No brain fills ``FULL`` of the grid, and
+no brain of more than ``BRAIN_LITRES`` fills ``BOX_FULL`` of its box.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ ALSO: Final = 0.2
 NEAR: Final = 0.01
 NEAR_SHARE: Final = 0.1
 CLEAN: Final = 0.9
-"""How much of the faces a background that is no constant must hold."""
+"""The share of the faces that a background with a tolerance must fill."""
 FULL: Final = 0.95
 BOX_FULL: Final = 0.8
 BRAIN_LITRES: Final = 2.5
@@ -48,16 +48,16 @@ TRUTH_OUTSIDE: Final = 0.25
 TRUTH_SHARE: Final = 0.6
 """The largest tumours of BRATS, with their edema, take up about a third of the brain."""
 LEAST_VOXELS: Final = 1000
-"""No head has room about it on a grid of fewer: whether a brain fills one says nothing."""
+"""A smaller grid leaves no room around a head, so it is not judged by how full it is."""
 _SAMPLE: Final = 100_000
 _MEND: Final = "Strip the skull and set all else to 0, or exclude the case."
 
 
 @dataclass(frozen=True)
 class Background:
-    """The values that surround the brain in one scan; what is within ``tolerance`` is the same.
+    """The values that surround the brain in one scan, each within ``tolerance``.
 
-    ``border`` says how much of the grid's faces they hold.
+    ``border`` is the share of the grid's faces that these values fill.
     """
 
     values: tuple[float, ...]
@@ -66,7 +66,7 @@ class Background:
 
     @property
     def is_noise(self) -> bool:
-        """Tell whether too much of the faces lies beyond the tolerance for it to be of use."""
+        """Tell whether too much of the faces lies beyond the tolerance."""
         return self.tolerance > 0 and self.border < CLEAN
 
 
@@ -91,7 +91,7 @@ def foreground(
 ) -> Bool[np.ndarray, "x y z"]:
     """Return where one scan of finite voxels differs from its background.
 
-    Where that is nowhere, because the scan is a constant, it is where the scan is not 0.
+    For a constant scan, which differs nowhere, return where the scan is not 0.
     """
     background = background or find_background(voxels)
     tolerance = 0.0 if background.is_noise else background.tolerance
@@ -104,10 +104,10 @@ def foreground(
 
 
 def brain_of(scans: Scans, spacing_mm: Spacing) -> Bool[np.ndarray, "x y z"]:
-    """Return where the brain is: where any of ``scans``, which share one grid, shows something.
+    """Return the brain: where any of ``scans``, which share one grid, differs from its background.
 
     Raises:
-        DataError: if they show nothing, fill what no brain fills, or disagree on what the brain is.
+        DataError: if the scans show nothing, fill too much, are noisy, or disagree on the brain.
     """
     backgrounds = {modality: find_background(voxels) for modality, voxels in scans.items()}
     masks = {name: foreground(voxels, backgrounds[name]) for name, voxels in scans.items()}
@@ -126,7 +126,7 @@ def brain_of(scans: Scans, spacing_mm: Spacing) -> Bool[np.ndarray, "x y z"]:
 
 
 def head_problem(brain: Bool[np.ndarray, "x y z"], spacing_mm: Spacing) -> str | None:
-    """Say that ``brain`` is too large for one, as a head is whose skull all modalities show."""
+    """Say that ``brain`` is too large, as if all modalities still showed the skull."""
     litres = _litres(int(np.count_nonzero(brain)), spacing_mm)
     if litres <= BRAIN_LITRES:
         return None
@@ -164,7 +164,7 @@ def bounding_box(voxels: Bool[np.ndarray, "x y z"]) -> Box:
     """Return the smallest box that holds every set voxel; at least one is set."""
     box: list[slice] = []
     for axis in range(3):
-        # Within the box along the axes before; the first leaves little for the others.
+        # Search within the box along the axes before: it is much smaller than the grid.
         inside = voxels[tuple(box)]
         filled = np.flatnonzero(inside.any(axis=tuple({0, 1, 2} - {axis})))
         box.append(slice(int(filled[0]), int(filled[-1]) + 1))
@@ -173,7 +173,7 @@ def bounding_box(voxels: Bool[np.ndarray, "x y z"]) -> Box:
 
 
 def _border(voxels: Float32[np.ndarray, "x y z"]) -> Float32[np.ndarray, "voxel"]:
-    """Return the voxels of the grid's six faces, those of its edges more than once."""
+    """Return the voxels of the grid's six faces; voxels on edges occur more than once."""
     faces = [np.moveaxis(voxels, axis, 0)[end] for axis in range(3) for end in (0, -1)]
     return np.concatenate([face.ravel() for face in faces])
 
@@ -193,7 +193,7 @@ def _sample(voxels: Float32[np.ndarray, "x y z"]) -> Float32[np.ndarray, "voxel"
 
 
 def _tolerance(sample: Float32[np.ndarray, "voxel"], values: tuple[float, ...]) -> float:
-    """Return how far from ``values`` is background still; 0 if what differs, differs clearly."""
+    """Return how far from ``values`` background reaches; 0 if all other voxels differ clearly."""
     apart = np.min([np.abs(sample - np.float32(value)) for value in values], axis=0)
     apart = apart[apart > 0]
     if not apart.size:
@@ -238,7 +238,7 @@ def _noise(backgrounds: Mapping[Modality, Background]) -> str | None:
 def _filling(
     scans: Scans, masks: Masks, brain: Bool[np.ndarray, "x y z"], spacing_mm: Spacing
 ) -> str | None:
-    """Say what fills the grid, or a box as large as a head."""
+    """Say how much the scans fill, if they fill the grid or a box as large as a head."""
     box, filled = bounding_box(brain), int(np.count_nonzero(brain))
     room = brain[box].size
     share, boxed = filled / brain.size, filled / room
@@ -262,8 +262,8 @@ def _filling(
 def _several_skulls(masks: Masks) -> str | None:
     """Say which modalities, two or more, show a head around the brain of another.
 
-    They show ``SKULL_RATIO`` times its voxels and stand out on ``SKULL_SIDES`` of its six sides;
-    a modality that was scanned in part ends before the others on two at most.
+    A skull has ``SKULL_RATIO`` times the brain's voxels and stands out on ``SKULL_SIDES`` of six
+    sides. A modality that was scanned in part is shorter than the others on two sides at most.
     """
     counts = {name: np.count_nonzero(mask) for name, mask in masks.items()}
     least = min(counts, key=lambda name: counts[name])
@@ -283,7 +283,7 @@ def _several_skulls(masks: Masks) -> str | None:
 
 
 def _extent(mask: Bool[np.ndarray, "x y z"]) -> Int[np.ndarray, "axis end"]:
-    """Return where the mask begins and ends along each axis, but for half a percent of it."""
+    """Return where the mask begins and ends along each axis, without half a percent per end."""
     ends = []
     for axis in range(3):
         below = np.cumsum(mask.sum(axis=tuple({0, 1, 2} - {axis}))) / np.count_nonzero(mask)

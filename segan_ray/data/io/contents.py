@@ -1,7 +1,7 @@
-"""What a file really is, told by its first bytes and not by its name.
+"""The real type of a file, by its first bytes and not by its name.
 
-A volume that was never downloaded, a DICOM slice or an archive under an image's name is called
-what it is, with what to do about it. Nothing of a file's content enters a message.
+If a file with an image's name was never downloaded, is a DICOM slice or is an archive, the error
+says so and what to do. No content of a file enters a message.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _COPY: Final = "Copy it again from the source."
 _CONVERT: Final = "Convert it to NIfTI."
 _UNPACK: Final = "Unpack it and name what is in it here."
 _GET: Final = "Fetch the volume with git annex get (or datalad get)."
-# A pointer of git-annex is one line; a link of it checked out as text is a path to the same.
+# A git-annex pointer is one line. A git-annex link checked out as text is a similar path.
 _ANNEX: Final = rb"[-./\\\w]*annex[/\\]objects[/\\]"
 _KINDS: Final[tuple[tuple[bytes, str, str], ...]] = tuple(
     (rb"\A" + pattern, what, advice)
@@ -78,10 +78,10 @@ _NIFTI: Final = re.compile(
 
 
 def open_file(path: Path) -> BinaryIO:
-    """Open ``path`` to read it, if it is a file that holds anything.
+    """Open ``path`` for reading.
 
     Raises:
-        ImageError: it is missing, empty, no plain file (a pipe would hang) or not ours to read.
+        ImageError: if it is missing, empty, no plain file (a pipe would hang) or not permitted.
     """
     try:
         status = path.stat()
@@ -96,7 +96,7 @@ def open_file(path: Path) -> BinaryIO:
 
 
 def unreadable(path: Path, error: OSError) -> ImageError:
-    """Return why the system does not give ``path`` out, and where it is if it is a link."""
+    """Return the error of a file that the system does not open; for a link, with its target."""
     if isinstance(error, FileNotFoundError) and path.is_symlink():
         target = path.readlink()
         advice = _GET if re.match(_ANNEX, os.fsencode(target)) else _COPY
@@ -111,7 +111,7 @@ def is_nifti(start: bytes) -> bool:
 
 
 def not_expected(start: bytes, expected: str) -> ImageError:
-    """Return the error of a file that is not ``expected`` but what its ``start`` tells."""
+    """Return the error of a file that is not ``expected``, with the type its ``start`` shows."""
     if is_nifti(start):
         return ImageError(f"is not {expected} but NIfTI. Name it .nii or convert it.")
     for pattern, what, advice in _KINDS:

@@ -1,9 +1,9 @@
-"""Whether two images are one grid of voxels, and in what they differ if they are not.
+"""Whether two images share one grid of voxels, and how the grids differ if not.
 
-A header may state two affines, say none, or count the same voxels along other axes. Two
-headers lie alike if any affine of one agrees with any of the other, the axes turned and
-flipped as need be. A header that states none cannot disagree: its voxels are taken for those
-of the other, one by one, where shape and spacing are the same.
+A header may state two affines, state none, or count the same voxels along other axes. Two
+headers agree if any affine of the first agrees with any affine of the second, with axes turned
+and flipped as needed. A header without an affine cannot disagree: if shape and spacing are the
+same, its voxels are taken to lie where the other header's voxels lie.
 """
 
 from __future__ import annotations
@@ -44,9 +44,9 @@ def turned_affine(affine: Affine, grid: tuple[int, ...]) -> Affine:
 
 
 def placed(header: ImageHeader, reference: ImageHeader) -> Affine | None:
-    """Return where the voxels of ``header`` lie if ``reference.affine`` is right, or None.
+    """Return the affine of ``header`` if ``reference.affine`` is right.
 
-    It is None where the two are not one grid.
+    It is None if the two do not share one grid.
     """
     if not (header.forms and reference.forms):
         same = header.grid == reference.grid and np.allclose(
@@ -71,15 +71,15 @@ def same_shape(header: ImageHeader, reference: ImageHeader) -> bool:
 
 
 def differences(header: ImageHeader, reference: ImageHeader) -> str:
-    """Return in what two grids of one shape differ, that of ``reference`` first.
+    """Return how two grids of one shape differ, with the values of ``reference`` first.
 
-    Axes are turned to ``BRATS_AXES`` before, if the two have different ones.
+    If the two have different axes, both are turned to ``BRATS_AXES`` before.
     """
     pair = [reference.affine, header.affine]
     stated = bool(header.forms and reference.forms)
     turn = stated and aff2axcodes(pair[0]) != aff2axcodes(pair[1])
     if turn:
-        pair = [turned_affine(one.affine, one.grid) for one in (reference, header)]
+        pair = [turned_affine(header.affine, header.grid) for header in (reference, header)]
     origins = [affine[:3, 3] for affine in pair]
     spacings = [np.array(spacing_of(affine)) for affine in pair]
     directions = [affine[:3, :3] / spacing for affine, spacing in zip(pair, spacings, strict=True)]
@@ -105,7 +105,7 @@ def _turned_shape(header: ImageHeader) -> tuple[int, ...]:
 
 
 def _is_turn(step: Affine, grid: tuple[int, ...], reference: tuple[int, ...]) -> bool:
-    """Tell whether ``step`` takes the voxels of one grid to all of the other's, axis to axis."""
+    """Tell whether ``step`` maps ``grid`` onto the whole of ``reference``, axis to axis."""
     turn = step[:3, :3]
     if not (np.array_equal(np.abs(turn).sum(axis=0), np.ones(3)) and abs(np.linalg.det(turn)) == 1):
         return False

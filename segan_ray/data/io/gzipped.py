@@ -1,4 +1,4 @@
-"""Unpacking gzip: any number of members, padding after them, and never more than was asked for.
+"""Unpacking gzip: any number of members, padding after them, and a limit to the content.
 
 mgzip, BGZF and pigz write several members, tapes and some copiers pad with zeros, so neither
 the last bytes of a file nor its first member tell how long its content is.
@@ -14,7 +14,7 @@ from typing import BinaryIO, Final
 from segan_ray.data.io.contents import GZIP
 from segan_ray.data.io.headers import SLACK_BYTES, ImageError, overlong, truncated
 
-_READ_BYTES: Final = 1 << 17  # each member copies what was read behind it
+_READ_BYTES: Final = 1 << 17  # each member copies the bytes read behind it
 _PIECE_BYTES: Final = 1 << 22
 _GZIP_WINDOW: Final = zlib.MAX_WBITS | 16  # zlib then checks each member's checksum and length
 
@@ -22,7 +22,7 @@ _GZIP_WINDOW: Final = zlib.MAX_WBITS | 16  # zlib then checks each member's chec
 def trailer(stream: BinaryIO) -> tuple[str, int]:
     """Return the last checksum of ``stream``, in hex digits, and the length beside it.
 
-    They are the whole content's where there is one member and nothing behind it.
+    They cover the whole content if there is one member and nothing behind it.
     """
     if stream.seek(0, os.SEEK_END) < 8:
         return "", 0
@@ -32,32 +32,32 @@ def trailer(stream: BinaryIO) -> tuple[str, int]:
 
 
 def first_bytes(stream: BinaryIO, size: int) -> bytes:
-    """Return the first bytes of what is packed in ``stream``, fewer than ``size`` if it is short.
+    """Return the first ``size`` bytes of the packed content, or fewer if it is short.
 
     Raises:
-        ImageError: if they are damaged.
+        ImageError: if the content is damaged.
     """
-    found = bytearray()
+    start = bytearray()
     try:
         for piece in _pieces(stream, size):
-            found += piece
-            if len(found) >= size:
+            start += piece
+            if len(start) >= size:
                 break
     except EOFError:
-        pass  # who reads on will find the file too short
+        pass  # reading on reports that the file is too short
     except zlib.error as error:
         raise _damaged(str(error)) from None
-    return bytes(found[:size])
+    return bytes(start[:size])
 
 
 def unpack(stream: BinaryIO, promised: int, *, keep: bool = True) -> bytearray:
-    """Return the first ``promised`` bytes of what is packed in ``stream``; nothing unless ``keep``.
+    """Return the first ``promised`` bytes of the packed content; no bytes unless ``keep``.
 
-    What lies behind them is unpacked too, for the checksums, and dropped. It may be as long
-    again: a file of more is not what its header says, and a small one may hold gigabytes.
+    The bytes behind them are unpacked too, for the checksums, and dropped. They may be as many
+    again, but no more: a small file may hold gigabytes that its header does not promise.
 
     Raises:
-        ImageError: the content is damaged, shorter than ``promised``, or far longer.
+        ImageError: if the content is damaged, shorter than ``promised``, or far longer.
     """
     content = bytearray()
     length = 0
@@ -79,10 +79,10 @@ def unpack(stream: BinaryIO, promised: int, *, keep: bool = True) -> bytearray:
 
 
 def _pieces(stream: BinaryIO, size: int) -> Iterator[bytes]:
-    """Yield all that is packed in ``stream``, at most ``size`` bytes at a time.
+    """Yield the packed content of ``stream``, at most ``size`` bytes at a time.
 
-    As gzip itself does, it passes over zeros between and after members, and over anything that
-    is no member after the last one.
+    Like gzip itself, it skips zeros between and after members, and any other bytes after the
+    last member.
 
     Raises:
         EOFError: if the last member is cut short.
@@ -103,7 +103,7 @@ def _pieces(stream: BinaryIO, size: int) -> Iterator[bytes]:
 
 
 def _next_member(stream: BinaryIO, waiting: bytes) -> bytes:
-    """Return bytes of ``stream`` that begin with a member, or none if there is no other."""
+    """Return bytes of ``stream`` that begin with a member, or no bytes after the last member."""
     waiting = waiting.lstrip(b"\0")
     while len(waiting) < len(GZIP):
         if not (read := stream.read(_READ_BYTES)):

@@ -1,4 +1,4 @@
-"""What every image format says before its voxels are read: a grid, and where it lies."""
+"""The header that every image format has: a grid of voxels, and its position in space."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _DEFLATE_RATIO: Final = 1032  # 258 bytes of content for 2 bits are the most tha
 
 
 class ImageError(Exception):
-    """Why one file cannot be read, in words."""
+    """One file cannot be read; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -25,9 +25,9 @@ class ImageHeader:
     """The shape of an image, and the affine from its voxels to mm (axes right, front, head).
 
     A 4-D file's last axis counts channels. ``forms`` are all affines that the header itself
-    states, ``affine`` the first of them; there is none where the header leaves the place open
-    and ``affine`` is a convention. ``scale`` is the slope and intercept that stored numbers are
-    read through.
+    states, ``affine`` is the first of them. ``forms`` is empty if the header states no affine,
+    and ``affine`` is then a convention. ``scale`` is the slope and intercept that turn stored
+    numbers into values.
     """
 
     shape: tuple[int, ...]
@@ -44,10 +44,10 @@ class ImageHeader:
 def checked_header(
     shape: Sequence[int], affine: Float[np.ndarray, "4 4"], *, channels: int
 ) -> ImageHeader:
-    """Return the header of a 3-D image, or of a 4-D one with as many ``channels``, unless 0.
+    """Return the header of a 4-D image of ``channels`` channels, or of a 3-D image for 0.
 
     Raises:
-        ImageError: it has other axes, or an affine that maps no volume.
+        ImageError: if it has other axes, or a singular affine.
     """
     grid = tuple(shape)
     while len(grid) > 3 and grid[-1] == 1 and not channels:
@@ -69,7 +69,7 @@ def checked_header(
 
 
 def is_regular(affine: Float[np.ndarray, "4 4"]) -> bool:
-    """Tell whether ``affine`` maps voxels to places that differ."""
+    """Tell whether ``affine`` maps different voxels to different positions."""
     return bool(np.isfinite(affine).all()) and abs(np.linalg.det(affine[:3, :3])) >= 1e-9
 
 
@@ -95,15 +95,15 @@ def overlong(found_bytes: int, expected_bytes: int) -> ImageError:
 
 
 def deflated_to(packed_bytes: int) -> int:
-    """Return how many bytes at most zlib or gzip can have packed into ``packed_bytes``."""
+    """Return the most bytes that zlib or gzip can have packed into ``packed_bytes``."""
     return packed_bytes * _DEFLATE_RATIO
 
 
 def check_not_longer(held_bytes: int, promised_bytes: int) -> None:
-    """Refuse a file far longer, packed or not, than what its header promises.
+    """Refuse a file far longer, packed or not, than its header promises.
 
     Raises:
-        ImageError: what lies behind the voxels is more than they are, and no padding.
+        ImageError: if there are more bytes behind the voxels than padding and the voxels have.
     """
     if held_bytes > 2 * promised_bytes + SLACK_BYTES:
         raise ImageError(
@@ -113,10 +113,10 @@ def check_not_longer(held_bytes: int, promised_bytes: int) -> None:
 
 
 def check_one_fits(shape: Sequence[int]) -> None:
-    """Refuse a grid far larger than that of any scan, before any room is made for it.
+    """Refuse a grid far larger than that of any scan, before memory is taken for it.
 
     Raises:
-        ImageError: it has too many voxels.
+        ImageError: if it has too many voxels.
     """
     if math.prod(shape[:3]) > MOST_VOXELS:
         raise ImageError(
@@ -127,7 +127,7 @@ def check_one_fits(shape: Sequence[int]) -> None:
 
 @contextmanager
 def blamed_on_file() -> Iterator[None]:
-    """Make an error of memory, numbers or depth that ends the reading of a file one of the file.
+    """Turn an error of memory, numbers or depth in reading a file into an error of the file.
 
     Raises:
         ImageError: in place of a MemoryError, OverflowError or RecursionError.

@@ -1,4 +1,4 @@
-"""One door to every image format a case may come in: MetaImage is called ``.mha``, NIfTI not."""
+"""Reading and writing images of every format: ``.mha`` is MetaImage, any other name NIfTI."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def read_header(path: Path, *, channels: int = 0) -> ImageHeader:
 
 
 def read_geometry(path: Path, *, channels: int = 0) -> ImageHeader:
-    """Read the header of ``path`` as ``read_header`` does, whatever the file's length."""
+    """Read the header of ``path`` as ``read_header`` does, without checking the file's length."""
     if path.suffix.lower() == ".mha":
         from segan_ray.data.io import metaimage
 
@@ -36,7 +36,7 @@ def read_geometry(path: Path, *, channels: int = 0) -> ImageHeader:
 
 
 def carried_checksum(path: Path) -> str | None:
-    """Return the checksum of all that ``path`` holds, if the file itself says it at its end."""
+    """Return the checksum of the whole content of ``path``, if the file ends with it."""
     return None if path.suffix.lower() == ".mha" else nifti.carried_checksum(path)
 
 
@@ -56,7 +56,7 @@ def read_image(
 
 
 def encode_label(path: Path, voxels: UInt8[np.ndarray, "x y z"]) -> bytes:
-    """Return a file of labels of the format of ``path``, in its grid, to the bit."""
+    """Return a file of labels in the format of ``path``, on exactly the same grid."""
     if path.suffix.lower() == ".mha":
         from segan_ray.data.io import metaimage
 
@@ -65,7 +65,7 @@ def encode_label(path: Path, voxels: UInt8[np.ndarray, "x y z"]) -> bytes:
 
 
 def encode_maps(path: Path, voxels: Float32[np.ndarray, "x y z map"], description: str) -> bytes:
-    """Return a 4-D NIfTI file of maps in the grid of ``path``, whatever the format of that."""
+    """Return a 4-D NIfTI file of maps on the grid of ``path``, which may have any format."""
     if path.suffix.lower() == ".mha":
         from segan_ray.data.io import metaimage
 

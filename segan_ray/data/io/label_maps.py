@@ -1,8 +1,8 @@
-"""Writing what a model saw in a case: where the case lies, and called as its challenge wants it.
+"""Writing a model's label map of a case, on the case's grid, with the name its challenge requires.
 
 A label map has the grid, axes, affine and header of the scans it was made of, so that a viewer
-lays it over them; volumes were turned to common axes when they were read, and are turned back
-here. Files appear whole or not at all.
+lays it over them. Volumes are turned to common axes when they are read, and turned back here.
+Files appear whole or not at all.
 """
 
 from __future__ import annotations
@@ -66,33 +66,33 @@ def outputs(discovery: Discovery, out: Path) -> tuple[Output, ...]:
 def refuse_collisions(
     targets: Sequence[Output], *, probabilities: bool, overwrite: bool = False
 ) -> None:
-    """Make sure that no file would be written over, one of ``targets`` itself included.
+    """Make sure that no file would be overwritten, by an earlier one of ``targets`` neither.
 
     Raises:
-        DataError: if two would be one file, a folder is where a file goes, or, unless
-            ``overwrite`` is set, one exists.
+        DataError: if two targets are one file, a target is a folder, or, unless ``overwrite``
+            is set, a target exists.
     """
     files = [file for each in targets for file in each.files(probabilities=probabilities)]
     _refuse_same(files)
     for file in files:
         if os.path.isdir(file):  # noqa: PTH112  # never raises
             raise DataError(f"{file}: is a folder; expected a file to write.")
-    there = [] if overwrite else [file for file in files if os.path.lexists(file)]
-    if there:
-        more = f" ({len(there)} of {len(files)} files to write do)" if files[1:] else ""
+    existing = [] if overwrite else [file for file in files if os.path.lexists(file)]
+    if existing:
+        more = f" ({len(existing)} of {len(files)} files to write do)" if files[1:] else ""
         raise DataError(
-            f"{there[0]}: exists{more}. Give another folder, or write over what is there "
+            f"{existing[0]}: exists{more}. Give another folder, or write over what is there "
             "with --overwrite."
         )
 
 
 def _refuse_same(files: Sequence[Path]) -> None:
-    """Refuse names that are one file, on a disk that does not tell A from a too."""
-    known: dict[str, Path] = {}
+    """Refuse two names of one file, also on a disk that does not tell A from a."""
+    seen: dict[str, Path] = {}
     for file in files:
-        same = known.setdefault(str(file).casefold(), file)
-        if same is not file:
-            which = f"{file} twice" if same == file else f"{same} and {file}"
+        first = seen.setdefault(str(file).casefold(), file)
+        if first is not file:
+            which = f"{file} twice" if first == file else f"{first} and {file}"
             raise DataError(
                 f"{which} would be written, one over the other. Give OUT another name, or write "
                 "the cases to two folders."
@@ -100,10 +100,10 @@ def _refuse_same(files: Sequence[Path]) -> None:
 
 
 def make_folder(folder: Path) -> None:
-    """Make the folder that files go to, if need be.
+    """Make the folder for the files, unless it exists.
 
     Raises:
-        DataError: if that cannot be done.
+        DataError: if it cannot be made.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -1,7 +1,7 @@
 """Reading and writing MetaImage files (``.mha``), the format of BRATS 2013 and 2015.
 
-ITK measures positions along left, back and head; everything here speaks NIfTI's right, front
-and head, so x and y change sign on the way. ITK only writes: it does not check that a file is
+ITK measures positions along left, back and head. Affines here are NIfTI's, along right, front
+and head, so x and y change sign in between. ITK only writes: it does not check that a file is
 whole, and some headers corrupt its memory.
 """
 
@@ -83,7 +83,7 @@ def read_image(
 def write_image(
     path: Path, voxels: np.ndarray, affine: Float[np.ndarray, "4 4"], *, compress: bool = True
 ) -> None:
-    """Write a volume; ``affine`` maps its voxels to mm as NIfTI does. Equal in, equal bytes."""
+    """Write a volume; ``affine`` maps its voxels to mm as NIfTI does. Equal input, equal bytes."""
     image = sitk.GetImageFromArray(np.ascontiguousarray(voxels.T))
     lps = _LPS_TO_RAS @ affine
     spacing_mm = np.linalg.norm(lps[:3, :3], axis=0)
@@ -94,7 +94,7 @@ def write_image(
 
 
 def encode_like(path: Path, voxels: UInt8[np.ndarray, "x y z"]) -> bytes:
-    """Return an ``.mha`` file of ``voxels``, which lie exactly where those of ``path`` do."""
+    """Return an ``.mha`` file of ``voxels``, on exactly the grid of ``path``."""
     source = _parse(path)
     image = sitk.GetImageFromArray(np.ascontiguousarray(voxels.T))
     image.SetSpacing(source.spacing_mm.tolist())
@@ -120,7 +120,7 @@ def _checked(stored: MetaHeader, channels: int) -> ImageHeader:
 
 
 def _check_length(path: Path, stored: MetaHeader) -> None:
-    """Compare the file's length with what its header promises, and that with what can be read."""
+    """Check the file's length against its header, and the header against what can be read."""
     held = path.stat().st_size - stored.offset
     promised = stored.size if stored.packed_size is None else stored.packed_size
     if stored.compressed:
@@ -154,7 +154,7 @@ def _content(path: Path, stored: MetaHeader) -> bytearray:
 
 
 def _unpacked(stream: BinaryIO, stored: MetaHeader) -> bytearray:
-    """Unpack voxels up to their checksum: a small file may hold gigabytes, so count as we go."""
+    """Unpack voxels up to their checksum, counting bytes: a small file may hold gigabytes."""
     unpack = zlib.decompressobj()
     content, packed, read = bytearray(), b"", 0
     while not unpack.eof:

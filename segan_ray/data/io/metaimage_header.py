@@ -1,7 +1,7 @@
-"""The lines of text in front of a MetaImage's voxels, read as ITK means them.
+"""The lines of text in front of a MetaImage's voxels, with the meaning that ITK gives them.
 
-ITK itself is not asked: a few wrong lines (``NDims = -1``) corrupt its memory, and after others
-it returns voxels from wrong places. What it would guess at is refused here.
+ITK itself does not read them: some wrong lines (``NDims = -1``) corrupt its memory, and after
+others it returns voxels from wrong positions. A header that ITK would guess at is refused here.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class MetaHeader:
 
     @property
     def size(self) -> int:
-        """How many bytes the voxels are, once unpacked."""
+        """How many bytes the voxels have, once unpacked."""
         return math.prod(self.shape) * self.dtype.itemsize
 
     @property
@@ -91,7 +91,7 @@ def parse(start: bytes) -> MetaHeader:
     axes = len(shape)
     matrix = _same(fields, _MATRICES, axes * axes, np.eye(axes).ravel())
     spacing_mm = _spacing_mm(fields, axes)
-    turns = np.where(spacing_mm < 0, -1.0, 1.0)  # a negative step is one the other way
+    turns = np.where(spacing_mm < 0, -1.0, 1.0)  # a negative step runs the other way
     return MetaHeader(
         shape=shape,
         dtype=_dtype(fields),
@@ -111,7 +111,7 @@ def wrong(what: str) -> ImageError:
 
 
 def _fields(start: bytes) -> tuple[dict[str, str], int]:
-    """Return what the lines say, and the byte behind the last of them."""
+    """Return the fields of the header, and the offset of the first byte behind it."""
     if start.count(_PLACE) > 1:  # the second may name any file of this machine
         raise ImageError(
             f"says more than once where its voxels are ({_PLACE.decode()}); expected them within, "
@@ -129,9 +129,9 @@ def _fields(start: bytes) -> tuple[dict[str, str], int]:
     for line in re.split(r"[\r\n]+", start[: last.start()].decode("latin-1")):
         if not line.strip():
             continue
-        if (found := _NAME.match(line)) is None:
+        if (match := _NAME.match(line)) is None:
             raise wrong(f"the line {_shown(line)} is no 'name = value'")
-        name, value = found[1], line[found.end() :].strip()
+        name, value = match[1], line[match.end() :].strip()
         if fields.setdefault(name, value) != value and name != "Comment":
             raise wrong(f"{_shown(name)} is there twice, with two values")
     return fields, last.end()
@@ -139,12 +139,12 @@ def _fields(start: bytes) -> tuple[dict[str, str], int]:
 
 def _shape(fields: Mapping[str, str]) -> tuple[int, ...]:
     words = _words(fields, "DimSize")
-    told = fields.get("NDims", "missing")
+    stated = fields.get("NDims", "missing")
     shape = tuple(_integer("DimSize", word) for word in words[:5])
     grid = times(shape)
-    if len(words) not in {3, 4} or told != str(len(words)):
+    if len(words) not in {3, 4} or stated != str(len(words)):
         raise ImageError(
-            f"says NDims {_shown(told)} and has {grid} voxels; expected a 3-D volume. "
+            f"says NDims {_shown(stated)} and has {grid} voxels; expected a 3-D volume. "
             "Re-export it as one."
         )
     if min(shape) < 1:
@@ -166,9 +166,9 @@ def _dtype(fields: Mapping[str, str]) -> np.dtype[Any]:
 
 
 def _check_start(fields: Mapping[str, str], offset: int, compressed: bool) -> None:
-    """Make sure that no line says that voxels begin elsewhere than behind the header.
+    """Refuse a HeaderSize by which the voxels begin elsewhere than behind the header.
 
-    -1 stands for as far from the file's end as the voxels, if they are not compressed, are long.
+    -1 means that the voxels, if they are not compressed, end with the file.
     """
     begin = _whole(fields, "HeaderSize", least=-1) or 0
     if begin not in {0, offset} and (compressed or begin != -1):
@@ -186,11 +186,11 @@ def _spacing_mm(fields: Mapping[str, str], axes: int) -> Float[np.ndarray, "3"]:
 def _same(
     fields: Mapping[str, str], names: tuple[str, ...], count: int, default: np.ndarray
 ) -> Float[np.ndarray, " count"]:
-    """Return what the fields ``names``, which are words for one thing, all say."""
-    said = [_numbers(fields, name, count) for name in names if name in fields]
-    if any((numbers != said[0]).any() for numbers in said):
+    """Return the value of the fields ``names``, which mean the same and must agree."""
+    values = [_numbers(fields, name, count) for name in names if name in fields]
+    if any((numbers != values[0]).any() for numbers in values):
         raise wrong(f"{' and '.join(name for name in names if name in fields)} differ")
-    return said[0] if said else default
+    return values[0] if values else default
 
 
 def _numbers(fields: Mapping[str, str], name: str, count: int) -> Float[np.ndarray, " count"]:

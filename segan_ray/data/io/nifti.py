@@ -1,6 +1,6 @@
-"""Reading NIfTI files, plain and gzipped, and noticing when one is not whole.
+"""Reading NIfTI files, plain and gzipped, and noticing files that are not whole.
 
-What a file holds decides, not its ending: gzip may be called ``.nii``, a plain file ``.nii.gz``.
+The content of a file decides, not its ending: gzip may be called ``.nii``, plain ``.nii.gz``.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ from segan_ray.data.io.headers import (
 )
 
 _SNIFFED_BYTES: Final = 1024
-_FURTHEST_BYTE: Final = 1 << 26  # of voxels: extensions of the header are kilobytes
+_FURTHEST_BYTE: Final = 1 << 26  # where voxels may begin: header extensions are kilobytes
 _MM_PER_UNIT: Final = {1: 1000.0, 3: 0.001}  # metre and micron in xyzt_units
 _VOXEL_MM: Final = (0.02, 50.0)
-# nibabel mends small faults of a header as it reads it, and would print each time that it does.
+# nibabel mends small faults of a header that it reads, and would log each of them.
 _SILENT: Final = logging.Logger(__name__, logging.CRITICAL + 1)
 
 
@@ -75,7 +75,7 @@ def read_image(
 ) -> tuple[Real[np.ndarray, "x y z *channel"], Float[np.ndarray, "4 4"]]:
     """Read the voxels of ``path`` as stored, of the file's own type, and their affine.
 
-    Where the header scales what is stored, they are floats.
+    If the header has a scale, the voxels are floats.
 
     Raises:
         ImageError: the file is damaged, or not what ``read_header`` expects.
@@ -88,9 +88,9 @@ def read_image(
 
 
 def carried_checksum(path: Path) -> str | None:
-    """Return the checksum at the end of a gzipped ``path``, or None if it is not that of it all.
+    """Return the checksum at the end of a gzipped ``path``, or None if it does not cover all.
 
-    With several members, or padding, it says little or nothing.
+    With several members, or padding, the last bytes are not the whole content's checksum.
     """
     try:
         with _opened(path) as file:
@@ -106,12 +106,12 @@ def encode_like(
     voxels: UInt8[np.ndarray, "x y z"] | Float32[np.ndarray, "x y z map"],
     description: str,
 ) -> bytes:
-    """Return a ``.nii.gz`` file of ``voxels``, which lie exactly where those of ``path`` do.
+    """Return a ``.nii.gz`` file of ``voxels``, on exactly the grid of ``path``.
 
     Its header is that of ``path``: qform and sform with their codes, voxel sizes and units stay
-    to the bit. What speaks of intensities and of the scan's timing goes, and so do extensions,
-    which tell of the scan, some of them whose it is. A fourth axis counts maps, in steps of 1 of no
-    unit. Equal in, equal bytes.
+    to the bit. Fields on intensities and timing are cleared. Extensions are dropped, since they
+    describe the scan, and some name the patient. A fourth axis counts maps, in steps of 1 without
+    a unit. Equal input gives equal bytes.
     """
     with _opened(path) as file:
         header = file.raw.copy()
@@ -125,7 +125,7 @@ def encode_like(
     beyond[~(np.isfinite(beyond) & (beyond > 0))] = 1
     if voxels.ndim == 4:
         header["pixdim"][4] = 1
-        header["xyzt_units"] = int(header["xyzt_units"]) & 0x07  # those of space
+        header["xyzt_units"] = int(header["xyzt_units"]) & 0x07  # the units of space
     kind: Any = nib.Nifti2Image if isinstance(header, nib.Nifti2Header) else nib.Nifti1Image
     return _packed(kind(voxels, header.get_best_affine(), header), description)
 
@@ -143,13 +143,13 @@ def encode(
 
 def _packed(image: nib.Nifti1Image, description: str) -> bytes:
     image.header["descrip"] = description.encode("ascii")[:79]
-    # Probabilities are many bytes that hardly shrink, label maps few that do at any level.
+    # Probabilities are large and hardly shrink. Label maps are small and shrink at any level.
     return gzip.compress(image.to_bytes(), compresslevel=1 if image.ndim == 4 else 6, mtime=0)
 
 
 @contextmanager
 def _opened(path: Path) -> Iterator[_File]:
-    """Open a NIfTI file; whatever the system or nibabel has against it is an ``ImageError``."""
+    """Open a NIfTI file; errors of the system and of nibabel become an ``ImageError``."""
     try:
         with blamed_on_file(), open_file(path) as stream:
             yield _read_start(stream)
@@ -183,7 +183,7 @@ def _read_start(stream: BinaryIO) -> _File:
 
 @dataclass(frozen=True)
 class _File:
-    """An open NIfTI file, and its header as nibabel mends it; ``pixdim`` is as it was before."""
+    """An open NIfTI file with its header as nibabel mends it; ``pixdim`` is not mended."""
 
     stream: BinaryIO
     packed: bool
@@ -193,7 +193,9 @@ class _File:
     @property
     def shape(self) -> tuple[int, ...]:
         """The shape in the file, axes of one voxel at its end included."""
-        return tuple(int(size) for size in self.raw.get_data_shape())  # NumPy's would overflow
+        return tuple(
+            int(size) for size in self.raw.get_data_shape()
+        )  # NumPy integers would overflow
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -212,7 +214,7 @@ class _File:
         return self.offset + math.prod(self.shape) * self.dtype.itemsize
 
     def header(self, channels: int) -> ImageHeader:
-        """Return what the header says, in mm, if it speaks of numbers that are in this file."""
+        """Return the header in mm, if the voxels are real numbers and in this file."""
         if self.dtype.fields is not None or self.dtype.kind not in "iuf":
             kind = "colours" if self.dtype.fields is not None else f"{self.dtype} voxels"
             raise ImageError(
@@ -231,9 +233,9 @@ class _File:
         )
 
     def check_length(self) -> None:
-        """Compare the file's length with its header's, unpacking it where gzip does not say it."""
+        """Compare the file's length with its header's, unpacking it if gzip gives no length."""
         self._check_held()
-        # Gzip counts up to 4 GiB and begins anew: a number that agrees says nothing beyond.
+        # Gzip counts modulo 4 GiB, so an equal number proves nothing about longer files.
         if self.packed and gzipped.trailer(self.stream)[1] != self.promised:
             gzipped.unpack(self.stream, self.promised, keep=False)
 
@@ -249,7 +251,7 @@ class _File:
         return content
 
     def _check_held(self) -> None:
-        """Refuse, before anything is unpacked, what cannot be as long as the header says."""
+        """Refuse, before unpacking, a file that cannot be as long as its header says."""
         held = self.stream.seek(0, os.SEEK_END)
         if (deflated_to(held) if self.packed else held) < self.promised:
             raise truncated(self.promised)
@@ -295,10 +297,10 @@ class _File:
         return forms
 
     def _mm_per_unit(self, affine: Float[np.ndarray, "4 4"]) -> Float[np.ndarray, "4 1"]:
-        """Return what the rows of an affine are multiplied by to be in mm.
+        """Return the factors that bring the rows of an affine to mm.
 
-        Many files say m or µm and count in mm all the same, which most programs pass over: the
-        unit is believed where it makes voxels of a size that scans have, and mm does not.
+        Many files say m or µm but count in mm, and most programs ignore the unit. The unit counts
+        only if it gives a voxel size that scans have, and mm does not.
         """
         factor = _MM_PER_UNIT.get(int(self.raw["xyzt_units"]) % 8, 1.0)
         low, high = _VOXEL_MM

@@ -1,6 +1,6 @@
-"""Reading a ``Case`` into a ``Volume``, and saying in words what is wrong with it.
+"""Reading a ``Case`` into a ``Volume``, and reporting its problems in words.
 
-``check_headers`` finds what can be seen without decompressing a voxel; ``read_volume`` finds
+``check_headers`` finds the problems that show without unpacking a voxel; ``read_volume`` finds
 the rest. Every volume is brought to the orientation BRATS itself uses (axes run to the
 patient's left, back and head), so that the last axis always counts axial slices.
 """
@@ -70,10 +70,10 @@ def check_headers(case: Case) -> tuple[str, ...]:
 
 
 def geometry_warnings(case: Case) -> tuple[str, ...]:
-    """Return what reading takes for granted of where the voxels of ``case`` lie."""
+    """Return warnings of what reading assumes about the position of the voxels of ``case``."""
     headers: dict[str, ImageHeader] = {}
     for name, path, channels in _files(case):
-        with suppress(ImageError):  # check_headers says what is wrong with it
+        with suppress(ImageError):  # check_headers reports it
             headers[name] = read_geometry(path, channels=channels)
     if not headers:
         return ()
@@ -94,10 +94,10 @@ def geometry_warnings(case: Case) -> tuple[str, ...]:
 
 
 def _agree_by_half(header: ImageHeader, reference: ImageHeader) -> bool:
-    """Tell whether two headers are one grid, but not by the forms that come first in each."""
+    """Tell whether two headers share one grid, but not by the first form of each."""
     if not (header.forms and reference.forms):
         return False
-    best = (replace(one, forms=one.forms[:1]) for one in (header, reference))
+    best = (replace(each, forms=each.forms[:1]) for each in (header, reference))
     return placed(header, reference) is not None and placed(*best) is None
 
 
@@ -105,7 +105,7 @@ def read_volume(case: Case, code: LabelCode) -> Volume:
     """Read all files of ``case``; ``code`` says which label values its layout may hold.
 
     Raises:
-        CaseError: naming the file, what was found and what was expected.
+        CaseError: naming the file, its content and the expected content.
     """
     problems = check_headers(case)
     if problems:
@@ -113,7 +113,7 @@ def read_volume(case: Case, code: LabelCode) -> Volume:
     try:
         with blamed_on_file():
             return _read_files(case, code)
-    except ImageError as error:  # each file was read, but there is no room for all of them
+    except ImageError as error:  # each file fits into memory, but not all of them
         raise CaseError(case.case, f"{next(iter(case.images.values()))}: {error}") from None
 
 
@@ -131,16 +131,16 @@ def _read_files(case: Case, code: LabelCode) -> Volume:
     assert image is not None, "headers were checked, so no scan is missing"
     label = None
     if case.label is not None:
-        found, _ = _read_turned(case, case.label, 0)
-        _refuse(case, str(case.label), _truth_problems(case.label, found, code))
-        label = as_labels(found)
+        truth, _ = _read_turned(case, case.label, 0)
+        _refuse(case, str(case.label), _truth_problems(case.label, truth, code))
+        label = as_labels(truth)
     return Volume(image, label, affines[0])
 
 
 def _truth_problems(
     path: Path, voxels: Real[np.ndarray, "x y z"], code: LabelCode
 ) -> tuple[str, ...]:
-    """Return what ``truth_refusals`` does, sooner where most voxels are 0 and all are sound."""
+    """Return ``truth_refusals``, but faster if most voxels are 0 and all are sound."""
     marked = voxels[voxels != 0]
     if (marked == np.rint(marked)).all() and not label_problems(marked, code):
         return ()
@@ -148,12 +148,12 @@ def _truth_problems(
 
 
 def _empty_image(shape: tuple[int, ...]) -> Float32[np.ndarray, "modality x y z"]:
-    """Return room for four scans whose axes lie in memory as those of files: x varies fastest."""
+    """Return an empty image for four scans, with the memory order of files: x varies fastest."""
     return np.empty((len(MODALITIES), *shape[::-1]), np.float32).transpose(0, 3, 2, 1)
 
 
 def source(case: Case, modality: Modality) -> str:
-    """Return where a modality comes from, for messages: its file, and which channel of it."""
+    """Return the file of a modality for messages, with the channel if the file has several."""
     if modality in case.channels:
         return f"{case.images[modality]} (channel {case.channels[modality]}, {modality})"
     return str(case.images[modality])
@@ -165,7 +165,7 @@ def _refuse(case: Case, where: str, problems: tuple[str, ...]) -> None:
 
 
 def _files(case: Case) -> Iterator[tuple[str, Path, int]]:
-    """Yield what each file is, the file, and how many channels it must have (0: it is 3-D)."""
+    """Yield each file's name for messages, its path and its channels (0: it is 3-D)."""
     if case.channels:
         yield from (("images", path, len(case.channels)) for path in set(case.images.values()))
     else:
@@ -197,7 +197,7 @@ def _disagreements(geometry: Sequence[tuple[str, Path, ImageHeader]]) -> list[st
 def truth_refusals(
     path: Path, voxels: Real[np.ndarray, "x y z"], code: LabelCode
 ) -> tuple[str, ...]:
-    """Return what ``label_problems`` says of the file ``path``, and its scale if it has one."""
+    """Return the ``label_problems`` of the file ``path``, each with the file's scale if any."""
     problems = label_problems(voxels, code)
     slope, inter = read_geometry(path).scale if problems else (1.0, 0.0)
     if (slope, inter) == (1.0, 0.0):
@@ -243,7 +243,7 @@ def read_array(
 def _read_turned(
     case: Case, path: Path, channels: int
 ) -> tuple[Real[np.ndarray, "x y z *channel"], Float[np.ndarray, "4 4"]]:
-    """Return what ``read_array`` does, of the file's own type: a copy as floats takes time."""
+    """Return the same as ``read_array`` in the file's own type: a copy as floats takes time."""
     try:
         voxels, affine = read_image(path, channels=channels)
     except ImageError as error:
@@ -257,7 +257,7 @@ def _read_turned(
 def _placed(
     case: Case, path: Path, channels: int, affine: Float[np.ndarray, "4 4"]
 ) -> Float[np.ndarray, "4 4"]:
-    """Return where the voxels of ``path`` lie by the header of the case's first image."""
+    """Return the affine of ``path`` by the header of the case's first image."""
     reference = next(iter(case.images.values()), path)
     if path == reference:
         return affine
@@ -266,8 +266,8 @@ def _placed(
         beside = read_geometry(reference, channels=len(case.channels))
     except ImageError:
         return affine
-    found = placed(header, beside)
-    return affine if found is None else found
+    agreed = placed(header, beside)
+    return affine if agreed is None else agreed
 
 
 def as_stored(
@@ -275,7 +275,7 @@ def as_stored(
 ) -> Shaped[np.ndarray, "i j k *channel"]:
     """Turn voxels along ``BRATS_AXES`` back to the axes of a file with ``affine``.
 
-    It undoes what ``read_array`` does: each voxel returns to the place it was read from.
+    It undoes the turn of ``read_array``: each voxel returns to its position in the file.
     """
     turn = ornt_transform(axcodes2ornt(BRATS_AXES), io_orientation(affine))
     return np.ascontiguousarray(apply_orientation(voxels, turn))

@@ -1,8 +1,8 @@
-"""What can be wrong with voxels, in words: checks of plain arrays, whatever file held them.
+"""Checks of voxels in plain arrays, which return problems in words.
 
-Each check returns every problem it finds, none of them naming the file: ``read_volume``
-raises the first of those of ``intensity_problems`` and ``label_problems``; ``inspect`` lists
-them all and adds what reading does not refuse (``truth_problems``, ``stripping_problems``).
+Each check returns every problem it finds, without naming the file. ``read_volume`` raises the
+first problem of ``intensity_problems`` and ``label_problems``. ``inspect`` lists them all and
+adds problems that reading does not refuse (``truth_problems``, ``stripping_problems``).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _LISTED: Final = 5
 
 
 def intensity_problems(voxels: Float32[np.ndarray, "x y z"]) -> tuple[str, ...]:
-    """Return what makes a scan useless: voxels that are no numbers, or all the same."""
+    """Return why a scan is useless: its voxels are no numbers, or all the same."""
     if not voxels.size:
         return ("holds no voxel at all; expected a scan. Re-export it or exclude the case.",)
     numbers, problems = voxels, []
@@ -74,17 +74,17 @@ def label_problems(voxels: Real[np.ndarray, "*axes"], code: LabelCode) -> tuple[
         return tuple(problems)
     if values.size:
         voxels = np.rint(voxels)
-    found = np.unique(voxels)
-    unknown = found[~np.isin(found, [0, *code.names])]
+    present = np.unique(voxels)
+    unknown = present[~np.isin(present, [0, *code.names])]
     if unknown.size:
         expected = ", ".join(f"{value} {name}" for value, name in code.names.items())
-        mend = _mend(code, voxels, {int(value) for value in found})
+        mend = _mend(code, voxels, {int(value) for value in present})
         problems.append(f"holds label {_listed(unknown)}; this layout knows 0, {expected}.{mend}")
     return tuple(problems)
 
 
 def as_labels(voxels: Real[np.ndarray, "x y z"]) -> UInt8[np.ndarray, "x y z"]:
-    """Return the labels that ``voxels`` stand for, if ``label_problems`` has nothing against them.
+    """Return the labels that ``voxels`` stand for; ``label_problems`` must have found no problem.
 
     Labels are often stored through a scale that does not give them back exactly: 0, 64, 127 and
     255 times 4/255 are 0, 1.00392, 1.99216 and 4. The rule: each value lies within
@@ -108,17 +108,17 @@ def _is_moved(fractions: Real[np.ndarray, "value"], voxels: Real[np.ndarray, "..
     return True
 
 
-def _mend(code: LabelCode, voxels: Real[np.ndarray, "..."], found: set[int]) -> str:
-    """Say which other code explains the labels ``found``, and what to do then."""
-    if code == CODE_2023 and 4 in found:
-        if 3 in found:
+def _mend(code: LabelCode, voxels: Real[np.ndarray, "..."], present: set[int]) -> str:
+    """Say which other code explains the labels ``present``, and what to do then."""
+    if code == CODE_2023 and 4 in present:
+        if 3 in present:
             return " 4 beside 3 is the resection cavity of 2024: say --layout brats2024."
         return (
             " 4 without any 3 is the resection cavity of 2024 (then say --layout brats2024) or "
             "the enhancing tumour of 2017 to 2021 (then write 3 in its place)."
         )
-    if code == CODE_2017_TO_2021 and 3 in found:
-        if 4 in found:
+    if code == CODE_2017_TO_2021 and 3 in present:
+        if 4 in present:
             return " 3 beside 4 is non-enhancing tumour until 2015: write 1 in its place."
         return (
             " 3 without any 4 may be the enhancing tumour of nnU-Net and the Decathlon, where 1 is "
@@ -126,10 +126,10 @@ def _mend(code: LabelCode, voxels: Real[np.ndarray, "..."], found: set[int]) -> 
             "2023, where 1 is core and 2 edema (then write 4 for 3), or the non-enhancing tumour "
             f"until 2015 (then write 1 for 3). Edema surrounds the core.{_outer(voxels)}"
         )
-    if code == CODE_MSD and 4 in found:
+    if code == CODE_MSD and 4 in present:
         beside, year, rest = (
             ("beside", "until 2015", "2 for 3 and 3 for 4")
-            if 3 in found
+            if 3 in present
             else ("without any", "of 2017 to 2021", "3 for 4")
         )
         return (
@@ -156,7 +156,7 @@ def _outer(voxels: Real[np.ndarray, "..."]) -> str:
 
 
 def truth_problems(label: UInt8[np.ndarray, "x y z"], code: LabelCode) -> tuple[str, ...]:
-    """Return what makes a segmentation in ``code`` worthless as truth: no voxel of any region."""
+    """Return why a segmentation in ``code`` is useless as truth: it has no voxel of any region."""
     if np.isin(label, sorted(code.whole)).any():
         return ()
     return ("holds no voxel of any region; expected a tumour. Segment it or exclude the case.",)
@@ -170,8 +170,8 @@ def stripping_problems(
     The rule: a modality shows more than ``STRIPPING_RATIO`` times the median number of voxels
     of the others, and voxels that are background in all others make up more than
     ``STRIPPING_OUTSIDE`` of that median. The second half spares a modality whose neighbours
-    were scanned in part. Skulls in more modalities are for ``background`` to find.
-    All arrays share one shape; fewer than three say too little.
+    were scanned in part. ``background`` finds skulls in several modalities.
+    All arrays share one shape; fewer than three are too few to compare.
     """
     if len(images) < 3:
         return {}

@@ -56,7 +56,7 @@ class Lattice:
 
     @property
     def axes_mm(self) -> Axes:
-        """Where the control points lie."""
+        """The positions of the control points along x, y and z."""
         x, y, z = ((np.arange(count) - 2) * self.step_mm for count in self.shape)
         return x, y, z
 
@@ -188,7 +188,7 @@ def _distance_mm(inside: Bool[np.ndarray, "x y z"]) -> Float32[np.ndarray, "x y 
 
 @dataclass(frozen=True)
 class Tissues:
-    """What one patient's anatomy holds at every voxel of a grid.
+    """The tissues of one patient's anatomy at every voxel of a grid.
 
     Fractions ``grey + white + csf`` are 1 everywhere; ``texture`` is the template's T1
     contrast within a tissue (unit: the grey-white difference); distances are in mm:

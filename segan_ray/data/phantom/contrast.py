@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class _Contrast:
-    """Mean intensities of one modality, and how much other things change it."""
+    """Mean intensities of one modality, and how much other properties change them."""
 
     grey: float
     white: float
@@ -43,7 +43,7 @@ class _Contrast:
     aged: float  # added where white matter is damaged by age
     texture: float  # of the template's T1 contrast within a tissue
     swelling_varies: float  # relative, per standard deviation between patients
-    fluid_varies: float  # the same, of what fills the necrosis
+    fluid_varies: float  # the same, of the fluid in the necrosis
     uptake_varies: float  # the same, of contrast agent
     thickness_mm: float  # of the slices before they were resampled
 
@@ -114,7 +114,7 @@ _CONTRASTS: Final[Mapping[Modality, _Contrast]] = {
 
 @dataclass(frozen=True)
 class _Lesions:
-    """What stays with the patient between sessions, on the grid.
+    """The findings that stay with the patient between sessions, on the grid.
 
     Healthy findings are weights from 0 to 1. ``uptake`` is how much of the contrast agent
     enhancing tumour takes up, about 1; ``mottle`` is the tumour's grain, a unit normal field.
@@ -139,7 +139,8 @@ def scan(
 ) -> Int16[np.ndarray, "modality x y z"]:
     """Return the four scans in the order of ``MODALITIES``; 0 outside the brain, else >= 1.
 
-    ``finding_rng`` draws what stays with the patient, ``rng`` what is new in each session.
+    ``finding_rng`` draws the findings that stay with the patient, ``rng`` all that is new in
+    each session.
     """
     findings = _draw_findings(finding_rng, tissues, axes_mm)
     character = finding_rng.standard_normal(4)
@@ -168,7 +169,7 @@ def _draw_findings(rng: np.random.Generator, tissues: Tissues, axes_mm: Axes) ->
 
 
 def _leukoaraiosis(rng: np.random.Generator, tissues: Tissues, patchy: Map, fine: Map) -> Map:
-    """Caps around the ventricles and scattered spots; how much of it is a matter of age."""
+    """Return caps around the ventricles and scattered spots, which increase with age."""
     severity = rng.beta(1.3, 2.0)
     reach_mm = (1.5 + 6 * severity) * np.clip(1 + 0.6 * patchy, 0.2, None)
     caps = _step(reach_mm - tissues.ventricle_mm, 0.8)
@@ -179,14 +180,14 @@ def _leukoaraiosis(rng: np.random.Generator, tissues: Tissues, patchy: Map, fine
 
 
 def _vessels(rng: np.random.Generator, tissues: Tissues, axes_mm: Axes, fine: Map) -> Map:
-    """Vessels (where two fields are both zero runs a curve), choroid plexus and dura."""
-    one, other = (random_field(rng, axes_mm, step_mm=14) for _ in range(2))
-    curves = np.exp(-(one**2 + other**2) / 0.02) * np.clip(3 * tissues.csf + 0.25, 0, 1)
+    """Return vessels (curves on which two fields are both zero), choroid plexus and dura."""
+    first, second = (random_field(rng, axes_mm, step_mm=14) for _ in range(2))
+    curves = np.exp(-(first**2 + second**2) / 0.02) * np.clip(3 * tissues.csf + 0.25, 0, 1)
     sinus = (np.abs(tissues.midline_mm) < 3) * np.exp(-np.clip(tissues.depth_mm, 0, None) / 3)
     choroid = _step(fine - 0.7, 0.3) * (tissues.ventricle_mm < 1.5) * (tissues.height < 105)
     dura = 0.25 * np.exp(-np.clip(tissues.depth_mm, 0, None) / 1.5)
-    found = np.maximum.reduce([curves, 0.8 * sinus, 0.8 * choroid, dura])
-    return np.asarray(found, dtype=np.float32)
+    vessels = np.maximum.reduce([curves, 0.8 * sinus, 0.8 * choroid, dura])
+    return np.asarray(vessels, dtype=np.float32)
 
 
 def _step(field: Map, width: float) -> Map:
@@ -196,7 +197,7 @@ def _step(field: Map, width: float) -> Map:
 def _vary(
     rng: np.random.Generator, contrast: _Contrast, character: Float64[np.ndarray, " varying"]
 ) -> _Contrast:
-    """Return what this session's settings and this patient's tumour make of ``contrast``."""
+    """Return ``contrast``, changed by this session's settings and this patient's tumour."""
     swelling, fluid, uptake, cells = np.clip(character, -1.6, 1.6)
     grey, white, csf = 1 + 0.03 * np.clip(rng.standard_normal(3), -2, 2)
     return replace(

@@ -1,7 +1,7 @@
 """Make glioma cases out of a template brain, for trying things without patient data.
 
-``phantom_patient`` makes the voxels, ``phantom_layouts`` knows where each year puts its files.
-What is written is laid out as BRATS publishes it, so that whatever reads BRATS reads these.
+``patient`` makes the voxels, ``write_layouts`` has the folders and file names of each year. The
+files are laid out as BRATS publishes them, so every reader of BRATS can read them.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ _SETTINGS_FILE: Final = "phantom.json"
 
 @dataclass(frozen=True)
 class _Settings:
-    """What every case of one folder has in common."""
+    """The settings that all cases of one folder share."""
 
     layout: str
     spacing_mm: float
@@ -57,7 +57,7 @@ class _Settings:
 
 
 def _ignore(case: str) -> None:
-    """Tell nobody."""
+    """Do nothing: the default of ``on_case``."""
 
 
 def write_phantoms(
@@ -72,12 +72,12 @@ def write_phantoms(
 ) -> tuple[str, ...]:
     """Write ``cases`` cases below ``out`` and return their names, in order.
 
-    A case that is there already stays; ``on_case`` hears of each one once it is there. With
-    ``workers`` above 1, that many processes make them. Layouts whose names tell time points
-    have two scans of every third patient; in the others each case is a patient of its own.
+    A case that exists already stays; ``on_case`` is called with each case's name once it exists.
+    With ``workers`` above 1, that many processes make the cases. Layouts whose names tell time
+    points have two scans of every third patient; in the others each case is a patient of its own.
 
     Raises:
-        DataError: An argument cannot be right, or ``out`` holds something else.
+        DataError: if an argument cannot be right, or ``out`` holds something else.
     """
     settings = _Settings(layout=layout, spacing_mm=float(spacing_mm), seed=seed)
     _check(settings, cases=cases, workers=workers)
@@ -132,7 +132,7 @@ def _write_case(out: Path, settings: _Settings, index: int) -> str:
 
 
 def _voxels(phantom: PhantomCase, part: str, layout: str) -> np.ndarray:
-    """Return what one file of a case holds."""
+    """Return the voxels of one file of a case."""
     if part == SEGMENTATION:
         return phantom.label_in(layout_named(layout).code)
     scans: dict[str, np.ndarray] = {
@@ -182,16 +182,16 @@ def _check(settings: _Settings, *, cases: int, workers: int) -> None:
 
 
 def _claim(out: Path, settings: _Settings) -> None:
-    """Write down in ``out`` what it holds, or check that it holds just that."""
+    """Write ``settings`` into ``out``, or check that ``out`` has the same settings."""
     file = out / _SETTINGS_FILE
     if file.is_file():
         try:
-            found = parse_json(read_bytes(file, SETTINGS_BYTES))
+            existing = parse_json(read_bytes(file, SETTINGS_BYTES))
         except (OSError, ValueError) as error:
             raise DataError(
                 f"{file}: cannot be read ({said(error)}). Give another folder."
             ) from None
-        _compare(out, found if isinstance(found, dict) else {}, asdict(settings))
+        _compare(out, existing if isinstance(existing, dict) else {}, asdict(settings))
         return
     if out.is_file() or (
         out.is_dir() and any(not entry.name.startswith(".") for entry in out.iterdir())
@@ -206,11 +206,11 @@ def _claim(out: Path, settings: _Settings) -> None:
     unfinished.replace(file)
 
 
-def _compare(out: Path, found: Mapping[str, object], asked: Mapping[str, object]) -> None:
+def _compare(out: Path, existing: Mapping[str, object], requested: Mapping[str, object]) -> None:
     differences = [
-        f"{name} {found.get(name)} there, {value} asked for"
-        for name, value in asked.items()
-        if found.get(name) != value
+        f"{name} {existing.get(name)} there, {value} asked for"
+        for name, value in requested.items()
+        if existing.get(name) != value
     ]
     if differences:
         raise DataError(

@@ -1,7 +1,7 @@
 """One patient of the phantom: anatomy, tumour and scans on one grid.
 
-An individually deformed ICBM-152 brain (``phantom_anatomy``), a tumour grown through its
-tissue (``phantom_tumour``), seen by four contrasts (``phantom_contrast``).
+An individually deformed ICBM-152 brain (``anatomy``), a tumour grown through its tissue
+(``tumour``), seen by four contrasts (``contrast``).
 """
 
 from __future__ import annotations
@@ -117,10 +117,10 @@ def _brain_window(
     """Return the part of the grid that a planned brain needs, with a margin for blurring."""
     x, y, z = (
         slice(
-            max(0, int((axis_mm[found.start] - 8) / spacing_mm)),
-            min(size, int((axis_mm[found.stop - 1] + 8) / spacing_mm) + 1),
+            max(0, int((axis_mm[extent.start] - 8) / spacing_mm)),
+            min(size, int((axis_mm[extent.stop - 1] + 8) / spacing_mm) + 1),
         )
-        for axis_mm, found, size in zip(
+        for axis_mm, extent, size in zip(
             Lattice(PLANNING_MM).axes_mm,
             ndimage.find_objects(brain.astype(np.uint8))[0],
             shape,
@@ -139,9 +139,9 @@ def check_spacing(spacing_mm: float) -> None:
     """Refuse a voxel size that makes no brain.
 
     Raises:
-        DataError: it is too fine, too coarse or no number.
+        DataError: if it is too fine, too coarse or no number.
     """
-    # The negation also catches what is not a number.
+    # The negation also catches NaN.
     if not _FINEST_MM <= spacing_mm <= _COARSEST_MM:
         raise DataError(
             f"A voxel spacing of {spacing_mm:g} mm makes no sensible phantom; "

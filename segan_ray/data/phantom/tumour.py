@@ -2,9 +2,9 @@
 
 Two fronts start from a point in the white matter. The first is slowed little by grey
 matter and makes a lobed core; the second starts at the core's surface, runs along white
-matter and makes the edema. CSF and the falx hold both back. When a front arrives is its
-shortest travel time over a 3 mm lattice; a tumour of a given volume is what has been
-reached by some time, so a follow-up is the same front, later.
+matter and makes the edema. CSF and the falx hold both back. A front arrives after the
+shortest travel time over a 3 mm lattice. A tumour of a given volume is the tissue reached
+by some time, so a follow-up is the same front at a later time.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _READER_CORE_MM: Final = 0.45
 
 @dataclass(frozen=True)
 class TumourPlan:
-    """What one patient's tumour will be, before it is grown. Volumes in millilitres."""
+    """The plan of one patient's tumour, before it is grown. Volumes in millilitres."""
 
     grade: Literal["HGG", "LGG"]
     centre_mm: Float64[np.ndarray, " axis"]
@@ -52,12 +52,12 @@ class TumourPlan:
 
 @dataclass(frozen=True)
 class Tumour:
-    """A grown tumour on a grid: the truth, and what the scanner will see of it.
+    """A grown tumour on a grid: the truth, and the tissue that the scanner will see.
 
-    ``label`` uses the codes above; ``label_solid`` is its part of ``NECROSIS`` that is not dead
-    but merely does not enhance, which years until 2015 tell apart. ``edema`` is how much of a
-    voxel's tissue is swollen, from 0 to 1 with a soft border. The others are crisp parts of the
-    core, apart from each other.
+    ``label`` uses the codes above; ``label_solid`` is its part of ``NECROSIS`` that is alive but
+    does not enhance, which years until 2015 tell apart. ``edema`` is the swollen share of a
+    voxel's tissue, from 0 to 1 with a soft border. The others are parts of the core with sharp
+    borders, which do not overlap.
     """
 
     label: UInt8[np.ndarray, "x y z"]
@@ -69,9 +69,9 @@ class Tumour:
 
 
 def plan_tumour(rng: np.random.Generator, tissues: Tissues, *, time_point: int) -> TumourPlan:
-    """Draw grade, place and size; each later ``time_point`` finds a larger tumour.
+    """Draw grade, position and size; each later ``time_point`` has a larger tumour.
 
-    ``tissues`` are the healthy ones on the planning lattice.
+    ``tissues`` are the healthy tissues on the planning lattice.
     """
     grade: Literal["HGG", "LGG"] = "LGG" if rng.random() < _LGG_SHARE else "HGG"
     whole_ml = float(np.exp(rng.uniform(np.log(18), np.log(140))))
@@ -111,8 +111,8 @@ def grow_tumour(
 ) -> Tumour:
     """Grow ``plan`` through ``anatomy`` and place it on the grid that ``tissues`` has.
 
-    The label is a reader's: its borders stray a little from what the scanner will see, as
-    those of two radiologists do, so that no method can be right about every voxel.
+    The label is a reader's: its borders differ a little from the scanned tumour's, as the borders
+    of two radiologists differ, so that no method can be right about every voxel.
     """
     core_front, edema_front = _fronts(rng, plan, anatomy, axes_mm)
     texture = _CoreTexture.draw(rng, axes_mm)
@@ -146,7 +146,7 @@ def _read(
     *,
     spacing_mm: float,
 ) -> tuple[UInt8[np.ndarray, "x y z"], Bool[np.ndarray, "x y z"]]:
-    """Return the label of the tumour whose fronts are at 0, and what of it is solid."""
+    """Return the label of the tumour whose fronts are at 0, and its solid part."""
     core = (core_front < 0) & tissues.brain
     enhancing, solid = _core_parts(texture, plan, core, spacing_mm=spacing_mm)
     label = np.zeros(core.shape, dtype=np.uint8)
@@ -205,7 +205,7 @@ def _arrival(
 
 
 def _edges(slowness: Float64[np.ndarray, "x y z"], node: np.ndarray) -> sparse.csr_matrix:
-    """Join each brain voxel to its 26 neighbours; half of them do, as edges go both ways."""
+    """Join each brain voxel to half of its 26 neighbours, which is enough: edges go both ways."""
     size = int(node.max()) + 1
     rows, columns, costs = [], [], []
     for step in [s for s in product((-1, 0, 1), repeat=3) if s > (0, 0, 0)]:
@@ -270,7 +270,7 @@ def _core_parts(
 def _below_surface_mm(
     core: Bool[np.ndarray, "x y z"], spacing_mm: float
 ) -> Float32[np.ndarray, "x y z"]:
-    if not core.any():  # grids of 8 mm can miss a small one
+    if not core.any():  # grids of 8 mm can miss a small core
         return np.zeros(core.shape, dtype=np.float32)
     box = tuple(
         slice(max(0, at.start - 1), at.stop + 1)

@@ -1,4 +1,4 @@
-"""Where each BRATS year puts the files of a case, for phantoms to be written there."""
+"""The folders and file names of each BRATS year, for writing phantoms."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ IMAGES: Final = "images"  # all modalities in one file
 
 @dataclass(frozen=True)
 class Session:
-    """A patient's number and which of their scans it is, both from 0."""
+    """The number of a patient and of one of their scans, both from 0."""
 
     patient: int
     time_point: int
@@ -28,7 +28,7 @@ class Session:
 
 @dataclass(frozen=True)
 class SessionFiles:
-    """The name of a case, and where its parts go below the folder of all cases.
+    """The name of a case, and the paths of its parts below the folder of all cases.
 
     A part is a modality, ``IMAGES`` or ``SEGMENTATION``. ``entries`` are the files or folders
     that appear one after the other, in this order.
@@ -49,9 +49,9 @@ class PhantomLayout:
 
     ``case``, ``folder`` and ``files`` are templates: ``{patient}`` and ``{time_point}`` count
     from ``first_patient`` and ``first_time_point``, ``{grade}`` is the name that ``grades``
-    has for it, ``{case}`` is the case's name and ``{number}`` differs from file to file. An
-    empty ``folder`` shares one among all cases. ``documents`` gives the text of files beside
-    the cases, made when all are there.
+    has for it, ``{case}`` is the case's name and ``{number}`` differs from file to file. With
+    an empty ``folder`` all cases share one folder. ``documents`` gives the text of files beside
+    the cases, made when all cases exist.
     """
 
     case: str
@@ -64,14 +64,14 @@ class PhantomLayout:
     documents: Callable[[Path], Mapping[str, str]] = _no_documents
 
     def session(self, index: int) -> Session:
-        """Return who case ``index`` is; with time points, every third patient has two."""
+        """Return the session of case ``index``; with time points, every third patient has two."""
         if not self.time_points:
             return Session(index, 0)
         group, rank = divmod(index, 4)
         return Session(3 * group + max(rank - 1, 0), int(rank == 1))
 
     def session_files(self, session: Session, grade: Grade) -> SessionFiles:
-        """Return where that session's files go."""
+        """Return the paths of that session's files."""
         names = {
             "patient": session.patient + self.first_patient,
             "time_point": session.time_point + self.first_time_point,
@@ -101,7 +101,7 @@ def _nifti(separator: str, suffixes: Mapping[Modality, str]) -> dict[str, str]:
 
 
 def _decathlon_documents(out: Path) -> Mapping[str, str]:
-    """Return ``dataset.json`` for the cases that are there."""
+    """Return ``dataset.json`` for the cases that exist."""
     names = sorted(path.name for path in (out / "imagesTr").glob("BRATS_*.nii.gz"))
     document = {
         "name": "BRATS",

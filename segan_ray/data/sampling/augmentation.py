@@ -1,8 +1,8 @@
-"""Changing slices as they are learned from: turned, scaled, brighter or darker, and unevenly so.
+"""Augmentation of training slices: rotation, scaling, intensity and a smooth bias field.
 
-What becomes of each slice is drawn on the CPU together with its batch, and done to a worker's
-share of the batch at once on its device. The image and its mask move alike; the brain's outside
-stays exactly 0.
+The change of each slice is drawn on the CPU together with its batch, and applied to a worker's
+whole share of the batch on its device. The image and its mask move alike; voxels outside the
+brain stay exactly 0.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ from torch.nn import functional
 from segan_ray.brats import MODALITIES
 
 TERMS: Final = tuple((down, across) for down in range(3) for across in range(3) if down or across)
-"""How many half waves each part of a bias field has along height and width."""
+"""The half waves of each term of a bias field along height and width."""
 
 BRIGHTNESS: Final = 3.0
-"""Where a scanner's zero lies, in standard deviations below a brain's mean, as is typical.
+"""The typical zero of a scanner, in standard deviations below a brain's mean.
 
-A coil's sensitivity multiplies what the scanner measured, not its z-score.
+A coil's sensitivity multiplies the measured value, not its z-score.
 """
 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """How far slices are changed at most, either way; 0 leaves them as they are.
+    """The largest changes of a slice, in either direction; 0 leaves it as it is.
 
-    Rotation is about the middle of the crop; ``scaling`` is a fraction of the size.
-    ``intensity`` multiplies each modality by up to 1 ± it and shifts it by up to as many
-    standard deviations. ``bias`` bounds the logarithm of a smooth field that multiplies it.
+    Rotation is about the middle of the crop; ``scaling`` is a fraction of the size. Each modality
+    is multiplied by up to 1 ± ``intensity``, shifted by up to ``intensity`` standard deviations,
+    and multiplied by a smooth field whose logarithm ``bias`` bounds.
     """
 
     rotation_deg: float = 0.0
@@ -50,11 +50,11 @@ class Augmentation:
 
     @property
     def changes(self) -> bool:
-        """Whether there is anything to do."""
+        """Whether slices are changed at all."""
         return self.moves or self.intensity > 0 or self.bias > 0
 
     def margin(self, crop: int) -> int:
-        """Return how many voxels around a crop may come into it."""
+        """Return how many voxels around a crop may move into it."""
         if not self.moves:
             return 0
         angle = math.radians(min(self.rotation_deg, 45.0))
@@ -63,10 +63,10 @@ class Augmentation:
 
 
 class Change(NamedTuple):
-    """What becomes of one slice, or of several, stacked.
+    """The change of one slice, or of several slices, stacked.
 
     ``turn`` is the cosine and the sine of its rotation, over its scale. ``gain`` and ``offset``
-    are one a modality, ``bias`` the weights of ``TERMS`` in the logarithm of each one's field.
+    have one value a modality, ``bias`` has the weights of ``TERMS`` in the logarithm of its field.
     """
 
     turn: Float[np.ndarray, "*slice 2"]
@@ -76,10 +76,10 @@ class Change(NamedTuple):
 
 
 def draw_changes(augmentation: Augmentation, count: int, rng: np.random.Generator) -> list[Change]:
-    """Draw what becomes of ``count`` slices; as many numbers whatever is asked for.
+    """Draw the changes of ``count`` slices, with the same random numbers for all settings.
 
-    So settings only say how far a change goes: two trials with one seed turn the same slices
-    the same way, one farther than the other.
+    Settings only scale a change: two trials with one seed turn the same slices the same way, by
+    different angles.
     """
 
     def either_way(*shape: int) -> np.ndarray:
@@ -101,7 +101,7 @@ def draw_changes(augmentation: Augmentation, count: int, rng: np.random.Generato
 
 @dataclass(frozen=True)
 class Changes:
-    """What becomes of the slices of a batch, and how much of each is kept around its middle."""
+    """The changes of the slices of a batch, and the ``crop`` that is kept around their middle."""
 
     augmentation: Augmentation
     crop: int
@@ -141,7 +141,7 @@ def move(
     """Rotate and scale slices about their middle and keep the middle ``crop`` of them.
 
     Images are interpolated among voxels of the brain alone, since the zeros around it are no
-    intensities; what is nearest to a voxel outside it is outside it. Masks follow the nearest.
+    intensities. The nearest voxel decides about mask and brain.
     """
     stack = image.unflatten(1, (-1, len(MODALITIES)))
     brain = _brain(stack)[:, :, 0].to(image.dtype)
@@ -150,7 +150,7 @@ def move(
     linear = _sampled(torch.cat([image, brain], dim=1), grid, "bilinear")
     moved, weight = linear.split([image.shape[1], brain.shape[1]], dim=1)
     inside = nearest[:, 1:, None]
-    # Where the nearest voxel is of the brain, at least a quarter of the weight is.
+    # If the nearest voxel is in the brain, at least a quarter of the weight is too.
     moved = inside * moved.unflatten(1, (-1, len(MODALITIES))) / weight[:, :, None].clamp_min(0.1)
     return moved.flatten(1, 2), nearest[:, :1].to(torch.uint8)
 
@@ -158,7 +158,7 @@ def move(
 def bias_field(
     weights: Float[Tensor, "batch modality term"], crop: int
 ) -> Float[Tensor, "batch modality crop crop"]:
-    """Return what multiplies each voxel: e to a sum of slow waves over the crop."""
+    """Return the factor of each voxel: e to the power of a sum of slow waves over the crop."""
     at = (torch.arange(crop, device=weights.device) + 0.5) * (math.pi / crop)
     waves = [torch.cos(order * at) for order in range(3)]
     # Term by term: a matrix product may round differently for another number of slices.

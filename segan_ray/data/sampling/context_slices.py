@@ -1,4 +1,4 @@
-"""Windows of stored slices: opening the arrays, and which part of which slice goes where."""
+"""The arrays of cases, and the positions of context slices and windows in them."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from segan_ray.data.store.opened_store import PreparedCase
 
 
 class OpenCases:
-    """The arrays of some cases, each opened once and for as long as an epoch lasts."""
+    """The arrays of some cases, each opened once an epoch."""
 
     def __init__(self, cases: Sequence[PreparedCase]) -> None:
         self._cases = cases
         self._opened: dict[int, tuple[np.ndarray, np.ndarray]] = {}
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return the image and the mask of the case; threads may ask at once."""
+        """Return the image and the mask of the case; several threads may call this at once."""
         if index not in self._opened:
             case = self._cases[index]
             self._opened[index] = (_without_file(case.image()), _without_file(case.mask()))
@@ -29,7 +29,7 @@ class OpenCases:
 def _without_file(array: np.ndarray) -> np.ndarray:
     """Return the same memory-mapped array without a file held open for it.
 
-    NumPy keeps one for each array, and a store has more arrays than a process may open files.
+    NumPy keeps a file open for each array, and a store has more arrays than a process may open.
     """
     if not isinstance(array, np.memmap):
         return array
@@ -41,9 +41,9 @@ def _without_file(array: np.ndarray) -> np.ndarray:
 
 
 def stack_positions(position: int, slices: int, context_slices: int) -> Iterator[tuple[slice, int]]:
-    """Yield the channels of each slice of a stack around ``position``, and where that slice is.
+    """Yield the channels and the position of each slice of a stack around ``position``.
 
-    Those below the first of ``slices`` and above the last have none: their channels stay 0.
+    Positions below the first of ``slices`` or above the last are left out: their channels stay 0.
     """
     modalities = len(MODALITIES)
     for index, at in enumerate(range(position - context_slices, position + context_slices + 1)):

@@ -1,9 +1,9 @@
 """Drawing batches of axial slices from prepared cases.
 
-A slice costs no decoding: it is copied out of a memory-mapped array, with its neighbours above
-and below where they are asked for. What an epoch draws depends on (seed, epoch) alone: a resumed
-run draws what the uninterrupted one would, and a group of workers draws together what a single
-one would, each taking its share.
+A slice needs no decoding: it is copied out of a memory-mapped array, with its context slices if
+there are any. The draws of an epoch depend on (seed, epoch) alone: a resumed run draws the slices
+of an uninterrupted run. All workers of a group draw the batches of a single worker, and each
+takes its share.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ UNCHANGED: Final = Augmentation()
 
 
 class SliceRef(NamedTuple):
-    """Where a slice comes from: index of the case, and of the slice in its stored box."""
+    """The origin of a slice: index of the case, and of the slice in its stored box."""
 
     case: int
     position: int
 
 
 class SliceDraw(NamedTuple):
-    """One drawn slice: where its window starts along both axes, and what is done to it."""
+    """One drawn slice: the start of its window along both axes, and its changes."""
 
     where: SliceRef
     start: tuple[int, int]
@@ -46,10 +46,10 @@ class SliceDraw(NamedTuple):
 
 @dataclass(frozen=True)
 class CropSpec:
-    """What is taken of each slice: a square ``crop``, with slices around and what may turn in.
+    """The part of each slice that is taken: a square ``crop``, a margin and context slices.
 
-    ``margin`` voxels around the crop are taken along for ``augmentation`` to draw on;
-    ``context_slices`` is how many slices above and below become further channels.
+    ``augmentation`` may move the ``margin`` voxels around the crop into it. ``context_slices`` is
+    how many slices above and below become further channels.
     """
 
     crop: int
@@ -60,7 +60,7 @@ class CropSpec:
 
 @dataclass(frozen=True)
 class PackedBatch:
-    """Slices as the store keeps them, and where each came from; half the bytes of a ``Batch``."""
+    """Slices in the types of the store, with their origins; half the bytes of a ``Batch``."""
 
     image: Float16[Tensor, "batch channel height width"]
     mask: UInt8[Tensor, "batch height width"]
@@ -68,7 +68,7 @@ class PackedBatch:
     changes: Changes | None = None
 
     def unpack(self, device: torch.device) -> Batch:
-        """Move to ``device`` and turn into what networks take, there."""
+        """Move to ``device``, and turn into the networks' input there."""
         image = self.image.to(device, non_blocking=True).to(
             torch.float32, memory_format=torch.channels_last
         )
@@ -87,7 +87,7 @@ class PackedBatch:
 
 @dataclass(frozen=True)
 class Batch:
-    """Slices ready for a network, and where each came from.
+    """Slices ready for a network, with their origins.
 
     Channels are modalities, slice after slice from the lowest neighbour to the highest.
     """
@@ -100,7 +100,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class SliceSource:
-    """The slices of some cases, divided into those that bear tumour and those that do not."""
+    """The slices of some cases, divided into slices with tumour and slices without."""
 
     cases: tuple[PreparedCase, ...]
     tumour: tuple[SliceRef, ...]
@@ -127,7 +127,7 @@ def slice_source(cases: Sequence[PreparedCase]) -> SliceSource:
 def fitting_crop(requested: int, cases: Sequence[PreparedCase], depth: int) -> int:
     """Return the square crop in voxels: at most ``requested``, a multiple of ``2**depth``.
 
-    No larger than the largest stored slice needs, and never below one multiple.
+    It is no larger than the largest stored slice needs, and at least ``2**depth``.
     """
     unit = 2**depth
     largest = max(side for case in cases for side in case.record.size[:2])
@@ -155,39 +155,39 @@ def epoch_batches(
 ) -> Generator[PackedBatch]:
     """Yield one worker's share of each of an epoch's ``steps`` batches of ``batch_size``.
 
-    ``tumour_fraction`` is the expected share of slices that bear tumour; None draws slices as
-    they come. ``context_slices`` is how many slices on either side are further channels. Batches
-    are assembled ahead by ``threads`` threads, in page-locked memory where ``pinned``, so that
-    whoever takes them does not wait.
+    ``tumour_fraction`` is the expected share of slices with tumour; None draws from all slices
+    alike. ``context_slices`` is how many slices on either side are further channels. ``threads``
+    threads assemble batches ahead, so that training does not wait, in page-locked memory if
+    ``pinned``.
     """
     rng = np.random.default_rng([seed, epoch])
-    # Their own stream: what is done to slices does not change which are drawn.
-    changing = np.random.default_rng([seed, epoch, 1])
+    # A stream of its own, so that augmentation does not change which slices are drawn.
+    change_rng = np.random.default_rng([seed, epoch, 1])
     cut = _crop_spec(source, crop, context_slices, augmentation)
     opened = OpenCases(source.cases)
-    mine = np.array_split(np.arange(batch_size), workers)[rank]
+    share = np.array_split(np.arange(batch_size), workers)[rank]
 
     def draws() -> Iterator[list[SliceDraw]]:
         for _ in range(steps):
             batch = _draw(source, batch_size, crop, tumour_fraction, flip, rng)
             if augmentation.changes:
-                changes = draw_changes(augmentation, batch_size, changing)
+                changes = draw_changes(augmentation, batch_size, change_rng)
                 batch = [
                     draw._replace(change=change)
                     for draw, change in zip(batch, changes, strict=True)
                 ]
-            yield [batch[index] for index in mine]
+            yield [batch[index] for index in share]
 
     with ThreadPoolExecutor(threads, thread_name_prefix="slices") as pool:
-        coming = draws()
+        upcoming = draws()
         waiting: deque[Future[PackedBatch]] = deque(
             pool.submit(_assemble, opened, batch, cut, pinned)
-            for batch in islice(coming, threads + 1)
+            for batch in islice(upcoming, threads + 1)
         )
         try:
             while waiting:
                 ready = waiting.popleft().result()
-                for batch in islice(coming, 1):
+                for batch in islice(upcoming, 1):
                     waiting.append(pool.submit(_assemble, opened, batch, cut, pinned))
                 yield ready
         finally:
@@ -217,10 +217,10 @@ def _draw(
 
 
 def _start(size: int, crop: int, rng: np.random.Generator) -> int:
-    """Return where the window starts along one axis; below 0 where the crop is the larger.
+    """Return the start of the window along one axis; below 0 if the crop is larger.
 
-    A slice larger than the crop is cut at random. A smaller one lies in the middle: brains in
-    BRATS are aligned to one another, and where in the head a voxel is helps to tell what it is.
+    A slice larger than the crop is cut at random. A smaller slice lies in the middle: brains in
+    BRATS are aligned, and a voxel's position in the head helps to tell what it is.
     """
     return int(rng.integers(size - crop + 1)) if size > crop else -((crop - size) // 2)
 
@@ -228,7 +228,7 @@ def _start(size: int, crop: int, rng: np.random.Generator) -> int:
 def _crop_spec(
     source: SliceSource, crop: int, context_slices: int, augmentation: Augmentation
 ) -> CropSpec:
-    """Return what to take of each slice: no margin beyond what the largest of them fills."""
+    """Return the part to take of each slice; the margin does not exceed the largest slice."""
     largest = max(side for case in source.cases for side in case.record.size[:2])
     margin = min(augmentation.margin(crop), max(0, largest - crop))
     return CropSpec(crop, margin, context_slices, augmentation)
@@ -251,8 +251,10 @@ def _assemble(
         )
         # Height runs left to right in the stored slice: flipping it mirrors the hemispheres.
         order = slice(None, None, -1 if mirrored else 1)
-        for place, position in stack_positions(where.position, len(case_mask), cut.context_slices):
-            to = into[index, place, order]
+        for stacked, position in stack_positions(
+            where.position, len(case_mask), cut.context_slices
+        ):
+            to = into[index, stacked, order]
             to[:, to_y, to_x] = case_image[position, :, from_y, from_x]
         mask_into[index, order][to_y, to_x] = stored[from_y, from_x]
     changes = tuple(draw.change for draw in draws if draw.change is not None)
