@@ -1,1 +1,1 @@
-"""Files, folders and disks: written whole, locked, and named here or at a URL."""
+"""Whole files, locks, kinds of disks, and locations: a folder or a URL."""

@@ -18,7 +18,7 @@ def check_folder(path: Path) -> None:
     """Make sure that ``path`` can be written later, before work is spent on it.
 
     Raises:
-        DataError: if its folder is not there.
+        DataError: if its folder does not exist.
     """
     if not path.parent.is_dir():
         raise DataError(f"{path}: the folder {path.parent} does not exist. Make it first.")
@@ -28,7 +28,7 @@ def write_text(path: Path, text: str) -> None:
     """Write ``text`` to ``path`` so that no reader ever finds half of it.
 
     Raises:
-        DataError: if the folder is not there or cannot be written to.
+        DataError: if the folder does not exist or cannot be written to.
     """
     write_bytes(path, text.encode())
 
@@ -37,9 +37,9 @@ def write_bytes(path: Path, content: bytes) -> None:
     """Write ``content`` to ``path`` so that no reader ever finds half of it.
 
     Raises:
-        DataError: if the folder is not there or cannot be written to.
+        DataError: if the folder does not exist or cannot be written to.
     """
-    # Of a name that can be foretold, somebody else could make a link to a file of the writer's.
+    # At a predictable name, another user could place a link to one of the writer's files.
     partial = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:
         with open(partial, "xb", opener=_not_through_links) as stream:
@@ -61,10 +61,10 @@ def _not_through_links(path: str, flags: int) -> int:
 
 @contextmanager
 def writing(path: Path, then: str = "") -> Iterator[None]:
-    """Say in words what keeps the block from writing ``path``, and ``then`` what to do.
+    """Say in words why the block cannot write ``path``, and ``then`` what to do.
 
     Raises:
-        StoreError: naming the path and the reason; of a full disk, where it is.
+        StoreError: naming the path and the reason; for a full disk, its mount point.
     """
     try:
         yield
@@ -73,20 +73,20 @@ def writing(path: Path, then: str = "") -> Iterator[None]:
 
 
 def _reason(path: Path, error: OSError) -> str:
-    """Return what went wrong; of a full disk, which it is and how much it holds."""
+    """Return the reason of ``error``; for a full disk, with its mount point and its size."""
     reason = error.strerror or str(error)
     if error.errno not in (errno.ENOSPC, errno.EDQUOT):
         return reason
-    there = next(folder for folder in path.absolute().parents if folder.is_dir())
-    while not there.is_mount():
-        there = there.parent
+    mount = next(folder for folder in path.absolute().parents if folder.is_dir())
+    while not mount.is_mount():
+        mount = mount.parent
     usage = shutil.disk_usage(there)
     free, total = usage.free / 1e9, usage.total / 1e9
     return f"{reason}: the disk at {there} has {free:.2g} of {total:.2g} GB free"
 
 
 def follow_umask(folder: Path) -> None:
-    """Give all below ``folder`` the modes that new files get, whatever they were copied from."""
+    """Give all below ``folder`` the modes of new files, since copies keep their source's modes."""
     probe = folder / f".{secrets.token_hex(8)}"
     probe.touch()
     files = stat.S_IMODE(probe.stat().st_mode)
@@ -98,7 +98,7 @@ def follow_umask(folder: Path) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make what was named or renamed in ``folder`` last through a power cut."""
+    """Make new and renamed entries of ``folder`` last through a power cut."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)

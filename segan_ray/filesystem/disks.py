@@ -1,4 +1,4 @@
-"""What kind of disk a path is on: SQLite corrupts where several machines write to one file."""
+"""The kind of disk that a path is on: SQLite corrupts if several machines write to one file."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Mount:
 def network_disk(path: Path) -> str | None:
     """Return the kind of the network disk that ``path`` is on, or would be; None for a local one.
 
-    On systems without ``/proc`` nothing is known, and None is returned.
+    On systems without ``/proc`` the kind is unknown, and None is returned.
     """
     if not MOUNTS.exists():
         return None
@@ -39,23 +39,23 @@ def network_disk(path: Path) -> str | None:
 
 def network_kind(path: Path, mounts: Iterable[Mount]) -> str | None:
     """Return the kind of the mount that ``path`` is on if it is a network's, or None."""
-    there = os.path.realpath(path)
-    below = [mount for mount in mounts if _is_below(there, mount.point)]
+    real_path = os.path.realpath(path)
+    below = [mount for mount in mounts if _is_below(real_path, mount.point)]
     if not below:
         return None
-    # Of mounts on one another the last is seen.
+    # Of several mounts at one point, the last hides the others.
     longest = max(len(mount.point) for mount in below)
     kind = [mount for mount in below if len(mount.point) == longest][-1].kind
     return kind if kind in NETWORK else None
 
 
 def parse_mounts(lines: Iterable[str]) -> list[Mount]:
-    """Return what the lines of ``mountinfo`` say; octal escapes stand for spaces and the like."""
+    """Return the mounts in lines of ``mountinfo``; octal escapes stand for spaces and the like."""
     mounts = []
     for line in lines:
-        before, found, after = line.partition(" - ")
+        before, separator, after = line.partition(" - ")
         fields = before.split()
-        if found and len(fields) > 4:
+        if separator and len(fields) > 4:
             mounts.append(Mount(_unescaped(fields[4]), after.split()[0]))
     return mounts
 

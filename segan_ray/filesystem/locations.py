@@ -1,6 +1,6 @@
-"""Where things may be: a local folder, or a URL that fsspec reads (s3://…, file://…).
+"""Locations: a local folder, or a URL that fsspec reads (s3://…, file://…).
 
-A place is a ``str`` wherever it travels, for ``Path`` would fold the slashes of a URL.
+A location is passed on as a ``str``, since ``Path`` would fold the slashes of a URL.
 """
 
 from __future__ import annotations
@@ -8,16 +8,16 @@ from __future__ import annotations
 from pathlib import Path
 
 
-def is_url(where: str | Path) -> bool:
+def is_url(location: str | Path) -> bool:
     """Tell a URL from a folder."""
-    return "://" in str(where)
+    return "://" in str(location)
 
 
-def absolute(where: str | Path) -> str:
-    """Return a place that means the same in every working directory."""
-    return str(where).rstrip("/") if is_url(where) else str(Path(where).resolve())
+def absolute(location: str | Path) -> str:
+    """Return a location that means the same in every working directory."""
+    return str(location).rstrip("/") if is_url(location) else str(Path(location).resolve())
 
 
-def location_name(where: str | Path) -> str:
-    """Return the last part of a place."""
-    return absolute(where).rpartition("/")[2]
+def location_name(location: str | Path) -> str:
+    """Return the last part of a location."""
+    return absolute(location).rpartition("/")[2]

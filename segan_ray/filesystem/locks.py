@@ -1,6 +1,6 @@
-"""Locks between processes of one machine: a file that one may hold alone, or many together.
+"""Locks between processes of one machine: a file that one process holds alone, or many share.
 
-The kernel lets go when the holder dies, however it dies, so there is no stale lock.
+The kernel releases a lock when its holder dies, however it dies, so there is no stale lock.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ POLL_S: Final = 0.05
 
 
 def acquire(path: Path, *, shared: bool = False, wait_s: float = 0) -> int | None:
-    """Lock the file ``path`` and return a handle that ``release`` takes, or None if others have it.
+    """Lock the file ``path`` and return a handle for ``release``, or None if others hold it.
 
-    ``wait_s`` is for how long to try. Several processes may hold it ``shared``; otherwise one
-    alone, whose process id the file then says. A lock is held by handle, not by process.
+    ``wait_s`` is for how long to try. Several processes may hold it ``shared``; otherwise a single
+    process holds it, and the file names that process. A lock is held by handle, not by process.
     """
     deadline = time.monotonic() + wait_s
     while True:
-        # Through a link another file would be emptied.
+        # If the path were a link, another file would be emptied.
         handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
         try:
             fcntl.flock(handle, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
@@ -51,9 +51,9 @@ def release(handle: int) -> None:
 
 
 def is_held(path: Path) -> bool:
-    """Tell whether a process, this one too, holds ``path`` alone, or did when it was asked."""
+    """Tell whether any process, this one included, holds ``path`` alone at this moment."""
     try:
-        # Who may only read the file can ask too.
+        # Opened for reading, so that users without the right to write can check too.
         handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     except FileNotFoundError:
         return False
@@ -67,12 +67,12 @@ def is_held(path: Path) -> bool:
 
 
 def is_held_elsewhere(path: Path) -> bool:
-    """Tell whether another process holds ``path`` alone, or did when it was asked."""
+    """Tell whether another process holds ``path`` alone at this moment."""
     return is_held(path) and holder(path) != _this_process()
 
 
 def holder(path: Path) -> str:
-    """Return who holds ``path`` alone, or did so last: ``process 17 on node3``."""
+    """Return the process that holds ``path`` alone, or did so last: ``process 17 on node3``."""
     try:
         return path.read_text(encoding="utf-8") or "another process"
     except OSError:

@@ -1,4 +1,4 @@
-"""From settings to networks: the one place that knows which variant needs which."""
+"""The networks of an experiment: the only module that knows which variant needs which."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from segan_ray.models.segmentor import Segmentor, SegmentorBank
 
 
 def build_segmentor(experiment: Experiment) -> nn.Module:
-    """Return the network that maps slices, with their neighbours, to region probabilities."""
+    """Return the network that maps slices, with context slices, to region probabilities."""
     settings = experiment.segmentor
     channels = len(MODALITIES) * (2 * experiment.data.neighbours + 1)
     if experiment.variant == "unet":
@@ -29,7 +29,7 @@ def build_segmentor(experiment: Experiment) -> nn.Module:
 
 
 def build_critic(experiment: Experiment) -> CriticBank | None:
-    """Return the critics, one a region, or None for a variant trained without."""
+    """Return the critics, one a region, or None for a variant without critic."""
     return None if experiment.variant == "unet" else _critics(experiment.critic)
 
 
@@ -49,29 +49,29 @@ class Numerics:
 
 
 def choose_numerics(settings: TrainingSettings, device: torch.device) -> Numerics:
-    """Return what ``settings`` ask for, or what suits ``device`` where they leave it open.
+    """Return the numerics of ``settings``, chosen for ``device`` where they are ``auto``.
 
-    bfloat16 where the processor multiplies it faster than float32: every CUDA device that has
-    it, and CPUs with its instructions (AVX-512 BF16 or AMX). Compilation on CUDA alone.
+    The choice is bfloat16 where the processor multiplies it faster than float32: every CUDA device
+    that has it, and CPUs with AVX-512 BF16 or AMX. Networks are compiled on CUDA alone.
     """
-    asked = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+    precisions = {"float32": torch.float32, "bfloat16": torch.bfloat16}
     fast = torch.bfloat16 if _multiplies_bfloat16(device) else torch.float32
     compiled = device.type == "cuda" if settings.compile == "auto" else settings.compile
-    return Numerics(asked.get(settings.precision, fast), compiled)
+    return Numerics(precisions.get(settings.precision, fast), compiled)
 
 
 def fastest_device() -> torch.device:
-    """Return where one process that has the machine to itself computes: a GPU if there is one."""
+    """Return the device for a process that has the machine to itself: a GPU if there is one."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def move_to_device(
     networks: Sequence[nn.Module], device: torch.device, numerics: Numerics, *, synchronised: bool
 ) -> None:
-    """Move networks to the device as they compute best there; their state's names stay.
+    """Move networks to the device in their fastest form; the names in their state stay.
 
-    Channels last, since convolutions are faster so. ``synchronised`` shares the statistics of
-    batch norm among the workers of a group, which needs CUDA.
+    Weights are channels last, since convolutions are faster so. ``synchronised`` shares the
+    statistics of batch norm among the workers of a group, which needs CUDA.
     """
     for network in networks:
         if synchronised:

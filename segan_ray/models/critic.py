@@ -34,7 +34,7 @@ class Critic(nn.Module):
     def forward(self, masked: Float[Tensor, "batch modality height width"]) -> list[Tensor]:
         """Return the masked image itself and, for each block i, its features.
 
-        Those have shape (batch, width, height / 2ⁱ, width / 2ⁱ).
+        The features have shape (batch, width, height / 2ⁱ, width / 2ⁱ).
         """
         scales = [masked]
         for block in self.blocks:
@@ -45,8 +45,8 @@ class Critic(nn.Module):
 class CriticBank(nn.Module):
     """One critic per region, sharing nothing.
 
-    They run one after the other: as one network with grouped convolutions they were slower on
-    every shape that was measured (see docs/performance.md).
+    The critics run one after the other: a single network of grouped convolutions was slower on
+    every measured shape (see docs/performance.md).
     """
 
     def __init__(

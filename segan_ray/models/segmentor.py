@@ -19,7 +19,7 @@ WIDEST: Final = 8
 
 
 def level_widths(base_width: int, depth: int) -> list[int]:
-    """Return the channels after each halving: doubled each time, up to 8 × ``base_width``.
+    """Return the channels at each downsampling level: doubled each time, up to 8 × ``base_width``.
 
     The paper's four levels are 64, 128, 256, 512; the authors' published code stays at 512.
     """
@@ -43,8 +43,8 @@ def double_by_neighbours(
 ) -> Float[Tensor, "batch channel 2*height 2*width"]:
     """Return ``image`` doubled by weights of its neighbours, 3/4 and 1/4 along each axis.
 
-    What ``interpolate`` computes; but its gradient on CUDA adds in no fixed order, so that no
-    two runs are equal, and this one's does not.
+    The result is that of ``interpolate``, whose gradient on CUDA adds in no fixed order, so that
+    no two runs are equal. This function's gradient adds in a fixed order.
     """
     for axis in (2, 3):
         size = image.shape[axis]
@@ -86,8 +86,8 @@ class Segmentor(nn.Module):
     Args:
         channels: modalities of the input.
         regions: maps of the output.
-        depth: number of halvings; height and width must be multiples of ``2**depth``.
-        base_width: channels after the first halving; see ``level_widths``.
+        depth: downsampling levels; height and width must be multiples of ``2**depth``.
+        base_width: channels at the first level; see ``level_widths``.
         concat_skips: join the mirrored levels by concatenation rather than addition.
     """
 

@@ -16,7 +16,7 @@ class Probability(nn.Module):
 
 
 def build_unet(channels: int, regions: int, *, depth: int, base_width: int) -> nn.Module:
-    """Return MONAI's 2-D U-Net with ``depth`` halvings and the segmentor's widths."""
+    """Return MONAI's 2-D U-Net with ``depth`` downsampling levels and the segmentor's widths."""
     network = UNet(
         spatial_dims=2,
         in_channels=channels,

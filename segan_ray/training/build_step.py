@@ -1,4 +1,4 @@
-"""From settings to the update they ask for: which step, which losses, which constraint."""
+"""The update that an experiment's settings select: its step, losses and constraint."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ Step = Callable[[TrainingState, list[MicroBatch], Average], StepLosses]
 
 
 def make_step(experiment: Experiment) -> Step:
-    """Return the update that the variant and its losses ask for."""
+    """Return the update of the experiment's variant, with its losses."""
     return _supervised(experiment) if experiment.variant == "unet" else _adversarial(experiment)
 
 
 def feature_distance(experiment: Experiment) -> FeatureDistance:
-    """Return what the critics raise and the segmentor lowers."""
+    """Return the distance that the critics raise and the segmentor lowers."""
     loss, critic = experiment.loss, experiment.critic
     if critic.scales == "single-scale":
         return single_scale_l1

@@ -1,8 +1,8 @@
-"""What the workers of a group share: averages of tensors, and objects of each.
+"""Exchange between the workers of a group: averages of tensors, and objects of each worker.
 
 Gradients are averaged by hand rather than by DistributedDataParallel: two networks that are
 frozen in turn, and one forward that serves two backwards, are what its reducer does not expect.
-Alone, or before a process group is there, every function gives back what it was given.
+With one worker, or without a process group, every function leaves its input as it is.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Noticing a loss that is no number, without making a GPU wait for it to be looked at."""
+"""Noticing a loss that is no finite number, without making a GPU wait for the check."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from torch import Tensor
 class DivergenceWatch:
     """Looks at each step's losses once the next step is under way.
 
-    On CUDA, asking for a loss waits for all that was queued. Whether it is finite is therefore
-    copied to page-locked memory behind its step, and read one step later.
+    On CUDA, reading a loss waits for all queued work. Whether it is finite is therefore copied to
+    page-locked memory after its step, and read one step later.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -19,7 +19,7 @@ class DivergenceWatch:
         self._copied = torch.cuda.Event() if on_cuda else None
 
     def diverged_before(self, losses: Tensor) -> bool:
-        """Take this step's losses; return whether those of the step before were not finite."""
+        """Take this step's losses; return whether the losses of the step before were not finite."""
         if self._copied is not None:
             self._copied.synchronize()
         diverged = not self._finite.item()

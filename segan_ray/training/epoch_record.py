@@ -1,4 +1,4 @@
-"""What an epoch of a trial came to, and which epoch is its best: one rule, wherever it is asked."""
+"""The record of an epoch of a trial, and the only rule for the best epoch."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ Epoch = Annotated[int, Field(ge=0, le=MOST_EPOCHS, strict=True)]
 def improves(value: float, best: float | None, mode: Mode) -> bool:
     """Tell whether an epoch of that ``value`` is better than the ``best`` before it.
 
-    Of equal epochs the later one is: its checkpoint is the one that is kept. A value that is not a
-    number is never better, and any number is better than such a one.
+    Of equal epochs the later is better: its checkpoint is kept. NaN is never better, and any
+    number is better than NaN.
     """
     if math.isnan(value):
         return False

@@ -1,8 +1,8 @@
 """THE loop: for each epoch train, validate, report.
 
-It knows neither Ray nor MLflow. Whoever calls it says how tensors are averaged over workers,
-how a segmentor is validated, and what becomes of an epoch's report (which is also where
-checkpoints are written).
+It knows neither Ray nor MLflow. Its caller says how tensors are averaged over workers, how a
+segmentor is validated, and what happens at an epoch's report (which also writes the
+checkpoint).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from segan_ray.training.validation_scores import VALIDATION, Validation
 
 Validate = Callable[[nn.Module], Validation]
 CUDA_LOADERS: Final = 4
-"""Threads that assemble slices for a GPU; on a CPU, one, since the cores are for training."""
+"""Threads that assemble slices for a GPU; a CPU has one, since its cores are for training."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class EpochReport:
 
 @dataclass(frozen=True)
 class DistributedContext:
-    """Where this process stands in its group of workers, and how tensors are averaged there."""
+    """The rank of this process in its worker group, and how tensors are averaged there."""
 
     device: torch.device
     rank: int = 0
@@ -71,7 +71,7 @@ def fit(
     validate: Validate,
     report: Callable[[EpochReport], bool | None],
 ) -> None:
-    """Train ``state`` from its epoch to the last, reporting each; ``report`` may say True to stop.
+    """Train ``state`` from its epoch to the last, reporting each; ``report`` returns True to stop.
 
     A loss that is no finite number ends training at once, and so do ``patience`` validations
     in a row that find every map empty or full: the last report has the worst scores, 0, and
@@ -116,7 +116,7 @@ def fit(
 
 
 def steps_per_epoch(experiment: Experiment, source: SliceSource) -> int:
-    """Return the asked number of steps, or as many as show every slice once on average."""
+    """Return the number of steps in the settings, or enough to show every slice once on average."""
     training = experiment.training
     return training.steps_per_epoch or math.ceil(len(source) / training.batch_size)
 
@@ -134,7 +134,7 @@ def train_epoch(
     watch = DivergenceWatch(context.device)
     for batch in batches:
         losses = torch.stack(step(state, split(batch, experiment, context), context.average))
-        # All workers must see the same, or one would wait for the others for ever.
+        # All workers must see the same losses, or one would wait for the others for ever.
         context.average([losses])
         if watch.diverged_before(losses):
             break
@@ -151,10 +151,10 @@ def train_epoch(
 def split(
     batch: PackedBatch, experiment: Experiment, context: DistributedContext
 ) -> list[MicroBatch]:
-    """Move a worker's share of a batch to the device and cut it into the parts asked for."""
+    """Move a worker's share of a batch to the device and cut it into ``accumulate`` parts."""
     training = experiment.training
     ready = batch.unpack(context.device)
-    # What one slice counts where the parts are summed and the workers averaged.
+    # The weight of one slice when parts are summed and workers averaged.
     slice_share = context.workers / training.batch_size
     return [
         MicroBatch(image, truth, brain if training.brain_mask else None, len(image) * slice_share)

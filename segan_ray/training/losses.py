@@ -18,8 +18,8 @@ def multi_scale_l1(
 
     Equation 2 of Xue et al. 2018 with a weight for each scale (equal weights give the
     paper's mean over scales). ``predicted`` and ``true`` are one critic's features of one
-    batch, one tensor a scale. Where a map is empty its features are those of a black image,
-    so two empty maps are at distance 0.
+    batch, one tensor a scale. An empty map has the features of a black image, so two
+    empty maps are at distance 0.
 
     Raises:
         ValueError: if the three sequences differ in length.
@@ -37,9 +37,9 @@ def concatenated_l1(
 ) -> Float[Tensor, ""]:
     """Return the mean of |wᵢ fᵢ(x∘S(x)) − wᵢ fᵢ(x∘y)| over the features of all scales at once.
 
-    What the authors' published code computes, there with the weights 1, 1, 2, 2, 2, 2, 4: a
-    scale counts by its size, so the large early maps dominate, and doubling the weights
-    doubles the loss.
+    The authors' published code computes this, with the weights 1, 1, 2, 2, 2, 2, 4. A scale
+    counts by its size, so the large early maps dominate, and doubling the weights doubles the
+    loss.
 
     Raises:
         ValueError: if the three sequences differ in length.
@@ -92,7 +92,7 @@ def soft_dice_loss(
     """Return 1 − (2·Σpy + s) / (Σpᵏ + Σyᵏ + s), averaged over slices and regions.
 
     ``power`` k is 1, or 2 as in V-Net (Milletari et al. 2016) and the authors' published
-    code. Averaged per slice so that the mean over two half batches is the whole batch's. An
+    code. Each slice counts alike, so the mean over two half batches is the whole batch's. An
     empty truth gives a loss that falls to 0 as the prediction empties, the more gently the
     larger ``smoothing`` is (in voxels).
     """

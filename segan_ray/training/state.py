@@ -1,4 +1,4 @@
-"""What training carries from one epoch to the next."""
+"""The state that training carries from one epoch to the next."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ POLY_POWER: Final = 0.9
 
 @dataclass(frozen=True)
 class Best:
-    """The best epoch so far and what validation said of it."""
+    """The best epoch so far and its validation scores."""
 
     epoch: int
     scores: Mapping[str, float]
@@ -64,17 +64,17 @@ class TrainingState:
 
 
 def learning_rate(experiment: Experiment, first: float, epoch: int) -> float:
-    """Return the rate in ``epoch`` of what begins at ``first``; ``min_lr`` never raises it."""
+    """Return the rate in ``epoch`` if it begins at ``first``; ``min_lr`` never raises it."""
     lowest = min(first, experiment.training.min_lr)
     return max(lowest, first * rate_factor(experiment, epoch))
 
 
 def rate_factor(experiment: Experiment, epoch: int) -> float:
-    """Return what learning rates are multiplied by in ``epoch``, which counts from 1.
+    """Return the factor of learning rates in ``epoch``, which counts from 1.
 
     It depends on the epoch alone, so a resumed run needs no memory of it. ``poly`` is the
-    schedule of Chen et al. 2017 (DeepLab), with their power; ``halving`` is that of the
-    authors' published code, which there also forgets the optimizer's state.
+    schedule of Chen et al. 2017 (DeepLab), with their power; ``halving`` is the schedule of the
+    authors' published code, which also resets the optimizer's state.
     """
     training = experiment.training
     done = (epoch - 1) / training.epochs
@@ -92,7 +92,7 @@ def new_state(
 ) -> TrainingState:
     """Build networks and optimizers, their weights drawn from the experiment's seed."""
     if device.type == "cuda":
-        # Untested kernels are timed on the first batches; which one wins differs between runs.
+        # The benchmark times kernels on the first batches; the fastest differs between runs.
         torch.backends.cudnn.deterministic = experiment.training.deterministic
         torch.backends.cudnn.benchmark = not experiment.training.deterministic
     torch.manual_seed(experiment.seed)

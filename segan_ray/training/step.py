@@ -1,8 +1,8 @@
 """One adversarial iteration: raise the critic's multi-scale distance, then lower it.
 
 Algorithm 1 of Xue et al. 2018. The segmentor runs forward once: its map is detached for the
-critic's update and used with its graph for its own, since S has not changed in between. This
-gives the parameters of the textbook order with two forwards.
+critic's update and used with its graph for the segmentor's, since S has not changed in between.
+This gives the parameters of the textbook order with two forwards.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ Average = Callable[[Sequence[Tensor]], None]
 class MicroBatch(NamedTuple):
     """Slices that go through the networks together: a worker's batch, or a piece of it.
 
-    ``image`` holds the modalities of each slice amid those of its neighbours, if any.
-    ``brain`` confines the maps to where the product with the image can see (None: nowhere
-    confined, the paper's letter). ``share`` is what the part counts, so that the average over
+    ``image`` holds the modalities of each slice, amid its context slices if there are any.
+    ``brain`` confines the maps to the brain, outside which the product with the image is 0 anyway
+    (None: not confined, as in the paper). ``share`` is the weight of the part: the average over
     workers of the sum over parts is the mean over all slices of the batch.
     """
 
@@ -43,7 +43,7 @@ class MicroBatch(NamedTuple):
 
     @property
     def centre(self) -> Float[Tensor, "batch modality height width"]:
-        """The slice whose regions are sought, without its neighbours: what critics see."""
+        """The slice to be segmented, without its context slices, as the critics see it."""
         first = (self.image.shape[1] - len(MODALITIES)) // 2
         return self.image[:, first : first + len(MODALITIES)]
 
@@ -98,7 +98,7 @@ def adversarial_step(
         if clamp is not None:
             clamp_weights(critic, clamp)
 
-    # The segmentor descends it; the critic is a constant here, and so is the truth's side.
+    # The segmentor descends the distance; the critic and the truth's features are constants.
     lowered = []
     critic.requires_grad_(False)
     segmentor_optimizer.zero_grad(set_to_none=True)

@@ -1,4 +1,4 @@
-"""What validation says of a segmentor, and the score that training keeps its best epoch by."""
+"""The validation scores of a segmentor, and the score that decides the best epoch."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ VALIDATION: Final = (
 
 EMPTY: Final = 1e-4
 FULL: Final = 0.99
-"""Shares of the voxels a map may fill at which it says nothing: below 0.15 ml of a brain, no
-tumour is meant, and a map of nearly all of it means none in particular."""
+"""The shares of voxels at which a map is useless: up to ``EMPTY`` it marks less than 0.15 ml of a
+brain, from ``FULL`` on it marks nearly all of the brain."""
 
 
 @dataclass(frozen=True)
 class Validation:
-    """Scores over the validation patients, and what share of its voxels each map fills."""
+    """Scores over the validation patients, and the share of its voxels that each map fills."""
 
     scores: Mapping[str, float]
     filled: Mapping[Region, float]
 
     @property
     def collapse(self) -> str | None:
-        """How the segmentor has collapsed, or None while some map still says something."""
+        """How the segmentor has collapsed, or None while a map is neither empty nor full."""
         kinds = {region: _degenerate(share) for region, share in self.filled.items()}
         if not all(kinds.values()):
             return None

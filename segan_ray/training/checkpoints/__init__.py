@@ -1,1 +1,1 @@
-"""Checkpoints: one of them, and those of a trial in a folder or at a URL."""
+"""A checkpoint, and all checkpoints of a trial in a folder or at a URL."""

@@ -3,12 +3,12 @@
 ::
 
     segmentor.safetensors   weights and buffers of S
-    critic.safetensors      of C, absent for a variant without
+    critic.safetensors      weights and buffers of C, absent for a variant without critic
     optimizers.safetensors  every tensor of both optimizers, and the generator's state
     state.json              epoch, best scores, optimizer settings, the Experiment, checksums
 
 Loading never unpickles. The folder is whole when ``state.json`` is in it: it is written last, with
-the SHA-256 of every other file and of its own content. Checkpoints of before it had them are read.
+the SHA-256 of every other file and of its own content. Older checkpoints without SHA-256 are read.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ PICKLES: Final = frozenset({".pkl", ".pickle", ".pt", ".pth", ".ckpt", ".joblib"
 
 
 def save_checkpoint(folder: Path, state: TrainingState, experiment: Experiment) -> None:
-    """Write ``state`` into ``folder``, which is made if need be."""
+    """Write ``state`` into ``folder``, which is made if it does not exist."""
     folder.mkdir(parents=True, exist_ok=True)
     _save(folder / SEGMENTOR, state.segmentor.state_dict())
     if state.critic is not None:
@@ -82,9 +82,9 @@ def save_checkpoint(folder: Path, state: TrainingState, experiment: Experiment) 
 
 
 def restore(folder: Path, state: TrainingState) -> None:
-    """Put what ``folder`` holds into the networks and optimizers of ``state``.
+    """Load the checkpoint in ``folder`` into the networks and optimizers of ``state``.
 
-    Nothing of ``state`` is touched before all of it is known to fit.
+    ``state`` stays as it is unless the whole checkpoint fits.
 
     Raises:
         CheckpointError: if a file is missing, damaged, or of other networks.
@@ -92,10 +92,10 @@ def restore(folder: Path, state: TrainingState) -> None:
     content = read_state(folder)
     check_files(folder, content)
     progress = read_progress(folder, content)
-    weights = {SEGMENTOR: state.segmentor}
+    networks = {SEGMENTOR: state.segmentor}
     if state.critic is not None:
-        weights[CRITIC] = state.critic
-    found = {name: _fitting(network, folder / name) for name, network in weights.items()}
+        networks[CRITIC] = state.critic
+    weights = {name: _fitting(network, folder / name) for name, network in networks.items()}
     path = folder / OPTIMIZERS
     tensors = _load(path)
     try:
@@ -108,8 +108,8 @@ def restore(folder: Path, state: TrainingState) -> None:
         raise CheckpointError(
             f"{path}: is damaged, or of other optimizers ({named(error)})."
         ) from None
-    for name, network in weights.items():
-        network.load_state_dict(found[name])
+    for name, network in networks.items():
+        network.load_state_dict(weights[name])
     for name, optimizer in _optimizers(state):
         optimizer.load_state_dict(ready[name])
         _lay_out_as_parameters(optimizer)
@@ -120,7 +120,7 @@ def restore(folder: Path, state: TrainingState) -> None:
 
 
 def save_segmentor(folder: Path, segmentor: nn.Module, experiment: Experiment) -> None:
-    """Write what ``load_segmentor`` reads, and nothing that only training needs."""
+    """Write the files that ``load_segmentor`` reads, and none that only training needs."""
     folder.mkdir(parents=True, exist_ok=True)
     _save(folder / SEGMENTOR, segmentor.state_dict())
     content = {"version": CHECKPOINT_VERSION, "experiment": experiment.model_dump(mode="json")}
@@ -143,7 +143,7 @@ def load_segmentor(folder: Path) -> tuple[nn.Module, Experiment]:
             f"{folder / STATE}: its settings cannot be read ({said(error)})."
         ) from None
     with torch.device("meta"):
-        # No room is made for networks that the file does not hold.
+        # On this device, networks that the file does not hold take no memory.
         weights = _fitting(build_segmentor(experiment), folder / SEGMENTOR)
     segmentor = build_segmentor(experiment)
     move_to_device(
@@ -154,7 +154,7 @@ def load_segmentor(folder: Path) -> tuple[nn.Module, Experiment]:
 
 
 def check_whole(folder: Path) -> None:
-    """Make sure that every file of a checkpoint is there and as it was written.
+    """Check that every file of a checkpoint exists and is as it was written.
 
     Raises:
         CheckpointError: naming the file that is missing or damaged.
@@ -184,10 +184,10 @@ def _optimizers(state: TrainingState) -> Iterator[tuple[str, Optimizer]]:
 
 
 def _lay_out_as_parameters(optimizer: Optimizer) -> None:
-    """Give the state of each parameter its memory layout, which a file does not keep.
+    """Give the state of each parameter the parameter's memory layout, which a file does not keep.
 
-    Fused optimizers walk parameter, gradient and state side by side in memory, and where their
-    layouts differ compute something else without a word.
+    Fused optimizers walk parameter, gradient and state side by side in memory. If their layouts
+    differ, the result is wrong, and no error is raised.
     """
     for parameter, entries in optimizer.state.items():
         for key, value in entries.items():
@@ -196,7 +196,7 @@ def _lay_out_as_parameters(optimizer: Optimizer) -> None:
 
 
 def _save(path: Path, tensors: dict[str, Tensor]) -> None:
-    # safetensors makes files that their owner alone may read: give them the mode of any other.
+    # safetensors makes files that their owner alone may read. Give them the mode of other files.
     path.unlink(missing_ok=True)
     path.touch()
     mode = stat.S_IMODE(path.stat().st_mode)
@@ -223,7 +223,7 @@ def _is_safetensors(path: Path) -> bool:
 def _is_pickle(path: Path) -> bool:
     """Tell a pickle, or torch's zip around one, by its first bytes.
 
-    Only of what is no safetensors: the length that such a file begins with may look the same.
+    It is for files that are no safetensors, which begin with a length that may look the same.
     """
     if not path.is_file():
         return False
@@ -252,17 +252,17 @@ def _fitting(network: nn.Module, path: Path) -> dict[str, Tensor]:
     Raises:
         CheckpointError: if they cannot be read, or are another network's.
     """
-    found, expected = _load(path), network.state_dict()
-    for name in sorted({*found, *expected}):
-        there, wanted = found.get(name), expected.get(name)
-        if there is None or wanted is None:
-            what = "lacks" if there is None else "has"
+    weights, expected = _load(path), network.state_dict()
+    for name in sorted({*weights, *expected}):
+        stored, wanted = weights.get(name), expected.get(name)
+        if stored is None or wanted is None:
+            what = "lacks" if stored is None else "has"
             raise CheckpointError(
                 f"{path}: holds other networks' weights. It {what} '{visible(cut(name))}'."
             )
-        if (there.shape, there.dtype) != (wanted.shape, wanted.dtype):
+        if (stored.shape, stored.dtype) != (wanted.shape, wanted.dtype):
             raise CheckpointError(
-                f"{path}: holds other networks' weights. '{name}' is {there.dtype} of shape "
-                f"{tuple(there.shape)}; expected {wanted.dtype} of {tuple(wanted.shape)}."
+                f"{path}: holds other networks' weights. '{name}' is {stored.dtype} of shape "
+                f"{tuple(stored.shape)}; expected {wanted.dtype} of {tuple(wanted.shape)}."
             )
-    return found
+    return weights

@@ -1,8 +1,8 @@
 """The checkpoints of one trial at a URL, as ``trial_folder`` keeps them in a folder.
 
-An object store renames nothing. An epoch is whole when its report is there, which is written last
-and removed first. Only earlier epochs are ever removed: a process that was given up for lost, and
-still writes, takes nothing from the one that went on in its place.
+An object store cannot rename. An epoch is whole when its report exists, which is written last and
+removed first. Only earlier epochs are ever removed: a process that was taken for lost, and still
+writes, removes nothing of the process that replaced it.
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ from segan_ray.training.epoch_record import EpochRecord
 from segan_ray.training.state import TrainingState
 
 PATIENCE_S: Final = 120.0
-"""For how long a store that does not answer is asked again; training waits meanwhile."""
+"""How long a request is repeated if the store does not answer; training waits meanwhile."""
 MOST_WAIT_S: Final = 15.0
 Done = TypeVar("Done")
 
 
 class TrialCheckpoints(Protocol):
-    """What a folder and a URL have in common."""
+    """The methods that checkpoints in a folder and at a URL share."""
 
     def last(self) -> Path | None: ...
     def newest_first(self) -> Iterator[Path]: ...
@@ -64,7 +64,7 @@ class TrialCheckpoints(Protocol):
 
 
 def trial_checkpoints(location: str, near: Path) -> TrialCheckpoints:
-    """Return the checkpoints of the trial at ``location``; ``near`` is for copies of far ones."""
+    """Return the checkpoints of the trial at ``location``; copies from a URL go below ``near``."""
     return RemoteFolder(location, near) if is_url(location) else TrialFolder(Path(location))
 
 
@@ -77,16 +77,16 @@ def best_kept(checkpoints: TrialCheckpoints) -> str | None:
 
 
 def copied_near(location: str, near: Path) -> Path:
-    """Return the checkpoint at ``location`` as a folder; of a URL, a copy below ``near``.
+    """Return the checkpoint at ``location`` as a folder; for a URL, a copy below ``near``.
 
     Raises:
-        FileNotFoundError: if it is not there.
+        FileNotFoundError: if there is no checkpoint.
         CheckpointError: if it cannot be read, though tried for minutes.
     """
     if not is_url(location):
         return Path(location)
     parent, _, name = location.rpartition("/")
-    # A name such as .. would lead out of ``near``, and be emptied first.
+    # A name such as .. would lead out of ``near``, to a folder that would be emptied first.
     copy = RemoteFolder(parent, near).fetch(name) if _is_checkpoint(name) else None
     if copy is None:
         raise FileNotFoundError(f"{location}: no checkpoint here.")
@@ -98,18 +98,18 @@ def _is_checkpoint(name: str) -> bool:
 
 
 def bytes_at(url: str) -> int:
-    """Return the bytes of all that lies below ``url``, 0 if nothing does.
+    """Return the bytes of all files below ``url``, 0 if there are none.
 
     Raises:
         CheckpointError: if it cannot be read.
     """
     system, path = open_location(url)
-    found: dict[str, Any] = _patiently(url, "read", lambda: _find(system, path))
-    return sum(int(entry["size"] or 0) for entry in found.values())
+    files: dict[str, Any] = _patiently(url, "read", lambda: _find(system, path))
+    return sum(int(entry["size"] or 0) for entry in files.values())
 
 
 def anything_at(url: str) -> bool:
-    """Tell whether anything lies below ``url``.
+    """Tell whether there are files below ``url``.
 
     Raises:
         CheckpointError: if it cannot be read.
@@ -119,10 +119,10 @@ def anything_at(url: str) -> bool:
 
 
 def remove_all(url: str) -> None:
-    """Remove all that lies below ``url``, if anything does.
+    """Remove all files below ``url``, if there are any.
 
     Raises:
-        CheckpointError: if it cannot be removed.
+        CheckpointError: if they cannot be removed.
     """
     system, path = open_location(url)
     try:
@@ -142,7 +142,7 @@ class RemoteFolder:
         """Return a copy of the last epoch's checkpoint that can be read, or None.
 
         Raises:
-            CheckpointError: if the place cannot be read now: that is no reason to begin anew.
+            CheckpointError: if the URL cannot be read now; the trial must not begin anew then.
         """
         return next((copy for copy in self.newest_first() if is_sound(copy)), None)
 
@@ -158,7 +158,7 @@ class RemoteFolder:
                 yield copy
 
     def last_report(self) -> EpochRecord | None:
-        """Return what the last epoch with a whole checkpoint came to, or None."""
+        """Return the record of the last epoch with a whole checkpoint, or None."""
         for epoch in reversed(self._epochs()):
             report = self._report(epoch_name(epoch))
             if report is not None:
@@ -166,7 +166,7 @@ class RemoteFolder:
         return None
 
     def last_sound(self) -> int | None:
-        """Return the last epoch whose checkpoint can be read, which is fetched and left again.
+        """Return the last epoch whose checkpoint can be read; a temporary copy is made to check.
 
         Raises:
             CheckpointError: as ``last``.
@@ -176,7 +176,7 @@ class RemoteFolder:
             return None if copy is None else read_report(copy).epoch
 
     def kept(self, epoch: int) -> str | None:
-        """Return where the checkpoint of an epoch is, or None if it was not kept."""
+        """Return the URL of the checkpoint of an epoch, or None if it was not kept."""
         return f"{self.url}/{epoch_name(epoch)}" if self._report(epoch_name(epoch)) else None
 
     def save(
@@ -203,15 +203,15 @@ class RemoteFolder:
         self._keep(report.epoch, report.best.epoch)
 
     def take(self, source: RemoteFolder, epoch: int) -> str | None:
-        """Keep the donor's last sound checkpoint, to go on from after ``epoch``; None without one.
+        """Copy the last sound checkpoint of a source trial, to go on from after ``epoch``.
 
-        It is a copy, made by the store: the donor may train on and remove its own.
+        Return None if it has none. The store makes a copy: the source trial may remove its own.
         """
         name = f"taken-{epoch:04d}"
         for _ in range(TRIES):
             if self._report(name) is not None:
                 return f"{self.url}/{name}"
-            # The donor may just have replaced it by the next one.
+            # The source trial may just have replaced this checkpoint by the next.
             with suppress(FileNotFoundError):
                 last = source.last_sound()
                 if last is None:
@@ -229,9 +229,9 @@ class RemoteFolder:
             return None
 
         def copy() -> None:
-            found = _find(system, path)
-            # On a disk there may be links, which are none of ours.
-            files = sorted(file for file in found if not found[file].get("islink"))
+            listing = _find(system, path)
+            # A disk may hold links, which are no files of a checkpoint.
+            files = sorted(file for file in listing if not listing[file].get("islink"))
             system.get(files, [str(local / file.rpartition("/")[2]) for file in files])
 
         try:
@@ -264,20 +264,20 @@ class RemoteFolder:
             system.cp_file(f"{origin}/{file}", f"{target}/{file}")
 
     def _keep(self, last: int, best: int) -> None:
-        """Remove earlier epochs, and what was gone on from before the last."""
+        """Remove earlier epochs but the best, and checkpoints taken before the last epoch."""
         system, path = open_location(self.url)
         for name in self._names():
             epoch = EPOCH.fullmatch(name) or TAKEN.fullmatch(name)
             if epoch and int(epoch[1]) < last and name != epoch_name(best):
-                # One that stays for now goes after the next epoch.
+                # A checkpoint that stays for now is removed after the next epoch.
                 with suppress(Exception):
                     _remove(system, f"{path}/{name}")
 
     def _report(self, name: str) -> EpochRecord | None:
-        where = f"{self.url}/{name}/{REPORT}"
-        system, path = open_location(where)
+        location = f"{self.url}/{name}/{REPORT}"
+        system, path = open_location(location)
         try:
-            text: bytes = _patiently(where, "read", lambda: system.cat_file(path))
+            text: bytes = _patiently(location, "read", lambda: system.cat_file(path))
             return parse_report(text)
         except (FileNotFoundError, ValueError):
             return None
@@ -313,7 +313,7 @@ def _remove(system: Any, path: str) -> None:
     """Remove a folder, the report of an epoch first.
 
     Raises:
-        OSError: if it is a link: what it leads to is somebody else's.
+        OSError: if it is a link, whose target is not the trial's.
     """
     if getattr(system, "islink", None) and system.islink(path):
         raise OSError("it is a link, remove it by hand")
@@ -321,17 +321,17 @@ def _remove(system: Any, path: str) -> None:
     for file in files:
         with suppress(FileNotFoundError):
             system.rm_file(file)
-    # An object store has no folders; a file system's are left empty.
+    # An object store has no folders; a file system still has the empty ones.
     with suppress(Exception):
         system.rm(path, recursive=True)
 
 
 def _patiently(url: str, verb: str, action: Callable[[], Done]) -> Done:
-    """Do it, again and again while the store does not answer.
+    """Return the result of ``action``, repeated while the store does not answer.
 
     Raises:
-        FileNotFoundError: if something is not there.
-        CheckpointError: if it is not allowed, or fails for ``PATIENCE_S``.
+        FileNotFoundError: if ``action`` finds a file missing.
+        CheckpointError: if permission is denied, or ``action`` fails for ``PATIENCE_S``.
     """
     end, wait_s = time.monotonic() + PATIENCE_S, 0.5
     while True:

@@ -1,4 +1,4 @@
-"""The JSON half of a checkpoint, its checksums, and whether what it holds fits."""
+"""The JSON half of a checkpoint, its checksums, and whether its content fits."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class _BestSaved(BaseModel):
 
 
 class Progress(BaseModel):
-    """How far training had come: what a checkpoint of both networks says beside its tensors."""
+    """How far training had come, as the state of a training checkpoint records it."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -94,10 +94,10 @@ def check_files(
 ) -> None:
     """Compare files of a checkpoint, all or those ``needed``, with the checksums in its state.
 
-    A checkpoint that was written before there were any has nothing to compare.
+    Older checkpoints have no checksums, so they are not compared.
 
     Raises:
-        CheckpointError: naming the file that is missing or another.
+        CheckpointError: naming the file that is missing or changed.
     """
     noted = _noted(folder / STATE, content)
     for name in noted if needed is None or not noted else needed:
@@ -105,13 +105,13 @@ def check_files(
         if name == STATE:
             continue
         try:
-            found = _sha256(path)
+            checksum = _sha256(path)
         except (OSError, ValueError) as error:
-            # A name may be none that a system takes.
+            # ValueError: the system refuses the name.
             raise CheckpointError(
                 f"{folder}/{visible(cut(name))}: cannot be read ({said(error)})."
             ) from None
-        if found != noted.get(name):
+        if checksum != noted.get(name):
             raise CheckpointError(_changed(path))
 
 
@@ -119,7 +119,7 @@ def read_progress(folder: Path, content: Mapping[str, Any]) -> Progress:
     """Return how far training had come.
 
     Raises:
-        CheckpointError: if the state does not say so, or what it says cannot be.
+        CheckpointError: if the state does not record it, or records impossible values.
     """
     try:
         return Progress.model_validate(content)
@@ -133,13 +133,13 @@ def read_progress(folder: Path, content: Mapping[str, Any]) -> Progress:
 
 @dataclass(frozen=True)
 class Generators:
-    """The states of the random generators, of the device there is."""
+    """The states of the random generators of the CPU and, if there is one, the GPU."""
 
     torch: Tensor
     cuda: Tensor | None
 
     def restore(self) -> None:
-        """Let this process draw what the one that saved them would have drawn."""
+        """Make this process draw the numbers that the saving process would have drawn next."""
         torch.set_rng_state(self.torch)
         if self.cuda is not None:
             torch.cuda.set_rng_state(self.cuda)
@@ -149,7 +149,7 @@ def fitting_generators(tensors: Mapping[str, Tensor]) -> Generators:
     """Return the generators' states among ``tensors``.
 
     Raises:
-        KeyError, ValueError: if there is none, or one of another kind.
+        KeyError, ValueError: if there is no state, or a state of another kind.
     """
     ours = tensors["rng.torch"]
     _require(ours, torch.get_rng_state(), "rng.torch")
@@ -162,14 +162,14 @@ def fitting_generators(tensors: Mapping[str, Tensor]) -> Generators:
 def fitting_optimizer(
     optimizer: Optimizer, name: str, tensors: Mapping[str, Tensor], groups: list[dict[str, Any]]
 ) -> dict[str, Any]:
-    """Return what ``optimizer`` loads, once it is known to be of its kind and its parameters.
+    """Return the state that ``optimizer`` loads, checked to be of its kind and parameters.
 
     Raises:
-        ValueError, TypeError: if it is another's.
+        ValueError, TypeError: if it is the state of another optimizer.
     """
-    known = optimizer.state_dict()["param_groups"]
-    if len(groups) != len(known):
-        raise ValueError(f"{name}: {len(groups)} groups of parameters, not {len(known)}")
+    expected = optimizer.state_dict()["param_groups"]
+    if len(groups) != len(expected):
+        raise ValueError(f"{name}: {len(groups)} groups of parameters, not {len(expected)}")
     parameters = [weight for group in optimizer.param_groups for weight in group["params"]]
     moments = MOMENTS["rmsprop" if isinstance(optimizer, RMSprop) else "adam"]
     entries: dict[int, dict[str, Tensor]] = {}
@@ -185,7 +185,7 @@ def fitting_optimizer(
         entries.setdefault(int(index), {})[key] = value
     if any(set(each) != moments for each in entries.values()):
         raise ValueError(f"{name}: the moments of a parameter are not all there")
-    fitting = [_group(theirs, ours) for theirs, ours in zip(groups, known, strict=True)]
+    fitting = [_group(theirs, ours) for theirs, ours in zip(groups, expected, strict=True)]
     return {"state": entries, "param_groups": fitting}
 
 
@@ -200,19 +200,19 @@ def _group(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> dict[str, Any]
     return {**ours, **theirs}
 
 
-def _alike(found: Any, ours: Any) -> bool:
-    """Tell whether a setting is of the kind it should be; one that is None may be switched on."""
-    if isinstance(ours, bool | None) or isinstance(found, bool | None):
-        return isinstance(found, bool | None) and isinstance(ours, bool | None)
+def _alike(stored: Any, ours: Any) -> bool:
+    """Tell whether a stored setting has the type of ``ours``; None and bool are one type."""
+    if isinstance(ours, bool | None) or isinstance(stored, bool | None):
+        return isinstance(stored, bool | None) and isinstance(ours, bool | None)
     if isinstance(ours, int | float):
-        return isinstance(found, int | float)
+        return isinstance(stored, int | float)
     if isinstance(ours, list | tuple):
-        return isinstance(found, list) and len(found) == len(ours)
-    return isinstance(found, type(ours))
+        return isinstance(stored, list) and len(stored) == len(ours)
+    return isinstance(stored, type(ours))
 
 
-def _require(found: Tensor, ours: Tensor, name: str) -> None:
-    if (found.shape, found.dtype) != (ours.shape, ours.dtype):
+def _require(stored: Tensor, ours: Tensor, name: str) -> None:
+    if (stored.shape, stored.dtype) != (ours.shape, ours.dtype):
         raise ValueError(f"'{name}' is no state of a generator")
 
 

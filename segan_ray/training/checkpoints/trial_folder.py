@@ -2,14 +2,14 @@
 
 ::
 
-    epoch-0007/       one whole checkpoint; origin.json: what it was trained on; report.json:
-                      what the epoch came to
-    .epoch-0008.123   one that is being written, or was when its process died
-    taken-0008/       another trial's checkpoint that this one goes on from after its epoch 8
+    epoch-0007/       a whole checkpoint, with origin.json (the network's store and scans) and
+                      report.json (the record of the epoch)
+    .epoch-0008.123   a checkpoint that is being written, or was when its process died
+    taken-0008/       a source trial's checkpoint, from which this trial goes on after epoch 8
 
-An epoch's folder is renamed to its name when all of it is on disk, so what has the name is
-whole. The report is kept with it because the process that learns of an epoch may die before it
-has noted it: a trial that starts again says once more what its last epoch came to.
+An epoch's folder gets its name when all of it is on disk, so a folder of that name is whole.
+The report is kept with it because the driver may die before it has recorded an epoch: a trial
+that starts again reports its last epoch once more.
 """
 
 from __future__ import annotations
@@ -47,19 +47,18 @@ _REPORT: Final = TypeAdapter(EpochRecord)
 
 @dataclass(frozen=True)
 class TrialFolder:
-    """The folder of one trial's checkpoints; it need not be there yet."""
+    """The folder of one trial's checkpoints; it need not exist yet."""
 
     path: Path
 
     def of_epoch(self, epoch: int) -> Path:
-        """Return where the checkpoint of an epoch is, if it was kept."""
+        """Return the folder of the checkpoint of an epoch, kept or not."""
         return self.path / epoch_name(epoch)
 
     def last(self) -> Path | None:
         """Return the checkpoint of the last epoch that can be read, or None.
 
-        Folders from which something was lost, or in which something changed, are passed over for
-        the epoch before.
+        Folders with missing or changed files are passed over for the epoch before.
         """
         return next((folder for folder in self.newest_first() if is_sound(folder)), None)
 
@@ -75,7 +74,7 @@ class TrialFolder:
         report: EpochRecord,
         overlay: Image | None,
     ) -> None:
-        """Write the checkpoint of an epoch, then remove those that are neither best nor last."""
+        """Write the checkpoint of an epoch, then remove all but the best and the last."""
         whole = self.of_epoch(report.epoch)
         partial = whole.with_name(f".{whole.name}.{os.getpid()}")
         shutil.rmtree(partial, ignore_errors=True)
@@ -92,19 +91,19 @@ class TrialFolder:
         self._keep({report.epoch, report.best.epoch})
 
     def last_report(self) -> EpochRecord | None:
-        """Return what the last epoch whose checkpoint can be read came to, or None."""
+        """Return the record of the last epoch whose checkpoint can be read, or None."""
         last = self.last()
         return None if last is None else read_report(last)
 
     def kept(self, epoch: int) -> str | None:
-        """Return where the checkpoint of an epoch is, or None if it was not kept."""
+        """Return the path of the checkpoint of an epoch, or None if it was not kept."""
         folder = self.of_epoch(epoch)
         return str(folder) if folder.is_dir() else None
 
     def take(self, source: TrialFolder, epoch: int) -> str | None:
-        """Keep the donor's last sound checkpoint, to go on from after ``epoch``; None without one.
+        """Link the last sound checkpoint of a source trial, to go on from after ``epoch``.
 
-        It is linked, not copied: the donor may train on and remove it.
+        Return None if it has none. The links stay if the source trial removes its checkpoint.
         """
         taken = self.path / f"taken-{epoch:04d}"
         for _ in range(TRIES):
@@ -116,7 +115,7 @@ class TrialFolder:
                 shutil.copytree(last, partial, copy_function=_link)
                 os.replace(partial, taken)
             except OSError:
-                # The donor has just replaced it by the next one.
+                # The source trial has just replaced this checkpoint by the next.
                 shutil.rmtree(partial, ignore_errors=True)
         return str(taken) if taken.is_dir() else None
 
@@ -124,9 +123,9 @@ class TrialFolder:
         for epoch in self._epochs():
             if epoch not in epochs:
                 shutil.rmtree(self.of_epoch(epoch), ignore_errors=True)
-        # What a process that was killed had begun to write, and what was gone on from before.
-        for left in (*self.path.glob(".epoch-*"), *self.path.glob("taken-*")):
-            shutil.rmtree(left, ignore_errors=True)
+        # Leftovers of killed processes, and checkpoints taken before this epoch.
+        for leftover in (*self.path.glob(".epoch-*"), *self.path.glob("taken-*")):
+            shutil.rmtree(leftover, ignore_errors=True)
 
     def _epochs(self) -> list[int]:
         if not self.path.is_dir():
@@ -136,7 +135,7 @@ class TrialFolder:
 
 
 def is_sound(folder: Path) -> bool:
-    """Tell whether all of a checkpoint is there, and as it was written."""
+    """Tell whether a checkpoint is whole and as it was written."""
     try:
         check_whole(folder)
         read_report(folder)
@@ -146,9 +145,9 @@ def is_sound(folder: Path) -> bool:
 
 
 def go_back(newest_first: Iterable[Path], state: TrainingState) -> tuple[Path | None, str | None]:
-    """Restore the newest checkpoint that can be; return it, and in words what was passed over.
+    """Restore the newest sound checkpoint; return it, and in words which were passed over.
 
-    Where none can be restored ``state`` is as it was.
+    If none can be restored, ``state`` stays as it is.
     """
     problems = []
     for folder in newest_first:
@@ -178,7 +177,7 @@ def _link(source: str, target: str) -> None:
 
 
 def epoch_name(epoch: int) -> str:
-    """Return what the checkpoint of an epoch is called."""
+    """Return the name of the checkpoint of an epoch."""
     return f"epoch-{epoch:04d}"
 
 
@@ -196,12 +195,12 @@ def write_epoch(
     if overlay is not None:
         overlay.save(folder / OVERLAY, optimize=True)
     (folder / REPORT).write_text(json.dumps(asdict(report)), encoding="utf-8")
-    # Last, with the checksums of what is there.
+    # Last, since it writes the checksums of the files before it.
     save_checkpoint(folder, state, experiment)
 
 
 def read_report(folder: Path) -> EpochRecord:
-    """Return what the epoch of a checkpoint came to.
+    """Return the record of the epoch of a checkpoint.
 
     Raises:
         CheckpointError: if it is missing or damaged.
