@@ -27,7 +27,7 @@ REGIONS: Final[tuple[Region, ...]] = ("whole", "core", "enhancing")
 
 @dataclass(frozen=True)
 class LabelCode:
-    """What the voxel values of one year's segmentation mean.
+    """The meaning of the voxel values of one year's segmentation.
 
     ``names`` maps each value that may occur (background 0 aside) to its tissue; ``whole``,
     ``core`` and ``enhancing`` are the values that make up each region.
@@ -45,11 +45,11 @@ class LabelCode:
         )
 
     def labels(self, regions: Bool[np.ndarray, "region *grid"]) -> UInt8[np.ndarray, "*grid"]:
-        """Return the label map that says ``regions``, three maps in the order of ``REGIONS``.
+        """Return the label map of ``regions``, three maps in the order of ``REGIONS``.
 
-        The most specific region a voxel is in decides, whether or not the others hold it too.
-        Where several values mean the same, it is the lowest: core that does not enhance is 1
-        until 2015, as in the years that joined 3 to it; and nothing becomes a resection cavity.
+        The most specific region of a voxel decides, whether or not the others hold it too. If
+        several values mean the same, the lowest is written: core that does not enhance is 1 until
+        2015, as in the years that joined 3 to 1. No voxel becomes a resection cavity.
         """
         whole, core, enhancing = regions
         label = np.zeros(whole.shape, dtype=np.uint8)
@@ -60,10 +60,10 @@ class LabelCode:
 
 
 def as_written(regions: Bool[np.ndarray, "region *grid"]) -> Bool[np.ndarray, "region *grid"]:
-    """Return the three regions that a label map of ``regions`` holds: each lies in the one before.
+    """Return the three regions that a label map of ``regions`` holds, each within the last.
 
-    It is ``code.regions(code.labels(regions))``, which every year's code makes the same: the most
-    specific region a voxel is in decides, so core takes in what is enhancing, and whole both.
+    It is ``code.regions(code.labels(regions))``, which is the same for every year's code: the most
+    specific region of a voxel decides, so core includes enhancing, and whole includes both.
     """
     nested: Bool[np.ndarray, "region *grid"] = np.logical_or.accumulate(regions[::-1], axis=0)[::-1]
     return nested

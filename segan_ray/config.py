@@ -1,7 +1,7 @@
 """The ``Experiment``: every setting of one training run, as one frozen, checked tree.
 
-Whatever trains — a single run or a trial of a sweep — is described by one ``Experiment``;
-a search space names its leaves by dotted paths (``critic.depth``). Models and losses receive
+One ``Experiment`` describes a single run or a trial of a sweep; a search space names its
+leaves by dotted paths (``critic.depth``). Models and losses receive
 plain numbers from it, never the tree itself.
 """
 
@@ -39,7 +39,7 @@ class Settings(BaseModel):
 class SegmentorSettings(Settings):
     """The segmentor S and its optimizer.
 
-    Width doubles with each of ``depth`` halvings, up to eight times ``base_width``.
+    Width doubles at each of ``depth`` downsampling levels, up to eight times ``base_width``.
     """
 
     lr: PositiveFloat = 1e-3
@@ -94,14 +94,14 @@ class LossSettings(Settings):
 class TrainingSettings(Settings):
     """The loop.
 
-    ``batch_size`` is that of one update, shared out among workers and cut into ``accumulate``
-    parts where memory is short. ``crop`` is in voxels and shrinks to what the store and the
-    depths allow. ``schedule`` is how learning rates go from the first epoch to the last: they
-    stay, fall as (1 − share of epochs done)^0.9, as half a cosine, or by half every
+    ``batch_size`` counts the slices of one update. The workers share them, and ``accumulate``
+    cuts them into parts to save memory. ``crop`` is in voxels and shrinks to what the store and
+    the depths allow. ``schedule`` is the course of learning rates from the first epoch to the
+    last: they stay, fall as (1 − share of epochs done)^0.9, as half a cosine, or by half every
     ``halve_every`` epochs; never below ``min_lr``. ``patience`` is how many validations in a
-    row may find every map empty or full. ``precision`` and ``compile`` are chosen for the
-    device where they are ``auto``. ``deterministic`` makes runs on a GPU repeat exactly, as
-    runs on a CPU always do.
+    row may find every map empty or full. At ``auto``, ``precision`` and ``compile`` are chosen
+    for the device. ``deterministic`` makes runs on a GPU repeat exactly, as runs on a CPU
+    always do.
     """
 
     epochs: Epochs = 20
@@ -120,14 +120,14 @@ class TrainingSettings(Settings):
 
 
 class DataSettings(Settings):
-    """How slices are drawn, and changed as they are learned from.
+    """How slices are drawn and augmented.
 
-    ``tumour_fraction`` is the share that bears tumour (null: as they come). ``neighbours`` is
-    how many slices above, and as many below, the segmentor sees beside each. Slices are
+    ``tumour_fraction`` is the share of slices with tumour (null: as in the store). ``neighbours``
+    is how many context slices above, and as many below, the segmentor sees. Slices are
     mirrored half the time with ``flip``, turned by up to ``rotation_deg`` either way and made
     larger or smaller by up to the fraction ``scaling``. ``intensity`` changes the gain of each
     modality by up to that fraction and shifts it by up to as many standard deviations; ``bias``
-    multiplies it by a smooth field between exp(-bias) and exp(bias). At 0 they do nothing.
+    multiplies it by a smooth field between exp(-bias) and exp(bias). 0 is no change.
     ``fold`` counts from 0 and says which fold of the store trains and validates; null is its
     single split.
     """
@@ -143,11 +143,11 @@ class DataSettings(Settings):
 
 
 class ResourceSettings(Settings):
-    """What one trial asks of the cluster: ``workers`` times (CPUs, GPUs).
+    """The resources of one trial: ``workers`` times (CPUs, GPUs).
 
-    A share of a GPU, such as 0.25, lets several trials train on one. ``retries`` is how often a
-    trial whose processes raised or were lost begins again at its last checkpoint; one that
-    diverges does not, since it would again.
+    A share of a GPU, such as 0.25, lets several trials train on one GPU. ``retries`` is how often
+    a trial whose processes raised or were lost begins again at its last checkpoint. A trial that
+    diverges does not begin again, since it would diverge again.
     """
 
     workers: Annotated[int, Field(ge=1, le=sizes.MOST_WORKERS)] = 1
@@ -203,7 +203,7 @@ class Experiment(Settings):
         return self
 
     @model_validator(mode="after")
-    def _networks_that_can_be(self) -> Experiment:
+    def _networks_of_bounded_size(self) -> Experiment:
         for name, settings, weights in too_large(self):
             raise ValueError(
                 f"{name}.base_width {settings.base_width} and {name}.depth {settings.depth} make "
@@ -213,7 +213,7 @@ class Experiment(Settings):
         return self
 
     @model_validator(mode="after")
-    def _a_slice_for_everyone(self) -> Experiment:
+    def _a_slice_for_each_part(self) -> Experiment:
         parts = self.resources.workers * self.training.accumulate
         if self.training.batch_size < parts:
             raise ValueError(
@@ -227,7 +227,7 @@ class Experiment(Settings):
 def too_large(
     experiment: Experiment,
 ) -> Iterator[tuple[str, SegmentorSettings | CriticSettings, int]]:
-    """Yield the settings of every network that cannot be, and how many weights it would have."""
+    """Yield the settings of every network that is too large, and how many weights it has."""
     segmentor, critic = experiment.segmentor, experiment.critic
     channels = len(MODALITIES) * (2 * experiment.data.neighbours + 1)
     unet = experiment.variant == "unet"
@@ -303,7 +303,7 @@ def build(tree: Mapping[str, Any], where: str) -> Experiment:
 
 
 def explain(problem: Mapping[str, Any]) -> str:
-    """Say one of pydantic's findings in words: which path, what was found, what is expected."""
+    """Put one of pydantic's problems into words: the path, its value and the expected value."""
     path = ".".join(str(part) for part in problem["loc"])
     if problem["type"] == "extra_forbidden":
         if path in set(paths()):
@@ -319,19 +319,19 @@ def parse_assignments(assignments: Iterable[str]) -> dict[str, Any]:
     """Turn ``["critic.depth=3"]`` into a nested tree; values are read as YAML.
 
     Raises:
-        ConfigError: where an item has no ``=``, an unknown path or a value that is no YAML.
+        ConfigError: if an item has no ``=``, an unknown path or a value that is no YAML.
     """
     flat: dict[str, Any] = {}
     problems = []
-    known = set(paths())
+    valid = set(paths())
     for item in assignments:
         path, equals, text = item.partition("=")
         if not equals:
             problems.append(
                 f"'{cut(item)}' has no '='. Write it as path=value, e.g. critic.depth=3."
             )
-        elif path not in known:
-            problems.append(f"unknown setting '{cut(path)}'.{nearest(path, known)}")
+        elif path not in valid:
+            problems.append(f"unknown setting '{cut(path)}'.{nearest(path, valid)}")
         else:
             try:
                 flat[path] = documents.parse_yaml(text)
@@ -385,8 +385,8 @@ def parse_settings(text: str, path: Path) -> dict[str, Any]:
     if content is None:
         return {}
     if not isinstance(content, dict):
-        found = type(content).__name__
-        raise ConfigError(str(path), [f"holds a {found}; expected settings as key: value."])
+        kind = type(content).__name__
+        raise ConfigError(str(path), [f"holds a {kind}; expected settings as key: value."])
     return content
 
 
@@ -404,12 +404,12 @@ def load_preset(name: str) -> dict[str, Any]:
     """Return the nested settings of a preset.
 
     Raises:
-        ConfigError: if there is none of that name.
+        ConfigError: if there is no preset of that name.
     """
     if name not in presets():
-        known = ", ".join(presets())
+        available = ", ".join(presets())
         raise ConfigError(
-            "preset", [f"no preset '{name}'.{nearest(name, presets())} There are: {known}."]
+            "preset", [f"no preset '{name}'.{nearest(name, presets())} There are: {available}."]
         )
     tree: dict[str, Any] = yaml.safe_load(
         (files("segan_ray") / "presets" / f"{name}.yaml").read_text(encoding="utf-8")

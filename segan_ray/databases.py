@@ -1,4 +1,4 @@
-"""Databases by their URLs: SQLite files made whole, and what is in those of others."""
+"""Databases by their URLs: making whole SQLite files, and listing the tables of a database."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ def sqlite_url(path: Path) -> str:
         return f"sqlite:///{path}"
     from sqlalchemy import URL
 
-    # Of a URL without the driver's name MLflow would make a folder, escapes and all.
+    # Without the driver's name MLflow would make a folder of the URL, escapes and all.
     return URL.create("sqlite+pysqlite", database=str(path)).render_as_string()
 
 
 def is_database(url: str) -> bool:
-    """Tell whether ``url`` is of a database that ``tables_at`` can ask."""
+    """Tell whether ``url`` is of a database whose tables ``tables_at`` can list."""
     return url.startswith(("sqlite", *SERVERS))
 
 
 def tables_at(url: str) -> frozenset[str]:
-    """Return the tables of the database at ``url``, none where a file is still to be made.
+    """Return the tables of the database at ``url``, none if its file does not exist yet.
 
-    To ask first shows at once who does not answer: MLflow would ask for minutes.
+    This shows within seconds that a server does not answer; MLflow would try for minutes.
 
     Raises:
-        OSError, ImportError, sqlalchemy.exc.SQLAlchemyError: if it does not, within seconds.
+        OSError, ImportError, sqlalchemy.exc.SQLAlchemyError: if the database cannot be used.
     """
     from sqlalchemy import create_engine, inspect, make_url
 
@@ -56,37 +56,37 @@ def tables_at(url: str) -> frozenset[str]:
 
 
 def are_one(url: str, other: str) -> bool:
-    """Tell whether two URLs name the same database, whoever asks it and by which driver."""
+    """Tell whether two URLs name the same database, by whichever user and driver."""
     from sqlalchemy import make_url
 
-    one, two = (
+    first, second = (
         (address.get_backend_name(), address.host, address.port, address.database)
         for address in (make_url(url), make_url(other))
     )
-    return one == two
+    return first == second
 
 
 def _check_can_be_made(file: Path) -> None:
-    there = next(path for path in (file, *file.parents) if path.exists())
-    if there != file and not os.access(there, os.W_OK):
-        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(there))
+    nearest = next(path for path in (file, *file.parents) if path.exists())
+    if nearest != file and not os.access(nearest, os.W_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(nearest))
 
 
 def make_sqlite(path: Path, make_tables: Callable[[Path], None]) -> None:
-    """Make the SQLite file ``path`` whole or not at all, so that readers never lock its writer.
+    """Make the SQLite file ``path`` whole or not at all, in WAL mode: readers never lock a writer.
 
-    ``make_tables`` is given another file to make them in, and leaves no connection open. Who calls
-    keeps others from doing the same; what was at ``path`` is replaced.
+    ``make_tables`` makes the tables in another file, and leaves no connection open. The caller
+    keeps other processes from doing the same. A file that was at ``path`` is replaced.
 
     Raises:
-        OSError, sqlite3.Error: if it cannot be made; and whatever ``make_tables`` raises.
+        OSError, sqlite3.Error: if it cannot be made; and the errors of ``make_tables``.
     """
-    # An interruption would leave half of the tables in place. Nor does SQLite let anybody wait who
-    # changes the mode of a shared file.
+    # In place, an interruption would leave half of the tables, and SQLite would not wait for other
+    # connections before it changes the mode of a shared file.
     own = path.with_name(f".{path.name}.new")
     _remove_sqlite(own)
     try:
-        own.touch()  # SQLite would keep a umask's group from writing
+        own.touch()  # SQLite's own mode ignores a umask by which the group may write
         _run_sqlite(own, "PRAGMA journal_mode = WAL")
         make_tables(own)
         _run_sqlite(own, "PRAGMA wal_checkpoint(TRUNCATE)")
@@ -103,6 +103,6 @@ def _run_sqlite(path: Path, statement: str) -> None:
 
 
 def _remove_sqlite(path: Path) -> None:
-    """Remove a database and what SQLite keeps beside it."""
+    """Remove a database and the files that SQLite keeps beside it."""
     for beside in ("-wal", "-shm", "-journal", ""):
         path.with_name(path.name + beside).unlink(missing_ok=True)

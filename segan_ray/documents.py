@@ -1,8 +1,8 @@
 """Files that users give: YAML, JSON and tables, read within bounds.
 
-A file is regular and of bounded size before it is read, and what it holds is of bounded size and
-depth before anything is built of it. Aliases of YAML count as what they stand for: nine lines can
-mean a thousand million values.
+A file must be regular and of bounded size before it is read. Its content must be of bounded size
+and depth before objects are built of it. A YAML alias counts as the values that it stands for:
+nine lines can mean a thousand million values.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ _BRACKETS: Final = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"?|[\[\]{}]', re.DOTAL
 
 
 class DocumentError(ValueError):
-    """A text is not YAML or JSON: why, and at which line, from 1, if that is known."""
+    """A text is not YAML or JSON; ``line`` counts from 1, or is None if it is unknown."""
 
     def __init__(self, problem: str, line: int | None = None) -> None:
         super().__init__(problem)
@@ -63,7 +63,7 @@ class DocumentError(ValueError):
 
 
 class BoundsError(DocumentError):
-    """A path leads to no regular file, or it holds, nests or counts more than is read."""
+    """A path leads to no regular file, or its content is too large, too deep or too long."""
 
 
 def read_bytes(path: Path, most: int) -> bytes:
@@ -75,7 +75,7 @@ def read_bytes(path: Path, most: int) -> bytes:
     """
     content = bytearray()
     with open_regular(path) as stream:
-        # Piece by piece: room for all that is asked for at once would be made before it is read.
+        # Piece by piece, since one large read would take its memory before it reads a byte.
         while piece := stream.read(_PIECE_BYTES):
             content += piece
             if len(content) > most:
@@ -92,7 +92,7 @@ def open_regular(path: Path) -> Iterator[io.BufferedReader]:
         BoundsError: if it is a pipe, device or socket.
     """
     _check_regular(path.stat().st_mode, path)
-    # It may have been replaced since: opening a pipe waits for a writer unless told not to.
+    # The file may have been replaced since, and opening a pipe would wait without O_NONBLOCK.
     handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
     with os.fdopen(handle, "rb") as stream:
         _check_regular(os.fstat(handle).st_mode, path)
@@ -108,7 +108,7 @@ def _check_regular(mode: int, path: Path) -> None:
 
 
 def read_text(path: Path, most: int, encoding: str = "utf-8") -> str:
-    """Return the text of a file as ``read_bytes`` its content, every line end a line feed.
+    """Return the text of a file, read by ``read_bytes``; every line end becomes a line feed.
 
     Raises:
         OSError, BoundsError: as ``read_bytes``.
@@ -118,17 +118,17 @@ def read_text(path: Path, most: int, encoding: str = "utf-8") -> str:
 
 
 def parse_yaml(text: str, most: int = MOST_SETTINGS) -> Any:
-    """Return what a YAML text of at most ``most`` values holds.
+    """Return the content of a YAML text of at most ``most`` values.
 
     Raises:
-        BoundsError: if it holds more, nests or counts too far, or holds itself.
+        BoundsError: if it has more values, is too deep, has too long a number, or holds itself.
         DocumentError: if it is not YAML.
     """
     return _parse_yaml(text, most, yaml.SafeLoader)
 
 
 def parse_yaml_list(text: str) -> Any:
-    """Do as ``parse_yaml`` with up to ``MOST_LISTED`` values, by libyaml where it is installed."""
+    """Do as ``parse_yaml`` for up to ``MOST_LISTED`` values, by libyaml if it is installed."""
     return _parse_yaml(text, MOST_LISTED, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
 
 
@@ -149,7 +149,7 @@ def _parse_yaml(text: str, most: int, loader: Any) -> Any:
 
 @dataclass
 class _Branch:
-    """A mapping or list that is being read: its anchor, and what it holds, aliases included."""
+    """A mapping or list that is being read: its anchor, size and depth, aliases included."""
 
     anchor: str | None
     size: int = 1
@@ -161,43 +161,43 @@ class _Branch:
 
 
 def _check_yaml(events: Iterable[Any], most: int) -> None:
-    """Refuse a text that means more than ``most`` values, or nests or counts too far.
+    """Refuse a text of more than ``most`` values, or with too deep nesting or too long numbers.
 
-    Only the events of the parser are looked at: nothing is composed or built yet.
+    Only the parser's events are read: no node or object is built yet.
     """
-    known: dict[str, _Branch] = {}
+    anchors: dict[str, _Branch] = {}
     open_branches = [_Branch(None, size=0)]
     for event in events:
         line = event.start_mark.line + 1
         if isinstance(event, yaml.CollectionStartEvent):
             open_branches.append(_Branch(event.anchor))
-            # An alias to a branch that is still open is one that holds itself.
-            known.pop(event.anchor or "", None)
+            # An alias to a branch that is still open would hold itself.
+            anchors.pop(event.anchor or "", None)
         elif isinstance(event, yaml.CollectionEndEvent):
             ended = open_branches.pop()
             open_branches[-1].hold(ended.size, ended.depth)
             if ended.anchor:
-                known[ended.anchor] = ended
+                anchors[ended.anchor] = ended
         elif isinstance(event, yaml.ScalarEvent):
             _check_number(event, line)
             # An alias can repeat a long text as well as a long list.
             size = 1 + len(event.value) // _TEXT
             open_branches[-1].hold(size, 1)
             if event.anchor:
-                known[event.anchor] = _Branch(None, size)
+                anchors[event.anchor] = _Branch(None, size)
         elif isinstance(event, yaml.AliasEvent):
-            _hold_alias(event.anchor, known, open_branches, line)
+            _hold_alias(event.anchor, anchors, open_branches, line)
         _check_bounds(open_branches, most, line)
 
 
 def _hold_alias(
-    anchor: str | None, known: dict[str, _Branch], open_branches: list[_Branch], line: int
+    anchor: str | None, anchors: dict[str, _Branch], open_branches: list[_Branch], line: int
 ) -> None:
-    if anchor is not None and anchor in known:
-        open_branches[-1].hold(known[anchor].size, known[anchor].depth)
+    if anchor is not None and anchor in anchors:
+        open_branches[-1].hold(anchors[anchor].size, anchors[anchor].depth)
     elif any(branch.anchor == anchor for branch in open_branches):
         raise BoundsError(f"'*{cut(anchor)}' at line {line} stands inside what it names")
-    # One that is not known at all is refused by the composer, in its words.
+    # The composer refuses an unknown anchor, in its own words.
 
 
 def _check_bounds(open_branches: list[_Branch], most: int, line: int) -> None:
@@ -220,11 +220,11 @@ def _check_number(event: yaml.ScalarEvent, line: int) -> None:
 
 
 def parse_json(text: str | bytes) -> Any:
-    """Return what a JSON text holds.
+    """Return the content of a JSON text.
 
     Raises:
         UnicodeDecodeError: if bytes are no UTF.
-        DocumentError: if it is not JSON, or nests or counts too far.
+        DocumentError: if it is not JSON, is too deep, or has too long a number.
     """
     if isinstance(text, bytes):
         # As json does: UTF-8, 16 or 32, with a byte order mark or without.
@@ -242,10 +242,10 @@ def parse_json(text: str | bytes) -> Any:
 
 def _check_depth(text: str) -> None:
     depth = 0
-    for each in _BRACKETS.finditer(text):
-        if each[0] in "[{":
+    for bracket in _BRACKETS.finditer(text):
+        if bracket[0] in "[{":
             depth += 1
-        elif each[0] in "]}":
+        elif bracket[0] in "]}":
             depth -= 1
         if depth > DEEPEST:
             raise DocumentError(f"it is nested more than {DEEPEST} levels deep")

@@ -1,4 +1,4 @@
-"""What Ray and MLflow read from the environment of a process, and why it is set.
+"""The environment variables that Ray and MLflow read, and why they are set.
 
 Importing a module sets nothing. A command calls these functions before it imports an engine, since
 engines read some of the variables when they are imported.
@@ -18,8 +18,8 @@ RAY: Final = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     # A sweep answers Ctrl-C itself: Tune would end its trials as if they were done.
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
-    # How many trainables may be starting at once. Tune's default for searchers is one; a trainable
-    # that becomes free is then given to the trial that waits for its own, and that one is ended.
+    # How many trainables may be starting at once. With Tune's default for searchers, 1, a trainable
+    # that becomes free goes to a trial whose own is starting, and Tune then kills the latter.
     "TUNE_MAX_PENDING_TRIALS_PG": "1000",
     # Ray would send the whole folder to its workers if the command was begun by "uv run".
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
@@ -27,7 +27,7 @@ RAY: Final = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
 }
 RAY_ALWAYS: Final = {
-    # What our trainables are made for, whatever is set for other programs.
+    # Our trainables need this version, even if other programs set another.
     "RAY_TRAIN_V2_ENABLED": "1",
     # The newer of Tune's two printers ignores verbose=0; we print ourselves.
     "RAY_AIR_NEW_OUTPUT": "0",
@@ -36,7 +36,7 @@ ON_NODES: Final = (
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S",
     "RAY_TRAIN_V2_ENABLED",
 )  # fmt: skip
-"""Which of these count in trainables and workers, on whatever node they run."""
+"""The variables that trainables and workers need, on every node."""
 MLFLOW: Final = {
     # No progress bars between our lines, and no statistics that leave the machine.
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
@@ -50,13 +50,13 @@ MLFLOW: Final = {
 
 
 def prepare_ray() -> None:
-    """Set what Ray reads from the environment of this process; the user's own settings stay."""
+    """Set Ray's variables in this process; the user's values stay, but for ``RAY_ALWAYS``."""
     for name, value in RAY.items():
         os.environ.setdefault(name, value)
     os.environ.update(RAY_ALWAYS)
 
 
 def prepare_mlflow() -> None:
-    """Set what MLflow reads from the environment of this process; the user's settings stay."""
+    """Set MLflow's variables in this process; the user's values stay."""
     for name, value in MLFLOW.items():
         os.environ.setdefault(name, value)

@@ -18,7 +18,7 @@ SeganRayError
 │   └── RunError         one run's tags are not as segan-ray writes them
 └── RegistryError        a model, version or alias that is not registered
 
-Messages are one or two plain lines: which file or key, what was found, what was expected,
+Messages are one or two plain lines: the file or key, the value found, the value expected, and
 what to do. The command line prints them as they are and exits with 1.
 """
 
@@ -32,13 +32,13 @@ from typing import Final, TypeVar
 T = TypeVar("T")
 
 LONGEST: Final = 400
-"""Libraries may say pages; of more characters nobody reads the end."""
+"""Characters of a library's message, which may be pages long."""
 LONGEST_VALUE: Final = 80
 """Characters of a name or value in a message."""
 LONGEST_PROBLEM: Final = 1000
 MOST_PROBLEMS: Final = 50
-"""Problems of one file that are listed; of the others, how many there are."""
-# What moves the cursor, rewrites a line or turns the direction of writing; Unicode's line ends.
+"""Problems of one file that are listed; the others are counted."""
+# Characters that move the cursor, rewrite a line, turn the direction of writing or end a line.
 _UNSEEN: Final = re.compile(
     r"[\x00-\x1f\x7f-\x9f\xad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb]"
 )
@@ -89,9 +89,9 @@ class ConfigError(SeganRayError):
         self.where = where
         self.problems = tuple(cut(problem, LONGEST_PROBLEM) for problem in problems)
         self.lines = (*lines,) or (None,) * len(self.problems)
-        places = (f"{where}:{line}" if line else where for line in self.lines)
-        said = zip(places, self.problems, strict=True)
-        super().__init__("\n".join(f"{place}: {problem}" for place, problem in said))
+        locations = (f"{where}:{line}" if line else where for line in self.lines)
+        pairs = zip(locations, self.problems, strict=True)
+        super().__init__("\n".join(f"{location}: {problem}" for location, problem in pairs))
 
     def __reduce__(self) -> tuple[object, ...]:
         return type(self), (self.where, self.problems, self.lines)
@@ -169,38 +169,40 @@ class RegistryError(SeganRayError):
 
 
 def said(error: BaseException) -> str:
-    """Return what an error says, all its lines as one and no full stop; no SQL statement."""
-    told = getattr(error, "orig", None) or error
-    line = " ".join(str(getattr(told, "message", None) or told).split()).rstrip(".")
+    """Return an error's message on one line, without full stop and SQL statement."""
+    source = getattr(error, "orig", None) or error
+    line = " ".join(str(getattr(source, "message", None) or source).split()).rstrip(".")
     return f"{line[:LONGEST]}…" if len(line) > LONGEST else line or type(error).__name__
 
 
 def named(error: BaseException) -> str:
-    """Return what kind of error it is and what it says, on one line."""
+    """Return an error's type and message, on one line."""
     return f"{type(error).__name__}: {said(error)}"
 
 
 def cut(value: object, most: int = LONGEST_VALUE) -> str:
-    """Return a name or value as a message shows it: of a long one the beginning."""
+    """Return a name or value as a message shows it, cut if it is long."""
     text = str(value)
     return text if len(text) <= most else f"{text[:most]}… ({len(text)} characters)"
 
 
-def listed(found: Sequence[T], explain: Callable[[T], str], most: int = MOST_PROBLEMS) -> list[str]:
-    """Return what ``explain`` says of the first ``most`` of ``found``, and how many follow."""
-    return [*map(explain, found[:most]), *and_more(len(found) - most)]
+def listed(
+    problems: Sequence[T], explain: Callable[[T], str], most: int = MOST_PROBLEMS
+) -> list[str]:
+    """Return ``explain`` of each of the first ``most`` problems, and how many follow."""
+    return [*map(explain, problems[:most]), *and_more(len(problems) - most)]
 
 
 def and_more(count: int) -> list[str]:
-    """Return that so many problems are not listed; of none, nothing."""
+    """Return a line on ``count`` problems that are not listed, or no line for 0."""
     return [f"{many(count, 'more problem')} not listed here."] if count > 0 else []
 
 
 def visible(text: str, keep: str = "") -> str:
     """Return ``text`` with control characters, those in ``keep`` apart, written as escapes."""
 
-    def escaped(found: re.Match[str]) -> str:
-        return found[0] if found[0] in keep else found[0].encode("unicode_escape").decode("ascii")
+    def escaped(match: re.Match[str]) -> str:
+        return match[0] if match[0] in keep else match[0].encode("unicode_escape").decode("ascii")
 
     return _UNSEEN.sub(escaped, text)
 

@@ -1,4 +1,4 @@
-"""Where records live when nothing else is configured: one folder, and what is in it."""
+"""The home: one folder with all records that are not configured to be elsewhere."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ HOME: Final = "SEGAN_RAY_HOME"
 RESUME_WITH: Final = "SEGAN_RAY_RESUME_WITH"
 """The variable with the command that goes on with a sweep, where it is not the sweep's own."""
 NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
-"""What sweeps and spaces may be called: it becomes a folder, a study and a tag."""
+"""The names that sweeps and spaces may have: a name becomes a folder, a study and a tag."""
 NAMES: Final = (
     "Use letters, digits, '-', '_' and '.', beginning with a letter or digit, at most 100."
 )
@@ -37,7 +37,7 @@ OTHER_HOME: Final = "Choose another --home, or have its owner let you write ther
 
 
 def mend_database(reason: str) -> str:
-    """Return what to do about a database of the home that ``reason`` keeps from being used."""
+    """Return what to do about a database of the home that cannot be used because of ``reason``."""
     if "disk is full" in reason:  # as SQLite says it
         return "Make room there, or choose another --home."
     return "Put a sound copy in its place, or choose another --home."
@@ -61,7 +61,7 @@ class Home:
 
     @property
     def records(self) -> str:
-        """Where runs are recorded, for people: ``MLFLOW_TRACKING_URI`` if set, else this folder."""
+        """The location of runs, for messages: ``MLFLOW_TRACKING_URI`` if set, else this folder."""
         return str(self.folder) if self.tracks_itself else mask(self.tracking_uri)
 
     @property
@@ -76,7 +76,7 @@ class Home:
 
     @property
     def artifacts(self) -> Path:
-        """Where MLflow artifacts go when tracking is the home's own database."""
+        """The folder of MLflow's artifacts, if records are in the home's own database."""
         return self.folder / "mlartifacts"
 
     @property
@@ -86,7 +86,7 @@ class Home:
 
     @property
     def sweeps(self) -> Path:
-        """What the process of each sweep keeps for itself, one folder each."""
+        """The folder in which the process of each sweep has a folder of its own."""
         return self.folder / "sweeps"
 
     @property
@@ -97,23 +97,23 @@ class Home:
 
     @property
     def storage(self) -> str:
-        """Where checkpoints are kept, and Ray's own files: a folder, or a URL (s3://…).
+        """The location of checkpoints and of Ray's own files: a folder, or a URL (s3://…).
 
         ``SEGAN_RAY_STORAGE`` if set, else in the home. Every node must see it.
         """
         return self.storage_setting or str(self.sweeps)
 
     def storage_of(self, sweep: str) -> str:
-        """Return what of the storage is that sweep's."""
+        """Return the location of that sweep in the storage."""
         return f"{self.storage}/{sweep}"
 
     def checkpoints(self, sweep: str) -> str:
-        """Return where the checkpoints of a sweep are, a folder a trial."""
+        """Return the location of a sweep's checkpoints, a folder a trial."""
         return f"{self.storage_of(sweep)}/checkpoints"
 
 
 def resume_command(home: Home, *arguments: str) -> str:
-    """Return how to go on with ``segan-ray arguments``, in the words of whom it runs for."""
+    """Return the command that goes on with ``segan-ray arguments``; ``RESUME_WITH`` may set it."""
     usual = Home.at(Path(os.environ[HOME]) if os.environ.get(HOME) else None)
     at = () if home == usual else ("--home", str(home.folder))
     own = shlex.join(["segan-ray", *arguments, "--resume", *at])

@@ -1,6 +1,6 @@
 """Passwords and tokens in addresses: finding them, and writing an address without them.
 
-Whatever is printed, logged or recorded goes through ``mask``. It rather hides too much than too
+All printed, logged and recorded text goes through ``mask``. It hides too much rather than too
 little: a password may hold any character, blanks and quotes too. Each pattern begins at a fixed
 text or the edge of a word, and no stretch is searched twice, so that time grows with the length.
 """
@@ -51,7 +51,7 @@ def holds_secret(text: str) -> bool:
 
 def _masked(line: str) -> str:
     line = _replaced(line, _passwords(line))
-    line = _replaced(line, (found.span() for found in _TOKEN_AS_USER.finditer(line)))
+    line = _replaced(line, (match.span() for match in _TOKEN_AS_USER.finditer(line)))
     return _replaced(line, _values(line))
 
 
@@ -64,10 +64,10 @@ def _replaced(line: str, spans: Iterable[_Span]) -> str:
 
 
 def _passwords(line: str) -> Iterator[_Span]:
-    """Yield where the password of each address stands: up to the last ``@`` that can be its own.
+    """Yield the span of each address's password, which ends at the last ``@`` of the address.
 
-    That is the last before the next blank or else before the next address on the line. Where a
-    port may stand in the password's place, what stands behind a blank must be a host and a path.
+    That is the last ``@`` before the next blank, or else before the next address on the line. If
+    the password may be a port, an ``@`` behind a blank counts only before a host and a path.
     """
     done = 0
     for login in _LOGIN.finditer(line):
@@ -80,7 +80,7 @@ def _passwords(line: str) -> Iterator[_Span]:
         last = line.rfind("@", start, word)
         limit = len(line) if following < 0 else following
         if _PORT.match(line, start):
-            hosts = [found.start() for found in _BEFORE_HOST.finditer(line, word, limit)]
+            hosts = [match.start() for match in _BEFORE_HOST.finditer(line, word, limit)]
             last = max([last, *hosts])
         else:
             last = max(last, line.rfind("@", word, limit))
@@ -89,7 +89,7 @@ def _passwords(line: str) -> Iterator[_Span]:
 
 
 def _values(line: str) -> Iterator[_Span]:
-    """Yield where the value of each name that says that it is secret stands."""
+    """Yield the span of each value whose name says that it is secret."""
     ends = _Delimiters(line)
     done = 0
     for name in _NAME.finditer(line):
@@ -104,20 +104,20 @@ def _values(line: str) -> Iterator[_Span]:
 
 
 class _Next:
-    """Where a pattern stands next in a line, for starts that only grow; its length if nowhere."""
+    """The next position of a pattern in a line, for growing starts; the line's length if none."""
 
     def __init__(self, line: str, pattern: str | re.Pattern[str]) -> None:
         self._line, self._pattern, self._at = line, re.compile(pattern), -1
 
     def at(self, start: int) -> int:
         if self._at < start:
-            found = self._pattern.search(self._line, start)
-            self._at = len(self._line) if found is None else found.start()
+            match = self._pattern.search(self._line, start)
+            self._at = len(self._line) if match is None else match.start()
         return self._at
 
 
 class _Delimiters:
-    """Where values end: at the mark that ends them where they stand, or at a blank."""
+    """The ends of values: at the delimiter of their context, or at a blank."""
 
     def __init__(self, line: str) -> None:
         self._line = line
@@ -139,7 +139,7 @@ class _Delimiters:
         if first not in "?&;#":
             return word
         mark = self._marks[";" if first == ";" else "&"].at(start if first == ";" else word)
-        # Behind a blank it may be of the sentence or of the next address.
+        # Behind a blank, the delimiter may belong to the sentence or to the next address.
         if mark < len(self._line) and self._address.at(start) > mark:
             return mark
         return word if first == "#" or word == start else self._of_last(start, word)
@@ -147,8 +147,8 @@ class _Delimiters:
     def _of_last(self, start: int, word: int) -> int:
         """Return the end of the last value of a query, whose first word ends at ``word``.
 
-        It may hold blanks. Where its phrase or the line ends, so does it; or before the word that
-        the next address begins in.
+        The value may hold blanks. It ends with its phrase or with the line, or before the word in
+        which the next address begins.
         """
         phrase, address = self._phrase.at(start), self._address.at(word)
         if phrase < word:  # the mark is its own last character
@@ -159,5 +159,5 @@ class _Delimiters:
 
 
 def _end(pattern: re.Pattern[str], line: str, start: int) -> int:
-    found = pattern.match(line, start)
-    return found.end() if found else start
+    match = pattern.match(line, start)
+    return match.end() if match else start

@@ -1,7 +1,7 @@
-"""How large settings may be, and how many weights networks of them have; no network is made.
+"""How large settings may be, and how many weights their networks have; no network is made.
 
-Bounds are far above what anybody trains. They tell a slip of the keyboard from a setting before
-memory, disks or centuries are spent on it.
+Bounds are far above any real training. They refuse a slip of the keyboard before memory, disks or
+centuries are spent on it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ MOST_STEPS: Final = 1_000_000
 MOST_SLICES: Final = 4096
 """Slices of one batch."""
 WIDEST: Final = 1024
-"""Channels after the first halving; the paper's networks have 64."""
+"""Channels at the first downsampling level; the paper's networks have 64."""
 LONGEST_SIDE: Final = 4096
 """Voxels along one side of a crop."""
 MOST_WORKERS: Final = 1024
@@ -48,15 +48,17 @@ def segan_weights(channels: int, regions: int, depth: int, base_width: int, *, c
 
 def critic_weights(channels: int, depth: int, base_width: int) -> int:
     """Return how many weights the convolutions of one critic have."""
-    return sum(16 * one * other for one, other in pairwise([channels, *_widths(base_width, depth)]))
+    return sum(
+        16 * before * after for before, after in pairwise([channels, *_widths(base_width, depth)])
+    )
 
 
 def unet_weights(channels: int, regions: int, depth: int, base_width: int) -> int:
     """Return how many weights the convolutions of MONAI's U-Net have."""
     widths = [base_width << level for level in range(depth + 1)]
-    down = sum(9 * one * other for one, other in pairwise([channels, *widths]))
+    down = sum(9 * before * after for before, after in pairwise([channels, *widths]))
     joined = [2 * width for width in widths[:-2]] + [widths[-2] + widths[-1]]
-    up = sum(9 * one * other for one, other in zip(joined, [regions, *widths], strict=False))
+    up = sum(9 * before * after for before, after in zip(joined, [regions, *widths], strict=False))
     return down + up
 
 

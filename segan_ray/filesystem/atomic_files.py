@@ -80,9 +80,9 @@ def _reason(path: Path, error: OSError) -> str:
     mount = next(folder for folder in path.absolute().parents if folder.is_dir())
     while not mount.is_mount():
         mount = mount.parent
-    usage = shutil.disk_usage(there)
+    usage = shutil.disk_usage(mount)
     free, total = usage.free / 1e9, usage.total / 1e9
-    return f"{reason}: the disk at {there} has {free:.2g} of {total:.2g} GB free"
+    return f"{reason}: the disk at {mount} has {free:.2g} of {total:.2g} GB free"
 
 
 def follow_umask(folder: Path) -> None:
