@@ -1,4 +1,4 @@
-"""Deleting what was logged with a run: MLflow's client can only add."""
+"""Deleting artifacts of runs and models, which MLflow's client cannot do."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from segan_ray.redaction import mask
 
 
 def delete_artifacts(client: MlflowClient, run: str, folder: str | None = None) -> None:
-    """Delete ``folder`` among the artifacts of ``run``, or all, if the store lets anybody.
+    """Delete ``folder`` among the artifacts of ``run``, or all, if the store can delete.
 
     Raises:
         TrackingError: as ``delete_below``.
@@ -27,19 +27,19 @@ def delete_artifacts(client: MlflowClient, run: str, folder: str | None = None) 
 
 
 def delete_below(client: MlflowClient, uri: str, owner: str, folder: str | None = None) -> None:
-    """Delete ``folder``, or all, of what lies at ``uri``, if the store lets anybody.
+    """Delete ``folder`` below ``uri``, or all below it, if the store can delete.
 
     Raises:
-        TrackingError: if that is no place that MLflow makes for ``owner``, a run or a model.
+        TrackingError: if ``uri`` is no place that MLflow makes for ``owner``, a run or a model.
     """
-    # A record that somebody changed may name any folder there is.
+    # A tampered record may name any folder.
     if uri.partition("?")[0].rstrip("/").split("/")[-2:] != [owner, "artifacts"]:
         raise TrackingError(
             f"MLflow's record of {owner} says that its artifacts are at {mask(uri)}; expected a "
             f"place that ends in {owner}/artifacts. Nothing was deleted there: find out who "
             "changed the record, and delete it with MLflow's own tools."
         )
-    # The folder belongs to the address, not to the call: not every store deletes a part.
+    # The folder goes into the address: not every store takes it as an argument of the call.
     place = "/".join(filter(None, (uri.rstrip("/"), folder)))
     if uri.startswith("file:"):
         # MLflow's own deletion decodes "%" in a path twice.

@@ -30,15 +30,15 @@ from segan_ray.tracking.client.moved import follow_move, is_anothers
 from segan_ray.tracking.tag_names import EXPERIMENT
 
 PAGE: Final = 1000
-"""Runs that are asked for at once; a server sends all their parameters and metrics."""
+"""Runs per request: a server sends the parameters and metrics of each."""
 Check = Callable[[], None]
-"""Raises once this process may write nothing more, since its sweep is another's."""
+"""Raises once this process must not write, since another process has taken over its sweep."""
 MAKING_S: Final = 120.0
 """How long to wait for another process that makes the database."""
 
 
 def connect(home: Home) -> MlflowClient:
-    """Return a client of the configured tracking store, making the home's own if need be.
+    """Return a client of the configured tracking store; make the home's own if need be.
 
     Raises:
         TrackingError: if the store cannot be reached.
@@ -63,7 +63,7 @@ def connect(home: Home) -> MlflowClient:
 
 @contextlib.contextmanager
 def _own_database(home: Home) -> Iterator[None]:
-    """Make the home's database whole, and keep other processes from it meanwhile."""
+    """Make the home's database if need be, and lock it in the block."""
     with writing(home.folder, OTHER_HOME), _alone(home):
         make_database(home)
         follow_move(home, EXPERIMENT)
@@ -88,7 +88,7 @@ def _refuse_optunas(uri: str) -> None:
 
 
 def always() -> None:
-    """Let a process write whose records no other can take over."""
+    """The check of a process whose sweep no other process can take over."""
 
 
 class _Checked:
@@ -110,7 +110,7 @@ def checked(client: MlflowClient, check: Check) -> MlflowClient:
 
 
 def connect_to_read(home: Home) -> MlflowClient:
-    """Return a client as ``connect`` does, of a home that cannot be written to one that reads.
+    """Return a client as ``connect`` does; for a read-only home, a client that only reads.
 
     Raises:
         TrackingError: if the store cannot be reached.
@@ -123,18 +123,18 @@ def connect_to_read(home: Home) -> MlflowClient:
     uri = f"sqlite+pysqlite:///{read_only(database)}&uri=true"
     try:
         client = MlflowClient(uri, registry_uri=uri)
-        found = client.get_experiment_by_name(EXPERIMENT)
+        experiment = client.get_experiment_by_name(EXPERIMENT)
     except (MlflowException, OSError, sqlite3.Error, SQLAlchemyError) as error:
         reason = mask(said(error))
         raise TrackingError(
             f"{database}: cannot be read where it cannot be written ({reason}). Use a copy of "
             "the home, or the folder of a checkpoint in place of a name."
         ) from None
-    if found is not None and is_anothers(home, found.artifact_location):
+    if experiment is not None and is_anothers(home, experiment.artifact_location):
         raise TrackingError(
             f"{home.folder}: was moved or copied, and its records still name files at "
-            f"{found.artifact_location}. They follow as soon as somebody who may write there uses "
-            f"it: segan-ray sweeps --home {home.folder}"
+            f"{experiment.artifact_location}. They follow as soon as somebody who may write there "
+            f"uses it: segan-ray sweeps --home {home.folder}"
         )
     return client
 
@@ -150,22 +150,22 @@ def _be_quiet() -> None:
 def pointing_at(uri: str) -> Iterator[None]:
     """Point MLflow as a whole at ``uri`` while the context lasts.
 
-    For the few calls of MLflow that take no address. It notes the address in
-    ``MLFLOW_TRACKING_URI`` too, where every ``Home`` of this process would find it afterwards.
+    A few calls of MLflow take no address. MLflow also writes the address to
+    ``MLFLOW_TRACKING_URI``, where every later ``Home`` of this process would read it.
     """
     before = os.environ.get(TRACKING_URI)
     mlflow.set_tracking_uri(uri)
     try:
         yield
     finally:
-        mlflow.set_tracking_uri(None)  # type: ignore[arg-type]  # as MLflow's own tests forget one
+        mlflow.set_tracking_uri(None)  # type: ignore[arg-type]  # as in MLflow's tests
         if before is not None:
             os.environ[TRACKING_URI] = before
 
 
 @contextlib.contextmanager
 def _alone(home: Home) -> Iterator[None]:
-    """Keep other processes from the home's database while its tables may be made."""
+    """Lock the home's database against other processes while its tables may be made."""
     path = home.folder / LOCK
     handle = locks.acquire(path, wait_s=MAKING_S)
     if handle is None:
@@ -183,26 +183,26 @@ def experiment_id(client: MlflowClient, home: Home) -> str:
     """Return the id of the project's experiment, created at first use.
 
     Raises:
-        TrackingError: if somebody deleted it.
+        TrackingError: if it was deleted.
     """
-    found = _experiment(client) or _create_experiment(client, home)
-    return str(found.experiment_id)
+    experiment = _experiment(client) or _create_experiment(client, home)
+    return str(experiment.experiment_id)
 
 
 def _experiment(client: MlflowClient) -> Experiment | None:
     """Return the project's experiment, or None if there never was one.
 
     Raises:
-        TrackingError: if somebody deleted it: what is in it looks as if it had never been.
+        TrackingError: if it was deleted, since its runs would look as if they never existed.
     """
-    found = client.get_experiment_by_name(EXPERIMENT)
-    if found is not None and found.lifecycle_stage != "active":
+    experiment = client.get_experiment_by_name(EXPERIMENT)
+    if experiment is not None and experiment.lifecycle_stage != "active":
         raise TrackingError(
             f"The MLflow experiment '{EXPERIMENT}' was deleted, and with it every sweep. Bring "
             f"them back: {TRACKING_URI}={shlex.quote(mask(client.tracking_uri))} mlflow "
-            f"experiments restore --experiment-id {found.experiment_id}"
+            f"experiments restore --experiment-id {experiment.experiment_id}"
         )
-    return found
+    return experiment
 
 
 def _create_experiment(client: MlflowClient, home: Home) -> Experiment:
@@ -213,35 +213,35 @@ def _create_experiment(client: MlflowClient, home: Home) -> Experiment:
     try:
         made = client.create_experiment(EXPERIMENT, artifact_location=location, tags=kind)
     except MlflowException as error:
-        found = client.get_experiment_by_name(EXPERIMENT)
-        if error.error_code != "RESOURCE_ALREADY_EXISTS" or found is None:
+        there = client.get_experiment_by_name(EXPERIMENT)
+        if error.error_code != "RESOURCE_ALREADY_EXISTS" or there is None:
             raise
-        return found
+        return there
     return client.get_experiment(made)
 
 
 def search(client: MlflowClient, query: str) -> list[Run]:
-    """Return every run of the project's experiment that ``query`` finds, page by page.
+    """Return every run of the project's experiment that matches ``query``.
 
     Raises:
-        TrackingError: if somebody deleted the experiment.
+        TrackingError: if the experiment was deleted.
     """
     experiment = _experiment(client)
     if experiment is None:
         return []
-    found: list[Run] = []
+    runs: list[Run] = []
     token: str | None = None
     while True:
         page = client.search_runs(
             [experiment.experiment_id], query, max_results=PAGE, page_token=token
         )
-        found.extend(page)
+        runs.extend(page)
         token = page.token
         if not token:
-            return found
+            return runs
 
 
 def version_tags() -> dict[str, str]:
-    """Return the versions that made a run."""
+    """Return the versions of the packages that make a run, as tags."""
     names = ("segan-ray", "torch", "ray", "optuna", "mlflow")
     return {f"segan.version.{name}": version(name) for name in names}

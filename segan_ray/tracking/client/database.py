@@ -1,4 +1,4 @@
-"""The home's own MLflow database: made whole, whatever interrupts that."""
+"""The home's own MLflow database: made as a whole, even after an interruption."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from segan_ray.home import Home
 
 RECORDS: Final = ("runs", "registered_models")
 LOCK: Final = ".mlflow.lock"
-"""What a process holds while it makes the database."""
+"""The lock file of a process that makes the database."""
 
 
 def is_writable(home: Home) -> bool:
-    """Tell whether this process may write all that connecting to the home's database writes."""
+    """Tell whether this process may write all files that ``connect`` writes in the home."""
     needed = (home.folder, home.tracking_database, home.folder / LOCK)
     return all(os.access(path, os.W_OK) for path in needed if os.path.lexists(path))
 
 
 def read_only(database: Path) -> str:
-    """Return the URI by which SQLite reads a file beside which nothing can be written."""
-    # Without a log of what was written last, SQLite need not share memory with its writer,
-    # which takes a file beside the database. With one, that file is there too.
+    """Return the URI by which SQLite reads a file in a folder that cannot be written."""
+    # SQLite shares memory with a writer through a file beside the database. With a write-ahead
+    # log that file exists; without a log, "immutable" says that it is not needed.
     log = database.with_name(f"{database.name}-wal")
     way = "mode=ro" if log.is_file() and log.stat().st_size else "mode=ro&immutable=1"
     return f"file:{quote(str(database))}?{way}"
@@ -35,7 +35,7 @@ def read_only(database: Path) -> str:
 def make_database(home: Home) -> None:
     """Make the database if it is not there, or if an interruption left half of an empty one.
 
-    Who calls keeps others from doing the same.
+    The caller keeps other processes from doing the same.
 
     Raises:
         OSError, sqlite3.Error, SQLAlchemyError, MlflowException: if it cannot be made.
@@ -48,12 +48,12 @@ def make_database(home: Home) -> None:
 def _make_tables(path: Path, artifacts: Path) -> None:
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
-    # MLflow makes them one by one, and takes what it finds of them for another version's.
+    # MLflow makes its tables one by one, and takes half of them for another version's.
     SqlAlchemyStore(sqlite_url(path), artifacts.as_uri()).engine.dispose()
 
 
 def _is_cut_off(database: Path) -> bool:
-    """Tell whether tables are missing, and what there is holds no record."""
+    """Tell whether tables are missing and the others hold no record."""
     with contextlib.closing(
         sqlite3.connect(f"file:{quote(str(database))}?mode=ro", uri=True)
     ) as reader:

@@ -1,6 +1,6 @@
-"""Letting the records of a moved or copied home name its own files.
+"""Making the records of a moved or copied home name its own files.
 
-MLflow keeps absolute addresses of artifacts in its database. In a copy they lead to the original's
+MLflow's database holds absolute addresses of artifacts. In a copy they lead to the original's
 files, which would be deleted with the copy's records.
 """
 
@@ -29,16 +29,16 @@ WAIT_S: Final = 30.0
 
 
 def is_anothers(home: Home, location: str) -> bool:
-    """Tell whether ``location`` is the artifact folder of a home at another path than this one."""
+    """Tell whether ``location`` is the artifact folder of a home at another path than ``home``."""
     was_a_homes = location.startswith("file://") and location.endswith(f"/{home.artifacts.name}")
     return was_a_homes and location != home.artifacts.as_uri()
 
 
 def follow_move(home: Home, experiment: str) -> None:
-    """Let the home's own database name the artifacts beside it and the stores within it.
+    """Make the home's own database name the artifacts beside it and the stores within it.
 
-    ``experiment`` is the name of the project's experiment. While a sweep is recorded nothing is
-    changed: the home may only look moved, seen through another machine's mount.
+    ``experiment`` is the name of the project's experiment. Nothing is changed while a sweep is
+    recorded: the home may only look moved through another machine's mount.
 
     Raises:
         sqlite3.Error: if the database cannot be written.
@@ -61,8 +61,8 @@ def follow_move(home: Home, experiment: str) -> None:
 
 
 def _move_stores(database: sqlite3.Connection, before: Path, now: Path) -> None:
-    """Let the records of stores that are kept in the home name their present folders."""
-    # As tracking/description/facts.py writes them; all other data sets stay as they are.
+    """Make the records of stores within the home name their present folders."""
+    # tracking/description/facts.py writes such data sets; all others stay as they are.
     ours = "SELECT dataset_uuid, dataset_source FROM datasets WHERE dataset_source_type = 'local'"
     for dataset, source in database.execute(ours).fetchall():
         with contextlib.suppress(ValueError, KeyError, TypeError):

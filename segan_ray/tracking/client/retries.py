@@ -1,4 +1,4 @@
-"""Telling a tracking store that is away from one that says no."""
+"""Telling a tracking store that is away from a store that refuses a record."""
 
 from __future__ import annotations
 
@@ -21,35 +21,37 @@ FOR_GOOD: Final = {
     "RESOURCE_DOES_NOT_EXIST",
     "NOT_IMPLEMENTED",
 }
-"""What MLflow says of a record that will not be better next time."""
-PERHAPS: Final = {"BAD_REQUEST", "ENDPOINT_NOT_FOUND"}
-"""A database in trouble or a proxy whose server restarts may say so too: ask a few times."""
-ASKED_OFTEN: Final = 6
-AWAY: Final = {401, 403, 404, 408, 425, 429}
-"""Answers of 4xx that speak of the server or of credentials, not of what was sent."""
+"""MLflow's codes for a record that it would refuse again."""
+MAYBE_FOR_GOOD: Final = {"BAD_REQUEST", "ENDPOINT_NOT_FOUND"}
+"""Also codes of a failing database or of a proxy whose server restarts: try a few times."""
+MANY_TRIES: Final = 6
+NOT_ABOUT_RECORDS: Final = {401, 403, 404, 408, 425, 429}
+"""Statuses of 4xx that are about the server or credentials, not about the request."""
 SHORT_PAUSES_S: Final = (0.25, 0.5, 1.0)
 Answer = TypeVar("Answer")
-OURS: Final = (
+RECORD_ERRORS: Final = (
     TypeError, ValueError, KeyError, AttributeError, IndexError, NotImplementedError, TrackingError,
 )  # fmt: skip
-"""What is raised here, by the record itself."""
+"""Errors that this process raises because of the record itself."""
 
 
 def is_refusal(error: Exception, tries: int) -> bool:
-    """Tell whether trying the same again is hopeless, having tried ``tries`` times before."""
-    often = tries >= ASKED_OFTEN
+    """Tell whether another try is hopeless after ``tries`` earlier ones."""
+    often = tries >= MANY_TRIES
     if isinstance(error, MlflowException):
-        return error.error_code in FOR_GOOD or (often and error.error_code in PERHAPS)
+        return error.error_code in FOR_GOOD or (often and error.error_code in MAYBE_FOR_GOOD)
     if isinstance(error, requests.HTTPError) and error.response is not None:
         status = error.response.status_code
-        return 400 <= status < 500 and (status not in AWAY or (often and status == 404))
+        return 400 <= status < 500 and (
+            status not in NOT_ABOUT_RECORDS or (often and status == 404)
+        )
     if isinstance(error, requests.RequestException):
         return False
-    return isinstance(error, OURS)
+    return isinstance(error, RECORD_ERRORS)
 
 
 def persistently(act: Callable[[], Answer]) -> Answer:
-    """Return what ``act`` does, trying a few times: another process may hold the database."""
+    """Return the result of ``act``, tried a few times: another process may lock the database."""
     for tries, pause_s in enumerate(SHORT_PAUSES_S):
         try:
             return act()
@@ -61,13 +63,13 @@ def persistently(act: Callable[[], Answer]) -> Answer:
 
 
 def reason_of(error: Exception) -> str:
-    """Return what went wrong on one line."""
+    """Return the reason of an error on one line, without secrets."""
     return mask(named(error))
 
 
 @contextlib.contextmanager
 def said_in_words(client: MlflowClient) -> Iterator[None]:
-    """Raise TrackingError for whatever keeps MLflow from answering."""
+    """Turn errors of MLflow and its store into a TrackingError."""
     try:
         yield
     except (MlflowException, SQLAlchemyError, requests.RequestException, OSError) as error:

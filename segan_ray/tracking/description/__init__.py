@@ -1,1 +1,1 @@
-"""What runs say of themselves: facts, notes, and the views of the MLflow UI."""
+"""What MLflow shows of runs: facts, notes, and the saved views of its UI."""

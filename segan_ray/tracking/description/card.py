@@ -1,4 +1,4 @@
-"""What a run says of its data."""
+"""What a run records of its data."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a sweep is, apart from its trials: what each of its runs is tagged with."""
+"""The facts about a sweep itself, with which each of its runs is tagged."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from segan_ray.training.epoch_record import Mode
 
 @dataclass(frozen=True)
 class SweepFacts:
-    """What the runs of a sweep say of it."""
+    """What the runs of a sweep record about it."""
 
     name: str
     card: StoreCard
@@ -30,7 +30,7 @@ class SweepFacts:
     objectives: tuple[tuple[str, Mode], ...] = ()
 
     def document(self) -> dict[str, Any]:
-        """Return the facts as the journal keeps them."""
+        """Return the facts as the outbox keeps them."""
         return {
             "name": self.name,
             "store": absolute(self.card.path),
@@ -38,7 +38,7 @@ class SweepFacts:
             "patients": dict(self.card.patients),
             "metric": self.metric,
             "mode": self.mode,
-            "objectives": [list(one) for one in self.objectives],
+            "objectives": [list(each) for each in self.objectives],
         }
 
     @classmethod
@@ -49,7 +49,7 @@ class SweepFacts:
         return cls(document["name"], card, document["metric"], document["mode"], objectives)
 
     def tags(self) -> dict[str, str]:
-        """Return what every run of the sweep is tagged with."""
+        """Return the tags of every run of the sweep."""
         tags = {
             tag_names.SWEEP: self.name,
             tag_names.STORE: self.card.fingerprint,
@@ -85,7 +85,7 @@ class SweepFacts:
 
 
 def dataset_input(card: StoreCard, context: str) -> DatasetInput:
-    """Return a store as an input of a run; ``context`` says what for, in MLflow's words."""
+    """Return a store as an input of a run; ``context`` is MLflow's word for its purpose."""
     where = absolute(card.path)
     dataset = Dataset(
         name=location_name(where),

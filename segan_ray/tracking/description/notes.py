@@ -1,7 +1,7 @@
-"""What MLflow's UI says about the experiment, a run and a model version, as Markdown.
+"""The descriptions of the experiment, runs and model versions in MLflow's UI, as Markdown.
 
-A run's description is written when the run is made, and what came of it is put above it in one
-paragraph, for the UI folds what is longer: whatever a person wrote around that paragraph stays.
+A run's description is written when the run is made. The result is later put above it in a single
+paragraph, since the UI folds longer texts. Text that a person adds around that paragraph stays.
 """
 
 from __future__ import annotations
@@ -40,19 +40,19 @@ def describe_experiment(client: MlflowClient, experiment: str) -> None:
 
 
 def sweep_note(facts: SweepFacts, space_text: str | None, experiment: str) -> str:
-    """Return what a sweep asks, of what data, where to look and how to run it again."""
+    """Return a sweep's question, its data, its pages and how to run it again."""
     store = location_name(absolute(facts.card.path))
     patients = ", ".join(f"{count} {split}" for split, count in facts.card.patients.items())
     table = trials_page(experiment, facts.name)
     charts = trials_page(experiment, facts.name, charts=True)
-    asked = " and ".join(
+    optimum = " and ".join(
         f"the {'highest' if mode == 'max' else 'lowest'} **{metric}**"
         for metric, mode in facts.objectives or ((facts.metric, facts.mode),)
     )
     drawn = ", ".join(f"`{name}`" for name in drawn_by(space_text)) or "the settings in its space"
     return "\n".join(
         [
-            f"Which values of {drawn} give {asked}?",
+            f"Which values of {drawn} give {optimum}?",
             "",
             f"[Its trials, best first]({table}) · [Their learning curves]({charts})",
             "",
@@ -91,7 +91,7 @@ def trial_note(
     params: Mapping[str, Any],
     repeat_of: str | None,
 ) -> str:
-    """Return which sweep a trial is of, and what was drawn for it."""
+    """Return the sweep of a trial, and the values drawn for the trial."""
     rows = [f"| `{name}` | {json.dumps(value)} |" for name, value in params.items()]
     return "\n".join(
         [
@@ -103,7 +103,7 @@ def trial_note(
 
 
 def sweep_result(record: SweepRecord, experiment: str) -> str:
-    """Return what a sweep found and what to do with it, in one paragraph."""
+    """Return the best trial of a sweep and how its trials ended, in one paragraph."""
     counts: dict[str, int] = {}
     for trial in record.trials:
         counts[trial.status] = counts.get(trial.status, 0) + 1
@@ -119,7 +119,7 @@ def sweep_result(record: SweepRecord, experiment: str) -> str:
 
 
 def with_result(note: str, result: str) -> str:
-    """Return ``note`` below ``result``, which takes the place of the one it may have."""
+    """Return ``note`` below ``result``, which replaces an earlier result."""
     paragraph = f"{RESULT}{result}"
     if FORMER.search(note):
         return FORMER.sub(lambda _: paragraph, note, count=1)
@@ -127,7 +127,7 @@ def with_result(note: str, result: str) -> str:
 
 
 def version_note(tags: Mapping[str, str]) -> str:
-    """Return what a model version is: where from, its validation score, the gate's verdict."""
+    """Return the origin of a model version, its validation score and the gate's verdict."""
     parts = []
     for name, value in tags.items():
         metric = name.removeprefix("segan.")

@@ -1,7 +1,7 @@
 """Saved views of the experiment in MLflow's UI: which runs, which columns, in which order.
 
-MLflow keeps a view as a tag of the experiment, a JSON envelope around the state of the page, and
-lists it under *Views*; ``?viewStateShareKey=<its key>`` opens it.
+MLflow keeps a view as a tag of the experiment, with the state of the page as JSON, and lists it
+under *Views*; ``?viewStateShareKey=<its key>`` opens it.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from segan_ray.tracking.reading.run_tags import read_params
 
 TAG: Final = "mlflow.sharedViewState."
 MODEL_TRAINING: Final = {"workflowType": "machine_learning"}
-"""MLflow's UI has two faces, and shows the one for chats unless told."""
+"""Asks for the UI's pages of model training; MLflow shows its pages for chats by default."""
 SCORE: Final = "val/dice_mean"
 WIDTH: Final = 125
 WIDTHS: Final = {"attributes.`Run Name`": 290, "runDateAndNestInfo": 120, "duration": 80}
 FIRST: Final = ("attributes.`Run Name`", "runDateAndNestInfo")
-"""Columns that are always there, by MLflow's names; their widths are pixels."""
+"""Columns of every view, by MLflow's names; widths are in pixels."""
 DATASET: Final = "attributes.`Dataset`"
 MOST_PARAMS: Final = 8
-"""More columns than that and nobody sees the last ones."""
+"""More columns than this do not fit a screen."""
 
 
 def _column(kind: str, name: str) -> str:
@@ -41,7 +41,7 @@ def _column(kind: str, name: str) -> str:
 
 @dataclass(frozen=True)
 class View:
-    """One saved view: ``query`` finds its runs, ``metrics`` and ``tags`` are its columns."""
+    """One saved view: ``query`` selects its runs, ``metrics`` and ``tags`` are its columns."""
 
     key: str
     name: str
@@ -65,7 +65,7 @@ class View:
             "columnWidths": {**dict.fromkeys(columns, WIDTH), **WIDTHS},
             "runsHiddenMode": "SHOW_ALL",
         }
-        # The time is a constant, so that the same view is the same text.
+        # The time is a constant, so that equal views are equal texts.
         envelope = {"name": self.name, "createdAt": 0, "state": json.dumps(state)}
         return f"{TAG}{self.key}", json.dumps(envelope)
 
@@ -78,7 +78,7 @@ SWEEPS: Final = View(
     key="segan-sweeps",
     name="Sweeps and their trials",
     query="",
-    # Only in this order does MLflow fold the runs of a sweep under it.
+    # MLflow folds the runs of a sweep under it in this order only.
     order="attributes.start_time",
     metrics=[SCORE, *_dice("val")],
     tags=[tag_names.STATUS, tag_names.EPOCHS],
@@ -102,7 +102,7 @@ EVALUATIONS: Final = View(
 
 
 def save_views(client: MlflowClient, experiment: str, home: Home) -> None:
-    """Write the views to the experiment, as far as they are not there already."""
+    """Write the views to the experiment, except those that are there already."""
     there = client.get_experiment(experiment).tags
     params = drawn_settings(client, home)
     for view, columns in ((SWEEPS, params), (TRIALS, params), (EVALUATIONS, ())):
@@ -112,25 +112,26 @@ def save_views(client: MlflowClient, experiment: str, home: Home) -> None:
 
 
 def drawn_settings(client: MlflowClient, home: Home) -> list[str]:
-    """Return the settings that sweeps draw, those of the newest first.
+    """Return the settings that sweeps draw, the newest sweep's settings first.
 
-    Of thousands of trials the tags alone are read, and the parameters of the first of each kind.
+    Reading thousands of trials is slow: only tags are read of all, and parameters of the first
+    trial with each setting.
     """
-    found: dict[str, str] = {}
+    newest: dict[str, str] = {}
     for run in open_reader(home).runs(tag_names.KIND, "trial"):
         with contextlib.suppress(RunError):
-            found |= {name: run.run for name in read_params(run) if name not in found}
-    logged = {run: client.get_run(run).data.params for run in dict.fromkeys(found.values())}
-    return [name for name, run in found.items() if name in logged[run]][:MOST_PARAMS]
+            newest |= {name: run.run for name in read_params(run) if name not in newest}
+    logged = {run: client.get_run(run).data.params for run in dict.fromkeys(newest.values())}
+    return [name for name, run in newest.items() if name in logged[run]][:MOST_PARAMS]
 
 
 def view_page(experiment: str, view: View) -> str:
-    """Return where MLflow's UI shows ``view``, from the ``#`` on."""
+    """Return the address of ``view`` in MLflow's UI, from the ``#`` on."""
     return _runs_page(experiment, viewStateShareKey=view.key)
 
 
 def trials_page(experiment: str, sweep: str, *, charts: bool = False) -> str:
-    """Return where the UI shows one sweep's trials, as a table or as charts, from the ``#`` on."""
+    """Return the address of a sweep's trials in the UI, a table or charts, from the ``#`` on."""
     query = f"tags.`{tag_names.KIND}` = 'trial' and tags.`{tag_names.SWEEP}` = '{sweep}'"
     shown = {"compareRunsMode": "CHART"} if charts else {}
     order = {"orderByKey": _column("metrics", SCORE), "orderByAsc": "false"}
@@ -138,7 +139,7 @@ def trials_page(experiment: str, sweep: str, *, charts: bool = False) -> str:
 
 
 def run_page(experiment: str, run: str) -> str:
-    """Return where the UI shows one run, from the ``#`` on."""
+    """Return the address of a run in the UI, from the ``#`` on."""
     return f"#/experiments/{experiment}/runs/{run}?{urlencode(MODEL_TRAINING)}"
 
 

@@ -1,4 +1,4 @@
-"""Aliases of the registered model: moving them, taking them back, one process at a time."""
+"""Aliases of the registered model: moved and rolled back by one process at a time."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ CHAMPION: Final = "champion"
 PREVIOUS: Final = "previous"
 LOCK: Final = ".registry.lock"
 WAIT_S: Final = 300.0
-"""How long to wait for another process that writes to the registry: it may upload a model."""
+"""How long to wait for another process that writes to the registry, perhaps a whole model."""
 
 
 @dataclass(frozen=True)
 class Rollback:
-    """An alias that went back from one version to the one that had it before."""
+    """An alias that went back from version ``left`` to ``restored``, which had it before."""
 
     alias: str
     left: str
@@ -45,7 +45,7 @@ def previous_of(alias: str) -> str:
 
 
 def check_movable(alias: str) -> str:
-    """Return ``alias`` if it can be moved by hand, and the one before it be remembered.
+    """Return ``alias`` if it may be moved and its previous version can be remembered.
 
     Raises:
         RegistryError: saying what an alias may be.
@@ -62,7 +62,7 @@ def check_movable(alias: str) -> str:
 def move_alias(client: MlflowClient, alias: str, version: str) -> None:
     """Point ``alias`` at ``version``; the version that had it becomes the previous one.
 
-    Cut off in between, the alias is where it was: the same call does the rest.
+    If this is interrupted, the alias has not moved, and the same call does the rest.
     """
     held = find_alias(client, alias)
     if held is None or str(held.version) != version:
@@ -72,7 +72,7 @@ def move_alias(client: MlflowClient, alias: str, version: str) -> None:
 
 
 def rollback(home: Home, alias: str) -> Rollback:
-    """Give ``alias`` back to the version that had it before, which changes places with it.
+    """Give ``alias`` back to the version that had it before; the two versions swap aliases.
 
     A second rollback therefore undoes the first.
 
@@ -104,10 +104,10 @@ def rollback(home: Home, alias: str) -> Rollback:
 
 @contextlib.contextmanager
 def registry_lock(home: Home) -> Iterator[None]:
-    """Keep other processes that use this home from writing to the registry.
+    """Lock the registry against other processes that use this home.
 
     Raises:
-        RegistryError: if one of them does so for longer than ``WAIT_S``.
+        RegistryError: if another process writes to it for longer than ``WAIT_S``.
     """
     path = home.folder / LOCK
     handle = locks.acquire(path, wait_s=WAIT_S)

@@ -1,4 +1,4 @@
-"""The model registry: versions of ``segan``, their aliases, and fetching what they name."""
+"""The model registry: versions of ``segan``, their aliases, and fetching their files."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 MODEL: Final = "segan"
 SHA256: Final = "segan.sha256"
-"""The tag of a version that notes the digest of its files, as they were packaged."""
+"""The tag of a version with the digest of its files as packaged."""
 ALIAS: Final = re.compile(r"[A-Za-z0-9_-]{1,100}")
 VERSION_LIKE: Final = re.compile(r"[vV]?\d+")
 NOT_FOUND: Final = {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}
@@ -37,7 +37,7 @@ NOT_FOUND: Final = {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}
 
 @dataclass(frozen=True)
 class FetchedModel:
-    """A checkpoint folder on this machine, and what is known of where it came from."""
+    """A checkpoint folder on this machine, and its origin as far as it is known."""
 
     name: str
     folder: Path
@@ -80,7 +80,7 @@ def register(client: MlflowClient, run: str, tags: Mapping[str, str], package: P
         client.create_registered_model(
             MODEL, description="SegAN segmentors, promoted from sweeps by segan-ray."
         )
-    # The registry's own code looks the logged model up wherever MLflow as a whole points.
+    # The registry looks the logged model up in MLflow's global tracking store.
     with pointing_at(client.tracking_uri):
         made = client.create_model_version(
             MODEL,
@@ -96,12 +96,12 @@ def register(client: MlflowClient, run: str, tags: Mapping[str, str], package: P
 
 
 def retag(client: MlflowClient, version: str, tags: Mapping[str, str]) -> None:
-    """Write ``tags`` to a version, and say them in its description unless a person changed it."""
-    found = client.get_model_version(MODEL, version)
+    """Write ``tags`` to a version, and to its description unless a person changed that."""
+    before = client.get_model_version(MODEL, version)
     for name, value in tags.items():
         client.set_model_version_tag(MODEL, version, name, value)
-    if found.description == version_note(found.tags):
-        client.update_model_version(MODEL, version, version_note({**found.tags, **tags}))
+    if before.description == version_note(before.tags):
+        client.update_model_version(MODEL, version, version_note({**before.tags, **tags}))
 
 
 def versions_of(client: MlflowClient, run: str) -> list[ModelVersion]:
@@ -110,30 +110,30 @@ def versions_of(client: MlflowClient, run: str) -> list[ModelVersion]:
 
 
 def aliases(client: MlflowClient) -> dict[str, tuple[str, ...]]:
-    """Return ``{version: aliases}`` of the registered model; nothing if there is none."""
-    held: dict[str, tuple[str, ...]] = {}
+    """Return ``{version: aliases}`` of the registered model; empty if there is none."""
+    by_version: dict[str, tuple[str, ...]] = {}
     try:
-        found = client.get_registered_model(MODEL).aliases
+        registered = client.get_registered_model(MODEL).aliases
     except MlflowException as error:
         if error.error_code in NOT_FOUND:
             return {}
         raise
-    for alias, version in sorted(found.items()):
-        held[str(version)] = (*held.get(str(version), ()), alias)
-    return held
+    for alias, version in sorted(registered.items()):
+        by_version[str(version)] = (*by_version.get(str(version), ()), alias)
+    return by_version
 
 
 @contextlib.contextmanager
 def fetched(home: Home, model: str) -> Iterator[FetchedModel]:
-    """Have a model's checkpoint on this machine while the context lasts.
+    """Fetch a model's checkpoint to this machine for the time of the context.
 
     ``model`` is a folder, an alias of ``segan``, the name of a run of ``train``, or an MLflow
     URI (``models:/segan/3``, ``models:/segan@champion``, ``runs:/<run>/checkpoint``).
 
     Raises:
-        RegistryError: if nothing of that name can be had.
-        CheckpointError: if a folder holds no whole checkpoint, or a version is not what was
-            registered.
+        RegistryError: if nothing of that name can be fetched.
+        CheckpointError: if a folder holds no whole checkpoint, or a version's files were changed
+            after it was registered.
     """
     if Path(model).is_dir():
         yield FetchedModel(model, _whole(Path(model)))
@@ -148,7 +148,7 @@ def fetched(home: Home, model: str) -> Iterator[FetchedModel]:
     source = _run_uri(client, model) if version is None else _version_uri(client, version)
     with tempfile.TemporaryDirectory() as into:
         try:
-            # What is logged as a model of a run is looked up there as well.
+            # MLflow looks up a run's logged model in its global tracking store too.
             with pointing_at(client.tracking_uri):
                 local = mlflow.artifacts.download_artifacts(source, dst_path=into)
         except (MlflowException, OSError) as error:
@@ -168,7 +168,7 @@ def fetched(home: Home, model: str) -> Iterator[FetchedModel]:
 
 
 def _sweep_of(client: MlflowClient, run: str) -> str | None:
-    """Return the sweep of a run, or None if it has none, or is gone while its version is not."""
+    """Return the sweep of a run, or None if the run has none or was deleted."""
     try:
         return client.get_run(run).data.tags.get(SWEEP)
     except MlflowException as error:
@@ -178,13 +178,13 @@ def _sweep_of(client: MlflowClient, run: str) -> str | None:
 
 
 def _version_uri(client: MlflowClient, version: ModelVersion) -> str:
-    """Return where the files of a version are, past the model they were logged as."""
+    """Return the address of a version's files, not that of the model they were logged as."""
     return str(client.get_model_version_download_uri(MODEL, str(version.version)))
 
 
 def _whole(folder: Path) -> Path:
-    """Return where in ``folder`` the model's files are, once they are known to be its own."""
-    # Whoever only reads what is registered does without PyTorch.
+    """Return the folder of the model's files in ``folder``, after a check of the files."""
+    # Imported here, since reading the registry does not need PyTorch.
     from segan_ray.evaluation.inference.packaged_model import model_folder
     from segan_ray.training.checkpoints.checkpoint import read_state
 
@@ -196,13 +196,13 @@ def _whole(folder: Path) -> Path:
 
 
 def _check_digest(folder: Path, version: ModelVersion) -> None:
-    noted = version.tags.get(SHA256)
-    if noted is None:
+    expected = version.tags.get(SHA256)
+    if expected is None:
         raise CheckpointError(
             f"Version {version.version} of {MODEL} was not packaged by segan-ray, or by an older "
             f"one: it has no tag {SHA256} to check its files against. Promote its sweep again."
         )
-    if digest(folder) != noted:
+    if digest(folder) != expected:
         raise CheckpointError(
             f"Version {version.version} of {MODEL}: its files were changed after it was "
             f"registered (their digest is not the one of its tag {SHA256}). Promote it again."
@@ -210,19 +210,19 @@ def _check_digest(folder: Path, version: ModelVersion) -> None:
 
 
 def _run_uri(client: MlflowClient, model: str) -> str:
-    """Return where the checkpoint of a run is, given its URI or the name ``train`` gave it."""
+    """Return the address of a run's checkpoint, given the run's URI or its name in ``train``."""
     if model.startswith("runs:/"):
         return model
-    named = NAME.fullmatch(model) and search(
+    runs = NAME.fullmatch(model) and search(
         client, f"tags.`{KIND}` = 'trial' and tags.`{SWEEP}` = '{model}'"
     )
-    # A run of train is a sweep of one trial. Of several trials the name tells none.
-    if not named or len(named) > 1:
+    # A run of train is a sweep of one trial; the name of a larger sweep is ambiguous.
+    if not runs or len(runs) > 1:
         raise RegistryError(
             f"'{model}' is no checkpoint folder, no alias of the registered model '{MODEL}', no "
             "run of train, and no models:/ or runs:/ URI. Promote one: segan-ray promote SWEEP"
         )
-    return f"runs:/{named[0].info.run_id}/checkpoint"
+    return f"runs:/{runs[0].info.run_id}/checkpoint"
 
 
 def _version(client: MlflowClient, model: str) -> ModelVersion | None:

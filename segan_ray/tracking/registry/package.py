@@ -1,4 +1,4 @@
-"""Packaging a model: everything it needs, as a model that MLflow alone can load.
+"""Packaging a model with everything it needs, so that MLflow alone can load it.
 
 ::
 
@@ -9,7 +9,7 @@
                                      ``evaluation/inference/packaged_model.py``
     input_example.json               a small case to try it on
 
-It is logged as the model of its trial's run and lies with the experiment's models.
+The package is logged as the model of its trial's run, among the experiment's models.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ REQUIREMENTS: Final = (
     "mlflow", "jaxtyping", "nibabel", "numpy", "pydantic", "PyYAML", "safetensors", "scipy",
     "SimpleITK", "torch",
 )  # fmt: skip
-"""What the packaged code imports to load a model and use it."""
+"""The packages that the packaged code imports to load and use a model."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Package:
 def package_model(client: MlflowClient, run: str, model: Model) -> Package:
     """Log ``model`` with everything it needs as the model of ``run``.
 
-    Cut short, it leaves a logged model that is not ready and that nothing refers to.
+    An interruption leaves a logged model that is not ready and that nothing refers to.
     """
     record = client.get_run(run)
     logged = client.create_logged_model(
@@ -74,7 +74,7 @@ def package_model(client: MlflowClient, run: str, model: Model) -> Package:
         with tempfile.TemporaryDirectory() as temporary:
             folder = Path(temporary) / LOGGED_AS
             write_package(folder, model, logged)
-            found = digest(folder)
+            sha256 = digest(folder)
             client.log_model_artifacts(logged.model_id, str(folder))
     except BaseException:
         client.finalize_logged_model(logged.model_id, "FAILED")
@@ -82,19 +82,19 @@ def package_model(client: MlflowClient, run: str, model: Model) -> Package:
     client.log_outputs(run, [LoggedModelOutput(logged.model_id, step=0)])
     _repeat_scores(client, run, logged.model_id)
     client.finalize_logged_model(logged.model_id, "READY")
-    return Package(logged.model_id, f"models:/{logged.model_id}", found)
+    return Package(logged.model_id, f"models:/{logged.model_id}", sha256)
 
 
 def write_package(folder: Path, model: Model, logged: LoggedModel | None = None) -> None:
     """Write ``model`` into ``folder`` as a model that ``mlflow.pyfunc.load_model`` loads.
 
-    ``logged`` is what MLflow knows it as, if it does.
+    ``logged`` is MLflow's record of the model, if it has one.
     """
-    # Of a lock file in the folder one happens to be in, MLflow would make the requirements.
+    # Keep MLflow from taking the requirements from a lock file in the current folder.
     os.environ.setdefault("MLFLOW_UV_AUTO_DETECT", "false")
-    known = None
+    record = None
     if logged is not None:
-        known = MlflowModel(
+        record = MlflowModel(
             artifact_path=logged.artifact_location,
             run_id=logged.source_run_id,
             model_id=logged.model_id,
@@ -111,7 +111,7 @@ def write_package(folder: Path, model: Model, logged: LoggedModel | None = None)
             pip_requirements=requirements(model.experiment.variant),
             signature=signature(),
             input_example=input_example(),
-            mlflow_model=known or MlflowModel(),
+            mlflow_model=record or MlflowModel(),
         )
     follow_umask(folder)
 
@@ -119,15 +119,15 @@ def write_package(folder: Path, model: Model, logged: LoggedModel | None = None)
 def requirements(variant: str) -> list[str]:
     """Return the packages that a model of ``variant`` needs, in the versions running here.
 
-    Of a build (``2.13.0+cpu``) only the release is named: which build suits is for the machine
-    that loads the model to say.
+    A build such as ``2.13.0+cpu`` is named by its release alone: the machine that loads the model
+    may need another build.
     """
     needed = (*REQUIREMENTS, "monai") if variant == "unet" else REQUIREMENTS
     return [f"{name}=={version(name).partition('+')[0]}" for name in needed]
 
 
 def signature() -> ModelSignature:
-    """Return what goes in and comes out; see ``predict_arrays``."""
+    """Return the types of inputs and outputs; see ``predict_arrays``."""
     return ModelSignature(
         inputs=Schema([TensorSpec(np.dtype(np.float32), (-1, len(MODALITIES), -1, -1, -1))]),
         outputs=Schema([TensorSpec(np.dtype(np.uint8), (-1, -1, -1, -1))]),
@@ -141,7 +141,7 @@ def signature() -> ModelSignature:
 
 
 def input_example() -> Float32[np.ndarray, "1 modality x y z"]:
-    """Return a case small enough to be kept as JSON: a ball of noisy brain with a bright spot."""
+    """Return a case small enough for JSON: a ball of noisy brain with a bright spot."""
     shape = (16, 16, 8)
     axes = np.meshgrid(*(np.linspace(-1, 1, size) for size in shape), indexing="ij")
     distance = np.sqrt(sum(axis**2 for axis in axes))
@@ -152,7 +152,7 @@ def input_example() -> Float32[np.ndarray, "1 modality x y z"]:
 
 
 def delete_packages(client: MlflowClient, run: str) -> None:
-    """Delete the models logged with ``run``, and their files if the store lets anybody."""
+    """Delete the models logged with ``run``, and their files if the store can delete."""
     experiment = client.get_run(run).info.experiment_id
     for logged in client.search_logged_models([experiment], f"source_run_id = '{run}'"):
         delete_below(client, logged.artifact_location, logged.model_id)
@@ -160,16 +160,16 @@ def delete_packages(client: MlflowClient, run: str) -> None:
 
 
 def _repeat_scores(client: MlflowClient, run: str, model_id: str) -> None:
-    """Say the validation scores of the best epoch of ``run`` of its model as well."""
+    """Log the validation scores of the best epoch of ``run`` for its model too."""
     data = client.get_run(run).data
     epoch = data.tags.get(tag_names.BEST_EPOCH, "")
-    if not NUMBER.fullmatch(epoch):  # none was scored, or somebody changed the tag
+    if not NUMBER.fullmatch(epoch):  # no epoch was scored, or the tag was changed
         return
     scores = [
-        Metric(one.key, one.value, one.timestamp, one.step, model_id=model_id, run_id=run)
+        Metric(each.key, each.value, each.timestamp, each.step, model_id=model_id, run_id=run)
         for name in data.metrics
         if name.startswith("val/")
-        for one in client.get_metric_history(run, name)
-        if one.step == int(epoch)
+        for each in client.get_metric_history(run, name)
+        if each.step == int(epoch)
     ]
     client.log_batch(run, metrics=scores)

@@ -1,7 +1,7 @@
-"""The registered model as MLflow runs it: this file is its code, copied into every version.
+"""The registered model as MLflow runs it; this file is copied into every version as its code.
 
-MLflow executes it when it loads a version, with the ``segan_ray`` that lies beside it first on
-the path. Nothing is unpickled.
+MLflow executes the copy when it loads a version, with the ``segan_ray`` beside it first on the
+path. Nothing is unpickled.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class SeganModel(PythonModel):
     """Raw arrays of cases → label maps or probabilities."""
 
     def load_context(self, context: PythonModelContext) -> None:
-        """Read the model, once its files are known to be those that were packaged."""
+        """Read the model after checking that its files are the packaged ones."""
         folder = Path(context.artifacts["model"])
         compare_checksums(folder)
         self.model = load_model(folder)
@@ -33,13 +33,13 @@ class SeganModel(PythonModel):
         model_input: np.ndarray,
         params: dict[str, Any] | None = None,
     ) -> np.ndarray:
-        """Return what ``predict_arrays`` returns, which says what goes in."""
-        asked = params or {}
+        """Return the result of ``predict_arrays``, which documents the arguments."""
+        options = params or {}
         return predict_arrays(
             self.model,
             model_input,
-            output=asked.get("output", "labels"),
-            spacing_mm=asked.get("spacing_mm", SPACING_MM),
+            output=options.get("output", "labels"),
+            spacing_mm=options.get("spacing_mm", SPACING_MM),
         )
 
 

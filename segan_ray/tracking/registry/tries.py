@@ -1,9 +1,9 @@
-"""How often the patients of a gate were asked, noted in the registry before the answer is told.
+"""How often the patients of a gate were used, noted in the registry before the result is told.
 
-A try is a candidate that was compared with a champion. The same two asked again are the same
-question, with the same answer, whatever the margin: that is no new try. A rehearsal is one, since
-whoever rehearses until something passes has chosen by these patients. What is counted by are the
-scans: stores of whose gates they are the same share the count, whatever their other splits.
+A try compares a candidate with a champion. The same pair again is the same question with the same
+answer at any margin, so it is no new try. A rehearsal is a try, since a user who rehearses until
+a candidate passes has chosen by these patients. Tries are counted by the scans of the gate's
+patients, so stores with the same gate share a count even if their other splits differ.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from segan_ray.tracking.registry.aliases import registry_lock
 from segan_ray.tracking.registry.model_versions import MODEL
 
 TRIES: Final = "segan.tries"
-"""Tags of the registered model that begin so note a try each: which one, of whom against whom."""
+"""The prefix of the tags that note a try each: its number, candidate and champion."""
 
 
 def count_try(
@@ -33,14 +33,14 @@ def count_try(
     cases: Sequence[PreparedCase],
     question: Mapping[str, Any],
 ) -> int:
-    """Return which try on the patients of ``cases`` a question is, 1 being the first.
+    """Return the number of the try that ``question`` is on the patients of ``cases``, from 1.
 
-    One that is new is noted, in a tag of its own: two computers that ask at once may get the same
-    number, but neither can undo the other's note. The registered model must exist.
+    A new try is noted in a tag of its own: two computers that ask at once may get the same number,
+    but neither can undo the other's note. The registered model must exist.
 
     Raises:
-        RegistryError: if another process has been writing to the registry for minutes, or somebody
-            has changed the note.
+        RegistryError: if another process has been writing to the registry for minutes, or if the
+            note was changed.
         TrackingError: if the registry does not answer.
     """
     of_patients = f"{TRIES}.{_digest(sorted(case.record.voxels_sha256 for case in cases))}."

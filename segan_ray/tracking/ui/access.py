@@ -1,8 +1,8 @@
-"""Letting nobody but its owner into a server on loopback: a secret per start.
+"""Admitting only its owner to a server on loopback, by a secret that each start draws.
 
-Every user of a machine reaches every port on its loopback. So a server of ours draws a secret when
-it starts and refuses, at every path, what does not bring it: a browser in the address that it is
-told once and in a cookie from then on, a client in a header.
+Every user of a machine reaches every port on its loopback. So our server refuses, at every path,
+requests without its secret. A browser brings the secret in the first address and in a cookie from
+then on, a client in a header.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def new_secret() -> str:
 
 
 class OwnerOnly:
-    """An ASGI application that passes on only what brings ``secret``, and keeps that to itself.
+    """An ASGI application that passes on only requests with ``secret``, without the secret.
 
     ``port`` names the cookie: a browser sends a cookie to every port of its host.
     """
@@ -46,13 +46,13 @@ class OwnerOnly:
         elif (answer := self._answer(scope)) is None:
             await self._app(self._without_secret(scope), receive, send)
         elif scope["type"] == "websocket":
-            # Closed before it is accepted, which servers answer with 403.
+            # To close it before it is accepted makes servers answer with 403.
             await send({"type": "websocket.close", "code": 1008})
         else:
             await answer(scope, receive, send)
 
     def _answer(self, scope: Scope) -> Response | None:
-        """Return what to answer in the application's place, if anything."""
+        """Return the answer in the application's place, or None to pass the request on."""
         if scope["path"] == "/":
             query = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)
             if tokens := [value for name, value in query if name == TOKEN]:
@@ -68,7 +68,7 @@ class OwnerOnly:
         """Answer the address with the token: the cookie, and the same address without it."""
         rest = urlencode([(name, value) for name, value in query if name != TOKEN])
         response = RedirectResponse(f"./?{rest}" if rest else "./", 303, _UNKEPT)
-        # "strict" would refuse who follows a link to a run from a notebook or a wiki.
+        # "strict" would refuse a user who follows a link to a run from a notebook or a wiki.
         response.set_cookie(self._cookie, self._secret, httponly=True, samesite="lax", path="/")
         return response
 
@@ -76,7 +76,7 @@ class OwnerOnly:
         return secrets.compare_digest(text.encode("utf-8", "replace"), self._secret.encode())
 
     def _is_bearer(self, value: str) -> bool:
-        # Names of schemes are of either case.
+        # Names of schemes may be in upper or lower case.
         scheme, given = value[: len(_BEARER)], value[len(_BEARER) :]
         return scheme.lower() == _BEARER and self._is_secret(given.strip())
 
@@ -103,14 +103,14 @@ class OwnerOnly:
 
 
 def _cookies(headers: Headers) -> list[str]:
-    """Return each ``name=value``, one of a name that comes twice as well."""
+    """Return each ``name=value``, also of a name that comes twice."""
     return [pair.strip() for line in headers.getlist("cookie") for pair in line.split(";")]
 
 
 def _is_of_another_page(headers: Headers) -> bool:
-    """Tell whether a browser asks for a page that is not ours, if only of another port.
+    """Tell whether a browser sends the request from a page of another host or port.
 
-    A browser sends its cookies along for whatever page asks; to follow a link is no harm.
+    A browser sends its cookies with the requests of any page. Following a link is harmless.
     """
     origin = headers.get("origin")
     if origin is not None and origin.partition("://")[2] != headers.get("host"):

@@ -1,8 +1,8 @@
-"""Keeping MLflow's server to the folders whose files it is there to show.
+"""Confining MLflow's server to the folders whose files it should show.
 
-MLflow reads and writes artifacts wherever a record says they are, and a record can say anything:
-an experiment takes any folder for its artifacts, and a folder may be a link to another. So a server
-of ours asks for each artifact whether it is where artifacts of its records belong.
+MLflow reads and writes artifacts at the address in their record, and a record can hold any address:
+an experiment takes any folder for its artifacts, and a folder may be a link to another. So our
+server checks, for each artifact, that its address is below the folders of its own records.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ from segan_ray.redaction import mask
 
 LOCAL: Final = ("", "file")
 _REFERRING: Final = ("runs", "models")
-"""Schemes of what MLflow looks up, to find where the artifacts are."""
+"""Schemes whose artifacts MLflow looks up under another scheme."""
 
 
 @dataclass(frozen=True)
 class Places:
     """Where artifacts may be: below ``folders`` and, if ``remote``, at s3://… and the like.
 
-    No link is on the way to the folders: one made of them later leads elsewhere.
+    The folders are without links, so that one replaced by a link later is refused.
     """
 
     folders: tuple[Path, ...]
@@ -56,16 +56,16 @@ class Places:
             self.refuse(location)
 
     def hold(self, path: Path) -> bool:
-        """Tell whether ``path`` is below one of the folders, wherever links on the way lead."""
+        """Tell whether ``path`` is below one of the folders once its links are followed."""
         try:
-            # Path.resolve() stumbles over links in a circle.
+            # Path.resolve() raises for links in a circle.
             real = Path(os.path.realpath(path))
-        except ValueError:  # of a character that no path can hold
+        except ValueError:  # for a character that no path can hold
             return False
         return any(real.is_relative_to(folder) for folder in self.folders)
 
     def refuse(self, location: str) -> NoReturn:
-        """Say that artifacts may not be at ``location``."""
+        """Raise the error that artifacts may not be at ``location``."""
         folders = " and ".join(map(str, self.folders))
         raise MlflowException(
             f"Artifacts at {cut(mask(location), 200)} are not shown, read or written here: "
@@ -77,8 +77,8 @@ class Places:
 def places_of(home: Home, experiment: str) -> Places:
     """Return where artifacts of the home's records may be.
 
-    ``experiment`` is where the project's own keeps them: in a database elsewhere it need not be
-    in the home.
+    ``experiment`` is the artifact folder of the project's experiment: with a database elsewhere it
+    need not be in the home.
     """
     folders = [str(home.artifacts)]
     if not home.tracks_itself and get_uri_scheme(experiment) in LOCAL:
@@ -89,7 +89,7 @@ def places_of(home: Home, experiment: str) -> Places:
 
 @contextmanager
 def confined(places: Places) -> Iterator[None]:
-    """Let MLflow in this process read and write artifacts at ``places`` alone, meanwhile."""
+    """Let MLflow in this process read and write artifacts only at ``places`` in the block."""
     repositories: dict[str, Any] = get_registered_artifact_repositories()
     before = dict(repositories)
     for scheme in before:
@@ -104,7 +104,7 @@ def confined(places: Places) -> Iterator[None]:
 
 
 def confine_experiments(store: Any, places: Places) -> None:
-    """Let ``store``, MLflow's own of a server, make experiments at ``places`` alone."""
+    """Let ``store``, the store of MLflow's server, make experiments at ``places`` alone."""
     create = store.create_experiment
 
     def create_within(name: str, artifact_location: str | None = None, tags: Any = None) -> str:
@@ -120,10 +120,10 @@ def _refuse(places: Places, artifact_uri: str, **_: Any) -> NoReturn:
 
 
 class _ConfinedRepository(LocalArtifactRepository):
-    """Artifacts in a folder, as MLflow keeps them, if that folder is where they may be.
+    """MLflow's artifacts in a folder, refused if that folder is not at ``places``.
 
-    Of a link within its folder MLflow makes sure that it leads nowhere else, where it reads or
-    writes one file; what reads and writes several is added here.
+    MLflow itself refuses a link out of the folder where it reads or writes a single file. The
+    methods here add the check for several files.
     """
 
     def __init__(self, places: Places, artifact_uri: str, **options: Any) -> None:
@@ -132,7 +132,7 @@ class _ConfinedRepository(LocalArtifactRepository):
 
     @property
     def artifact_dir(self) -> str:
-        """The folder, looked at whenever it is asked for: it may have become a link."""
+        """The folder, checked at each access, since it may have become a link."""
         folder = str(self._artifact_dir)
         if not self._places.hold(Path(folder)):
             self._places.refuse(self.artifact_uri)
@@ -140,8 +140,8 @@ class _ConfinedRepository(LocalArtifactRepository):
 
     def list_artifacts(self, path: str | None = None) -> list[FileInfo]:
         folder = Path(self.artifact_dir)
-        found: list[FileInfo] = super().list_artifacts(path)  # type: ignore[no-untyped-call]
-        return [info for info in found if self._places.hold(folder / info.path)]
+        files: list[FileInfo] = super().list_artifacts(path)  # type: ignore[no-untyped-call]
+        return [file for file in files if self._places.hold(folder / file.path)]
 
     def log_artifacts(self, local_dir: str, artifact_path: str | None = None) -> None:
         for file in sorted(Path(local_dir).rglob("*")):

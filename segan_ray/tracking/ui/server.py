@@ -1,8 +1,8 @@
-"""MLflow's own server in this process: quiet, its owner's alone, and opening on what we search for.
+"""MLflow's own server in this process: quiet, for its owner alone, opening on our experiment.
 
-MLflow's UI greets newcomers with pages for language models, an assistant and what is new. Our
-front page is MLflow's with a script before it, which answers those greetings once per browser and
-goes on to a view of the experiment. Whatever somebody chooses later stays as chosen.
+MLflow's UI greets new users with pages for language models, an assistant and news. Our front page
+is MLflow's with a script before it, which dismisses these greetings once per browser and opens a
+view of the experiment. What the user chooses later stays.
 """
 
 from __future__ import annotations
@@ -35,18 +35,18 @@ ENVIRONMENT: Final = {
 }
 ALLOWED_HOSTS: Final = "MLFLOW_SERVER_ALLOWED_HOSTS"
 OWN_HOSTS: Final = "127.0.0.1,127.0.0.1:*,localhost,localhost:*,[::1],[[]::1]:*"
-"""Names that no name server can lead here; of any port, for tunnels end in one of their own.
+"""Host names that no name server can redirect here, at any port, since tunnels use other ports.
 
-MLflow's own list takes ``10.*``, and with it a host of that name in anybody's domain.
+MLflow's own list admits ``10.*``, which a host name in any domain can match.
 """
 ASSISTANT: Final = "/ajax-api/3.0/mlflow/assistant"
 NO_ASSISTANT: Final[Mapping[str, Mapping[str, Any]]] = {
     "config": {"providers": {}, "projects": {}, "remote_access_allowed": False},
     "providers": {"providers": [], "resolved": None, "gateway_vendor_options": {}},
 }
-"""What MLflow's pages are told who ask which assistant is set up.
+"""The answer to MLflow's pages that ask which assistant is set up.
 
-It is off: it runs programs on its owner's files, from messages that it keeps in /tmp.
+The assistant is off: it runs programs on its user's files, from messages it keeps in /tmp.
 """
 METHODS: Final = ("GET", "POST", "PUT", "PATCH", "DELETE")
 GREETED: Final[Mapping[str, str]] = {
@@ -57,9 +57,9 @@ GREETED: Final[Mapping[str, str]] = {
     "_mlflow_model_registry_promo_modal_dismissed_v1": "true",
     "mlflow.telemetry.info.alert.dismissed_v1": "true",
 }
-"""What the browser remembers of one who has been greeted, by MLflow's names for it.
+"""The browser's storage of a user who has dismissed the greetings, by MLflow's names.
 
-A name that another MLflow does not know does nothing there.
+Other versions of MLflow ignore names that they do not know.
 """
 
 
@@ -67,10 +67,10 @@ def listen(port: int) -> socket.socket:
     """Take ``port`` on loopback.
 
     Raises:
-        TrackingError: if it cannot be had, saying which and what to do.
+        TrackingError: if the port is taken or cannot be used, with what to do.
     """
     taken = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-    # A port that a server left a moment ago may be taken again.
+    # A port that a server closed a moment ago may be taken again.
     taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         taken.bind((LOOPBACK, port))
@@ -109,15 +109,15 @@ def run_server(
 ) -> None:
     """Serve the home's records on ``taken`` until a signal, opening on ``start``.
 
-    Only what brings ``secret`` is answered, and only artifacts at ``places`` are read or written.
+    Only requests with ``secret`` are answered; only artifacts at ``places`` are read or written.
     """
     with confined(places):
         application = OwnerOnly(_application(home, places, start), secret, taken.getsockname()[1])
-        # As it starts MLflow would tidy after its assistant: it deletes what is old in a folder of
-        # /tmp that anybody may have made, as a link to a folder of the one who starts this.
+        # MLflow's start would delete old files of its assistant in a folder of /tmp. Any user may
+        # have made that folder, even as a link to a folder of the user who starts this server.
         config = uvicorn.Config(application, log_level="warning", access_log=False, lifespan="off")
         server = _Server(config, when_ready)
-        # Ctrl-C is how this ends, not a mishap.
+        # Ctrl-C is the normal end of the server.
         try:
             asyncio.run(server.serve(sockets=[taken]))
         except KeyboardInterrupt:
@@ -127,7 +127,7 @@ def run_server(
 
 
 class _Server(uvicorn.Server):
-    """Says when it answers."""
+    """Calls ``when_ready`` once it answers."""
 
     def __init__(self, config: uvicorn.Config, when_ready: Callable[[], None]) -> None:
         super().__init__(config)
