@@ -1,1 +1,1 @@
-"""The Ray cluster: joined or started, its capacity, and whether it is fit."""
+"""The Ray cluster: joined or started, its capacity, and the checks of its nodes."""

@@ -1,4 +1,4 @@
-"""``RAY_ADDRESS``: whether it is one that a sweep can join, and whether a cluster answers there."""
+"""``RAY_ADDRESS``: whether a sweep can join a cluster there, and whether a cluster answers."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from segan_ray.errors import SweepError, said
 
 CONNECT_S: Final = 4.0
 UNCHECKED: Final = ("", "local", "auto")
-"""Ray starts a cluster of its own, or looks for the one of this machine."""
+"""Values with which Ray starts a cluster of its own, or looks for the cluster of this machine."""
 CLUSTER_ID: Final = "/ray.rpc.NodeInfoGcsService/GetClusterId"
-"""The first question that Ray itself asks; its control service answers it to none but its own."""
+"""Ray's own first request; its control service answers only clients that it admits."""
 FORM: Final = "To join a cluster from one of its machines set RAY_ADDRESS=HOST:PORT, as head:6379."
 
 
-def nobody_answers(address: str, reason: str = "") -> SweepError:
-    """Return what is said where no cluster is."""
+def no_answer(address: str, reason: str = "") -> SweepError:
+    """Return the error that no cluster answers at ``address``."""
     return SweepError(
         f"No Ray cluster answers at RAY_ADDRESS={address}{reason and f' ({reason})'}. Start it, "
         "correct the address, or unset it to run on this machine."
@@ -27,15 +27,15 @@ def nobody_answers(address: str, reason: str = "") -> SweepError:
 def check_reachable() -> None:
     """Make sure that something listens at ``RAY_ADDRESS``, if set: Ray would try for ten minutes.
 
-    Before Ray is imported, which takes seconds.
+    This runs before Ray is imported, which takes seconds.
 
     Raises:
-        SweepError: if nothing does within seconds, or the address is of another kind.
+        SweepError: if nothing listens there, or if the address is of another kind.
     """
     address = os.environ.get("RAY_ADDRESS", "")
     if address in UNCHECKED:
         return
-    scheme, _, place = address.rpartition("://")
+    scheme, _, target = address.rpartition("://")
     if scheme in ("http", "https"):
         raise SweepError(
             f"RAY_ADDRESS={address} is a dashboard's, which takes jobs: segan-ray submit --address "
@@ -46,20 +46,20 @@ def check_reachable() -> None:
             f"RAY_ADDRESS={address} is for Ray Client, by which no sweep can be run. {FORM} From "
             "elsewhere send it as a job: segan-ray submit."
         )
-    host, _, port = place.rpartition(":")
+    host, _, port = target.rpartition(":")
     if not host or not port.isdecimal() or not 0 < int(port) < 2**16:
         raise SweepError(f"RAY_ADDRESS={address} is not HOST:PORT. {FORM}")
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_S).close()
     except OSError as error:
-        raise nobody_answers(address, error.strerror or str(error)) from None
+        raise no_answer(address, error.strerror or str(error)) from None
 
 
 def check_cluster(address: str) -> None:
     """Make sure that a cluster answers this process at ``address``, HOST:PORT.
 
     Raises:
-        SweepError: if what listens there is none, or asks for a token that this process has not.
+        SweepError: if no Ray cluster listens there, or if it asks for a token not set here.
     """
     import grpc
     from ray._private.grpc_utils import init_grpc_channel
@@ -78,16 +78,16 @@ def check_cluster(address: str) -> None:
             raise refused(address, what) from None
         silent = error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
         what = "what listens there says nothing" if silent else "what listens there is not Ray"
-        raise nobody_answers(address, what) from None
+        raise no_answer(address, what) from None
 
 
 def no_token(address: str, error: Exception) -> SweepError:
-    """Return what is said where Ray finds no token to send; of its advice, the first sentence."""
+    """Return the error that Ray finds no token to send, with the first sentence of Ray's advice."""
     return refused(address, said(error).partition(". ")[0])
 
 
 def refused(address: str, reason: str) -> SweepError:
-    """Return what is said where a cluster does not let this process in."""
+    """Return the error that a cluster refuses this process."""
     return SweepError(
         f"The Ray cluster at RAY_ADDRESS={address} asks for its token, and {reason}. Set "
         "RAY_AUTH_MODE=token and RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH to the cluster's."

@@ -1,9 +1,9 @@
 """How many trials a cluster holds at once, node by node.
 
 A sum over the cluster says too much: a worker runs on one node, and a share of a GPU is a share
-of one GPU. Workers of a trial ask for the same and may lie on several nodes; the trial's driver
-and controller ask for memory alone, on one node, beside whatever runs there. So workers and
-memory do not compete, and counting each node's places is exact.
+of one GPU. The workers of a trial ask for equal resources and may run on several nodes. The
+trial's driver and controller ask for memory alone, on one node. So workers and memory do not
+compete, and adding up each node's workers is exact.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ def how_many_fit(
     gpus_per_worker: float,
     trial_memory_bytes: float,
 ) -> int:
-    """Return how many trials the cluster holds at once, each of ``workers`` equal workers.
+    """Return how many trials fit into the cluster at once, each of ``workers`` equal workers.
 
-    ``trial_memory_bytes`` is what a trial's driver and controller take, together on one node.
+    ``trial_memory_bytes`` is the memory of a trial's driver and controller, on one node.
     """
     nodes = list(nodes)
-    places = sum(_workers_on(node, cpus_per_worker, gpus_per_worker) for node in nodes)
-    trials = places // workers
+    workers_in_all = sum(_workers_on(node, cpus_per_worker, gpus_per_worker) for node in nodes)
+    trials = workers_in_all // workers
     if trial_memory_bytes <= 0:
         return trials
     return min(trials, sum(_drivers_on(node, trial_memory_bytes) for node in nodes))
@@ -58,7 +58,7 @@ def check_fits(
     """Make sure that the cluster holds at least one trial.
 
     Raises:
-        SweepError: if it does not, with what a trial asks for, what there is, what to lower.
+        SweepError: if not, with the trial's request, the cluster's offer, and what to lower.
     """
     nodes = list(nodes)
     if _units(gpus_per_worker) > UNIT and _units(gpus_per_worker) % UNIT:
@@ -68,15 +68,17 @@ def check_fits(
         )
     if how_many_fit(nodes, workers, cpus_per_worker, gpus_per_worker, trial_memory_bytes):
         return
-    asked = {"CPU": cpus_per_worker, "GPU": gpus_per_worker}
+    requested = {"CPU": cpus_per_worker, "GPU": gpus_per_worker}
     offered = {"CPU": [node.cpus for node in nodes], "GPU": [node.gpus for node in nodes]}
-    for kind, each in asked.items():
+    for kind, each in requested.items():
         _check_total(kind, workers, each, offered[kind])
-    for kind, each in asked.items():
+    for kind, each in requested.items():
         _check_largest(kind, each, offered[kind])
-    places = sum(_workers_on(node, cpus_per_worker, gpus_per_worker) for node in nodes)
-    if places < workers:
-        raise SweepError(_no_room(workers, cpus_per_worker, gpus_per_worker, places, len(nodes)))
+    workers_in_all = sum(_workers_on(node, cpus_per_worker, gpus_per_worker) for node in nodes)
+    if workers_in_all < workers:
+        raise SweepError(
+            _too_few_workers(workers, cpus_per_worker, gpus_per_worker, workers_in_all, len(nodes))
+        )
     largest = max((node.memory_bytes for node in nodes), default=0)
     raise SweepError(
         f"One trial asks for {_mib(trial_memory_bytes)} of memory on one node for its driver, the "
@@ -89,7 +91,7 @@ def _workers_on(node: Node, cpus_each: float, gpus_each: float) -> int:
     by_cpu = _units(node.cpus) // max(1, _units(cpus_each))
     if gpus_each <= 0:
         return by_cpu
-    # A part of a GPU that a node may offer beside whole ones is nobody's.
+    # Ray gives no worker the fraction of a GPU that a node may offer beside whole GPUs.
     whole = _units(node.gpus) // UNIT
     share = max(1, _units(gpus_each))
     by_gpu = whole * (UNIT // share) if share <= UNIT else whole // math.ceil(share / UNIT)
@@ -121,13 +123,13 @@ def _check_largest(kind: str, each: float, offered: Sequence[float]) -> None:
         )
 
 
-def _no_room(workers: int, cpus: float, gpus: float, places: int, nodes: int) -> str:
+def _too_few_workers(workers: int, cpus: float, gpus: float, fitting: int, nodes: int) -> str:
     worker = f"{cpus:g} CPU" + (f" and {gpus:g} GPU" if gpus else "")
     several = f"{workers} workers of {worker} each" if workers > 1 else f"a worker of {worker}"
     on = f"{nodes} nodes have" if nodes > 1 else "node has"
-    room = f"room for {places}" if places else "room for none"
+    room = f"room for {fitting}" if fitting else "room for none"
     lower = [
-        *(["resources.workers"] if places else []),
+        *(["resources.workers"] if fitting else []),
         "resources.cpus_per_worker",
         *(["resources.gpus_per_worker"] if gpus else []),
     ]

@@ -1,7 +1,7 @@
-"""The folder of what a cluster of our own writes: logs, sockets, spilled objects, temporary files.
+"""The folder for the files of our own cluster: logs, sockets, spilled objects, temporary files.
 
-It is the user's alone, and goes with the cluster. Of a process that was killed the next one removes
-it: a lock in the folder, which the kernel lets go of, tells whether its process lives.
+Only the user can read the folder, and it is removed with the cluster. The next process removes the
+folder of a killed process: the kernel has released its lock in that folder.
 """
 
 from __future__ import annotations
@@ -16,22 +16,22 @@ from typing import Final
 
 from segan_ray.filesystem.locks import acquire, release
 
-# Paths of Ray's sockets may have 107 bytes, of which it takes 64 itself.
+# The path of a socket may have 107 bytes, of which Ray uses 64 itself.
 PREFIX: Final = "segan-"
 LOCK: Final = "segan-ray.lock"
 
 
 def parent_folder() -> Path:
-    """Return where the folders of clusters are made: ``RAY_TMPDIR``, else the system's."""
+    """Return the parent of the folders: ``RAY_TMPDIR``, or the system's temporary folder."""
     return Path(os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()).absolute()
 
 
 @contextmanager
 def cluster_folder() -> Iterator[Path]:
-    """Yield a new folder for a cluster that does not outlive the context.
+    """Yield a new folder for a cluster that ends with the context.
 
     Raises:
-        OSError: if there is no folder that can be written.
+        OSError: if the folder cannot be made.
     """
     parent = parent_folder()
     parent.mkdir(parents=True, exist_ok=True)
@@ -45,9 +45,9 @@ def cluster_folder() -> Iterator[Path]:
 
 
 def remove_abandoned(parent: Path) -> None:
-    """Remove the folders in ``parent`` of clusters whose process was killed."""
+    """Remove the folders in ``parent`` whose process was killed."""
     for folder in parent.glob(f"{PREFIX}*"):
-        with suppress(OSError):  # another user's, or another process removes it too
+        with suppress(OSError):  # of another user, or removed by another process
             if not _may_be_ours(folder):
                 continue
             lock = acquire(folder / LOCK)
@@ -60,7 +60,7 @@ def _make(parent: Path) -> tuple[Path, int]:
     while True:
         folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=parent))
         lock = acquire(folder / LOCK)
-        # None: another process took it for abandoned between the two.
+        # None: another process took the folder for abandoned before it was locked.
         if lock is not None:
             return folder, lock
 
@@ -71,7 +71,7 @@ def _may_be_ours(folder: Path) -> bool:
 
 
 def _remove(folder: Path) -> None:
-    """Remove a folder, its lock last: cut off before, it is known for what it is."""
+    """Remove a folder, its lock file last, which marks the folder if this is interrupted."""
     for path in folder.iterdir():
         if path.name == LOCK:
             continue

@@ -1,7 +1,7 @@
-"""Is this cluster fit for sweeps? Every node is asked, and what they say is judged together.
+"""The doctor asks every node of a cluster, and judges from all answers if it is fit for sweeps.
 
-``vital`` is what ``tune`` and ``train`` look at before anything is recorded: what would lose or
-corrupt something. ``examine`` is all of it.
+``vital`` returns the checks that ``tune`` and ``train`` need before anything is recorded: those of
+loss and corruption. ``examine`` yields all checks.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from segan_ray.orchestration.cluster.findings import Check
 from segan_ray.orchestration.cluster.probe import NodeFacts, ProbeRequest
 
 ANSWER_S: Final = 60.0
-"""How long a node may take: a busy one starts a process first."""
+"""How long a node may take: a busy node starts a process first."""
 SENT_BYTES: Final = 64 * 2**20
 
 
@@ -41,10 +41,10 @@ class Member:
 
 
 def refuse_if_unfit(home: Home, store: str) -> None:
-    """Make sure that nothing of a sweep would be lost or corrupted on this cluster.
+    """Make sure that this cluster neither loses nor corrupts anything of a sweep.
 
     Raises:
-        ClusterError: naming all that would, and what mends it.
+        ClusterError: with every failed check and its remedy.
     """
     bad = [check for check in vital(home, store) if not check.ok]
     if bad:
@@ -55,7 +55,7 @@ def refuse_if_unfit(home: Home, store: str) -> None:
 
 
 def vital(home: Home, store: str | None, members: Sequence[Member] | None = None) -> list[Check]:
-    """Return what must hold before a sweep. A machine by itself is asked next to nothing."""
+    """Return the checks that a sweep needs; on a single machine they are few."""
     nodes = members_of_cluster() if members is None else members
     checks = _records(home, len({node.host for node in nodes}))
     if len(nodes) > 1:
@@ -64,7 +64,7 @@ def vital(home: Home, store: str | None, members: Sequence[Member] | None = None
 
 
 def examine(home: Home, store: str | None) -> Iterator[Check]:
-    """Look at everything, and give each check as soon as it is there."""
+    """Yield every check as soon as its result is there."""
     nodes = members_of_cluster()
     hosts = len({node.host for node in nodes})
     yield Check("cluster", True, _of(nodes, hosts))
@@ -87,7 +87,7 @@ def _of(nodes: Sequence[Member], hosts: int) -> str:
 
 
 def members_of_cluster() -> list[Member]:
-    """Return the nodes that are alive, the one this process is on first."""
+    """Return the nodes that are alive, this process's node first."""
     here = ray.get_runtime_context().get_node_id()
     alive = sorted(
         (node for node in ray.nodes() if node["Alive"]), key=lambda node: node["NodeID"] != here
@@ -109,7 +109,7 @@ def _studies(home: Home) -> str:
 
 
 def _records(home: Home, hosts: int) -> list[Check]:
-    """Judge where records go, by their addresses alone."""
+    """Judge the places of records by their addresses alone."""
     url = _studies(home)
     return [
         findings.tracking(home.tracking_uri, hosts, _network_disk(home.tracking_uri)),
@@ -123,7 +123,7 @@ def _network_disk(url: str) -> str | None:
 
 
 def _reached(home: Home) -> Iterator[Check]:
-    """Use MLflow and the studies from this process, which alone writes there."""
+    """Connect to MLflow and the studies from this process, the only one that writes there."""
     from segan_ray.search.storage.study_storage import open_storage
     from segan_ray.tracking.client.connection import connect
 
@@ -139,9 +139,9 @@ def _reached(home: Home) -> Iterator[Check]:
 
 
 def _nodes(home: Home, store: str | None, nodes: Sequence[Member], *, closely: bool) -> list[Check]:
-    """Ask every node and judge what they say."""
+    """Ask every node and judge the answers."""
     urls = {"tracking": home.tracking_uri, "studies": _studies(home)} if closely else {}
-    servers = {name: found for name, url in urls.items() if (found := findings.server(url))}
+    servers = {name: server for name, url in urls.items() if (server := findings.server(url))}
     question = ProbeRequest(store, home.storage, secrets.token_hex(8), closely, servers)
     facts, problem = _ask(question, nodes)
     checks = [
@@ -155,7 +155,7 @@ def _nodes(home: Home, store: str | None, nodes: Sequence[Member], *, closely: b
 
 
 def _ask(question: ProbeRequest, nodes: Sequence[Member]) -> tuple[list[NodeFacts], str]:
-    """Return what each node says, and what kept this process from leaving its mark for them."""
+    """Return each node's answer, and the problem with writing the mark file for them, if any."""
     problem = ""
     mark = probe.probe_file(question.storage, question.token)
     try:
@@ -175,26 +175,26 @@ def _ask(question: ProbeRequest, nodes: Sequence[Member]) -> tuple[list[NodeFact
 
 
 def _on(node: Member, function: Any, *arguments: Any) -> Any:
-    """Run a function on a node, however busy it is."""
-    there = NodeAffinitySchedulingStrategy(node.id, soft=False)
-    remote = ray.remote(function).options(num_cpus=0, max_retries=0, scheduling_strategy=there)
+    """Run a function on a node, even on a busy one."""
+    strategy = NodeAffinitySchedulingStrategy(node.id, soft=False)
+    remote = ray.remote(function).options(num_cpus=0, max_retries=0, scheduling_strategy=strategy)
     return remote.remote(*arguments)
 
 
 def _answer(node: Member, answer: Any) -> NodeFacts:
     try:
-        found: NodeFacts = ray.get(answer, timeout=0.1)
+        facts: NodeFacts = ray.get(answer, timeout=0.1)
     except GetTimeoutError:
         ray.cancel(answer, force=True)
         return NodeFacts(node.name, node.host, silent=f"said nothing within {ANSWER_S:.0f} s.")
     except RayError as error:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         return NodeFacts(node.name, node.host, silent=lines[-1][:200] if lines else "was lost.")
-    return found
+    return facts
 
 
 def _clock(node: Member) -> Iterator[Check]:
-    """Read a node's clock, allowing for the way there and back; the first call starts a process."""
+    """Compare a node's clock, with the round trip as error; the first call starts a process."""
     with suppress(RayError):
         ray.get(_on(node, probe.now), timeout=ANSWER_S)
         began = time.time()
@@ -204,7 +204,7 @@ def _clock(node: Member) -> Iterator[Check]:
 
 
 def _speed(sender: Member, receiver: Member) -> Check:
-    """Send some data from node to node as Ray does."""
+    """Measure how fast Ray sends data from node to node."""
     try:
         sent = _on(sender, _some_bytes)
         ray.wait([sent], timeout=ANSWER_S, fetch_local=False)

@@ -1,6 +1,6 @@
-"""Where Ray Tune and Ray Train keep their own files while a sweep runs; nothing of ours is there.
+"""The storage of Ray Tune's and Ray Train's own files while a sweep runs; none of ours is there.
 
-Ray reaches URLs through fsspec as we do, so that one set of credentials does for both.
+Ray reaches URLs through fsspec as we do, so that both use the same credentials.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ ENGINE: Final = "ray"
 
 
 def engine_storage(location: str) -> dict[str, Any]:
-    """Return what Ray's ``RunConfig`` is told of its storage."""
+    """Return the arguments of Ray's ``RunConfig`` for its storage."""
     if not is_url(location):
         return {"storage_path": location}
     from pyarrow.fs import FSSpecHandler, PyFileSystem
@@ -29,7 +29,7 @@ def engine_storage(location: str) -> dict[str, Any]:
 
 
 def forget_engine(storage: str) -> None:
-    """Remove Ray's own files of a sweep that is over; what stays does no harm."""
+    """Remove Ray's own files of an ended sweep; files that cannot be removed are harmless."""
     location = f"{storage}/{ENGINE}"
     if not is_url(location):
         shutil.rmtree(Path(location), ignore_errors=True)

@@ -1,6 +1,6 @@
-"""Judging what the nodes of a cluster said: is a sweep safe here, and if not, what mends it.
+"""Judging the answers of a cluster's nodes: is a sweep safe here, and if not, what is the remedy.
 
-Pure functions over facts; who gathers them is ``doctor``.
+These are pure functions over facts that ``doctor`` gathers.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from segan_ray.orchestration.cluster.probe import NodeFacts
 from segan_ray.redaction import mask
 
 MOST_SKEW_S: Final = 5.0
-"""Signatures of S3 and times of metrics compare clocks."""
+"""S3's signatures and the times of metrics need clocks that agree."""
 LEAST_FREE_BYTES: Final = 2 * 10**9
 LEAST_SPEED_MB_S: Final = 5.0
 PORTS: Final = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306}
@@ -27,7 +27,7 @@ LOOPBACK: Final = ("localhost", "127.0.0.1", "::1")
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that was looked at; ``mend`` says what to do where it is not ok."""
+    """The result of a check; ``mend`` says what to do if it is not ok."""
 
     name: str
     ok: bool
@@ -46,7 +46,7 @@ class Check:
         }
 
     def sentence(self) -> str:
-        """Return what was found and what to do, in one line."""
+        """Return the result and the remedy in one line."""
         where = f" on {self.node}" if self.node else ""
         return mask(f"{self.name}{where}: {self.detail}{' ' if self.mend else ''}{self.mend}")
 
@@ -65,7 +65,7 @@ def silence(facts: Iterable[NodeFacts]) -> list[Check]:
 
 
 def versions(facts: Sequence[NodeFacts], here: Mapping[str, str]) -> list[Check]:
-    """Judge whether every node runs what this process does; of Python its minor version counts."""
+    """Judge whether all nodes have our versions of packages; Python's patch version may differ."""
     checks = []
     for package, mine in here.items():
         other = {
@@ -80,7 +80,7 @@ def versions(facts: Sequence[NodeFacts], here: Mapping[str, str]) -> list[Check]
 
 
 def tracking(uri: str, hosts: int, disk: str | None) -> Check:
-    """Judge an MLflow URI for a cluster of so many hosts; ``disk`` is a network disk it is on."""
+    """Judge an MLflow URI for a cluster of so many ``hosts``; ``disk`` is its network disk."""
     shown, name = mask(uri), "tracking"
     parts = urlsplit(uri)
     if disk is not None:
@@ -105,7 +105,7 @@ def tracking(uri: str, hosts: int, disk: str | None) -> Check:
 
 
 def studies(url: str, disk: str | None) -> Check:
-    """Judge where Optuna's studies are; ``disk`` is the network disk they are on, if any."""
+    """Judge the storage of Optuna's studies; ``disk`` is its network disk, if any."""
     if disk is None:
         return Check("studies", True, mask(url))
     return Check(
@@ -116,7 +116,7 @@ def studies(url: str, disk: str | None) -> Check:
 
 
 def server(url: str) -> tuple[str, int] | None:
-    """Return host and port of the server that a URL names, or None if it names none."""
+    """Return host and port of the server that a URL names, or None."""
     parts = urlsplit(url)
     scheme = parts.scheme.partition("+")[0]
     try:
@@ -127,32 +127,32 @@ def server(url: str) -> tuple[str, int] | None:
 
 
 def sqlite_file(url: str) -> Path | None:
-    """Return the file of an SQLite URL, or None if it is none."""
-    scheme, found, rest = url.partition(":///")
-    if not found or scheme.partition("+")[0] != "sqlite":
+    """Return the file of an SQLite URL, or None for another URL."""
+    scheme, slashes, rest = url.partition(":///")
+    if not slashes or scheme.partition("+")[0] != "sqlite":
         return None
     path = rest.partition("?")[0]
     return Path(path) if path and path != ":memory:" else None
 
 
 def storage(location: str, facts: Sequence[NodeFacts], problem: str = "") -> list[Check]:
-    """Judge whether every node reads and writes where sweeps keep checkpoints.
+    """Judge whether every node reads and writes the storage of checkpoints.
 
-    ``problem`` is what kept this process from writing there.
+    ``problem`` says why this process could not write there.
     """
     name, shown = "storage", mask(location)
     if problem:
         return [Check(name, False, f"{shown}: {problem}.", f"Mend it or set {STORAGE}.")]
-    told = [each for each in facts if not each.silent]
+    answered = [each for each in facts if not each.silent]
     broken = [
         Check(
             name, False, f"{shown}: {each.storage_problem}.",
             "Give that node what it needs to read and write there.", each.node,
         )
-        for each in told
+        for each in answered
         if each.storage_problem
     ]  # fmt: skip
-    blind = [each.node for each in told if not each.reads_storage and not each.storage_problem]
+    blind = [each.node for each in answered if not each.reads_storage and not each.storage_problem]
     if blind:
         kind = "is not the same place" if is_url(location) else "is a folder of its own"
         broken.append(
@@ -162,47 +162,47 @@ def storage(location: str, facts: Sequence[NodeFacts], problem: str = "") -> lis
                 f"Set {STORAGE} to a URL (s3://…) or a folder that every node sees.",
             )
         )  # fmt: skip
-    return broken or [Check(name, True, f"{shown} is read and written by {_nodes(len(told))}")]
+    return broken or [Check(name, True, f"{shown} is read and written by {_nodes(len(answered))}")]
 
 
 def store(location: str, facts: Sequence[NodeFacts]) -> list[Check]:
-    """Judge whether every node reads one and the same prepared store."""
-    name, told = "store", [each for each in facts if not each.silent]
+    """Judge whether every node reads the same prepared store."""
+    name, answered = "store", [each for each in facts if not each.silent]
     broken = [
         Check(
             name, False, each.store_problem,
             "Copy the store to a URL that every node reads, and give that.", each.node,
         )
-        for each in told
+        for each in answered
         if each.store_problem
     ]  # fmt: skip
-    prints = Counter(each.store for each in told if each.store)
+    prints = Counter(each.store for each in answered if each.store)
     if len(prints) > 1:
         usual = prints.most_common(1)[0][0]
-        odd = {each.node: str(each.store) for each in told if each.store not in (usual, None)}
+        odd = {each.node: str(each.store) for each in answered if each.store not in (usual, None)}
         broken.append(
             Check(
                 name, False, f"{mask(location)} has fingerprint {usual}; {_listed(odd)}.",
                 "Copy one store to all of them.",
             )
         )  # fmt: skip
-    return broken or [Check(name, True, f"{mask(location)} is read by {_nodes(len(told))}")]
+    return broken or [Check(name, True, f"{mask(location)} is read by {_nodes(len(answered))}")]
 
 
 def servers(facts: Sequence[NodeFacts]) -> list[Check]:
     """Tell which nodes reach the servers of records.
 
-    Only the process that runs a sweep writes there, and policies of a network may well keep the
-    other nodes from them: so none that does not reach one is at fault.
+    Only the process that runs a sweep writes there, and a network may forbid it to other nodes:
+    so a node that cannot reach a server is no failure.
     """
     checks = []
     for name in dict.fromkeys(name for each in facts for name in each.reached):
-        told = [each for each in facts if name in each.reached]
-        cut_off = [each.node for each in told if not each.reached[name]]
+        answered = [each for each in facts if name in each.reached]
+        cut_off = [each.node for each in answered if not each.reached[name]]
         said = (
             f"{', '.join(cut_off)} cannot connect to it: start no sweep there, it may train"
             if cut_off
-            else f"{_nodes(len(told))} can connect to it"
+            else f"{_nodes(len(answered))} can connect to it"
         )
         checks.append(Check(f"{name} from the nodes", True, said))
     return checks
@@ -222,14 +222,14 @@ def gpus(facts: Iterable[NodeFacts]) -> list[Check]:
 
 
 def clock(node: str, skew_s: float, error_s: float) -> Check:
-    """Judge a node's clock; it was read ``error_s`` exactly at best."""
+    """Judge a node's clock, which was read with an error of at most ``error_s``."""
     ok = abs(skew_s) - error_s <= MOST_SKEW_S
     said = f"{skew_s:+.2f} s against this machine (± {error_s:.2f} s)"
     return Check("clock", ok, said, "" if ok else "Let NTP set it.", node)
 
 
 def disks(facts: Iterable[NodeFacts]) -> list[Check]:
-    """Judge how much room each node has."""
+    """Judge the free disk space of each node."""
     return [
         Check(
             "free disk", free >= LEAST_FREE_BYTES, f"{free / 1e9:.1f} GB for {what}",
@@ -249,7 +249,7 @@ def network(sender: str, receiver: str, megabytes_per_s: float) -> Check:
 
 
 def tokens(mode: str | None, hosts: int) -> Check:
-    """Tell whether the cluster asks for a token; where it does not, say why it should."""
+    """Tell whether the cluster asks for a token, and if not, why it should."""
     if mode == "token":
         return Check("authentication", True, "Ray asks for a token")
     mend = "Whoever reaches its ports runs code on it: set RAY_AUTH_MODE=token." * (hosts > 1)
@@ -260,8 +260,8 @@ def _counts(package: str, version: str) -> str:
     return ".".join(version.split(".")[:2]) if package == "python" else version
 
 
-def _listed(found: Mapping[str, str]) -> str:
-    return ", ".join(f"{value} on {node}" for node, value in found.items())
+def _listed(values: Mapping[str, str]) -> str:
+    return ", ".join(f"{value} on {node}" for node, value in values.items())
 
 
 def _nodes(count: int) -> str:

@@ -20,16 +20,16 @@ from segan_ray.orchestration.cluster.session import ray_session
 __all__ = ["outcomes_on_ray", "ray_session"]
 
 RETRIES: Final = 3
-"""How often a case is begun anew elsewhere when its node is taken away."""
+"""How often a case starts again on another node when its node is lost."""
 
 
 def outcomes_on_ray(
     layout: Layout, cases: Sequence[Case], work: Path, settings: PrepareSettings
 ) -> Generator[tuple[Case, Callable[[], CaseRecord]]]:
-    """Yield each case as it is done, and what gives its record or raises what is wrong with it.
+    """Yield each case as it is done, with a function that returns its record or raises its error.
 
-    Every node must see the folder of the cases and ``work`` at the same paths. No more tasks
-    are out than keep all cores busy, whatever the number of cases.
+    Every node must see the folder of the cases and ``work`` at the same paths. Tasks are
+    submitted a few at a time, just enough to keep all cores busy.
     """
     task = ray.remote(_prepare).options(num_cpus=1, max_retries=RETRIES)
     ahead = 2 * int(ray.cluster_resources()["CPU"])
@@ -51,7 +51,7 @@ def outcomes_on_ray(
 def _prepare(
     case: Case, layout: str, work: Path, settings: PrepareSettings
 ) -> CaseRecord | SeganRayError:
-    """Prepare one case; what a user can mend comes back as it is, not wrapped by Ray."""
+    """Prepare one case; return errors that a user can mend, since Ray would wrap raised ones."""
     with keep_writing(work):
         try:
             return prepare_case(case, layout, work, settings)
@@ -60,7 +60,7 @@ def _prepare(
 
 
 def _outcome(reference: ray.ObjectRef[CaseRecord | SeganRayError]) -> CaseRecord:
-    found = ray.get(reference)
-    if isinstance(found, SeganRayError):
-        raise found
-    return found
+    outcome = ray.get(reference)
+    if isinstance(outcome, SeganRayError):
+        raise outcome
+    return outcome

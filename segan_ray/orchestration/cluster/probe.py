@@ -1,6 +1,6 @@
-"""What a node of the cluster says of itself: run there, and light, for it may be busy.
+"""Gathering facts on a node of the cluster; the probe is light, since the node may be busy.
 
-Nothing of what it tells is judged here; ``verdicts`` does that for all nodes together.
+Nothing is judged here; ``findings`` judges the facts of all nodes together.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ CONNECT_S: Final = 5.0
 
 @dataclass(frozen=True)
 class ProbeRequest:
-    """What a node is asked: ``token`` is what the probe file in ``storage`` holds.
+    """What a node is asked; ``token`` is the content of the probe file in ``storage``.
 
-    With ``closely``, also what takes seconds to find out: among it, whether it can connect to the
-    host and port of each of ``servers``.
+    ``closely`` adds facts that take seconds, such as whether the node can connect to the host and
+    port of each of ``servers``.
     """
 
     store: str | None
@@ -38,7 +38,7 @@ class ProbeRequest:
 
 @dataclass(frozen=True)
 class NodeFacts:
-    """What a node said. Problems are empty where there is none; disks are in bytes."""
+    """The answer of a node. A problem is empty if there is none; disks are in bytes."""
 
     node: str
     host: str
@@ -52,11 +52,11 @@ class NodeFacts:
     free_bytes: Mapping[str, int] = field(default_factory=dict)
     reached: Mapping[str, bool] = field(default_factory=dict)
     silent: str = ""
-    """Why it said nothing at all."""
+    """Why the node did not answer at all."""
 
 
 def look(node: str, host: str, ray_gpus: float, question: ProbeRequest) -> NodeFacts:
-    """Answer a question on the node that this process is on."""
+    """Answer ``question`` for the node of this process."""
     store, store_problem = _store(question.store)
     reads, storage_problem = _storage(question, node)
     return NodeFacts(
@@ -75,28 +75,28 @@ def look(node: str, host: str, ray_gpus: float, question: ProbeRequest) -> NodeF
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of Python and of what a sweep runs on; "none" of what is missing."""
-    found = {"python": platform.python_version()}
+    """Return the versions of Python and of a sweep's packages, "none" for a missing package."""
+    by_package = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
-            found[package] = importlib.metadata.version(package)
+            by_package[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
-            found[package] = "none"
-    # A job may bring the code along, uninstalled.
-    if found["segan-ray"] == "none":
+            by_package[package] = "none"
+    # A job may carry the code along, uninstalled.
+    if by_package["segan-ray"] == "none":
         from segan_ray import __version__
 
-        found["segan-ray"] = __version__
-    return found
+        by_package["segan-ray"] = __version__
+    return by_package
 
 
 def probe_file(storage: str, token: str, node: str = "") -> str:
-    """Return where the driver, or a node, leaves its mark in the sweeps' storage."""
+    """Return the location of the mark file of the driver, or of a node, in the sweeps' storage."""
     return f"{storage}/.probe-{token}{'-' if node else ''}{node}"
 
 
 def write_mark(location: str, content: str) -> None:
-    """Write a small file, making its folder."""
+    """Write a mark file and make its folder."""
     if not is_url(location):
         Path(location).parent.mkdir(parents=True, exist_ok=True)
         Path(location).write_text(content, encoding="utf-8")
@@ -109,7 +109,7 @@ def write_mark(location: str, content: str) -> None:
 
 
 def read_mark(location: str) -> str:
-    """Return what a small file holds."""
+    """Return the content of a mark file."""
     if not is_url(location):
         return Path(location).read_text(encoding="utf-8")
     from segan_ray.data.store.remote_manifest import open_location
@@ -120,7 +120,7 @@ def read_mark(location: str) -> str:
 
 
 def remove_mark(location: str) -> None:
-    """Remove a small file, if it is there."""
+    """Remove a mark file, if it is there."""
     if not is_url(location):
         Path(location).unlink(missing_ok=True)
         return
@@ -133,12 +133,12 @@ def remove_mark(location: str) -> None:
 
 
 def now() -> float:
-    """Return what time this node's clock shows, in s since 1970."""
+    """Return the time of this node's clock, in seconds since 1970."""
     return time.time()
 
 
 def _store(location: str | None) -> tuple[str | None, str]:
-    """Return the fingerprint of the store as this node reads it, or what keeps it from that."""
+    """Return the fingerprint of the store as this node reads it, and the problem, if any."""
     if location is None:
         return None, ""
     from segan_ray.data.store.remote_manifest import manifest_at
@@ -151,14 +151,14 @@ def _store(location: str | None) -> tuple[str | None, str]:
 
 
 def _storage(question: ProbeRequest, node: str) -> tuple[bool, str]:
-    """Tell whether this node sees the driver's mark, and what keeps it from leaving its own."""
+    """Tell whether this node reads the driver's mark file; return its problem here, if any."""
     from segan_ray.errors import named
 
     try:
         if read_mark(probe_file(question.storage, question.token)) != question.token:
             return False, ""
     except FileNotFoundError:
-        # Nothing is written where nobody else would look.
+        # A mark file in a folder of this node alone would prove nothing.
         return False, ""
     except Exception as error:  # every file system has errors of its own
         return False, named(error)
@@ -186,12 +186,12 @@ def _torch_gpus() -> int:
 
 
 def _free_bytes() -> dict[str, int]:
-    """Return how much is free where Ray spills, and where stores are copied to."""
+    """Return the free bytes where Ray spills objects and where stores are cached."""
     from segan_ray.data.store.cache import cache_root
     from segan_ray.orchestration.cluster.cluster_folder import parent_folder
 
-    found = {}
+    free = {}
     for what, path in (("Ray's files", parent_folder()), ("stores", cache_root())):
-        there = next(each for each in (path, *path.parents) if each.exists())
-        found[f"{what} ({path})"] = shutil.disk_usage(there).free
-    return found
+        existing = next(each for each in (path, *path.parents) if each.exists())
+        free[f"{what} ({path})"] = shutil.disk_usage(existing).free
+    return free

@@ -20,33 +20,33 @@ from segan_ray.errors import SweepError, said
 from segan_ray.orchestration.cluster.address import (
     check_cluster,
     check_reachable,
+    no_answer,
     no_token,
-    nobody_answers,
 )
 from segan_ray.orchestration.cluster.cluster_folder import cluster_folder, parent_folder
 
 log = logging.getLogger(__name__)
 
 ON_LOOPBACK: Final = {
-    # All that a cluster of our own starts listens on loopback alone. Ray has this switch for
+    # Every process of our own cluster listens on loopback alone. Ray has this switch for
     # desktop systems; without it, sockets are open to the network.
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
 }
 LOCAL_SETTINGS: Final = {
     # When the driver is killed, its cluster ends at once instead of waiting for the driver.
     "RAY_gcs_rpc_server_reconnect_timeout_s": "5",
-    # This machine is not taken away with notice, and each watcher is a process of its own.
+    # Each watcher is a process, and this machine is not preempted.
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
 }
 OBJECT_STORE_BYTES: Final = 256 * 2**20
 """Nothing large goes through Ray's object store: slices are memory-mapped, checkpoints files."""
 
 TOKEN: Final = secrets.token_hex(32)
-"""Of the clusters that this process starts; Ray would write one where others can read it."""
+"""The token of clusters that this process starts; Ray would write its own to a readable file."""
 
 
 def joined() -> bool:
-    """Tell whether this process works on a cluster that others started, which may grow."""
+    """Tell whether this process uses a cluster that it did not start and that may grow."""
     return os.environ.get("RAY_ADDRESS", "") not in ("", "local")
 
 
@@ -73,7 +73,7 @@ def ray_session() -> Iterator[None]:
 
 @contextmanager
 def _stdout_for_us_alone() -> Iterator[None]:
-    """Log what Ray prints on stdout when a process of its died; it has no setting for this."""
+    """Log the lines that Ray prints on stdout when a process of it dies; no setting does this."""
 
     def log_lines(data: dict[str, Any], *_: Any, **__: Any) -> None:
         log.debug("%s: %s", data.get("pid"), " ".join(data.get("lines", ())))
@@ -84,9 +84,9 @@ def _stdout_for_us_alone() -> Iterator[None]:
 
 @contextmanager
 def _on_loopback() -> Iterator[None]:
-    """Keep a cluster of our own on loopback, and what it starts, while the block runs.
+    """Keep our own cluster and its processes on loopback while the block runs.
 
-    Ray reads the switches from the environment when it is imported, which has happened here.
+    Ray has read these switches from the environment when it was imported.
     """
     before = {name: os.environ.get(name) for name in LOCAL_SETTINGS}
     settings = {name: before[name] or value for name, value in LOCAL_SETTINGS.items()}
@@ -110,7 +110,7 @@ def _replaced(module: Any, name: str, value: Any) -> Iterator[None]:
 
 @contextmanager
 def _environment(values: Mapping[str, str | None]) -> Iterator[None]:
-    """Have the environment say ``values`` while the block runs; None is not set."""
+    """Set variables of the environment while the block runs; None unsets a variable."""
     before = {name: os.environ.get(name) for name in values}
     _set(values)
     try:
@@ -140,12 +140,12 @@ def _said_in_words() -> Iterator[None]:
 
 
 def _start_own_cluster(folder: Path) -> None:
-    """Start a cluster of this machine's cores, not one that happens to run here already.
+    """Start a cluster of this machine's cores, even if another cluster runs here already.
 
-    Whatever its processes write is in ``folder``, and so is what they leave when they are killed.
-    They are told its address: Ray Train's cleaner of placement groups looks for "the" cluster of
-    the machine, and where two run it finds neither and releases nothing. They are told its token
-    too, by which Ray asks every caller for it, whatever somebody set for other clusters.
+    Its processes write to ``folder`` alone, so that nothing else stays when they are killed. They
+    know its address: Ray Train's cleaner of placement groups looks for "the" cluster of the
+    machine, and releases nothing where two run. They know its token, so Ray asks every caller for
+    it, even if the user's environment has the token of another cluster.
     """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -163,7 +163,7 @@ def _start_own_cluster(folder: Path) -> None:
             log_to_driver=False,
             logging_level=logging.ERROR,
             object_store_memory=OBJECT_STORE_BYTES,
-            # A folder within, for Ray lets everybody write to this one.
+            # A folder within ``folder``, since Ray lets every user write to this one.
             _temp_dir=str(folder / "r"),
         )
 
@@ -173,11 +173,11 @@ def _join_cluster() -> None:
     check_reachable()
     if address != "auto":
         check_cluster(address)
-    # A node's own environment may say otherwise.
+    # The nodes' own environments may have other values.
     settings = {"env_vars": {name: os.environ[name] for name in ON_NODES}}
     try:
         ray.init(log_to_driver=False, logging_level=logging.ERROR, runtime_env=settings)
     except ConnectionError:
-        raise nobody_answers(address) from None
+        raise no_answer(address) from None
     except AuthenticationError as error:
         raise no_token(address, error) from None

@@ -1,7 +1,7 @@
-"""Seeing that nodes share a folder of checkpoints: the sweep's process makes it, workers look.
+"""Checking that nodes share the folder of checkpoints: the driver makes it, workers look for it.
 
-The doctor asks the nodes that are there when a sweep begins. One that comes later, and has a folder
-of its own where the others' is, would keep what its trials save to itself, and lose it.
+The doctor asks the nodes that are there when a sweep begins. A node that joins later may have a
+folder of its own at the same path, and the checkpoints of its trials would be lost with it.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from segan_ray.home import STORAGE
 
 
 def make_shared(checkpoints: str) -> None:
-    """Make the folder of a sweep's checkpoints. At a URL there is nothing to make."""
+    """Make the folder of a sweep's checkpoints; a URL needs none."""
     if not is_url(checkpoints):
         Path(checkpoints).mkdir(parents=True, exist_ok=True)
 
 
 def check_shared(checkpoints: str, node: str) -> None:
-    """Make sure, on ``node``, that the folder is the one that the sweep's process made.
+    """Make sure, on ``node``, that the folder that the driver made is there.
 
     Raises:
         TrialError: if it is not there.

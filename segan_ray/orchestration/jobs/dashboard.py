@@ -1,4 +1,4 @@
-"""Ray's dashboard, which takes jobs: reaching it, and saying in words why that failed."""
+"""Connecting to Ray's dashboard, which takes jobs, with errors in words."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ EXPECTED: Final = (
     "(--address, RAY_API_SERVER_ADDRESS or RAY_ADDRESS)."
 )
 OVERRIDES: Final = "RAY_API_SERVER_ADDRESS"
-"""What Ray takes for the address before it looks at its own argument."""
+"""The variable that Ray prefers to the address in its argument."""
 TALKATIVE: Final = (
     "ray.dashboard.modules.dashboard_sdk",
     "ray.dashboard.modules.job.sdk",
     "ray._private.runtime_env.packaging",
 )
 NO_AGENT: Final = "No available agent"
-"""What Ray says while no node can start a job, as a head that just started."""
+"""Ray's message while no node can start a job, such as soon after the head's start."""
 PATIENCE_S: Final = 60.0
-"""How long one answer may take; Ray's client would wait for ever."""
+"""How long an answer may take; Ray's client has no time limit."""
 
 
 class Dashboard(JobSubmissionClient):
-    """Ray's client of jobs, which does not wait for ever."""
+    """Ray's client of jobs with a time limit."""
 
     def _do_request(self, method: str, endpoint: str, **more: Any) -> Any:
         return super()._do_request(method, endpoint, timeout=PATIENCE_S, **more)
@@ -44,11 +44,11 @@ def dashboard(address: str | None) -> Dashboard:
     """Return a client of the dashboard at ``address``.
 
     Raises:
-        ClusterError: if it is no address of a dashboard, nothing answers there, what answers is
-            none or too old, or the cluster asks for a token that is missing or wrong.
+        ClusterError: if it is no address of a dashboard, if no dashboard or too old a one answers
+            there, or if the cluster asks for a token that is missing or wrong.
     """
     where = check_address(address)
-    # Each of these has a level of its own, at which it tells of every upload and connection.
+    # Each of these loggers has its own level, at which it logs every upload and connection.
     for name in TALKATIVE:
         logging.getLogger(name).setLevel(logging.WARNING)
     with said_in_words(where), _only(where):
@@ -56,7 +56,7 @@ def dashboard(address: str | None) -> Dashboard:
 
 
 def check_address(address: str | None) -> str:
-    """Return ``address`` if it can be a dashboard's.
+    """Return ``address`` if it has the form of a dashboard's.
 
     Raises:
         ClusterError: if it is missing, or another kind of address of a cluster.
@@ -72,7 +72,7 @@ def check_address(address: str | None) -> str:
 
 @contextmanager
 def _only(address: str) -> Iterator[None]:
-    """Have Ray take ``address`` and no variable's: RAY_ADDRESS would count more."""
+    """Make Ray use ``address``: without this it would prefer the one in RAY_ADDRESS."""
     before = os.environ.get(OVERRIDES)
     os.environ[OVERRIDES] = address
     try:
@@ -86,7 +86,7 @@ def _only(address: str) -> Iterator[None]:
 
 @contextmanager
 def said_in_words(address: str) -> Iterator[None]:
-    """Raise ClusterError for whatever keeps the dashboard from answering."""
+    """Turn errors of the dashboard and its connection into a ClusterError."""
     try:
         yield
     except AuthenticationError as error:

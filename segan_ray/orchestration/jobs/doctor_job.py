@@ -1,4 +1,4 @@
-"""The doctor for somebody who reaches a cluster's dashboard alone: it runs there, as a Ray Job."""
+"""The doctor as a Ray Job, for users who can reach only a cluster's dashboard."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PATIENCE_S: Final = 600.0
 
 
 def examine_by_job(address: str, home: Home, store: str | None) -> list[Check]:
-    """Return what the doctor finds when it is run on the cluster's head.
+    """Return the checks of the doctor, run on the cluster's head.
 
     Raises:
         ClusterError: if the cluster takes no job, the doctor could not be run there, or the store's
@@ -53,9 +53,9 @@ def document_in(log: str) -> dict[str, Any] | None:
         if line.strip() == "{":
             text = "".join(log.splitlines(keepends=True)[start:])
             try:
-                found, _ = json.JSONDecoder().raw_decode(text)
+                content, _ = json.JSONDecoder().raw_decode(text)
             except ValueError:
                 continue
-            if isinstance(found, dict) and "checks" in found:
-                return found
+            if isinstance(content, dict) and "checks" in content:
+                return content
     return None

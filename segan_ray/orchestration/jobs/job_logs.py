@@ -1,4 +1,4 @@
-"""Following a job: its log as it grows, over connections that may drop, until it ends."""
+"""Following a job until it ends: its log as it grows, over connections that may drop."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ POLL_S: Final = 0.5
 
 
 def follow(cluster: Cluster, job: Job, write: Callable[[str], None]) -> Job:
-    """Give ``write`` the log of a job piece by piece until the job has ended; return it then.
+    """Pass the log of a job to ``write`` piece by piece; return the job once it has ended.
 
     Raises:
         ClusterError: if the dashboard stays away.
@@ -56,14 +56,14 @@ class _Log:
         self.seen = seen
 
     async def tail(self, cluster: Cluster, job: str) -> None:
-        """Write what is new until the connection ends; Ray tells a log from its beginning."""
+        """Write new text until the connection ends; Ray sends a log from its beginning."""
         async for piece in cluster.client.tail_job_logs(job):
             self.take(piece)
 
     def take(self, piece: str) -> None:
-        """Write what is new in the next piece."""
-        known = min(max(0, self.seen - self._position), len(piece))
+        """Write the new part of the next piece."""
+        old = min(max(0, self.seen - self._position), len(piece))
         self._position += len(piece)
-        if known < len(piece):
-            self._write(piece[known:])
+        if old < len(piece):
+            self._write(piece[old:])
             self.seen = self._position

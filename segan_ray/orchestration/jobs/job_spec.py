@@ -1,8 +1,7 @@
 """What a Ray Job needs of the machine it is submitted from, and what must stay there.
 
-Everything in a job's command, environment and metadata is shown by Ray's dashboard to whoever may
-look at it. So addresses with a password stay here, and the job takes them from the environment of
-the cluster's nodes.
+Ray's dashboard shows a job's command, environment and metadata to all its users. So addresses with
+a password stay here, and the job takes them from the environment of the cluster's nodes.
 """
 
 from __future__ import annotations
@@ -21,29 +20,29 @@ from segan_ray.home import HOME, OPTUNA_STORAGE, RESUME_WITH, STORAGE, TRACKING_
 from segan_ray.redaction import holds_secret, mask
 
 ADDRESSES: Final = (TRACKING_URI, OPTUNA_STORAGE, STORAGE)
-"""Where records go; each travels if it holds no secret."""
+"""Variables of where records go; each travels if it holds no secret."""
 SECRETS: Final = (
     "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN",
     "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "PGPASSWORD",
 )  # fmt: skip
-"""What clients of those addresses read; it never travels."""
+"""Credentials for these addresses; they never travel."""
 LARGEST_FILE_BYTES: Final = 2**20
 STOP_WAIT_S: Final = 120
-"""How long Ray leaves a job that was asked to stop before it kills it; its own 3 s are few."""
+"""How long Ray waits for a job that it asked to stop before it kills it; by default 3 s."""
 BEGIN: Final = "segan_ray.cli.begin_job"
 
 
 @dataclass(frozen=True)
 class JobSpec:
-    """One job: what it runs, which files travel with it, and what its nodes must have.
+    """One job: its command, the files that travel with it, and what its nodes must have.
 
     Attributes:
-        sweep: The sweep or run that it is.
-        words: The command of segan-ray, with files under the names they have there.
-        again: The command that goes on with it, as it was typed here.
-        home: The home where neither the command nor the node names one.
-        files: What travels, by name.
-        environment: What travels as environment variables.
+        sweep: The name of the sweep or run.
+        words: The command of segan-ray, with the files' names on the cluster.
+        again: The command that resumes the sweep, as typed here.
+        home: The home if neither the command nor the node names one.
+        files: The content of files that travel, by name.
+        environment: The environment variables that travel.
         needed: Variables that the node must have, because they hold a secret here.
         unsent: All variables that did not travel because they hold a secret.
         package: Whether the code of this segan-ray travels too.
@@ -60,10 +59,10 @@ class JobSpec:
     package: bool = False
 
     def entrypoint(self) -> str:
-        """Return the job's shell command: the first Python of the node that has what it takes.
+        """Return the job's shell command, which runs the first Python with ray and segan_ray.
 
-        Which Python started Ray a job is not told. So those on the path are tried, and the one
-        this process runs in, which is right where machines share an image or a file system.
+        Ray does not tell a job which Python started Ray. So the command tries those on the path
+        and this process's, which is right where machines share an image or a file system.
         """
         begin = [
             "-P", "-m", BEGIN, "--version", __version__, "--home", self.home,
@@ -84,7 +83,7 @@ class JobSpec:
         )
 
     def variables(self, resume_with: str) -> dict[str, str]:
-        """Return the job's environment; ``resume_with`` is the command that goes on with it."""
+        """Return the job's environment; ``resume_with`` is the command that resumes the sweep."""
         return {
             **self.environment,
             RESUME_WITH: resume_with,
@@ -93,15 +92,15 @@ class JobSpec:
 
 
 def seen_from_afar(location: str) -> str:
-    """Return a place that means the same in every working directory: a path becomes absolute."""
-    scheme, found, rest = location.partition(":///")
-    if found and scheme.startswith("sqlite") and not rest.startswith("/"):
+    """Return a location that is valid in every working directory: a path becomes absolute."""
+    scheme, slashes, rest = location.partition(":///")
+    if slashes and scheme.startswith("sqlite") and not rest.startswith("/"):
         return f"{scheme}:///{Path(rest).resolve()}"
     return location if is_url(location) else str(Path(location).expanduser().resolve())
 
 
 def environment_of(variables: Mapping[str, str]) -> tuple[dict[str, str], tuple[str, ...]]:
-    """Return what of this machine's environment travels, and the addresses that must not."""
+    """Return the variables that travel, and the names of those that must not."""
     given = {name: variables[name] for name in (*ADDRESSES, HOME) if variables.get(name)}
     needed = tuple(name for name, value in given.items() if holds_secret(value))
     return {
@@ -110,21 +109,21 @@ def environment_of(variables: Mapping[str, str]) -> tuple[dict[str, str], tuple[
 
 
 def unsent_of(variables: Mapping[str, str], needed: Sequence[str]) -> tuple[str, ...]:
-    """Return the names of all variables that hold secrets here, which stay here."""
+    """Return the names of all variables that stay here because they hold secrets."""
     return (*needed, *(name for name in SECRETS if variables.get(name)))
 
 
 def check_open(words: Sequence[str], variables: Mapping[str, str]) -> None:
-    """Check that a command may be shown to everybody.
+    """Make sure that a command may be shown to every user of the dashboard.
 
     Raises:
         ClusterError: if a part of it holds a secret, or the value of a secret variable.
     """
-    known = [variables[name] for name in SECRETS if len(variables.get(name, "")) >= 8]
+    secrets = [variables[name] for name in SECRETS if len(variables.get(name, "")) >= 8]
     for word in words:
         if holds_secret(word):
             shown = mask(word)
-        elif any(secret in word for secret in known):
+        elif any(secret in word for secret in secrets):
             shown = "An argument"
         else:
             continue
@@ -138,7 +137,7 @@ def carried(path: Path) -> bytes:
     """Return the content of a file that travels.
 
     Raises:
-        ClusterError: if it cannot be read or is too large to be what it should.
+        ClusterError: if the file cannot be read, or is too large for a file of settings.
     """
     try:
         with path.open("rb") as file:

@@ -1,7 +1,7 @@
 """Sweeps and runs as Ray Jobs: submitting, listing and ending them.
 
-A job is named after its sweep and counts its attempts, so that of two that submit the same sweep
-at once Ray refuses one.
+A job's name is its sweep's and the number of the attempt, so that Ray refuses one of two jobs of
+the same sweep that are submitted at once.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from segan_ray.redaction import mask
 SWEEP: Final = "segan.sweep"
 POLL_S: Final = 0.5
 STARTING_S: Final = 120.0
-"""How long a head node that just started may take until it takes jobs."""
+"""How long a head node may take after its start until it accepts jobs."""
 LOST: Final = "LOST"
-"""Our word for a job that the cluster has forgotten; Ray's are the others."""
+"""Our status of a job that the cluster has forgotten; all others are Ray's."""
 ENDED: Final = ("SUCCEEDED", "FAILED", "STOPPED", LOST)
 
 
@@ -37,7 +37,7 @@ ENDED: Final = ("SUCCEEDED", "FAILED", "STOPPED", LOST)
 class Job:
     """One job of ours on a cluster; ``status`` is Ray's own word, ``started`` in UTC.
 
-    ``message`` is why it ended as it did; ``again`` the command that goes on with it.
+    ``message`` says why the job ended; ``again`` is the command that resumes its sweep.
     """
 
     job: str
@@ -49,7 +49,7 @@ class Job:
 
     @property
     def ended(self) -> bool:
-        """Whether it runs no more."""
+        """Whether the job has ended."""
         return self.status in ENDED
 
     def document(self) -> dict[str, Any]:
@@ -76,7 +76,7 @@ class Cluster:
         return cls(client.get_address(), client)
 
     def command(self, *words: str) -> str:
-        """Return a command about this cluster; it is shown, so a password is not in it."""
+        """Return a command about this cluster, without the password, since it is shown."""
         return " ".join(("segan-ray submit --address", mask(self.address), *words))
 
     def jobs(self) -> list[Job]:
@@ -92,11 +92,11 @@ class Cluster:
         Raises:
             ClusterError: if there is neither.
         """
-        known = self.jobs()
-        for job in reversed(known):
+        jobs = self.jobs()
+        for job in reversed(jobs):
             if name in (job.job, job.sweep):
                 return job
-        hint = nearest(name, [text for job in known for text in (job.job, job.sweep)])
+        hint = nearest(name, [text for job in jobs for text in (job.job, job.sweep)])
         raise ClusterError(
             f"The cluster knows no job or sweep '{name}' of segan-ray.{hint} List them: "
             f"{self.command('--list')}"
@@ -113,15 +113,15 @@ class Cluster:
         return replace(job, status=LOST, message="the cluster forgot it; was its head restarted?")
 
     def log(self, job: Job) -> str:
-        """Return all that a job wrote."""
+        """Return the whole log of a job."""
         with said_in_words(self.address):
             return str(self.client.get_job_logs(job.job))
 
     def submit(self, spec: JobSpec) -> Job:
-        """Start a job and return it; it waits or runs when this returns.
+        """Submit a job and return it, pending or running.
 
         Raises:
-            ClusterError: if the sweep is being run by a job already, or Ray refuses.
+            ClusterError: if a job runs the sweep already, or if Ray refuses.
         """
         before = [job for job in self.jobs() if job.sweep == spec.sweep]
         for job in before:
@@ -144,7 +144,7 @@ class Cluster:
         return self.job(name)
 
     def _submit(self, **request: Any) -> None:
-        """Hand a job over, again while the cluster says that it is still starting."""
+        """Submit a job, again and again while the cluster is still starting."""
         deadline = time.monotonic() + STARTING_S
         while True:
             with said_in_words(self.address):
@@ -157,10 +157,10 @@ class Cluster:
             time.sleep(POLL_S)
 
     def stop(self, job: Job, say: Callable[[str], None]) -> Job:
-        """Ask a job to end and wait until it has; a sweep is parked then and can be resumed.
+        """Ask a job to end and wait for its end; its sweep is suspended and can be resumed.
 
         Raises:
-            ClusterError: if it runs longer than Ray should let it.
+            ClusterError: if the job still runs long after Ray should have killed it.
         """
         if job.ended:
             return job
@@ -176,9 +176,9 @@ class Cluster:
 
 
 def lay_out(spec: JobSpec, folder: Path) -> dict[str, Any]:
-    """Write what travels below ``folder``; return what Ray is to take from there.
+    """Write the files and the package below ``folder``; return them as Ray's runtime environment.
 
-    Ray packs whole folders, so ours hold nothing else.
+    Ray packs whole folders, so each folder here holds nothing else.
     """
     uploads: dict[str, Any] = {}
     if spec.files:
@@ -213,9 +213,9 @@ def _job(details: Any) -> Job:
 
 
 def reason_of(message: str, exit_code: int | None) -> str:
-    """Return what a job's log or Ray says of its end, in a line.
+    """Return why a job ended, in one line, from its log or from Ray's message.
 
-    Our own commands end with a line ``Error: …``; Ray's message has the end of the log in it.
+    Our own commands end with a line ``Error: …``; Ray's message includes the end of the log.
     """
     errors = re.findall(r"^Error: (.+)$", message, re.MULTILINE)
     if errors:
