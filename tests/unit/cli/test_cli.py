@@ -19,7 +19,7 @@ from segan_ray.cli.main import main
 from segan_ray.home import Home
 from segan_ray.tracking.reading import sweeps
 from tests.unit.command_line import refused, segan, segan_process
-from tests.unit.orchestration.test_ending import killed
+from tests.unit.orchestration.test_end_sweep import killed
 
 COMMANDS = (
     "doctor",

@@ -42,7 +42,7 @@ import sys, time
 from pathlib import Path
 from segan_ray.home import Home
 from segan_ray.orchestration.tune.sweep_lock import held, stop_requested
-from tests.unit.orchestration.test_ending import begin
+from tests.unit.orchestration.test_end_sweep import begin
 home = Home(Path(sys.argv[1]))
 folder = home.sweeps / "sweep"
 with held(folder, "sweep"):
