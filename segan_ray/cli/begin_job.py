@@ -1,6 +1,6 @@
-"""The beginning of a Ray Job: is this node as the one who submitted it needs it? Then the command.
+"""The beginning of a Ray Job: it checks that the node fits the job, then runs the command.
 
-Run as a program by the job's command line; what is said goes to the job's log.
+The job's command line runs this as a program; its output goes to the job's log.
 """
 
 from __future__ import annotations
@@ -15,24 +15,24 @@ from segan_ray.home import HOME
 
 
 def begin() -> None:
-    """Check what was asked for, then run segan-ray in this process."""
+    """Check the node, then run segan-ray in this process."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--version", required=True)
     parser.add_argument("--home", required=True)
     parser.add_argument("--needs", action="append", default=[])
     parser.add_argument("words", nargs="+")
-    asked = parser.parse_args()
-    problem = missing(asked.version, asked.needs)
+    arguments = parser.parse_args()
+    problem = missing(arguments.version, arguments.needs)
     if problem:
         sys.exit(f"Error: {problem}")
-    # What the node says of its home counts more than where the submitter would have had it.
-    os.environ.setdefault(HOME, asked.home)
-    sys.argv[1:] = asked.words
+    # The node's own setting of its home goes before the submitter's.
+    os.environ.setdefault(HOME, arguments.home)
+    sys.argv[1:] = arguments.words
     main()
 
 
 def missing(version: str, needs: list[str]) -> str | None:
-    """Return why this node cannot run what was submitted with ``version``, if it cannot."""
+    """Return why this node cannot run a job that ``version`` submitted, or None."""
     if version != __version__:
         return (
             f"segan-ray {__version__} is on the head node, {version} submitted this job. Install "

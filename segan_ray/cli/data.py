@@ -189,7 +189,7 @@ def _discovered(data: Path, layout: str | None) -> Discovery:
 
 
 def _odd_regions(manifest: Manifest) -> Sequence[str]:
-    """Return what the regions of the cases show only together, such as swapped labels."""
+    """Return the problems that regions of many cases show together, such as swapped labels."""
     from segan_ray.data.inspection.folder_report import region_notes
 
     return region_notes([case.region_voxels for case in manifest.cases if case.has_truth])
@@ -197,7 +197,7 @@ def _odd_regions(manifest: Manifest) -> Sequence[str]:
 
 @contextmanager
 def _where_cases_are_prepared() -> Iterator[Outcomes | None]:
-    """Yield how the cluster of RAY_ADDRESS prepares cases, or None for processes here."""
+    """Yield the function that prepares cases on RAY_ADDRESS, or None to use processes here."""
     if not os.environ.get("RAY_ADDRESS"):
         yield None
         return

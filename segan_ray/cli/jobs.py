@@ -100,11 +100,11 @@ def _submit(
 
 
 def _follow(cluster: Cluster, job: Job, as_json: bool) -> None:
-    """Show the log until the job has ended, then say how.
+    """Show the log until the job has ended, then its status.
 
     Raises:
-        ClusterError: if it did not succeed.
-        Interrupted: if Ctrl-C ended the following, not the job.
+        ClusterError: if the job did not succeed.
+        Interrupted: if Ctrl-C ended this, but not the job.
     """
     import signal
 

@@ -1,6 +1,6 @@
 """The command ``segan-ray``: its groups of commands, and the one handler of errors.
 
-Commands parse, call one function and print. What they call is imported inside them, so that
+Commands parse, call one function and print. They import that function when they run, so that
 ``--help`` answers at once.
 """
 
@@ -38,7 +38,7 @@ ON_CTRL_C: Final = 128 + signal.SIGINT
 OF_THE_SYSTEM: Final = {
     errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.EIO,
 }  # fmt: skip
-"""What a disk or its owner refuses, whatever the program does."""
+"""Errors of a disk or of permissions, which no program can prevent."""
 
 
 def _of_the_system(error: OSError) -> str:
@@ -65,7 +65,7 @@ def options(
 
 
 def main() -> None:
-    """Run the command line; a user's error is a plain line and exit code 1."""
+    """Run the command line; a user's error gives a plain line and exit code 1."""
     show_anything()
     prepare_mlflow()
     arguments = sys.argv[1:]
@@ -81,7 +81,7 @@ def main() -> None:
         print(f"Error: {show.prose(error)}", file=sys.stderr)
         sys.exit(1)
     except SystemExit as ended:
-        if ended.code == ON_CTRL_C:  # which Typer takes without a word
+        if ended.code == ON_CTRL_C:  # Typer says nothing of it
             print("Interrupted.", file=sys.stderr)
         raise
     except Exception as error:

@@ -14,7 +14,7 @@ def local_folder(text: str) -> Path:
     """Return the folder that ``text`` names.
 
     Raises:
-        StoreError: if it is a URL, which would be made into a folder of that name.
+        StoreError: if it is a URL, which would become a folder of that name.
     """
     if "://" in text:
         raise StoreError(

@@ -1,7 +1,7 @@
-"""From the command after ``submit --`` to what travels to the cluster.
+"""Making the job spec of the command after ``submit --``.
 
-The command is parsed by the very options of ``tune`` and ``train``, so that what would be wrong
-there is said here, before anything is sent.
+The command is parsed by the options of ``tune`` and ``train``, so that an error is found here,
+before anything is sent.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ ONLY = ("tune", "train")
 
 
 def pack(command: Sequence[str], package: bool, say: Callable[[str], None]) -> JobSpec:
-    """Return the job of a command, having said where its locations will be looked for.
+    """Return the job spec of a command; ``say`` is told where the job looks for its locations.
 
     Raises:
-        ConfigError: if its search space or settings cannot be right.
-        ClusterError: if it holds a password, or a file that cannot travel.
+        ConfigError: if its search space or its settings are wrong.
+        ClusterError: if it holds a password, or names a file that cannot travel.
     """
     from segan_ray.home import DEFAULT_HOME
     from segan_ray.orchestration.jobs import job_spec
@@ -70,11 +70,11 @@ class Typed:
     typed: frozenset[str]
 
     def given(self, name: str) -> bool:
-        """Tell whether a parameter was on the line, not in the environment or left out."""
+        """Tell whether a parameter was typed, not taken from the environment or a default."""
         return name in self.typed
 
     def words(self, changes: Mapping[str, Any]) -> tuple[str, ...]:
-        """Return the command as one would type it, with some values changed."""
+        """Return the words of the command, with some values changed."""
         words = [self.command]
         for parameter in self.parameters:
             if not self.given(parameter.name) and parameter.name not in changes:
@@ -85,7 +85,7 @@ class Typed:
 
 
 def parse(command: Sequence[str]) -> Typed:
-    """Parse what stands after ``--``.
+    """Parse the command after ``--``.
 
     Raises:
         typer.BadParameter: if it is neither ``tune`` nor ``train``; other errors of syntax are
@@ -120,10 +120,10 @@ def _as_typed(parameter: Any, value: Any) -> list[str]:
 
 
 def _settle(typed: Typed) -> tuple[str, list[tuple[str, str, bytes]]]:
-    """Return the sweep's name, and of each file that travels: option, name there, content.
+    """Return the sweep's name, and (option, name on the cluster, content) of files that travel.
 
     Raises:
-        ConfigError: if a file is not what its command reads.
+        ConfigError: if a file is no space or settings.
     """
     from segan_ray.home import check_name
     from segan_ray.orchestration.jobs.job_spec import carried
@@ -150,7 +150,7 @@ def _settle(typed: Typed) -> tuple[str, list[tuple[str, str, bytes]]]:
 def _said(
     there: Mapping[str, Any], environment: Mapping[str, str], unsent: Sequence[str]
 ) -> list[str]:
-    """Return what a user should know of where things are."""
+    """Return sentences on where the job looks for its store, records and secrets."""
     from segan_ray.filesystem.locations import is_url
 
     said = []

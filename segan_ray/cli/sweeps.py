@@ -1,4 +1,4 @@
-"""``sweeps``, ``trials``, ``report``, ``ui``: what has run; ``stop``, ``delete``: ending that."""
+"""``sweeps``, ``trials``, ``report``, ``ui`` show sweeps; ``stop``, ``delete`` end them."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ def sweeps(home: HomeFolder = None, as_json: Json = False) -> None:
     from segan_ray.tracking.reading.sweeps import list_sweeps
 
     with show.noting() as note:
-        found = list_sweeps(Home.at(home), note)
+        records = list_sweeps(Home.at(home), note)
     if as_json:
-        show.document({"sweeps": [sweep.summary() for sweep in found]})
+        show.document({"sweeps": [sweep.summary() for sweep in records]})
         return
-    if not found:
+    if not records:
         show.say("No sweeps yet. Start one: segan-ray tune STORE --space demo")
         return
     columns = ("sweep", "status", "trials", "metric", "best", "created", "store")
@@ -53,7 +53,7 @@ def sweeps(home: HomeFolder = None, as_json: Json = False) -> None:
                 sweep.created[:16].replace("T", " "),
                 sweep.store,
             )
-            for sweep in found
+            for sweep in records
         ),
         essential=5,
     )
@@ -159,10 +159,10 @@ def delete(
 
 
 def _confirm(what: str, yes: bool) -> None:
-    """Ask whether to delete, unless the answer was given.
+    """Ask whether to delete, unless ``yes``.
 
     Raises:
-        SweepError: if there is nobody to ask.
+        SweepError: if stdin is no terminal, or the answer is no.
     """
     if yes:
         return

@@ -156,7 +156,7 @@ def tune(
 
 @contextmanager
 def resumable(name: str, again: str) -> Iterator[None]:
-    """Say how to go on, also where Ctrl-C comes while Ray and MLflow are still being imported.
+    """Say how to go on after Ctrl-C, even while Ray and MLflow are still being imported.
 
     Raises:
         Interrupted: for Ctrl-C.
@@ -168,10 +168,10 @@ def resumable(name: str, again: str) -> Iterator[None]:
 
 
 def named(name: str | None, resume: bool) -> str | None:
-    """Return ``name``, which must be given where something is to be gone on with.
+    """Return ``name``, which ``resume`` requires.
 
     Raises:
-        SweepError: if it is not.
+        SweepError: if it is missing.
     """
     if resume and name is None:
         raise SweepError("--resume needs the --name of what to go on with: segan-ray sweeps")
@@ -187,25 +187,25 @@ def _experiment(
     *,
     resume: bool,
 ) -> Experiment:
-    """Return the settings given, or if none are and the run is resumed, those it began with."""
+    """Return the given settings, or those that a resumed run began with if none are given."""
     from segan_ray.config import load_experiment
 
     if resume and config is None and preset is None and not given:
         from segan_ray.orchestration.tune.one_trial import recorded_experiment
 
-        known = recorded_experiment(home, name)
-        if known is not None:
-            return known
+        before = recorded_experiment(home, name)
+        if before is not None:
+            return before
     return load_experiment(config, given, preset)
 
 
 def now() -> str:
-    """Return the time as names of sweeps have it."""
+    """Return the time in the form that names of sweeps have."""
     return datetime.now().strftime("%Y%m%d-%H%M%S")
 
 
 def _card(store: str, folds: Sequence[int | None]) -> StoreCard:
-    """Return what runs say of the store, once it is sure that every fold can be trained on."""
+    """Return the card of the store, after a check that every fold can be trained on."""
     from segan_ray.data.store.opened_store import check_tunable
     from segan_ray.data.store.remote_manifest import manifest_at
     from segan_ray.filesystem.locations import absolute

@@ -1,1 +1,1 @@
-"""What commands show on a terminal: text, tables, and a sweep while it runs."""
+"""Output of commands on a terminal: text, tables, and a sweep while it runs."""

@@ -16,7 +16,7 @@ _PLAIN: Final = {
 
 
 def show_anything() -> None:
-    """Let stdout and stderr take every character, whatever their encoding.
+    """Let stdout and stderr take every character in any encoding.
 
     A file's name may hold bytes that are not text, and tables hold dashes that latin-1 lacks.
     """
@@ -27,7 +27,7 @@ def show_anything() -> None:
 
 
 def _plain(error: UnicodeError) -> tuple[str | bytes, int]:
-    """Answer a codec with what to write for one character that it lacks, and where to go on."""
+    """Return the replacement of a character that a codec lacks, and where it goes on."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
     character = error.object[error.start]

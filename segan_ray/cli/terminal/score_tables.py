@@ -12,7 +12,7 @@ from segan_ray.evaluation.metrics.intervals import MINIMUM_PATIENTS, no_interval
 def show_scores(document: Mapping[str, Any]) -> None:
     """Print the ``evaluate`` document as tables: scores, differences, and means over cases."""
     rows = {document["model"]: document["summary"]}
-    rows |= {one["model"]: one["summary"] for one in document["against"]}
+    rows |= {each["model"]: each["summary"] for each in document["against"]}
     rows |= document["references"]
     patients = len({case["patient"] for case in document["cases"]})
     few = patients < MINIMUM_PATIENTS
@@ -26,8 +26,8 @@ def show_scores(document: Mapping[str, Any]) -> None:
             f"Difference in Dice, patient by patient{'' if few else ', with 95% interval'}",
             ("", *document["comparisons"][0]["difference"]),
             (
-                (f"{one['model']} - {one['against']}", *map(_change, one["difference"].values()))
-                for one in document["comparisons"]
+                (f"{each['model']} - {each['against']}", *map(_change, each["difference"].values()))
+                for each in document["comparisons"]
             ),
         )
     if few:
@@ -53,7 +53,7 @@ def _show_over_cases(document: Mapping[str, Any]) -> None:
 
 
 def _show_means(title: str, rows: Mapping[str, Mapping[str, Any]], kind: str = "") -> None:
-    """Print a row for each model; ``kind`` is what its scores' names begin with."""
+    """Print a row for each model; ``kind`` is the prefix of its scores' names."""
     regions = tuple(next(iter(rows.values())))
     show.table(
         title,
@@ -74,7 +74,7 @@ def _change(difference: Mapping[str, Any]) -> str:
 
 
 def _interval(scores: Mapping[str, Any], shape: str) -> str:
-    """Return the interval in brackets after a space; nothing where patients are too few."""
+    """Return the interval in brackets after a space; nothing if the patients are too few."""
     if scores["ci95"] is None:
         return ""
     low, high = scores["ci95"]

@@ -21,7 +21,7 @@ from segan_ray.redaction import mask
 
 MOST_ALIKE: Final = 5
 WIDE: Final = 12
-"""A column that is wider is the first to go where a table does not fit."""
+"""Wider columns are left out first if a table does not fit."""
 
 
 def document(content: Mapping[str, Any]) -> None:
@@ -30,7 +30,7 @@ def document(content: Mapping[str, Any]) -> None:
 
 
 def plain(text: object) -> str:
-    """Return one line for people: no password in it, and every control character an escape."""
+    """Return one line for people, with passwords masked and control characters escaped."""
     return visible(mask(str(text)))
 
 
@@ -55,9 +55,9 @@ def invite(what: str, address: str, then: str) -> None:
 
 
 def passed_on(piece: str, stream: TextIO) -> None:
-    """Print a piece of another program's output: its lines and tabs, and what else as escapes.
+    """Print another program's output with its lines and tabs, other control characters escaped.
 
-    A job may be anybody's, and what it writes could move the cursor or rewrite a line.
+    The job of another user could otherwise move the cursor or rewrite lines.
     """
     print(visible(piece, keep="\n\t"), end="", file=stream, flush=True)
 
@@ -68,7 +68,7 @@ def notes(
     most: int = MOST_ALIKE,
     rest: str = "inspect --json lists them all",
 ) -> None:
-    """Print lines for people; of those that say the same of many things, the first and a count."""
+    """Print lines for people; of lines that differ only in names, the first few and a count."""
     kinds: dict[str, list[str]] = {}
     for line in lines:
         kinds.setdefault(re.sub(r"\S*[/\d]\S*", "", line)[:60], []).append(line)
@@ -81,7 +81,7 @@ def notes(
 
 @contextmanager
 def noting() -> Iterator[Callable[[str], None]]:
-    """Yield what takes notes on runs that are left out; they are printed at the end, few alike."""
+    """Yield a function that takes notes on left-out runs; they are printed at the end."""
     lines: list[str] = []
     try:
         yield lines.append
@@ -98,18 +98,17 @@ def table(
 ) -> list[str]:
     """Print a table on stdout; columns after the first are aligned right.
 
-    Where the terminal is too narrow for all columns, those after the first ``essential`` that do
-    not fit are left out, and their names returned.
+    If the terminal is too narrow, columns after the first ``essential`` are left out, and their
+    names are returned.
     """
-    # Names of people's own files and settings: Rich would read [/b] in them as markup.
+    # Users' files and settings may have names like [/b], which Rich would read as markup.
     texts = [["–" if cell is None else plain(cell) for cell in row] for row in rows]
     title, columns = plain(title), [plain(column) for column in columns]
     console = Console(highlight=False)
-    # Away from a terminal lines are as long as they need to be.
-    watched = sys.stdout.isatty()
-    width = console.width if watched else sys.maxsize
+    # Outside a terminal, lines may be as long as they need.
+    width = console.width if sys.stdout.isatty() else sys.maxsize
     shape = lay_out(columns, texts, width, len(columns) if essential is None else essential)
-    # At a terminal every character counts, and away from one, thousands of rows.
+    # A table that fits needs no folding, and Rich is slow for thousands of rows.
     if _widths(shape.headers, _longest(texts, shape.shown), shape.gap) - shape.gap <= width:
         _print_lines(console, title, shape, texts)
         return [name for index, name in enumerate(columns) if index not in shape.shown]
@@ -119,16 +118,16 @@ def table(
         header_style="bold",
         padding=(0, shape.gap, 0, 0),
     )
-    for place, index in enumerate(shape.shown):
+    for index, header in zip(shape.shown, shape.headers, strict=True):
         grid.add_column(
-            Text(shape.headers[place]),
+            Text(header),
             justify="right" if index else "left",
             vertical="bottom",
             overflow="fold",
         )
     for row in texts:
         grid.add_row(*(Text(row[index]) for index in shape.shown))
-    # As a title of the table it would be broken where the columns end.
+    # Rich would break a title of the table at the table's width.
     console.print(Text(title, style="table.title"), soft_wrap=True)
     console.print(grid)
     return [name for index, name in enumerate(columns) if index not in shape.shown]
@@ -137,16 +136,16 @@ def table(
 def _print_lines(
     console: Console, title: str, shape: TableLayout, rows: Sequence[Sequence[str]]
 ) -> None:
-    """Print a table whose lines need no folding, which takes Rich a millisecond a row to see."""
+    """Print a table that needs no folding; Rich itself would take a millisecond a row."""
     headers = [header.split("\n") for header in shape.headers]
     height = max(map(len, headers))
     head = zip(*([""] * (height - len(lines)) + lines for lines in headers), strict=True)
     cells = [[row[index] for index in shape.shown] for row in rows]
     widths = [
-        max(map(cell_len, [*lines, *(row[place] for row in cells)]))
-        for place, lines in enumerate(headers)
+        max(map(cell_len, [*lines, *(row[position] for row in cells)]))
+        for position, lines in enumerate(headers)
     ]
-    # As a title of the table it would be broken where the columns end.
+    # Rich would break a title of the table at the table's width.
     console.print(Text(title, style="table.title"), soft_wrap=True)
     for line in head:
         console.print(Text(_line(line, widths, shape.gap), style="bold"), soft_wrap=True)
@@ -155,20 +154,20 @@ def _print_lines(
 
 
 def _line(cells: Sequence[str], widths: Sequence[int], gap: int) -> str:
-    """Return one line of a table: the first column to the left, the others to the right."""
+    """Return one line of a table, its first column aligned left and the others right."""
     blanks = [" " * (width - cell_len(cell)) for cell, width in zip(cells, widths, strict=True)]
     right = [blank + cell for cell, blank in zip(cells, blanks, strict=True)]
     return (" " * gap).join([cells[0] + blanks[0], *right[1:]])
 
 
 def _longest(rows: Sequence[Sequence[str]], shown: Sequence[int]) -> list[int]:
-    """Return how wide the widest cell of each column is, in places of a terminal."""
+    """Return the width of the widest cell of each column, in characters of a terminal."""
     return [max((cell_len(row[index]) for row in rows), default=0) for index in shown]
 
 
 @dataclass(frozen=True)
 class TableLayout:
-    """Which columns of a table are shown, by index, under which headers, how far apart."""
+    """The indices of the columns shown, their headers, and the gap between columns."""
 
     shown: tuple[int, ...]
     headers: tuple[str, ...]
@@ -178,10 +177,10 @@ class TableLayout:
 def lay_out(
     columns: Sequence[str], rows: Sequence[Sequence[str]], width: int, essential: int
 ) -> TableLayout:
-    """Return the most comfortable shape in which a table is at most ``width`` wide.
+    """Return the most readable layout in which a table is at most ``width`` wide.
 
-    First headers are broken into lines, then columns move together, then those after the first
-    ``essential`` that do not fit are left out.
+    First headers are broken into lines, then columns move together, then columns after the first
+    ``essential`` are left out.
     """
     values = [max((len(row[index]) for row in rows), default=0) for index in range(len(columns))]
     stacked = [_stack(name, value) for name, value in zip(columns, values, strict=True)]
@@ -191,15 +190,17 @@ def lay_out(
             return TableLayout(everything, headers, gap)
     shown = list(everything)
     widths = [_widths([name], [value], 1) for name, value in zip(stacked, values, strict=True)]
-    # Lists of numbers first, since one takes the place of several others; then from the last.
-    for index in sorted(everything[essential:], key=lambda place: (widths[place] <= WIDE, -place)):
-        if sum(widths[place] for place in shown) - 1 > width:
+    # Wide columns first, since a list takes the space of several others; then from the last.
+    for index in sorted(
+        everything[essential:], key=lambda column: (widths[column] <= WIDE, -column)
+    ):
+        if sum(widths[column] for column in shown) - 1 > width:
             shown.remove(index)
     return TableLayout(tuple(shown), tuple(stacked[index] for index in shown), 1)
 
 
 def short_names(paths: Sequence[str]) -> list[str]:
-    """Return the last parts of dotted paths, as many of each as tell it from all others."""
+    """Return the last parts of dotted paths, as few as tell each path from all others."""
 
     def shortest(path: str) -> str:
         parts = path.split(".")
@@ -216,7 +217,7 @@ def short_names(paths: Sequence[str]) -> list[str]:
 def progress(what: str, total: int | None) -> Iterator[Callable[[str], None]]:
     """Show a bar on stderr while work goes on; the yielded function counts one item done.
 
-    ``total`` is None where nobody knows yet how many items there will be.
+    ``total`` is None if the number of items is not known yet.
     """
     bar = Progress(
         TextColumn("{task.description}"),
@@ -239,7 +240,7 @@ def figure(value: float | None) -> str:
 
 
 def setting(value: object) -> str:
-    """Return a drawn setting in few characters: of numbers below 10, two digits."""
+    """Return a drawn setting in few characters, with two or three significant digits."""
     if isinstance(value, float):
         text = f"{value:.2g}" if abs(value) < 10 else f"{value:.3g}"
         return re.sub(r"e([+-])0*", lambda sign: "e" + sign[1].strip("+"), text)
@@ -249,7 +250,7 @@ def setting(value: object) -> str:
 
 
 def _stack(name: str, width: int) -> str:
-    """Break a dotted or underscored name into lines no wider than its values, if it can be."""
+    """Break a dotted or underscored name into lines no wider than its values, if possible."""
     parts = re.findall(r"[^._]+[._]?", name) or [name]
     width = max(width, *(len(part.removesuffix(".")) for part in parts))
     lines = [parts[0]]

@@ -14,7 +14,7 @@ from segan_ray.training.epoch_record import BestEpoch
 
 @dataclass(frozen=True)
 class Task:
-    """One trial for a worker group, and the how-manieth of that group it is."""
+    """One trial for a worker group, with its number among the group's tasks."""
 
     number: int
     config: dict[str, Any]

@@ -61,7 +61,7 @@ def _node() -> tuple[str, str]:
 
 
 def _join(backend: str, url: str, rank: int, workers: int, patience: timedelta) -> None:
-    """Join the group, listening on loopback whatever this machine's name leads to."""
+    """Join the group, listening on loopback even if this machine's name has another address."""
     loopback = next(
         name
         for name, addresses in psutil.net_if_addrs().items()

@@ -35,7 +35,7 @@ class WorkerGroupSpec:
 
     @classmethod
     def of(cls, experiment: dict[str, Any]) -> WorkerGroupSpec:
-        """Return what a nested experiment asks for."""
+        """Return the resources that a nested experiment asks for."""
         resources = experiment["resources"]
         return cls(resources["workers"], resources["cpus_per_worker"], resources["gpus_per_worker"])
 
@@ -100,14 +100,14 @@ class WorkerGroup:
 
 
 def train_worker(config: dict[str, str]) -> None:
-    """Train the tasks of a group in a worker; the trainable imports nothing of what that needs."""
+    """Train the tasks of a group in a worker; trainables do not need the imports in here."""
     from segan_ray.orchestration.train import worker
 
     worker.train_worker(config)
 
 
 def cause(error: BaseException | None) -> str:
-    """Return what went wrong in one line: what a worker raised, not where Ray saw it."""
+    """Return the error of a worker in one line, without Ray's own lines around it."""
     if isinstance(error, WorkerGroupError) and error.worker_failures:
         # Of several workers the one that failed first takes the others with it; its own words
         # say more than "a peer closed the connection".

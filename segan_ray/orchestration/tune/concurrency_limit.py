@@ -1,8 +1,7 @@
 """How many trials train at once on the cluster of this session, looked up as nodes come and go.
 
-``budget.max_concurrent: auto`` means as many as the present nodes hold. A number, on a cluster that
-others started, means as many whatever the nodes hold: an autoscaler starts nodes for trials that
-wait.
+``budget.max_concurrent: auto`` means as many as fit on the present nodes. On a cluster that is
+joined, a number means as many even if fewer fit: an autoscaler starts nodes for pending trials.
 """
 
 from __future__ import annotations
@@ -22,12 +21,12 @@ from segan_ray.orchestration.tune.run_trials import DRIVER_BYTES
 from segan_ray.search.space.search_space import SearchSpace
 
 LOOK_S: Final = 5.0
-"""How soon a node that came is used."""
+"""How soon a new node is used."""
 
 
 @dataclass
 class ConcurrencyLimit:
-    """How many trials may train at once: ``most``, and where nodes do not come, what fits."""
+    """How many trials may train at once: ``most``, but no more than fit unless nodes may come."""
 
     resources: ResourceSettings
     most: int | None
@@ -36,7 +35,7 @@ class ConcurrencyLimit:
     _looked: float = field(default=float("-inf"))
 
     def now(self, wanted: int) -> int:
-        """Return how many of ``wanted`` trials may train, at least one: it may wait for a node."""
+        """Return how many of ``wanted`` trials may train, at least one: it may wait for nodes."""
         if self.most is not None and self.nodes_come:
             return max(1, min(self.most, wanted))
         if time.monotonic() - self._looked >= LOOK_S:
@@ -46,13 +45,13 @@ class ConcurrencyLimit:
 
 
 def concurrency_limit(space: SearchSpace, say: Callable[[str], Any]) -> ConcurrencyLimit:
-    """Return how many trials of a sweep may train at once.
+    """Return the limit on a sweep's concurrent trials.
 
     Raises:
         SweepError: if not even one trial fits, with the numbers, unless nodes are asked for.
     """
-    resources, asked = space.base_experiment().resources, space.budget.max_concurrent
-    most = None if asked == "auto" else asked
+    resources, number = space.base_experiment().resources, space.budget.max_concurrent
+    most = None if number == "auto" else number
     limit = ConcurrencyLimit(resources, most, session.joined())
     if most is None or not limit.nodes_come:
         check_one_fits(resources)
@@ -68,7 +67,7 @@ def check_one_fits(resources: ResourceSettings) -> None:
     """Make sure that one trial fits.
 
     Raises:
-        SweepError: if it does not, with the numbers.
+        SweepError: if not, with the numbers.
     """
     try:
         check_fits(alive_nodes(), *_ask(resources))
@@ -82,7 +81,7 @@ def check_one_fits(resources: ResourceSettings) -> None:
 
 
 def alive_nodes() -> list[Node]:
-    """Return what each node of the cluster offers, whether or not it is taken."""
+    """Return the resources of each node of the cluster, free or not."""
     return [
         Node(
             node["NodeManagerHostname"],

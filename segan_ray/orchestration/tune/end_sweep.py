@@ -1,8 +1,8 @@
 """Ending a sweep from outside the process that runs it, and deleting one.
 
-A process that holds it is asked to end it. Where none does, its process was killed, and what it
-left running in the records is ended here. One of another home is asked through the study, which
-both homes see, and says there whether it lives. Nothing in this module starts Ray.
+A process that holds the sweep's lock is asked to end the sweep. If none does, its process was
+killed, and the trials that it left running are ended here. A process of another home is asked
+through the study, which both homes see, and shows there that it lives. Nothing here starts Ray.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Stopped:
-    """How a sweep has ended, and whether it had before it was asked to."""
+    """The status of an ended sweep; ``already`` if it had ended before."""
 
     sweep: str
     status: SweepStatus
@@ -70,9 +70,9 @@ class Stopped:
 
 @dataclass(frozen=True)
 class DeletionPlan:
-    """What deleting a sweep or run would delete, and what of it not; sizes in bytes.
+    """What a deletion would delete of a sweep or run, and what not; sizes in bytes.
 
-    ``dead`` is what its study says of a process that was found dead.
+    ``dead`` is the lease in its study of a process that was found dead.
     """
 
     sweep: str
@@ -83,7 +83,7 @@ class DeletionPlan:
     dead: str | None = None
 
     def sentence(self) -> str:
-        """Say what goes, for people."""
+        """Say what would be deleted, for people."""
         size = f"{said_size(self.checkpoint_bytes)} of checkpoints"
         runs = many(self.trials, "trial")
         rest = "their MLflow runs and artifacts" + (", and its Optuna study" if self.study else "")
@@ -153,9 +153,9 @@ def plan_deletion(home: Home, name: str, say: Say = print) -> DeletionPlan:
 
 
 def delete(home: Home, name: str, say: Say = print, goes: DeletionPlan | None = None) -> Deleted:
-    """Delete the runs, artifacts, study and folder of a sweep or run that nobody runs now.
+    """Delete the runs, artifacts, study and folder of a sweep or run that no process runs.
 
-    ``goes`` is what ``plan_deletion`` has just said of it.
+    ``goes`` is the plan that ``plan_deletion`` has just returned.
 
     Raises:
         SweepError: if it is running, or nothing has that name.
@@ -181,7 +181,7 @@ def check_not_running(home: Home, name: str) -> None:
 
 
 def size_of(location: str) -> int:
-    """Return the bytes of the files below ``location``; of files linked together, once."""
+    """Return the bytes of the files below ``location``; linked files count once."""
     if is_url(location):
         return bytes_at(location)
     files = {}
@@ -193,9 +193,9 @@ def size_of(location: str) -> int:
 
 
 def _is_elsewhere(home: Home, name: str) -> bool:
-    """Tell whether neither this home nor a study says if a process runs something."""
+    """Tell whether neither this home nor a study shows if a process runs the sweep."""
     folder = home.sweeps / name
-    # A lock alone is of a process that was refused here.
+    # A folder with a lock alone is of a process that was refused here.
     left = [path for path in folder.glob("*") if path.name not in (LOCK, STOP)]
     return not left and not home.tracks_itself and not is_ours(name, open_storage(home))
 
@@ -205,7 +205,7 @@ def _known(home: Home, name: str) -> Recorded:
     if found is not None:
         return found
     if (home.sweeps / name).is_dir() or is_ours(name, open_storage(home)):
-        # Killed before anything was recorded.
+        # The process was killed before anything was recorded.
         raise SweepError(
             f"'{name}' was cut off before anything of it was recorded. Begin it again: segan-ray "
             f"tune, or remove what is left: segan-ray delete {name}"
@@ -220,9 +220,9 @@ def _unknown(home: Home, name: str) -> SweepError:
 
 
 def _stop_elsewhere(home: Home, name: str, say: Say, wait_s: float) -> tuple[bool, str | None]:
-    """Have a process of another home end a sweep, if one runs it.
+    """Ask a process of another home to end a sweep, if one runs it.
 
-    Returns whether that ended it, and what the study says of a process that was found dead.
+    Returns whether that ended it, and the lease of a process that was found dead.
     """
     storage = open_storage(home)
     lease = lease_of(name, storage) if is_ours(name, storage) else None
@@ -243,7 +243,7 @@ def _stop_elsewhere(home: Home, name: str, say: Say, wait_s: float) -> tuple[boo
 def _study_held(
     home: Home, name: str, say: Say, dead: str | None
 ) -> AbstractContextManager[Holding | None]:
-    """Hold the study of a sweep whose process is gone, if it has one to be ended."""
+    """Hold the lease of a sweep whose process is gone, if it has a study to be ended."""
     storage, by = open_storage(home), holder_of(home)
     if not is_ours(name, storage):
         return nullcontext()
@@ -267,7 +267,7 @@ def _has_study(home: Home, name: str, found: Recorded | None) -> bool:
 
 
 def _recorded_location(home: Home, name: str) -> str | None:
-    """Return where a sweep or run wrote down that it is recorded, or None."""
+    """Return the recorded place of a sweep's or run's records, or None."""
     return records_of_study(name, open_storage(home))
 
 

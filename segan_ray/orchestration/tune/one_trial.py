@@ -28,7 +28,7 @@ TRIAL: Final = "000"
 
 @dataclass(frozen=True)
 class TrainResult:
-    """What a run came to: its MLflow run, the epochs done, and the checkpoint of the best."""
+    """The result of a run: its MLflow run, the epochs done, and the best epoch's checkpoint."""
 
     run: str
     epochs: int

@@ -1,4 +1,4 @@
-"""Opening the study of a sweep, or making it, and holding it while this process runs the sweep."""
+"""Opening or making the study of a sweep, and holding its lease while the sweep runs."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from segan_ray.training.checkpoints.remote_folder import anything_at
 def open_study(
     sweep: Sweep, until_the_end: contextlib.ExitStack, say: Any
 ) -> tuple[SweepStudy, Holding]:
-    """Open or make the study, hold it, and see that checkpoints are where they were."""
+    """Open or make the study, hold its lease, and check that the checkpoints' place is the same."""
     storage, by = open_storage(sweep.home), holder_of(sweep.home)
     ask = partial(request_stop, sweep.folder)
     mine = partial(leased, sweep.name, storage, by, say, on_stop=ask)
@@ -39,7 +39,7 @@ def open_study(
     else:
         check_nothing_there(sweep.home, sweep.name)
         earlier = _earlier_trials(sweep, storage)
-        # Held first, then filled: another process may look at it meanwhile.
+        # The lease comes before the content: another process may read the study meanwhile.
         reserve_study(sweep.name, sweep.space, storage)
         holding = until_the_end.enter_context(mine(new=True))
         study = _new_study(sweep, OwnedStorage(storage, holding.check), earlier, say)
@@ -58,7 +58,7 @@ def _earlier_study(sweep: Sweep, storage: Storage, say: Any) -> SweepStudy:
 
 
 def _earlier_trials(sweep: Sweep, storage: Storage) -> EarlierTrials:
-    """Return what a new sweep learns from first, if nothing of its name is recorded."""
+    """Return the earlier trials that a new sweep learns from, if its name is free."""
     if name_is_taken(sweep.home, sweep.name):
         raise SweepError(_without_study(sweep) if sweep.resume else _taken(sweep.name))
     return earlier_trials(sweep.space, storage, sweep.card.fingerprint)

@@ -134,9 +134,9 @@ def _credentials_stay_here() -> Iterator[None]:
 
 
 def _ours(error: BaseException) -> BaseException:
-    """Return what was raised while a trial was recorded, which Tune wraps in its own error.
+    """Return the error of recording a trial, which Tune wraps in its own error.
 
-    A full disk would fail every trial, and none of its own settings: it ends the sweep.
+    A full disk would fail every trial whatever its settings, so it ends the sweep.
     """
     chain = [error]
     while chain[-1].__context__ is not None:
@@ -231,7 +231,7 @@ class _TrialCallback(_NotPickled, Callback):
     def on_trial_result(
         self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
     ) -> None:
-        # Tune does not ask its scheduler about a last epoch.
+        # Tune does not call its scheduler after a last epoch.
         if result["done"]:
             self._lifecycle.epoch(trial.config["task"]["trial"], result["result"])
 
@@ -254,13 +254,13 @@ class _TrialCallback(_NotPickled, Callback):
     ) -> None:
         cause = _cause(trial)
         if any(words in cause for words in DISK_FULL):
-            # Every trial would fail of it, and none of its own settings.
+            # This error would fail every trial whatever its settings.
             raise SweepError(f"Trial {trial.config['task']['trial']}: {cause}. Free some space.")
         self._lifecycle.retry(trial.config["task"]["trial"])
 
 
 class _SweepStopper(_NotPickled, Stopper):
-    """Ends a sweep when a stop was requested, or the sweep is another process's."""
+    """Ends a sweep when a stop was requested, or another process has taken it over."""
 
     def __init__(self, folder: Path, lifecycle: TrialLifecycle) -> None:
         self._folder = folder
@@ -275,7 +275,7 @@ class _SweepStopper(_NotPickled, Stopper):
 
 
 def _cause(trial: Trial) -> str:
-    """Return the last line of the innermost error: what went wrong, not where Ray saw it."""
+    """Return the last line of the innermost error, without Ray's own lines around it."""
     try:
         text = Path(trial.error_file).read_text(encoding="utf-8")
     except OSError:

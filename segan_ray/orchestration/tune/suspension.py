@@ -1,4 +1,4 @@
-"""Leaving nothing running in the records when a sweep is cut off."""
+"""Suspending a sweep in the records when it is interrupted."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ log = logging.getLogger(__name__)
 def suspended_if_cut_off(
     name: str, command: str, lifecycle: TrialLifecycle, request: EndRequest
 ) -> Iterator[None]:
-    """Leave nothing running in the records if the block does not come to its end.
+    """Suspend the sweep in the records if the block does not come to its end.
 
     Raises:
-        Interrupted: for a signal, saying how to go on.
-        TakenOver: if the records are another process's by now; they are left as they are.
+        Interrupted: for a signal, with the command to go on.
+        TakenOver: if another process has taken the sweep over; its records stay as they are.
     """
     try:
         with _suspended(name, command, lifecycle, request):
@@ -48,9 +48,9 @@ def _suspended(
         try:
             lifecycle.suspend()
         except TakenOver:
-            # What went wrong did so since the other process cut this one off.
+            # The first error came of the other process, which has cut this one off.
             raise
-        except Exception as second:  # what went wrong first is what counts
+        except Exception as second:  # the first error counts
             log.debug("The sweep could not be suspended: %s", said(second))
         if isinstance(error, SeganRayError):
             raise SweepError(f"{error} Then go on: {command}") from None

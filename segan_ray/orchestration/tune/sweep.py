@@ -1,7 +1,7 @@
 """Running a whole sweep: open its records, search, repeat the best, close.
 
-A sweep goes on from what its study and its journal hold, so beginning and resuming differ only
-in whether these are there. Whatever ends the process, the next one can resume.
+A sweep goes on from its study and its outbox, so beginning and resuming differ only in whether
+these are there. However the process ends, the next one can resume the sweep.
 """
 
 from __future__ import annotations
@@ -63,18 +63,18 @@ def search(sweep: Sweep, on_state: OnState, say: Any) -> tuple[SweepStatus, Swee
     """Search until every trial has ended, and record it; return how, and the study.
 
     Raises:
-        SweepError: if the name is taken, the sweep is another's, or the cluster cannot hold one
-            trial.
+        SweepError: if the name is taken, another process runs the sweep, or no trial fits into
+            the cluster.
         TrackingError: if its runs cannot be recorded.
         Interrupted: if a signal asked for its end; nothing is left running.
-        TakenOver: if another process runs it by now.
+        TakenOver: if another process has taken the sweep over.
     """
     check_servers(sweep.home)
     with (
         interruptible(sweep.name, sweep.resume_with),
         held(sweep.folder, sweep.name),
         ray_session(),
-        # Once more, for Ray has taken SIGTERM for itself.
+        # Once more, since Ray has replaced the handler of SIGTERM.
         interruptible(sweep.name, sweep.resume_with) as request,
         contextlib.ExitStack() as until_the_end,
     ):
@@ -105,7 +105,7 @@ def search(sweep: Sweep, on_state: OnState, say: Any) -> tuple[SweepStatus, Swee
 
 
 def check_servers(home: Home) -> None:
-    """Make sure that records and studies answer where they are elsewhere: Ray takes long to start.
+    """Make sure that servers of records and studies answer, since Ray takes long to start.
 
     Nothing is made in the home yet: the cluster may turn out unfit.
 
@@ -129,8 +129,8 @@ def _say_estimate(sweep: Sweep, study: SweepStudy, limit: ConcurrencyLimit, say:
         )
     if left:
         kept = sweep.space.budget.keep_checkpoints
-        told = estimate.estimate(sweep.space, left, limit.now(left), kept)
-        say(estimate.sentence(told, shutil.disk_usage(sweep.home.folder).free))
+        needs = estimate.estimate(sweep.space, left, limit.now(left), kept)
+        say(estimate.sentence(needs, shutil.disk_usage(sweep.home.folder).free))
 
 
 def _say_reused(study: SweepStudy, say: Any) -> None:
@@ -169,7 +169,7 @@ def _draw_new(
 def _repeat(
     sweep: Sweep, study: SweepStudy, lifecycle: TrialLifecycle, limit: ConcurrencyLimit
 ) -> None:
-    """Train the best settings again with fresh seeds, so that a lucky one does not win."""
+    """Train the best settings again with fresh seeds, so that a lucky trial does not win."""
     if stop_requested(sweep.folder) or not sweep.repeat_top:
         return
     new = study.enqueue_repeats(sweep.repeat_top, sweep.seeds)
@@ -194,7 +194,7 @@ def _train(
 
 
 def task_of(sweep: Sweep, point: Point) -> dict[str, Any]:
-    """Return what the workers of one trial are told, all of it plain values."""
+    """Return the task of one trial's workers as plain values."""
     experiment = sweep.space.experiment(point.params)
     if point.seed is not None:
         experiment = experiment.model_copy(update={"seed": point.seed})

@@ -1,4 +1,4 @@
-"""Holding a sweep: one process at a time runs it, and may be asked to end.
+"""The lock of a sweep: one process at a time runs the sweep, and may be asked to end.
 
 The lock and the request to stop are files in the sweep's folder, so that any process that sees
 the home can ask.
@@ -37,7 +37,7 @@ class EndRequest:
 
     @contextmanager
     def later(self) -> Iterator[None]:
-        """Let the block come to its end first; ``now`` then answers what came meanwhile."""
+        """Let the block come to its end first; ``now`` then answers a signal that came before."""
         self._later = True
         try:
             yield
@@ -52,7 +52,7 @@ class EndRequest:
 
 @contextmanager
 def held(folder: Path, name: str) -> Iterator[None]:
-    """Run the sweep ``name`` alone while the context lasts.
+    """Hold the lock of the sweep ``name`` while the context lasts.
 
     Raises:
         SweepError: if another process runs it.
@@ -89,7 +89,7 @@ def request_stop(folder: Path) -> None:
 
 
 def stop_requested(folder: Path) -> bool:
-    """Tell whether somebody asked for the sweep to end."""
+    """Tell whether the sweep was asked to end."""
     return (folder / STOP).exists()
 
 
@@ -97,8 +97,8 @@ def stop_requested(folder: Path) -> bool:
 def interruptible(name: str, command: str) -> Iterator[EndRequest]:
     """Turn the first SIGINT or SIGTERM into Interrupted; a second one ends at once.
 
-    Which it was is noted apart: on its way through Ray an exception becomes a plain one. How to go
-    on with ``name``, by ``command``, is said at the first, for after a second nothing is.
+    The request keeps the signal's number, since Ray turns exceptions into plain ones. The
+    ``command`` that goes on with ``name`` is printed at the first signal: a second ends at once.
 
     Raises:
         Interrupted: where nothing within answered the signal.
@@ -111,7 +111,7 @@ def interruptible(name: str, command: str) -> Iterator[EndRequest]:
         request.signal = number
         for each in numbers:
             signal.signal(each, signal.SIG_DFL)
-        # Not by print: what was interrupted may be in the middle of one.
+        # Not by print: the signal may have interrupted a print.
         os.write(STDERR, mask(ENDING.format(name, command)).encode())
         request.now()
 

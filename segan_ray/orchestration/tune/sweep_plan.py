@@ -1,4 +1,4 @@
-"""What a sweep is to do."""
+"""The plan of a sweep."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from segan_ray.tracking.description.card import StoreCard
 
 @dataclass(frozen=True)
 class Sweep:
-    """What a sweep is to do; ``trials`` None means what it had, or else its space's budget.
+    """The plan of a sweep; without ``trials``, its earlier budget or that of its space.
 
     The settings of the ``repeat_top`` best trials are trained again with ``seeds`` fresh seeds;
-    ``resume_with`` is the command that goes on with it.
+    ``resume_with`` is the command that resumes the sweep.
     """
 
     name: str
@@ -32,5 +32,5 @@ class Sweep:
 
     @property
     def folder(self) -> Path:
-        """Where its checkpoints and journal are."""
+        """The folder of the sweep's outbox and, unless stored elsewhere, of its checkpoints."""
         return self.home.sweeps / self.name

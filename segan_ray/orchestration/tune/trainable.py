@@ -34,7 +34,7 @@ class ReusableTrainable(tune.Trainable):
         return True
 
     def step(self) -> dict[str, Any]:
-        """Wait for the trial's next epoch and return what it came to, and of which task.
+        """Wait for the trial's next epoch and return its result and the number of its task.
 
         Raises:
             TrialError: if the worker group was lost; the trial may begin again at its last
