@@ -147,7 +147,7 @@ def test_a_run_of_train_can_be_evaluated_by_name(desk: Desk) -> None:
 
 
 def test_everything_written_follows_the_umask(desk: Desk) -> None:
-    """Databases, journals, checkpoints, models and pictures, so that a group can share them."""
+    """Databases, outboxes, checkpoints, models and pictures, so that a group can share them."""
     desk.run("export", "champion", "exported")
     found = {
         (path.is_dir(), f"{stat.S_IMODE(path.lstat().st_mode):o}"): path

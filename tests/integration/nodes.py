@@ -20,7 +20,7 @@ import pytest
 from tests.integration.backends import LOOPBACK, free_ports, until
 from tests.integration.killing import eventually
 
-# ``ray start`` joins no cluster on loopback while this is 0, and whatever a node runs needs it so.
+# ``ray start`` joins no cluster on loopback while this is 0, which all that a node runs needs.
 RAY_START = """
 import os
 os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "1"

@@ -24,7 +24,7 @@ class Served:
 
     @property
     def place(self) -> str:
-        """Where it is, to whoever may enter."""
+        """The address without the secret."""
         return f"http://127.0.0.1:{self.port}/"
 
     @property
@@ -41,7 +41,7 @@ def free_port() -> int:
 
 @contextmanager
 def served(home: Home, **settings: str) -> Iterator[Served]:
-    """``segan-ray ui`` once it has said where it is; ended with whatever is left of it."""
+    """``segan-ray ui`` once it has said where it is; ended with all its processes."""
     port = free_port()
     usual = {name: value for name, value in os.environ.items() if "MLFLOW" not in name}
     server = subprocess.Popen(

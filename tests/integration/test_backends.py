@@ -105,7 +105,7 @@ def test_a_lock_goes_with_its_lease(shared: BaseStorage) -> None:
     assert locks_on(shared) == []
 
 
-def test_one_that_stands_still_is_cut_off(shared: BaseStorage, tmp_path: Path) -> None:
+def test_a_holder_that_stands_still_is_cut_off(shared: BaseStorage, tmp_path: Path) -> None:
     with standing_still(shared, "there") as stopped:
         # A process of the server lets go of its locks a moment after its client has gone.
         eventually(lambda: len(locks_on(shared)) == 1)
@@ -122,7 +122,7 @@ def test_one_that_stands_still_is_cut_off(shared: BaseStorage, tmp_path: Path) -
     assert lease_of(SWEEP, shared) is None
 
 
-def test_one_that_was_stopped_in_a_transaction_holds_nobody_up(
+def test_a_holder_that_was_stopped_in_a_transaction_blocks_no_other(
     shared: BaseStorage, tmp_path: Path
 ) -> None:
     other = open_storage(Home(tmp_path))
@@ -135,7 +135,7 @@ def test_one_that_was_stopped_in_a_transaction_holds_nobody_up(
                 stopped.check()
 
 
-def test_one_that_may_not_be_cut_off_is_left_its_sweep(
+def test_a_holder_that_may_not_be_cut_off_keeps_its_sweep(
     shared: BaseStorage, server: PostgreSQL, tmp_path: Path, monkeypatch
 ) -> None:
     with engine_of(shared).begin() as connection:
@@ -153,10 +153,10 @@ def test_one_that_may_not_be_cut_off_is_left_its_sweep(
         stopped.renew()
 
 
-def test_of_many_one_takes_over_on_a_server_too(
+def test_of_many_processes_one_takes_over_on_a_server_too(
     shared: BaseStorage, tmp_path: Path, monkeypatch
 ) -> None:
     monkeypatch.setattr(lease, "LEASE_S", 1e6)
     study = optuna.load_study(study_name=SWEEP, storage=shared)
     test_lease.one_of_many_takes_over([open_storage(Home(tmp_path)) for _ in range(6)], study)
-    test_lease.test_the_first_lease_of_a_study_is_one_too(shared)
+    test_lease.test_of_many_processes_one_takes_the_first_lease(shared)

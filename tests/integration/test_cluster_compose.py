@@ -148,7 +148,7 @@ def test_a_run_and_its_artifact_are_kept(compose: Places, tmp_path: Path) -> Non
     assert any(path.endswith(f"{run}/artifacts/note.txt") for path in stored)
 
 
-def test_s3_refuses_who_has_no_credentials(compose: Places) -> None:
+def test_s3_refuses_clients_without_credentials(compose: Places) -> None:
     with pytest.raises(PermissionError):
         _bucket(compose, "wrong").ls("segan")
     stranger = s3fs.S3FileSystem(anon=True, **_client(compose))

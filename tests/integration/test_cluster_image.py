@@ -209,7 +209,7 @@ def at_hand(venv: Path) -> None:
 
 
 def linked(file: Path, copy: Path) -> None:
-    """Link a file that nobody writes to, for they are gigabytes; copy it to another disk."""
+    """Link a file, since nothing writes to these gigabytes; copy it to another disk."""
     copy.unlink(missing_ok=True)  # two packages may bring one file
     try:
         os.link(file, copy)
@@ -219,7 +219,7 @@ def linked(file: Path, copy: Path) -> None:
 
 @pytest.fixture(scope="module")
 def image() -> Iterator[Image]:
-    # Gigabytes: gone whatever happens.
+    # Gigabytes, which are removed even after a failure.
     with tempfile.TemporaryDirectory(prefix="segan-ray-image-") as folder:
         context, root = Path(folder, "context"), Path(folder, "root")
         for file in sent():

@@ -62,7 +62,7 @@ def cluster(tmp_path: Path) -> Iterator[Slurm]:
         yield running
 
 
-def test_a_sweep_is_parked_at_its_time_limit_and_goes_on(cluster: Slurm, store: Path) -> None:
+def test_a_sweep_is_suspended_at_its_time_limit_and_goes_on(cluster: Slurm, store: Path) -> None:
     home = Home.at(cluster.folder / "home")
     job = submit(cluster, store, home)
 

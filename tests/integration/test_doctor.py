@@ -111,7 +111,7 @@ def test_nothing_is_begun_on_a_cluster_that_would_lose_it(
 def test_a_node_that_comes_late_and_shares_no_disk_trains_nothing(
     store: Path, tmp_path: Path
 ) -> None:
-    # Nobody could be asked when the sweep began: there was the head alone.
+    # The head was the only node that could be asked when the sweep began.
     with nodes(tmp_path, {}) as cluster:
         sweep = Killable(tmp_path, store, space=space_of(trials=1), environment=cluster.environment)
         sweep.space["base"]["resources"]["retries"] = 0

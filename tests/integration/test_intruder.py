@@ -102,7 +102,7 @@ def ui(desk: Desk) -> Iterator[Served]:
         yield ui
 
 
-def nobody(task: str, **asked: Any) -> Any:
+def other_user(task: str, **asked: Any) -> Any:
     """Let the other user do ``task``, see ``intruder``."""
     program = Path(__file__).with_name("intruder.py")
     result = subprocess.run(
@@ -127,7 +127,7 @@ def other_keys(ui: Served) -> list[dict[str, str]]:
 @another_user
 def test_another_user_reads_and_writes_nothing(desk: Desk, ui: Served) -> None:
     for headers in [{}, *other_keys(ui)]:
-        answers = nobody(
+        answers = other_user(
             "attack", port=ui.port, headers=headers, folder=str(desk.theirs),
             wanted=str(desk.wanted), planted=str(desk.planted),
         )  # fmt: skip
@@ -151,7 +151,7 @@ def test_no_path_answers_another_user(ui: Served) -> None:
     }  # fmt: skip
     paths = sorted(rules | native)
     assert len(paths) > 200
-    answers = nobody("knock", port=ui.port, paths=paths, keys=other_keys(ui))
+    answers = other_user("knock", port=ui.port, paths=paths, keys=other_keys(ui))
     assert len(answers) == 4 * len(paths)
     assert [answer for answer in answers if answer[2:] != [403, REFUSAL]] == []
     owner = {"Authorization": f"Bearer {ui.token}"}
@@ -163,7 +163,7 @@ def test_the_secret_is_nowhere_another_user_can_look(desk: Desk, ui: Served) -> 
     noted = desk.theirs / "noted"
     noted.write_text("something else")
     port = f"--port\0{ui.port}"
-    found = nobody(
+    found = other_user(
         "search", texts=[ui.token, "something else", port], folder=str(desk.folder),
         others=[tempfile.gettempdir(), "/dev/shm", "/var/tmp", "/run"], since=desk.since,
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Whatever this package starts listens on loopback alone: looked up in the kernel's own tables."""
+"""All that this package starts listens on loopback alone, by the kernel's own tables."""
 
 from __future__ import annotations
 

@@ -231,7 +231,7 @@ def test_tries_on_the_same_patients_are_counted(home: Home, tmp_path: Path) -> N
     low, high = document["interval"]
     assert low < document["difference"]["ci95"][0]
     assert document["difference"]["ci95"][1] < high
-    # The champion is another now, and so is the question.
+    # A new champion makes a new question.
     assert run(home, "lopsided").verdict.tries == 4
     best = read_sweep(home, "lopsided").best
     assert best is not None
@@ -260,7 +260,7 @@ def test_what_was_killed_before_its_answer_has_been_counted(
             run(home, "lopsided")
     assert len(tries(home)) == 1
     assert run(home, "good").verdict.tries == 2
-    # Asked again, it is the try that it was.
+    # The same question again is the same try.
     client = client_of(home)
     client.set_registered_model_alias(MODEL, "champion", "1")
     assert run(home, "lopsided").verdict.tries == 1
@@ -383,7 +383,7 @@ def test_a_promotion_that_was_cut_off_is_finished_by_the_next(
         with pytest.raises(KeyboardInterrupt):
             run(home, "good")
     assert (held(home), len(versions(home))) == (("1", None), 2)
-    # Somebody else's promotion is not in its way, nor is the same one again.
+    # Neither another promotion nor a repeat of the same one is in its way.
     assert run(home, "better", alias="staging").version == "3"
     assert run(home, "good").version == "2"
     assert held(home) == ("2", "1")
@@ -483,7 +483,7 @@ def test_two_promotions_at_once_leave_one_champion(home: Home, force: str) -> No
     if good[0] == "promoted":
         assert {good[1], better[1]} == {"2", "3"}
         assert held(home) == ("3", "2")
-        # Whoever came second was judged again, against whoever came first.
+        # The second promotion was judged again, against the first.
         assert [json.loads(one.tags["segan.champion"]) for one in found] == [None, "1", "2"]
     else:
         assert (force, better[1], len(found)) == ("fairly", "2", 2)

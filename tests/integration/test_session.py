@@ -1,4 +1,4 @@
-"""Starting a cluster of our own, whatever somebody's environment holds."""
+"""Starting a cluster of our own in any environment."""
 
 from __future__ import annotations
 
@@ -71,8 +71,8 @@ print("changed", {name for name in changed if "AUTH" in name})
 
 
 @pytest.mark.parametrize("mode", [None, "disabled"])
-def test_nobody_else_is_let_into_a_cluster_of_our_own(mode: str | None, tmp_path: Path) -> None:
-    """Whatever is set for other clusters, the token is in no file and in no environment after."""
+def test_no_other_user_gets_into_a_cluster_of_our_own(mode: str | None, tmp_path: Path) -> None:
+    """The token is in no file and, afterwards, in no environment, with any setting for others."""
     environment = {**os.environ, "HOME": str(tmp_path), "STRANGER": STRANGER}
     for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
         environment.pop(name, None)
@@ -99,7 +99,7 @@ with ray_session():
 
 
 def test_nothing_of_a_cluster_outlives_it() -> None:
-    """Its session and what its processes leave; of one that was killed, the next removes it."""
+    """Its session and its processes' files go; the next removes those of a killed process."""
     with tempfile.TemporaryDirectory() as short:
         others = Path(short, "segan-data")
         others.mkdir()

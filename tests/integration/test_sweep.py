@@ -193,7 +193,7 @@ def test_a_trial_that_cannot_be_trained_is_retried_then_failed_and_the_others_go
     home = Home.at(tmp_path / "home")
     events: list[TrialState] = []
     status = search(SearchSpace.model_validate(tree), "folds", store, home, events.append, trials=5)
-    # A grid of two has two trials, whatever the budget.
+    # A grid of two has two trials with any budget.
     failed, completed = sorted(read_sweep(home, "folds").trials, key=lambda t: t.status)[::-1]
     assert status == "finished"
     assert (failed.status, completed.status) == ("failed", "completed")
@@ -220,7 +220,7 @@ def test_a_weak_member_of_a_population_goes_on_from_a_strong_one(
     taken = study.trials[3].user_attrs["taken_over"]["3"]
     assert taken["source"] in (0, 1, 2)
     values = study.trials[3].intermediate_values
-    # What it had learned in three epochs was next to nothing.
+    # It had learned next to nothing in three epochs.
     assert values[4] > values[3] + 0.02
     client = MlflowClient(home.tracking_uri)
     run = next(t.mlflow_run for t in read_sweep(home, "population").trials if t.trial == "003")
@@ -228,7 +228,7 @@ def test_a_weak_member_of_a_population_goes_on_from_a_strong_one(
     assert rates == pytest.approx([*[1e-6] * 3, *[taken["params"]["segmentor.lr"]] * 3])
 
 
-def test_a_trial_whose_lane_is_lost_before_it_began_is_trained_all_the_same(
+def test_a_trial_whose_trainable_is_lost_before_it_began_is_trained_all_the_same(
     cluster: None, store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lost = tmp_path / "lost"
@@ -249,7 +249,7 @@ def test_a_trial_whose_lane_is_lost_before_it_began_is_trained_all_the_same(
     trials = read_sweep(home, "lost").trials
     assert len(trials) == tree["budget"]["trials"]
     assert {trial.status for trial in trials} <= {"completed", "stopped"}
-    # It came next, as if nothing had happened.
+    # The lost trial came next, as if it had not been lost.
     assert_same_search(home, "lost", tree)
 
 

@@ -76,7 +76,7 @@ class Server:
 @pytest.fixture
 def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     served = Server(tmp_path)
-    # Requests that are given up early are those whose outcome nobody knows.
+    # The outcome of a request that is given up early is unknown.
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "3")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", served.uri)

@@ -75,7 +75,7 @@ def command(at: Killable, *arguments: str) -> subprocess.CompletedProcess[str]:
 def take_over_from_one_that_stands_still(first: Killable, second: Killable) -> None:
     stopped = first.start()
     first.wait_for_epochs(2, stopped)
-    # What MLflow has not taken stays in an outbox that the second home does not see.
+    # Records that MLflow has not taken stay in an outbox that the second home does not see.
     outbox = first.sweep_folder / "tracking.jsonl"
     taken = outbox.with_name(f"{outbox.name}.acknowledged")
     assert eventually(lambda: int(taken.read_text()) == outbox.stat().st_size, 60)
@@ -88,12 +88,12 @@ def take_over_from_one_that_stands_still(first: Killable, second: Killable) -> N
     assert taker.wait(300) == 0, second.log
     assert_whole(second.home, second.name, TRIALS)
     assert_same_search(second.home, second.name, second.space)
-    # What it had still to say is put aside, and nobody takes the sweep for interrupted.
+    # Its unsent records are put aside, and the sweep does not look interrupted.
     assert not outbox.exists()
     assert read_sweep(first.home, first.name) == read_sweep(second.home, second.name)
 
 
-def test_one_that_was_stopped_and_taken_over_from_ends(homes, tmp_path, monkeypatch) -> None:
+def test_a_driver_that_was_stopped_and_taken_over_from_ends(homes, tmp_path, monkeypatch) -> None:
     with postgresql(tmp_path) as postgres:
         url = postgres.database("studies")
         monkeypatch.setenv("OPTUNA_STORAGE", url)
@@ -105,7 +105,7 @@ def test_without_postgresql_too(homes) -> None:
     take_over_from_one_that_stands_still(*homes)
 
 
-def test_of_several_that_resume_at_once_one_does_and_nothing_old_is_written(homes) -> None:
+def test_of_several_drivers_that_resume_at_once_one_does_and_nothing_old_is_written(homes) -> None:
     first, second = homes
     killed = first.start()
     first.wait_for_epochs(4, killed)

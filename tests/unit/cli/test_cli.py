@@ -232,7 +232,7 @@ def test_a_killed_sweep_is_stopped_and_deleted(tmp_path: Path, monkeypatch) -> N
     assert json.loads(stopped.stdout) == {"sweep": "sweep", "status": "stopped"}
     again = segan("stop", "sweep", cwd=tmp_path, home=home)
     assert (again.returncode, again.stdout) == (0, "'sweep' had ended before: stopped.\n")
-    # Nobody is there to be asked.
+    # Without a terminal there is no question.
     asked = segan("delete", "sweep", cwd=tmp_path, home=home)
     refused(asked, "Nobody is there to ask whether to: say --yes.")
     assert "'sweep' has 3 trials and" in asked.stderr

@@ -1,4 +1,4 @@
-"""The page of a sweep: self-contained, safe, complete, and there whatever the sweep came to."""
+"""The page of a sweep: self-contained, safe, complete, and made of every kind of sweep."""
 
 from __future__ import annotations
 
@@ -248,7 +248,7 @@ def test_failures_are_told_once_for_each_reason():
     assert "Trial 0005, after 1 epoch</strong>: No reason was recorded." in page
 
 
-def test_whatever_comes_from_outside_is_shown_and_never_run():
+def test_texts_from_outside_are_shown_and_never_run():
     evil = trial(0, params={EVIL: EVIL, "list": [EVIL]}, reason=EVIL)
     evil = replace(evil, trial=EVIL, status="failed")
     document = evaluation() | {"model": EVIL, "split": EVIL, "references": {EVIL: summary(0.1, 9)}}
@@ -360,7 +360,7 @@ def test_numbers_that_are_not_finite_leave_a_readable_page():
     assert not re.search(r"[:,\[](NaN|-?Infinity)", json.dumps(charts(page)))
 
 
-def test_the_winner_of_repeats_is_marked_wherever_it_ranks():
+def test_the_winner_of_repeats_is_marked_at_any_rank():
     lucky = [trial(i, score=0.9 - i / 1000) for i in range(25)]
     steady = [trial(30 + i, score=0.6 + i / 100, repeat_of="0024") for i in range(2)]
     poor = [trial(40 + i, score=0.1, repeat_of="0000") for i in range(2)]

@@ -1,4 +1,4 @@
-"""RAY_ADDRESS: what cannot be joined is said at once, and in words."""
+"""RAY_ADDRESS: an address that cannot be joined is refused at once, in words."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Answer = Callable[[bytes, grpc.ServicerContext], bytes]
 
 @contextmanager
 def listening() -> Iterator[str]:
-    """Give the address of a socket that takes connections and says nothing."""
+    """Give the address of a socket that takes connections and does not answer."""
     with socket.socket() as server:
         server.bind(("127.0.0.1", 0))
         server.listen()

@@ -1,4 +1,4 @@
-"""How many trials fit on a cluster, and what is said when none does."""
+"""How many trials fit on a cluster, and the error when none does."""
 
 from __future__ import annotations
 
@@ -48,9 +48,9 @@ def test_counts_one_can_check_by_hand(nodes, workers, cpus, gpus, expected) -> N
 def test_each_trial_takes_memory_for_its_driver_on_one_node() -> None:
     small = node(8, memory=2.5 * MEMORY)
     assert how_many_fit([small], 1, 1, 0, MEMORY) == 2
-    # Half a driver's memory on each of two nodes is no driver.
+    # Half a driver's memory on each of two nodes is too little for a driver.
     assert how_many_fit([small, small], 1, 1, 0, MEMORY) == 4
-    # The driver need not lie where its workers do.
+    # The driver may be on another node than its workers.
     assert how_many_fit([node(8, memory=0), node(0, memory=3 * MEMORY)], 1, 1, 0, MEMORY) == 3
 
 

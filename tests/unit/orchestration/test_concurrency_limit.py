@@ -6,7 +6,7 @@ import pytest
 
 from segan_ray.errors import SweepError
 from segan_ray.orchestration.cluster.capacity import Node
-from segan_ray.orchestration.tune import concurrency_limit as rooms
+from segan_ray.orchestration.tune import concurrency_limit as limits_module
 from segan_ray.orchestration.tune.concurrency_limit import LOOK_S, concurrency_limit
 from segan_ray.search.space.search_space import SearchSpace
 
@@ -36,52 +36,52 @@ def space(at_once: int | str) -> SearchSpace:
 @pytest.fixture
 def nodes(monkeypatch: pytest.MonkeyPatch) -> list[Node]:
     there = [NODE]
-    monkeypatch.setattr(rooms, "alive_nodes", lambda: list(there))
+    monkeypatch.setattr(limits_module, "alive_nodes", lambda: list(there))
     return there
 
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr(rooms, "time", clock)
+    monkeypatch.setattr(limits_module, "time", clock)
     return clock
 
 
 @pytest.mark.parametrize(("at_once", "seen"), [("auto", [1, 1, 3, 1, 1]), (2, [1, 1, 2, 1, 1])])
-def test_room_follows_the_nodes(nodes, clock, at_once: int | str, seen: list[int]) -> None:
-    room = concurrency_limit(space(at_once), print)
-    found = [room.now(9)]
+def test_the_limit_follows_the_nodes(nodes, clock, at_once: int | str, seen: list[int]) -> None:
+    limit = concurrency_limit(space(at_once), print)
+    limits = [limit.now(9)]
     nodes += [NODE, NODE]
-    found.append(room.now(9))  # looked at a moment ago
+    limits.append(limit.now(9))  # nodes were looked up a moment ago
     clock.now += LOOK_S
-    found.append(room.now(9))
+    limits.append(limit.now(9))
     del nodes[1:]
     clock.now += LOOK_S
-    found.append(room.now(9))
-    # Of what was begun something always goes on, as soon as a node comes back.
+    limits.append(limit.now(9))
+    # At least one trial may go on, as soon as a node comes back.
     nodes.clear()
     clock.now += LOOK_S
-    found.append(room.now(9))
-    assert found == seen
+    limits.append(limit.now(9))
+    assert limits == seen
 
 
-def test_a_number_is_begun_where_nodes_may_come(nodes, clock, monkeypatch) -> None:
-    monkeypatch.setattr(rooms.session, "joined", lambda: True)
+def test_a_number_is_the_limit_where_nodes_may_come(nodes, clock, monkeypatch) -> None:
+    monkeypatch.setattr(limits_module.session, "joined", lambda: True)
     said: list[str] = []
-    room = concurrency_limit(space(4), said.append)
+    limit = concurrency_limit(space(4), said.append)
     assert said == []
-    # Of the last trials no more wait than there are.
-    assert [room.now(wanted) for wanted in (9, 4, 3, 0)] == [4, 4, 3, 1]
+    # No more trials wait than are left.
+    assert [limit.now(wanted) for wanted in (9, 4, 3, 0)] == [4, 4, 3, 1]
     nodes.clear()
     assert concurrency_limit(space(4), said.append).now(9) == 4
     assert "Waiting for nodes" in said[0]
 
 
-def test_a_cluster_without_room_says_how_to_ask_for_some(nodes, monkeypatch) -> None:
+def test_a_cluster_without_nodes_says_how_to_ask_for_some(nodes, monkeypatch) -> None:
     nodes.clear()
     with pytest.raises(SweepError, match="the cluster has 0") as told:
         concurrency_limit(space(2), print)
     assert "on demand" not in str(told.value)
-    monkeypatch.setattr(rooms.session, "joined", lambda: True)
+    monkeypatch.setattr(limits_module.session, "joined", lambda: True)
     with pytest.raises(SweepError, match=r"on demand.*max_concurrent"):
         concurrency_limit(space("auto"), print)

@@ -92,7 +92,7 @@ def statuses(home: Home) -> dict[str, str]:
     return {trial.trial: trial.status for trial in read_sweep(home, "sweep").trials}
 
 
-@pytest.mark.parametrize("between", [False, True], ids=["", "between study and journal"])
+@pytest.mark.parametrize("between", [False, True], ids=["", "between study and outbox"])
 def test_stopping_a_killed_sweep_ends_its_records(home: Home, between: bool) -> None:
     killed(home, between=between)
     said: list[str] = []
@@ -152,7 +152,7 @@ def test_what_was_started_in_another_home(home: Home, tmp_path: Path, monkeypatc
     monkeypatch.setenv("MLFLOW_TRACKING_URI", home.tracking_uri)
     with pytest.raises(SweepError, match="started in another home"):
         stop(Home(tmp_path / "other"), "sweep", print)
-    # Nor is it this home's once it has been refused here.
+    # A refusal here does not make the sweep this home's.
     with held(tmp_path / "other/sweeps/sweep", "sweep"):
         pass
     with pytest.raises(SweepError, match="started in another home"):
@@ -160,7 +160,7 @@ def test_what_was_started_in_another_home(home: Home, tmp_path: Path, monkeypatc
     with pytest.raises(SweepError, match=r"started in another home.* End it there first"):
         delete(Home(tmp_path / "other"), "sweep")
     assert statuses(home)["001"] == "pending"
-    # What has ended there is nobody's to run.
+    # No process runs a sweep that has ended there.
     assert stop(home, "sweep", print).status == "stopped"
     assert delete(Home(tmp_path / "other"), "sweep").runs == 4
 
@@ -314,7 +314,7 @@ def test_linked_files_count_once(tmp_path: Path) -> None:
     assert size_of(tmp_path / "none") == 0
 
 
-def test_nobody_else_holds_a_sweep_while_it_is_deleted(home: Home, monkeypatch) -> None:
+def test_no_other_process_holds_a_sweep_while_it_is_deleted(home: Home, monkeypatch) -> None:
     killed(home)
     seen = []
     lock = home.sweeps / "sweep" / LOCK

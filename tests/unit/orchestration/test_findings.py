@@ -1,4 +1,4 @@
-"""What is said of a cluster by what its nodes say."""
+"""The findings on a cluster from the answers of its nodes."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_versions_that_differ() -> None:
     )
     older = replace(OTHER, versions={**HERE, "python": "3.12.1"})
     assert "3.12.1 on 10.0.0.2" in bad(findings.versions([GOOD, older], HERE))[0]
-    # One that said nothing is not judged twice.
+    # A silent node is not judged twice.
     assert bad(findings.versions([replace(OTHER, versions={}, silent="lost")], HERE)) == []
 
 
@@ -175,7 +175,7 @@ def test_gpus_disks_clocks_and_network() -> None:
     full = replace(GOOD, free_bytes={"stores (/x)": 10**9})
     assert "1.0 GB for stores (/x)" in bad(findings.disks([full]))[0]
     assert not findings.clock("n", -9.0, 0.5).ok
-    # Read over a slow line it may still be right.
+    # A clock read over a slow line may still be right.
     assert findings.clock("n", 6.0, 2.0).ok
     assert not findings.network("a", "b", 1.0).ok
 

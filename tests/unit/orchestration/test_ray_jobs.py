@@ -1,4 +1,4 @@
-"""What travels with a job, what stays, and what is refused before anything is sent."""
+"""Jobs: which files and variables travel, and which commands are refused before that."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ NASTY = ["a b", "$(touch pwned)", "; exit 7 #", "'\"", "`id`", "${HOME}", "\\", 
 
 @pytest.fixture(autouse=True)
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder to be in, with a space, a secret beside it and no settings in the environment."""
+    """A current folder with a space and a secret beside it; no settings in the environment."""
     for name in (*SECRETS, "OPTUNA_STORAGE", "SEGAN_RAY_HOME", "SEGAN_RAY_STORAGE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.chdir(tmp_path)
@@ -329,7 +329,7 @@ def test_what_is_no_usable_dashboard_is_explained(
 ) -> None:
     address, handler = server
     handler.code, handler.body = code, body
-    # It is not the variable that counts.
+    # The argument goes before the variable.
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:6379")
     with pytest.raises(ClusterError, match=words) as caught:
         dashboard(address)
@@ -356,7 +356,7 @@ def test_why_a_job_ended() -> None:
 
 
 class DroppingClient:
-    """A dashboard whose connections drop after some pieces of a log; it tells it all each time."""
+    """A dashboard whose connections drop after some pieces; each sends the log from the start."""
 
     def __init__(self, log: list[str], drops: list[int | None]) -> None:
         self.log, self.drops = log, drops

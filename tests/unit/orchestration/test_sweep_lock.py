@@ -1,4 +1,4 @@
-"""Holding a sweep: real processes, real signals."""
+"""The lock of a sweep: real processes, real signals."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ with held(Path(sys.argv[1]), "critic"):
 """
 
 
-def test_one_process_at_a_time_and_a_killed_one_lets_go(tmp_path: Path) -> None:
+def test_one_process_at_a_time_holds_the_lock_and_a_killed_one_lets_go(tmp_path: Path) -> None:
     folder = tmp_path / "critic"
     assert not is_held(folder)
     with subprocess.Popen(
@@ -50,17 +50,17 @@ def test_one_process_at_a_time_and_a_killed_one_lets_go(tmp_path: Path) -> None:
     assert not is_held(folder)
 
 
-def test_a_request_to_stop_is_for_the_process_that_holds_it(tmp_path: Path) -> None:
+def test_a_request_to_stop_is_for_the_process_that_holds_the_lock(tmp_path: Path) -> None:
     with held(tmp_path, "critic"):
         assert not stop_requested(tmp_path)
         request_stop(tmp_path)
         assert stop_requested(tmp_path)
-    # Whoever goes on with it later was not asked.
+    # A later process that goes on with the sweep was not asked.
     with held(tmp_path, "critic"):
         assert not stop_requested(tmp_path)
 
 
-def test_a_sweep_is_let_go_when_it_fails(tmp_path: Path) -> None:
+def test_the_lock_is_released_when_a_sweep_fails(tmp_path: Path) -> None:
     with pytest.raises(ZeroDivisionError), held(tmp_path, "critic"):
         _ = 1 / 0
     assert not is_held(tmp_path)
@@ -89,7 +89,7 @@ def test_the_first_signal_is_raised_and_a_second_one_ends_at_once(
     assert {each: signal.getsignal(each) for each in before} == before
 
 
-def test_what_must_come_to_its_end_does_before_a_signal_is_answered() -> None:
+def test_a_signal_is_answered_after_a_block_that_must_end() -> None:
     done = []
 
     def signalled(asked: EndRequest) -> None:

@@ -1,4 +1,4 @@
-"""What the driver, a trainable and its worker group tell each other, without Ray."""
+"""Messages between the driver, a trainable and its worker group, without Ray."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_a_task_waits_for_its_worker_and_a_worker_for_its_task() -> None:
         assert not early.done()
         assert await channel.assign(GROUP, {"trial": "000"})
         assert (await early).config == {"trial": "000"}
-        # Of two workers of a group the other may come later.
+        # The second worker of a group may come later.
         assert (await channel.task(GROUP, 0)).number == 1
         later = asyncio.create_task(channel.task(GROUP, 1))
         await settle()
@@ -59,12 +59,12 @@ def test_workers_without_a_next_task_leave_together(monkeypatch: pytest.MonkeyPa
     async def what(channel: TrialChannel) -> None:
         first = asyncio.create_task(channel.task(GROUP, 0))
         await settle()
-        # One that has not begun waits for as long as it takes.
+        # A worker that has not begun waits without a limit.
         assert not first.done()
         await channel.assign(GROUP, {})
         await first
         assert await asyncio.gather(channel.task(GROUP, 1), channel.task(GROUP, 1)) == [None, None]
-        # A trainable with a task for them learns it, and starts others.
+        # A trainable with a task for them learns that they left, and starts other workers.
         assert not await channel.assign(GROUP, {})
 
     talk(what)
@@ -80,7 +80,7 @@ def test_no_epoch_begins_before_the_decision_on_the_one_before() -> None:
         assert not any(worker.done() for worker in workers)
         await channel.decide(GROUP, 1, 1, GO_ON)
         assert await asyncio.gather(*workers) == [GO_ON, GO_ON]
-        # Said again, as after a restart, it is the same for a worker that asks late.
+        # A repeated decision, as after a restart, is the same for a worker that asks late.
         assert await channel.decision(GROUP, 1, 1) == GO_ON
 
     talk(what)
@@ -105,7 +105,7 @@ def test_workers_of_a_stopped_trial_hear_so_when_the_next_is_assigned() -> None:
         await settle()
         await channel.assign(GROUP, {})
         assert await asyncio.gather(*workers) == [STOP, STOP]
-        # One that asks only now hears the same.
+        # A worker that asks only now hears the same.
         assert await channel.decision(GROUP, 1, 1) == STOP
 
     talk(what)
@@ -134,7 +134,7 @@ def test_a_decision_is_on_one_epoch_of_one_task() -> None:
         waiting = asyncio.create_task(channel.decision(GROUP, 1, 3))
         await settle()
         assert not waiting.done()
-        # The next trial has nothing to do with it, nor with what is decided too late.
+        # Neither this decision nor a late one applies to the next trial.
         await channel.assign(GROUP, {})
         assert await waiting == STOP
         await channel.decide(GROUP, 1, 2, exploit)

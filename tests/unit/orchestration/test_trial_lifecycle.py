@@ -1,4 +1,4 @@
-"""What is noted of trials, against a real study and a recorder that remembers."""
+"""The records of trials, with a real study and a recorder that remembers."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def test_a_trial_to_its_end(run: Run) -> None:
     ended = run.book.ended[trial]
     assert (ended.status, ended.epoch, ended.best_epoch) == ("completed", 3, 3)
     assert run.study.trials.ended() == {0: Ended("completed", None)}
-    # What comes late is of no trial any more.
+    # A late event belongs to no trial any more.
     assert run.book.epoch(trial, result(3)) == Decision(stop=True)
     run.book.end(trial)
     assert len(run.records.of("end")) == 1
@@ -156,7 +156,7 @@ def test_why_trials_fail(run: Run) -> None:
         ("001", "failed", NO_EPOCH),
         ("002", "failed", "the loss is not finite"),
     ]
-    # Of settings that diverge a sampler learns; a crash says nothing of them.
+    # A sampler learns from settings that diverge; a crash says nothing about settings.
     assert [trial.state.name for trial in run.study.study.trials] == ["FAIL", "FAIL", "PRUNED"]
 
 
@@ -185,7 +185,7 @@ def test_suspended_trials_are_pending_and_go_on(run: Run) -> None:
     (point,) = next_run.study.reopen()
     next_run.book.begin("001", next_run.space.experiment(point.params), point.params)
     next_run.book.epoch("001", result(1))
-    # It was noted in the study; whether in the journal too, the recorder knows.
+    # The study has it; whether the outbox has it too, the recorder knows.
     assert [call[:2] for call in next_run.records.of("epoch")] == [("001", 1)]
     assert next_run.study.study.trials[1].intermediate_values == {1: 0.5}
 
@@ -207,7 +207,7 @@ def test_ends_that_only_the_study_knows_are_noted(run: Run) -> None:
     for trial in trials[:2]:
         run.book.epoch(trial, result(1))
     saved = save(run, "000", 1, 1)
-    # Killed between the study and the journal.
+    # The process was killed between the writes to the study and to the outbox.
     run.study.tell(0, "stopped", "because")
     run.study.tell(1, "failed", "crash")
     next_run = run.again()

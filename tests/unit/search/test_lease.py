@@ -89,7 +89,7 @@ def test_a_sweep_is_held_and_given_back(storage: Storage, long) -> None:
         eventually(lambda: lease_of(SWEEP, storage).renewals > first.renewals + 1)
         assert lease_of(SWEEP, storage).token == first.token
     assert lease_of(SWEEP, storage) is None
-    # And again, by whoever comes, without waiting.
+    # Another holder takes it without waiting.
     with leased(SWEEP, storage, "b", pytest.fail):
         assert lease_of(SWEEP, storage).by == "b"
     assert lease_of("unknown", storage) is None
@@ -109,12 +109,12 @@ def test_another_process_finds_it_running(storage: Storage, long) -> None:
         with pytest.raises(SweepError, match="is running now, by there:/home") as told, here:
             raise AssertionError("both have it")
         assert "End it first: segan-ray stop sweep" in str(told.value)
-        # And it was not harmed.
+        # The holder's lease is unchanged.
         assert lease_of(SWEEP, storage).by == "there:/home"
     assert "run by there:/home" in said[0]
 
 
-def test_who_stood_still_finds_that_another_took_over(storage: Storage) -> None:
+def test_a_holder_that_stood_still_finds_that_another_took_over(storage: Storage) -> None:
     with standing_still(storage, "there:/home") as stopped:
         with leased(SWEEP, storage, "here:/home", print):
             with pytest.raises(TakenOver, match="'sweep' was taken over by here:/home while"):
@@ -123,14 +123,14 @@ def test_who_stood_still_finds_that_another_took_over(storage: Storage) -> None:
                 stopped.renew()
             stopped.give_back()
             assert lease_of(SWEEP, storage).by == "here:/home"
-        # That it ended meanwhile makes nobody a holder again.
+        # The end of the new holder does not make the former one a holder again.
         assert lease_of(SWEEP, storage) is None
         with pytest.raises(TakenOver):
             stopped.check()
     assert lease_of(SWEEP, storage) is None
 
 
-def test_who_comes_after_all_is_told_of_it_too(storage: Storage) -> None:
+def test_a_former_holder_is_told_of_a_later_one_that_has_ended(storage: Storage) -> None:
     with standing_still(storage, "there:/home") as stopped:
         with leased(SWEEP, storage, "here:/home", print):
             pass
@@ -138,7 +138,7 @@ def test_who_comes_after_all_is_told_of_it_too(storage: Storage) -> None:
             stopped.renew()
 
 
-def test_who_stands_still_for_less_goes_on(storage: Storage, monkeypatch, long) -> None:
+def test_a_holder_that_stands_still_for_less_goes_on(storage: Storage, monkeypatch, long) -> None:
     with standing_still(storage, "a") as stopped, monkeypatch.context() as patch:
         patch.setattr(stopped._record, "change", pytest.fail)
         # Soon after a renewal the database is not even asked.
@@ -184,7 +184,7 @@ def test_while_the_database_is_away_nothing_is_sure(storage: Storage, monkeypatc
             holding.check()
 
 
-def test_a_holder_writes_and_one_that_was_taken_over_from_does_not(tmp_path: Path) -> None:
+def test_a_holder_writes_and_a_former_holder_does_not(tmp_path: Path) -> None:
     storage = open_storage(Home(tmp_path))
     reserve_study(SWEEP, space(), storage)
     with standing_still(storage, "there:/home") as stopped:
@@ -235,7 +235,9 @@ def test_each_method_of_a_storage_is_passed_on() -> None:
     [{"by": "dead", "token": "t", "renewals": 3}, {"by": "dead", "until": 9e12}],
     ids=["", "of an older segan-ray, whose clock is fast"],
 )
-def test_a_dead_ones_sweep_is_taken_over(storage: Storage, study: optuna.Study, left) -> None:
+def test_the_sweep_of_a_dead_holder_is_taken_over(
+    storage: Storage, study: optuna.Study, left
+) -> None:
     study.set_user_attr(HELD, left)
     said: list[str] = []
     with leased(SWEEP, storage, "here", said.append):
@@ -266,7 +268,7 @@ def test_the_same_home_takes_over_at_once(storage: Storage, study, long) -> None
         pass
 
 
-def test_a_dead_one_is_waited_for_once(storage: Storage, study, monkeypatch) -> None:
+def test_a_dead_holder_is_waited_for_once(storage: Storage, study, monkeypatch) -> None:
     study.set_user_attr(HELD, {"by": "dead", "token": "t", "renewals": 3})
     dead = outlive(SWEEP, storage, "here", print)
     assert json.loads(dead)["by"] == "dead"
@@ -275,7 +277,7 @@ def test_a_dead_one_is_waited_for_once(storage: Storage, study, monkeypatch) -> 
         pass
 
 
-def test_one_that_ends_while_others_wait_is_dead_to_nobody(storage, monkeypatch, long) -> None:
+def test_a_holder_that_ends_while_others_wait_is_not_dead(storage, monkeypatch, long) -> None:
     sleep = time.sleep
     with standing_still(storage, "there") as holding:
 
@@ -287,7 +289,7 @@ def test_one_that_ends_while_others_wait_is_dead_to_nobody(storage, monkeypatch,
         assert outlive(SWEEP, storage, "here", print) is None
 
 
-def test_one_that_waits_and_stands_still_itself_looks_again(storage: Storage, monkeypatch) -> None:
+def test_a_waiting_process_that_stood_still_looks_again(storage: Storage, monkeypatch) -> None:
     with standing_still(storage, "there") as holding:
         vigil = Vigil(SWEEP, storage)
         now = time.monotonic()
@@ -298,7 +300,7 @@ def test_one_that_waits_and_stands_still_itself_looks_again(storage: Storage, mo
         assert vigil.dead is None
 
 
-def test_of_many_that_take_over_at_once_one_has_it(storage: Storage, study, long) -> None:
+def test_of_many_processes_that_take_over_at_once_one_does(storage: Storage, study, long) -> None:
     one_of_many_takes_over([storage] * 6, study)
 
 
@@ -323,20 +325,20 @@ def one_of_many_takes_over(storages: list[Storage], study: optuna.Study) -> None
         over.set()
     told = [each.result() for each in tries]
     assert told.count("had it") == 1
-    # Who was there too early to know its name was told as much.
+    # A process that came before the holder's name was written does not know it.
     assert set(told) - {"had it"} <= {
         f"'sweep' is running now, by {by}. End it first: segan-ray stop sweep"
         for by in (holder.by, "another process")
     }
 
 
-def test_the_first_lease_of_a_study_is_one_too(storage: Storage) -> None:
+def test_of_many_processes_one_takes_the_first_lease(storage: Storage) -> None:
     records = [LeaseRecord(SWEEP, storage) for _ in range(6)]
     with ThreadPoolExecutor(6) as pool:
         took = list(pool.map(lambda record: record.change(None, '{"by": "a"}'), records))
     assert took.count(True) == 1
     storage.delete_study(storage.get_study_id_from_name(SWEEP))
-    # Of a study that is gone nothing is left behind: SQLite gives its number to the next.
+    # No lease is written for a deleted study: SQLite gives its number to the next study.
     assert not records[0].change(None, '{"by": "a"}')
     assert records[0].read() is None
 
@@ -391,7 +393,7 @@ def test_a_study_whose_maker_died_is_removed(storage: Storage, by: str | None) -
     assert len(said) == (by != "here")
 
 
-def test_who_holds_it_says_where(tmp_path: Path) -> None:
+def test_a_holder_says_where_it_is(tmp_path: Path) -> None:
     assert holder_of(Home(tmp_path)).endswith(f":{tmp_path}")
 
 

@@ -1,4 +1,4 @@
-"""Who leads, who won, and what no other trial beats."""
+"""The leaderboard, the winner, and the Pareto front."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The database of studies: made once, by whoever comes first."""
+"""The database of studies: the first process makes it, once."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def test_a_home_that_is_a_file(tmp_path: Path) -> None:
         open_storage(Home(tmp_path / "home"))
 
 
-def test_somebody_who_makes_it_for_ever(tmp_path: Path, monkeypatch) -> None:
+def test_a_process_that_makes_the_database_for_ever(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(study_storage, "WAIT_S", 0.0)
     handle = locks.acquire(tmp_path / ".optuna.lock")
     assert handle is not None

@@ -1,4 +1,4 @@
-"""Who gets into a server of ours: what brings the secret of this start, and nothing else."""
+"""Our server admits only requests with the secret of this start."""
 
 from __future__ import annotations
 
@@ -195,7 +195,7 @@ def test_sockets_are_let_in_alike(headers: dict[str, str], answer: str) -> None:
         st.tuples(st.sampled_from([b"cookie", b"authorization", b"origin", b"host"]), st.binary())
     ),
 )
-def test_whatever_is_sent_is_refused(
+def test_any_request_without_the_secret_is_refused(
     path: str, query: bytes, headers: list[tuple[bytes, bytes]]
 ) -> None:
     async def within(*_: object) -> None:

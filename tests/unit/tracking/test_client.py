@@ -1,4 +1,4 @@
-"""A home of somebody else's: read where nothing may be written, with files that others may read."""
+"""The home of another user: read without writing, with files that others may read."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where MLflow's server may read and write artifacts: where those of its records belong."""
+"""MLflow's server reads and writes artifacts only in the folders of its own records."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs that somebody made or changed in MLflow: left out with a note, and no other with them."""
+"""Runs that a user made or changed in MLflow: each is left out with a note, and no other run."""
 
 from __future__ import annotations
 

@@ -327,7 +327,7 @@ def plain_pickle(path: Path) -> None:
 
 
 @pytest.mark.parametrize("write", [zipped, old_torch, plain_pickle])
-def test_a_pickle_is_no_checkpoint_whatever_its_name(
+def test_a_pickle_of_any_name_is_no_checkpoint(
     model: Model, tmp_path: Path, write: Callable[[Path], None]
 ) -> None:
     save_segmentor(tmp_path, model.segmentor, EXPERIMENT)

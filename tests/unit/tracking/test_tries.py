@@ -1,4 +1,4 @@
-"""What a registry notes of how often the patients of a gate were asked."""
+"""The registry's count of tries on the patients of a gate."""
 
 from __future__ import annotations
 

@@ -241,7 +241,7 @@ def test_where_no_checkpoint_is_sound_training_begins_anew(tmp_path: Path, state
         assert torch.equal(tensor, ours.segmentor.state_dict()[name])
 
 
-def test_a_donor_gives_its_last_sound_checkpoint(tmp_path: Path, state) -> None:
+def test_a_source_trial_gives_its_last_sound_checkpoint(tmp_path: Path, state) -> None:
     source, trial = TrialFolder(tmp_path / "001"), TrialFolder(tmp_path / "000")
     train(trial, state, [0.1])
     train(source, state, [0.5, 0.4])
@@ -327,7 +327,7 @@ def test_another_trials_checkpoint_is_linked_and_outlives_it(tmp_path: Path, sta
     assert (taken / weights).samefile(source.of_epoch(2) / weights)
     shutil.rmtree(source.path)
     restore(taken, state)
-    # Asked again, as a restarted process does, it is the same, whatever the donor did since.
+    # Asked again, as a restarted process does, it is the same, even if the source trial went on.
     train(source, state, [0.5, 0.6, 0.7])
     assert trial.take(source, 2) == str(taken)
     assert json.loads((taken / REPORT).read_text())["epoch"] == 2
@@ -351,7 +351,9 @@ def test_taking_copies_where_links_cannot_be_made(tmp_path, state, monkeypatch) 
     assert {path.name for path in taken.iterdir()} == wanted
 
 
-def test_a_donor_without_checkpoints_of_a_trial_without_a_folder(tmp_path: Path, state) -> None:
+def test_a_source_trial_without_checkpoints_of_a_trial_without_a_folder(
+    tmp_path: Path, state
+) -> None:
     source, trial = TrialFolder(tmp_path / "001"), TrialFolder(tmp_path / "000")
     assert trial.take(source, 3) is None
     train(source, state, [0.5])

@@ -291,7 +291,7 @@ def test_a_split_file_for_the_models_own_scans_is_no_way_around(
     assert [case["patient"] for case in document["cases"]] == [tested]
 
 
-def test_the_threshold_is_not_tuned_on_whom_it_is_scored_on(
+def test_the_threshold_is_not_tuned_on_patients_that_it_is_scored_on(
     home: Home, strangers: Path, models: tuple[str, str], tmp_path: Path
 ) -> None:
     everybody = sorted(case.case for case in read_manifest(strangers).cases)
@@ -316,7 +316,7 @@ def test_a_split_file_that_cannot_be_right(
         assign_tested(read_split_file(split_file(tmp_path, **sides), needed=("test",)), records)
 
 
-def test_who_cannot_be_scored_is_refused(strangers: Path, tmp_path: Path) -> None:
+def test_patients_that_cannot_be_scored_are_refused(strangers: Path, tmp_path: Path) -> None:
     first, *rest = read_manifest(strangers).cases
     blind = first.model_copy(update={"has_truth": False})
     file = read_split_file(split_file(tmp_path, test=[first.case]), needed=("test",))

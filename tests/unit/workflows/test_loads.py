@@ -63,7 +63,7 @@ def test_each_model_of_a_command_is_loaded_once(
     assert loads("evaluate", "champion", store, "--reference", "threshold") == 1
     both = ("--against", "models:/segan/1", "--reference", "again=models:/segan/1")
     assert loads("evaluate", "champion", store, *both) == 2
-    # By whatever name.
+    # Both names are of the same model.
     assert loads("evaluate", "champion", store, "--against", "models:/segan/2") == 1
     assert loads("export", "champion", tmp_path / "exported", "--format", "torch") == 1
     assert loads("predict", "champion", phantom_folder, tmp_path / "labels") == 1

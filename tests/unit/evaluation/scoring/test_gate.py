@@ -210,5 +210,5 @@ def test_a_region_that_got_worse_is_judged_at_95_percent_at_every_try() -> None:
         assert "The enhancing region is clearly worse" in verdict.reason
 
 
-def test_with_nobody_to_beat() -> None:
+def test_without_a_champion() -> None:
     assert first_champion().verdict == "promoted"

@@ -292,7 +292,7 @@ def places(tree: object, above: tuple = ()) -> list[tuple]:
 @pytest.mark.slow
 @settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.data())
-def test_whatever_a_file_holds_it_is_refused_in_words_or_every_point_can_run(
+def test_a_file_is_refused_in_words_or_every_point_can_run(
     tmp_path_factory, data: st.DataObject
 ) -> None:
     (example,) = re.findall(r"```yaml\n(.*?)```", DOCUMENT, re.DOTALL)

@@ -52,7 +52,7 @@ def test_the_weakest_takes_over_from_the_strongest() -> None:
     assert source_trial(scores, 2, "max", 0.25, rng) is None
 
 
-def test_among_few_equal_or_unknown_there_is_no_donor() -> None:
+def test_few_equal_or_unknown_trials_have_no_source_trial() -> None:
     rng = random.Random(0)
     assert source_trial({0: 0.1, 1: 0.5, 2: 0.9}, 0, "max", 0.25, rng) is None
     assert source_trial(dict.fromkeys(range(8), 0.3), 7, "max", 0.25, rng) is None
@@ -72,7 +72,7 @@ def test_every_one_of_the_strongest_may_give() -> None:
 
 
 @given(SCORES, st.sampled_from(["max", "min"]), QUANTILES, st.integers())
-def test_a_donor_is_better_and_among_the_best(scores, mode, quantile, seed: int) -> None:
+def test_a_source_trial_is_better_and_among_the_best(scores, mode, quantile, seed: int) -> None:
     for own, score in scores.items():
         found = source_trial(scores, own, mode, quantile, random.Random(seed))
         if found is None:

@@ -89,7 +89,7 @@ def test_trials_are_told_as_what_they_were(sweep: Sweep) -> None:
     sweep.study.report(diverged, 1, 0.0)
     sweep.study.tell(diverged, "failed", "the loss is not finite", learn=True)
     assert sweep.states == ["COMPLETE", "PRUNED", "FAIL", "FAIL", "PRUNED"]
-    # A completed trial is told by its best epoch, whatever came after.
+    # A completed trial has the value of its best epoch, not of a later one.
     assert sweep.trials[0].value == 0.7
     assert sweep.trials[0].intermediate_values == {1: 0.2, 2: 0.7, 3: 0.5}
     assert sweep.trials[diverged].value == 0
@@ -122,19 +122,19 @@ def test_open_trials_go_on_with_their_numbers_and_params(sweep: Sweep) -> None:
     assert reopened == points[1:]
     assert sweep.study.reopen() == []
     assert sweep.study.asked == 3
-    # An epoch that the process before had said is known; it is not said again.
+    # An epoch that the earlier process reported is not reported again.
     sweep.study.report(1, 1, 0.9)
     assert sweep.trials[1].intermediate_values == {1: 0.4}
     assert sweep.study.ask().number == 3
     assert before.asked == 3
 
 
-def test_parked_trials_wait_and_nothing_runs(sweep: Sweep) -> None:
+def test_suspended_trials_wait_and_nothing_runs(sweep: Sweep) -> None:
     points = [sweep.study.ask() for _ in range(2)]
     sweep.study.tell(0, "stopped")
     sweep.study.suspend()
     assert sweep.states == ["FAIL", "WAITING"]
-    # A process that is cut off before it has taken anything up leaves nothing running either.
+    # A process that is cut off before it reopens a trial leaves nothing running either.
     sweep.again().reopen()
     sweep.again().suspend()
     assert sweep.states == ["FAIL", "WAITING"]

@@ -156,9 +156,9 @@ def mortal(home: Home, monkeypatch: pytest.MonkeyPatch, writes: int, before: boo
 @few
 @given(
     writes=st.lists(st.tuples(st.integers(1, 60), st.booleans()), min_size=1, max_size=5),
-    parks=st.booleans(),
+    suspends=st.booleans(),
 )
-def test_killed_at_any_write_a_sweep_has_all_its_trials(home: Home, writes, parks: bool) -> None:
+def test_killed_at_any_write_a_sweep_has_all_its_trials(home: Home, writes, suspends: bool) -> None:
     name, drawn = f"killed-{next(NAMES)}", searched("tpe")
     SweepStudy.create(name, drawn, open_storage(home))
     for lived, before in writes:
@@ -169,7 +169,7 @@ def test_killed_at_any_write_a_sweep_has_all_its_trials(home: Home, writes, park
                     pass
             except Killed:
                 pass
-        if parks:
+        if suspends:
             SweepStudy.open(name, drawn, open_storage(home)).suspend()
     study = SweepStudy.open(name, drawn, open_storage(home))
     for _ in train(study):

@@ -40,7 +40,7 @@ def test_repeats_are_not_stopped_early(tmp_path: Path) -> None:
     assert sweep.study.report(other.number, 1, 0.0)
 
 
-def test_who_is_best_stays_and_each_repeat_runs_once(tmp_path: Path) -> None:
+def test_the_best_trials_stay_and_each_repeat_runs_once(tmp_path: Path) -> None:
     sweep = Sweep(tmp_path, space())
     for value in (0.9, 0.5, 0.7):
         sweep.train(value)
@@ -75,7 +75,7 @@ def test_repeats_do_not_take_the_place_of_first_points_nor_of_new_ones(tmp_path:
     sweep.study.enqueue_repeats(top=1, seeds=2)
     assert sweep.study.ask().repeat_of == 0
     sweep.study.tell(1, "failed")
-    # The budget is raised: known points first, whatever repeats are still to come.
+    # The budget is raised: known points come before the repeats that are left.
     sweep.again()
     assert [sweep.study.ask().params["critic.depth"] for _ in range(2)] == [2, 3]
     assert sweep.study.trials.repeats == 1
@@ -100,7 +100,7 @@ def test_the_best_come_behind_those_decided(scores, decided, mode) -> None:
 
 
 @pytest.mark.parametrize("known", [set(), {Repeat(4, 11), Repeat(2, 12)}])
-def test_plans_hold_what_is_not_known(known: set[Repeat]) -> None:
+def test_plans_have_only_missing_repeats(known: set[Repeat]) -> None:
     plan = plan_repeats([4, 2], 10, 2, known)
     assert set(plan) | known == {Repeat(n, seed) for n in (2, 4) for seed in (11, 12)}
     assert not set(plan) & known

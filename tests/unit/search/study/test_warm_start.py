@@ -91,7 +91,7 @@ def test_a_warm_sweep_counts_its_own_trials(storage: BaseStorage) -> None:
     assert (study.asked, study.left(), study.trials.repeats, study.trials.ended()) == (0, 20, 0, {})
     first = study.ask()
     assert first.number == 0
-    # Earlier trials stop none of these: nobody was before it at this rung.
+    # Earlier trials stop none of these: no trial of this sweep was at this rung before.
     assert not study.report(0, 1, 0.0)
     study.tell(0, "completed")
     again = SweepStudy.reopened("later", storage)
