@@ -78,7 +78,7 @@ def test_labels_of_each_year(code: LabelCode, edema: int, core: int, enhancing: 
 
 
 @given(st.sampled_from(CODES), arrays(bool, (3, 3, 4, 2)))
-def test_maps_that_are_not_nested_become_what_their_label_map_says(
+def test_maps_that_are_not_nested_become_those_of_their_label_map(
     code: LabelCode, regions: np.ndarray
 ) -> None:
     written = as_written(regions)

@@ -51,13 +51,13 @@ def test_an_experiment_survives_json() -> None:
         ("resources.workers=16", "it must be at least 16"),
     ],
 )
-def test_a_wrong_assignment_is_said_in_words(assignment: str, words: str) -> None:
+def test_a_wrong_assignment_is_reported_in_words(assignment: str, words: str) -> None:
     with pytest.raises(ConfigError) as caught:
         load_experiment(None, [assignment])
     assert words in str(caught.value)
 
 
-def test_every_problem_is_said_at_once() -> None:
+def test_every_problem_is_reported_at_once() -> None:
     with pytest.raises(ConfigError) as caught:
         build({"critic": {"depth": 0, "widht": 1}, "seed": -1}, "file.yaml")
     assert len(caught.value.problems) == 3
@@ -123,7 +123,7 @@ def test_settings_go_over_a_file_and_a_file_over_a_preset(tmp_path: Path) -> Non
     assert found.segmentor.optimizer == "rmsprop"
 
 
-def test_an_unknown_preset_names_those_there_are() -> None:
+def test_the_error_of_an_unknown_preset_names_all_presets() -> None:
     with pytest.raises(ConfigError, match=r"Did you mean 'paper'\? There are: authors-code, paper"):
         load_preset("papr")
 
@@ -138,7 +138,7 @@ def test_an_unknown_preset_names_those_there_are() -> None:
         ["resources.retries=0"],
     ],
 )
-def test_resources_that_can_be_given(assignments: list[str]) -> None:
+def test_valid_resources(assignments: list[str]) -> None:
     load_experiment(None, assignments)
 
 
@@ -156,13 +156,13 @@ def test_resources_that_can_be_given(assignments: list[str]) -> None:
         (["resources.retries=1.5"], "resources.retries is 1.5"),
     ],
 )
-def test_resources_that_cannot_be_given(assignments: list[str], words: str) -> None:
+def test_invalid_resources(assignments: list[str], words: str) -> None:
     with pytest.raises(ConfigError) as caught:
         load_experiment(None, assignments)
     assert words in str(caught.value)
 
 
-def test_a_lost_trial_is_begun_again_unless_told_otherwise() -> None:
+def test_a_lost_trial_begins_again_by_default() -> None:
     assert Experiment().resources.retries == 2
 
 

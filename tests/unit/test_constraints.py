@@ -70,7 +70,7 @@ def test_every_package_of_the_closure_is_pinned_and_no_other() -> None:
     assert sorted(pins()) == sorted(closure())
 
 
-def test_what_is_installed_is_what_is_pinned() -> None:
+def test_installed_versions_are_the_pinned_versions() -> None:
     # Which build of torch it is, after the "+", is the index's.
     installed = {name: distribution(name).version.partition("+")[0] for name in pins()}
     assert installed == pins()

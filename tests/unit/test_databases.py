@@ -24,12 +24,12 @@ def dead() -> Iterator[str]:
         yield f"postgresql://me:planted@127.0.0.1:{taken.getsockname()[1]}/mlflow"
 
 
-def test_a_server_that_does_not_answer_is_said(dead: str) -> None:
+def test_a_server_that_does_not_answer_is_reported(dead: str) -> None:
     with pytest.raises(SQLAlchemyError, match="refused"):
         tables_at(dead)
 
 
-def test_records_and_studies_on_a_dead_server_are_a_plain_line(
+def test_records_and_studies_on_a_dead_server_give_a_plain_line(
     dead: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     home = Home.at(tmp_path)
@@ -43,7 +43,7 @@ def test_records_and_studies_on_a_dead_server_are_a_plain_line(
     assert "planted" not in str(told.value)
 
 
-def test_what_is_no_database_is_not_asked(tmp_path: Path) -> None:
+def test_a_url_without_a_database_is_not_opened(tmp_path: Path) -> None:
     assert not is_database("http://127.0.0.1:5000")
     assert tables_at(f"sqlite:///{tmp_path}/not/yet/there.db") == frozenset()
     assert list(tmp_path.iterdir()) == []

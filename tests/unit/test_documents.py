@@ -70,7 +70,7 @@ NOT_YAML = {
 
 
 @pytest.mark.parametrize("kind", TOO_MUCH)
-def test_what_means_too_much_is_refused_before_it_is_built(
+def test_a_document_of_too_many_values_is_refused_before_it_is_built(
     monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     monkeypatch.setattr(yaml, "load", None)
@@ -81,7 +81,7 @@ def test_what_means_too_much_is_refused_before_it_is_built(
 
 @pytest.mark.parametrize("reader", ["settings", "space", "split"])
 @pytest.mark.parametrize("kind", [*TOO_MUCH, *NOT_YAML])
-def test_every_reader_says_so_in_a_short_line(tmp_path: Path, reader: str, kind: str) -> None:
+def test_every_reader_refuses_it_in_a_short_line(tmp_path: Path, reader: str, kind: str) -> None:
     file = tmp_path / "given.yaml"
     file.write_text({**TOO_MUCH, **NOT_YAML}[kind])
     with pytest.raises((ConfigError, SplitError)) as caught:
@@ -118,7 +118,7 @@ def test_a_table_of_grades_that_is_a_pipe_gives_none(tmp_path: Path) -> None:
 
 @settings(max_examples=40, deadline=None)
 @given(TREES)
-def test_ordinary_documents_are_read_as_ever(tree: object) -> None:
+def test_ordinary_documents_are_read(tree: object) -> None:
     text = yaml.safe_dump(tree)
     assert documents.parse_yaml(text) == yaml.safe_load(text)
     assert documents.parse_yaml_list(text) == yaml.safe_load(text)
@@ -132,7 +132,7 @@ def test_aliases_that_repeat_little_are_kept() -> None:
     assert documents.parse_yaml(text) == yaml.safe_load(text)
 
 
-def test_the_edges_of_what_is_read() -> None:
+def test_documents_at_their_bounds() -> None:
     deepest = documents.DEEPEST
     assert documents.parse_yaml("[" * (deepest - 1) + "1" + "]" * (deepest - 1))
     assert documents.parse_json("[" * deepest + "1" + "]" * deepest)
@@ -173,7 +173,7 @@ def test_brackets_in_strings_are_not_depth() -> None:
 
 
 @pytest.mark.parametrize("load", [load_experiment, load_space])
-def test_of_many_problems_the_first_are_listed_and_the_rest_counted(
+def test_the_first_problems_are_listed_and_the_rest_counted(
     tmp_path: Path, load: Callable[[Path], object]
 ) -> None:
     file = tmp_path / "given.yaml"
@@ -211,7 +211,7 @@ def test_values_of_set_are_bounded_too() -> None:
         assert len(str(caught.value)) < 300
 
 
-def test_a_recorded_space_that_means_too_much_asks_nothing() -> None:
+def test_a_recorded_space_of_too_many_values_has_no_question() -> None:
     assert question(TOO_MUCH["lists"]) is None
     assert question(NOT_YAML["date"]) is None
 

@@ -347,7 +347,7 @@ def test_a_checkpoint(saved: Path, tmp_path: Path, file: str, checked: bool) -> 
 
 
 @pytest.mark.parametrize("file", ["origin.json", "report.json", "checksums.json", "post"])
-def test_what_lies_beside_weights(saved: Path, tmp_path: Path, file: str) -> None:
+def test_files_beside_weights(saved: Path, tmp_path: Path, file: str) -> None:
     folder = Path(shutil.copytree(saved, tmp_path / "model"))
     content = json.loads((folder / "state.json").read_text())
     del content["checksums"]

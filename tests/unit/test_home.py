@@ -39,7 +39,7 @@ def test_the_command_to_go_on_can_be_pasted_into_a_shell() -> None:
     assert shlex.split(command) == ["segan-ray", *arguments, "--resume"]
 
 
-def test_a_job_says_how_its_sender_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_job_sets_the_command_to_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(RESUME_WITH, "segan-ray submit -- tune store")
     assert resume_command(Home.at(Path("x")), "tune", "store") == "segan-ray submit -- tune store"
 

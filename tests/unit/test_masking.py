@@ -16,7 +16,7 @@ SCHEME = st.sampled_from(["postgresql", "postgresql+psycopg2", "mysql", "https",
 
 
 @given(SCHEME, WORD | st.just(""), PASSWORD, WORD)
-def test_a_password_is_masked_wherever_the_address_stands(
+def test_a_password_is_masked_anywhere_in_a_text(
     scheme: str, user: str, password: str, host: str
 ) -> None:
     address = f"{scheme}://{user}:{password}@{host}:5432/db"

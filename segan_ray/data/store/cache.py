@@ -184,7 +184,7 @@ def _make_room(manifest: Manifest, text: bytes, filling: Path) -> None:
         while sum(others.values()) + needed > limit or _free(root) < needed - copied:
             oldest = next((path for path in idle if _remove(path)), None)
             if oldest is None:
-                raise StoreError(_no_room(root, needed, limit, sum(others.values())))
+                raise StoreError(_cache_is_full(root, needed, limit, sum(others.values())))
             del others[oldest]
         with writing(filling, AGAIN):
             filling.mkdir(exist_ok=True)
@@ -193,7 +193,7 @@ def _make_room(manifest: Manifest, text: bytes, filling: Path) -> None:
         release(room)
 
 
-def _no_room(root: Path, needed: int, limit: int, used: int) -> str:
+def _cache_is_full(root: Path, needed: int, limit: int, used: int) -> str:
     return (
         f"{root}: no room for a copy of {needed / 1e9:.3g} GB. The cache may hold "
         f"{limit / 1e9:.3g} GB, {used / 1e9:.3g} GB of it in use; its disk has "

@@ -22,13 +22,13 @@ from segan_ray.orchestration.tune.trial_lifecycle import STOPPED
 from segan_ray.search.results.ranking import SweepStatus
 from segan_ray.search.space.estimate import said_size
 from segan_ray.search.storage.lease import (
-    Holding,
-    Vigil,
+    HeldLease,
+    LeaseWatch,
     ask_to_stop,
+    dead_lease,
     holder_of,
     lease_of,
     leased,
-    outlive,
 )
 from segan_ray.search.storage.owned_storage import OwnedStorage
 from segan_ray.search.storage.recorded_locations import check_records
@@ -146,7 +146,7 @@ def plan_deletion(home: Home, name: str, say: Say = print) -> DeletionPlan:
             "nothing of it. End it there first, with that --home; if that is lost, its runs can be "
             "deleted with MLflow's own tools."
         )
-    dead = outlive(name, open_storage(home), holder_of(home), say) if study else None
+    dead = dead_lease(name, open_storage(home), holder_of(home), say) if study else None
     trials = 0 if found is None else found.trials
     left = tuple(_out_of_reach(home, name, found, study))
     return DeletionPlan(name, trials, size_of(home.checkpoints(name)), study, left, dead)
@@ -233,7 +233,7 @@ def _stop_elsewhere(home: Home, name: str, say: Say, wait_s: float) -> tuple[boo
         f"Asked {lease.by}, which runs '{name}' or did so last, to end it: its running trials end "
         "as stopped."
     )
-    vigil = Vigil(name, storage)
+    vigil = LeaseWatch(name, storage)
     _wait(vigil.may_live, name, say, wait_s)
     if vigil.dead is not None:
         say(f"Nothing was heard of {lease.by}: its process is dead.")
@@ -242,7 +242,7 @@ def _stop_elsewhere(home: Home, name: str, say: Say, wait_s: float) -> tuple[boo
 
 def _study_held(
     home: Home, name: str, say: Say, dead: str | None
-) -> AbstractContextManager[Holding | None]:
+) -> AbstractContextManager[HeldLease | None]:
     """Hold the lease of a sweep whose process is gone, if it has a study to be ended."""
     storage, by = open_storage(home), holder_of(home)
     if not is_ours(name, storage):
@@ -250,7 +250,7 @@ def _study_held(
     return leased(name, storage, by, say, dead=dead)
 
 
-def _end_study(home: Home, name: str, holding: Holding) -> dict[int, Ended]:
+def _end_study(home: Home, name: str, holding: HeldLease) -> dict[int, Ended]:
     storage = OwnedStorage(open_storage(home), holding.check)
     if is_half_made(name, storage):
         delete_study(name, storage)

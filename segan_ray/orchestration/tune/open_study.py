@@ -12,7 +12,7 @@ from segan_ray.filesystem.locations import is_url
 from segan_ray.home import OPTUNA_STORAGE, Home
 from segan_ray.orchestration.tune.sweep_lock import request_stop
 from segan_ray.orchestration.tune.sweep_plan import Sweep
-from segan_ray.search.storage.lease import Holding, forget_half_made, holder_of, leased
+from segan_ray.search.storage.lease import HeldLease, forget_half_made, holder_of, leased
 from segan_ray.search.storage.owned_storage import OwnedStorage
 from segan_ray.search.storage.recorded_locations import settle_records, settle_storage
 from segan_ray.search.storage.study_record import empty_study, reserve_study, study_exists
@@ -25,7 +25,7 @@ from segan_ray.training.checkpoints.remote_folder import anything_at
 
 def open_study(
     sweep: Sweep, until_the_end: contextlib.ExitStack, say: Any
-) -> tuple[SweepStudy, Holding]:
+) -> tuple[SweepStudy, HeldLease]:
     """Open or make the study, hold its lease, and check that the checkpoints' place is the same."""
     storage, by = open_storage(sweep.home), holder_of(sweep.home)
     ask = partial(request_stop, sweep.folder)

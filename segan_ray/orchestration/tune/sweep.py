@@ -33,7 +33,7 @@ from segan_ray.orchestration.tune.trial_lifecycle import TrialLifecycle
 from segan_ray.search.results.ranking import SweepStatus
 from segan_ray.search.results.trial_state import OnState
 from segan_ray.search.space import estimate
-from segan_ray.search.storage.lease import Holding
+from segan_ray.search.storage.lease import HeldLease
 from segan_ray.search.storage.study_storage import open_storage
 from segan_ray.search.study.same_points import count_points
 from segan_ray.search.study.sweep_study import Point, SweepStudy
@@ -142,7 +142,7 @@ def _say_reused(study: SweepStudy, say: Any) -> None:
         )
 
 
-def _recorder(sweep: Sweep, holding: Holding) -> Recorder:
+def _recorder(sweep: Sweep, holding: HeldLease) -> Recorder:
     first, *_ = sweep.space.objectives
     return Recorder.for_sweep(
         sweep.home,

@@ -68,7 +68,7 @@ def leased(
     new: bool = False,
     dead: str | None = None,
     on_stop: Callable[[], Any] = lambda: None,
-) -> Iterator[Holding]:
+) -> Iterator[HeldLease]:
     """Hold the lease of a sweep in the block, after waiting for a holder that may have died.
 
     The caller holds the lock of its home, and made a ``new`` study itself. ``dead`` is an earlier
@@ -79,12 +79,12 @@ def leased(
     """
     record = LeaseRecord(sweep, storage)
     with ServerLock(record.engine, sweep) as lock:
-        before = None if new else outlive(sweep, storage, by, say, dead=dead)
+        before = None if new else dead_lease(sweep, storage, by, say, dead=dead)
         last = lease_in(before)
         dead_ones = None if last is None else last.connections
         if not lock.take(dead_ones, lambda: record.read() == before):
             raise running(sweep, record, before)
-        holding = Holding(record, by, lock)
+        holding = HeldLease(record, by, lock)
         if not holding.take(before):
             raise running(sweep, record, before)
         with _renewed(holding, on_stop):
@@ -92,7 +92,7 @@ def leased(
 
 
 @contextmanager
-def _renewed(holding: Holding, on_stop: Callable[[], Any]) -> Iterator[None]:
+def _renewed(holding: HeldLease, on_stop: Callable[[], Any]) -> Iterator[None]:
     over = threading.Event()
     told = (over, on_stop)
     thread = threading.Thread(target=holding.keep, args=told, name="lease", daemon=True)
@@ -106,7 +106,7 @@ def _renewed(holding: Holding, on_stop: Callable[[], Any]) -> Iterator[None]:
             holding.give_back()
 
 
-def outlive(
+def dead_lease(
     sweep: str, storage: BaseStorage, by: str, say: Say, *, dead: str | None = None
 ) -> str | None:
     """Return the lease of a dead holder as text, once its death is sure; None without a holder.
@@ -116,7 +116,7 @@ def outlive(
     Raises:
         SweepError: if another process runs the sweep, or makes it.
     """
-    vigil = Vigil(sweep, storage)
+    vigil = LeaseWatch(sweep, storage)
     seen, lease = vigil.seen, lease_in(vigil.seen)
     ended = lease is None and study_exists(sweep, storage)
     if ended or (lease is not None and (lease.by == by or seen == dead)):
@@ -130,7 +130,7 @@ def outlive(
     return vigil.dead
 
 
-class Vigil:
+class LeaseWatch:
     """Watches whether the holder of a study lives, by this process's clock alone."""
 
     def __init__(self, sweep: str, storage: BaseStorage) -> None:
@@ -177,7 +177,7 @@ def running(sweep: str, record: LeaseRecord, before: str | None = None) -> Sweep
     return SweepError(f"'{sweep}' is running now, by {by}. End it first: segan-ray stop {sweep}")
 
 
-class Holding:
+class HeldLease:
     """The lease of this process on a study. Any thread may call the methods."""
 
     def __init__(self, record: LeaseRecord, by: str, lock: ServerLock) -> None:

@@ -35,7 +35,7 @@ def test_the_kind_of_disk(path: str, kind: str | None) -> None:
     assert network_kind(Path(path), parse_mounts(LINES)) == kind
 
 
-def test_of_mounts_on_one_another_the_last_is_seen() -> None:
+def test_the_last_of_several_mounts_at_one_point_counts() -> None:
     mounts = [Mount("/", "ext4"), Mount("/a", "nfs"), Mount("/a", "xfs")]
     assert network_kind(Path("/a/b"), mounts) is None
     assert network_kind(Path("/a/b"), mounts[:2]) == "nfs"

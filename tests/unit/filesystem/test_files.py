@@ -22,7 +22,7 @@ def test_a_file_is_replaced_whole(tmp_path: Path) -> None:
     assert [one.name for one in tmp_path.iterdir()] == ["file"]
 
 
-def test_the_names_of_unfinished_files_cannot_be_foretold(
+def test_the_names_of_unfinished_files_are_not_predictable(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     replace, seen = os.replace, set[str]()
@@ -38,7 +38,7 @@ def test_the_names_of_unfinished_files_cannot_be_foretold(
 
 
 @pytest.mark.parametrize("there", ["link", "dangling link", "file"])
-def test_nothing_is_written_through_what_lies_in_its_place(
+def test_nothing_is_written_through_an_entry_of_the_unfinished_name(
     there: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(secrets, "token_hex", lambda _: "known")
@@ -90,7 +90,7 @@ def test_the_folder_is_synced_after_the_rename(
 
 
 @pytest.mark.parametrize("fails", ["fsync", "replace"])
-def test_what_cannot_be_finished_leaves_nothing(
+def test_a_write_that_fails_leaves_nothing(
     fails: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: object) -> None:
@@ -103,7 +103,7 @@ def test_what_cannot_be_finished_leaves_nothing(
 
 
 @pytest.mark.parametrize("folder", ["missing", "a file"])
-def test_a_folder_that_is_none_is_said(folder: str, tmp_path: Path) -> None:
+def test_a_missing_folder_is_refused(folder: str, tmp_path: Path) -> None:
     if folder == "a file":
         (tmp_path / folder).touch()
     with pytest.raises(DataError, match="cannot be written"):

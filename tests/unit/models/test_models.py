@@ -134,7 +134,7 @@ def test_doubling_by_neighbours_is_bilinear_resizing(shape: tuple[int, ...]) -> 
     )
 
 
-def test_precision_and_compilation_are_chosen_or_asked_for() -> None:
+def test_precision_and_compilation_are_chosen_or_set() -> None:
     cpu = torch.device("cpu")
     asked = load_experiment(None, ["training.precision=float32", "training.compile=true"])
     assert choose_numerics(asked.training, cpu) == Numerics(torch.float32, True)
@@ -178,7 +178,7 @@ def test_a_compiled_network_is_the_same_network() -> None:
     assert list(network.state_dict()) == names
 
 
-def test_norms_are_synchronised_where_asked() -> None:
+def test_norms_are_synchronised_on_request() -> None:
     network = build_segmentor(load_experiment(None, SMALL))
     names = list(network.state_dict())
     move_to_device(

@@ -18,14 +18,14 @@ from segan_ray.errors import SweepError, TakenOver
 from segan_ray.home import Home
 from segan_ray.search.storage import lease
 from segan_ray.search.storage.lease import (
-    Holding,
-    Vigil,
+    HeldLease,
+    LeaseWatch,
     ask_to_stop,
+    dead_lease,
     forget_half_made,
     holder_of,
     lease_of,
     leased,
-    outlive,
 )
 from segan_ray.search.storage.lease_record import HELD, LeaseRecord
 from segan_ray.search.storage.owned_storage import OwnedStorage
@@ -72,11 +72,11 @@ def eventually(holds: Callable[[], bool]) -> None:
 
 
 @contextmanager
-def standing_still(storage: Storage, by: str) -> Iterator[Holding]:
+def standing_still(storage: Storage, by: str) -> Iterator[HeldLease]:
     """Hold the study as a process does that is stopped: nothing of it is renewed."""
     record = LeaseRecord(SWEEP, storage)
     with ServerLock(record.engine, SWEEP) as lock:
-        holding = Holding(record, by, lock)
+        holding = HeldLease(record, by, lock)
         assert lock.take(None, lambda: False)
         assert holding.take(record.read())
         yield holding
@@ -270,7 +270,7 @@ def test_the_same_home_takes_over_at_once(storage: Storage, study, long) -> None
 
 def test_a_dead_holder_is_waited_for_once(storage: Storage, study, monkeypatch) -> None:
     study.set_user_attr(HELD, {"by": "dead", "token": "t", "renewals": 3})
-    dead = outlive(SWEEP, storage, "here", print)
+    dead = dead_lease(SWEEP, storage, "here", print)
     assert json.loads(dead)["by"] == "dead"
     monkeypatch.setattr(lease, "LEASE_S", NEVER)
     with leased(SWEEP, storage, "here", pytest.fail, dead=dead):
@@ -286,12 +286,12 @@ def test_a_holder_that_ends_while_others_wait_is_not_dead(storage, monkeypatch, 
             sleep(seconds)
 
         monkeypatch.setattr(lease.time, "sleep", end)
-        assert outlive(SWEEP, storage, "here", print) is None
+        assert dead_lease(SWEEP, storage, "here", print) is None
 
 
 def test_a_waiting_process_that_stood_still_looks_again(storage: Storage, monkeypatch) -> None:
     with standing_still(storage, "there") as holding:
-        vigil = Vigil(SWEEP, storage)
+        vigil = LeaseWatch(SWEEP, storage)
         now = time.monotonic()
         monkeypatch.setattr(lease.time, "monotonic", lambda: now + 100)
         holding.renew()

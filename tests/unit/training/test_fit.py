@@ -126,7 +126,7 @@ def test_a_report_holds_the_metrics_of_the_contract(tuning_cases: TuningCases) -
 
 
 @pytest.mark.slow
-def test_it_learns(tuning_cases: TuningCases) -> None:
+def test_training_raises_the_score(tuning_cases: TuningCases) -> None:
     experiment = load_experiment(
         None, [*SMALL, "training.epochs=6", "training.steps_per_epoch=25", "segmentor.lr=5e-3"]
     )
@@ -203,7 +203,7 @@ def test_a_collapsed_segmentor_ends_training_once_patience_is_out(
     assert all(math.isfinite(score) for score in reports[-1].metrics.values())
 
 
-def test_patience_survives_a_checkpoint_and_ends_with_a_sign_of_life(
+def test_patience_survives_a_checkpoint_and_a_useful_map_resets_it(
     tuning_cases: TuningCases, tmp_path: Path
 ) -> None:
     experiment = load_experiment(None, [*SMALL, "training.epochs=9", "training.patience=2"])
@@ -225,7 +225,7 @@ def test_patience_survives_a_checkpoint_and_ends_with_a_sign_of_life(
     assert third.collapsed == 0
 
 
-def test_one_map_that_still_speaks_is_no_collapse() -> None:
+def test_one_useful_map_is_no_collapse() -> None:
     def filled(whole: float, core: float, enhancing: float) -> Validation:
         return Validation({}, {"whole": whole, "core": core, "enhancing": enhancing})
 

@@ -105,7 +105,7 @@ def worker(rank: int, workers: int, experiment: dict, store: str, folder: str) -
     ],
     ids=" ".join,
 )
-def test_two_workers_on_shares_become_what_one_does_on_the_whole(
+def test_two_workers_on_shares_learn_what_one_learns_on_the_whole(
     store: Path, tmp_path: Path, settings: list[str]
 ) -> None:
     """Shares of 3 + 3 slices, and of 3 + 2 and 4 + 3: what does not divide must count right."""

@@ -33,7 +33,7 @@ def test_the_concatenated_loss_worked_out_by_hand() -> None:
     assert weighted.item() == pytest.approx((1 + 2 * 4) / 6)
 
 
-def test_it_is_the_mean_over_weighted_features_laid_end_to_end() -> None:
+def test_the_concatenated_loss_is_the_mean_over_weighted_features() -> None:
     """As the authors' code writes it, with its weights."""
     torch.manual_seed(0)
     shapes = [(4, 64), (8, 32), (16, 16), (16, 8), (16, 4), (16, 2), (16, 1)]

@@ -78,7 +78,7 @@ def cut_short(url: str) -> None:
     system.pipe_file(path, system.cat_file(path)[:99])
 
 
-def test_the_place_says_which_kind(tmp_path: Path) -> None:
+def test_the_location_decides_the_kind_of_checkpoints(tmp_path: Path) -> None:
     assert trial_checkpoints(str(tmp_path), tmp_path) == TrialFolder(tmp_path)
     assert trial_checkpoints("s3://bucket/000", tmp_path).url == "s3://bucket/000"
 
@@ -101,7 +101,7 @@ def test_the_best_and_the_last_are_kept(folder, state, scores, kept: list[int]) 
     assert list(folder.near.iterdir()) == []
 
 
-def test_a_trial_goes_on_from_what_was_saved(folder, state: TrainingState) -> None:
+def test_a_trial_goes_on_from_its_checkpoint(folder, state: TrainingState) -> None:
     assert folder.last() is None
     assert folder.last_report() is None
     train(folder, state, [0.5, 0.4])
@@ -114,7 +114,9 @@ def test_a_trial_goes_on_from_what_was_saved(folder, state: TrainingState) -> No
 
 @pytest.mark.parametrize("file", [WEIGHTS, "critic.safetensors", "state.json", REPORT])
 @pytest.mark.parametrize("damage", [remove, cut_short])
-def test_a_damaged_newest_is_passed_over(folder, state, file: str, damage: Callable) -> None:
+def test_a_damaged_newest_checkpoint_is_passed_over(
+    folder, state, file: str, damage: Callable
+) -> None:
     train(folder, state, [0.5, 0.4])
     damage(f"{folder.url}/epoch-0002/{file}")
     last = folder.last()
@@ -125,7 +127,7 @@ def test_a_damaged_newest_is_passed_over(folder, state, file: str, damage: Calla
     assert folder.last().name == "epoch-0002"
 
 
-def test_what_was_cut_off_on_its_way_is_not_whole(folder, state, monkeypatch) -> None:
+def test_an_interrupted_upload_is_not_whole(folder, state, monkeypatch) -> None:
     train(folder, state, [0.5, 0.4])
     with monkeypatch.context() as patch:
         patch.setattr(remote_folder, "PATIENCE_S", 0.0)
@@ -149,7 +151,9 @@ def breaking_at(end: str) -> Callable:
     return put_file
 
 
-def test_a_store_that_is_away_for_a_moment_is_asked_again(folder, state, monkeypatch) -> None:
+def test_requests_are_repeated_while_a_store_is_away_for_a_moment(
+    folder, state, monkeypatch
+) -> None:
     answers = iter([ConnectionError("down"), TimeoutError("slow")])
     real = fsspec.AbstractFileSystem.put
 
@@ -184,13 +188,15 @@ def test_a_store_that_stays_away_is_never_taken_for_an_empty_one(
     assert str(error) in str(told.value)
 
 
-def test_a_process_given_up_for_lost_takes_nothing_away(folder, state: TrainingState) -> None:
+def test_a_process_taken_for_lost_removes_nothing(folder, state: TrainingState) -> None:
     train(folder, state, [0.1, 0.2, 0.3, 0.4])
     save(folder, state, 2, [0.1, 0.2])
     assert folder.last_report().epoch == 4
 
 
-def test_another_trials_checkpoint_outlives_it(location: str, tmp_path: Path, state) -> None:
+def test_a_copy_of_a_source_trials_checkpoint_outlives_the_trial(
+    location: str, tmp_path: Path, state
+) -> None:
     source, trial = (
         RemoteFolder(f"{location}/{name}", tmp_path / "near") for name in ("001", "000")
     )
@@ -213,7 +219,7 @@ def test_another_trials_checkpoint_outlives_it(location: str, tmp_path: Path, st
 
 @pytest.mark.parametrize("damage", [cut_short, remove])
 @pytest.mark.parametrize("file", ["segmentor.safetensors", "state.json", "report.json"])
-def test_of_another_trial_s_checkpoints_the_last_sound_one_is_taken(
+def test_the_last_sound_checkpoint_of_a_source_trial_is_taken(
     location: str, tmp_path: Path, state, damage, file: str
 ) -> None:
     source, trial = (
@@ -226,7 +232,7 @@ def test_of_another_trial_s_checkpoints_the_last_sound_one_is_taken(
     assert state.epoch == 1
 
 
-def test_of_another_trial_without_a_sound_checkpoint_nothing_is_taken(
+def test_nothing_is_taken_of_a_source_trial_without_a_sound_checkpoint(
     location: str, tmp_path: Path, state
 ) -> None:
     source, trial = (
@@ -238,7 +244,7 @@ def test_of_another_trial_without_a_sound_checkpoint_nothing_is_taken(
     assert names(trial.url) == []
 
 
-def test_a_checkpoint_that_is_gone(location: str, tmp_path: Path) -> None:
+def test_a_missing_checkpoint(location: str, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"epoch-0007: no checkpoint"):
         copied_near(f"{location}/000/epoch-0007", tmp_path)
     assert copied_near(str(tmp_path / "x"), tmp_path) == tmp_path / "x"
@@ -256,7 +262,7 @@ def test_a_checkpoint_of_a_name_that_leads_away(location: str, tmp_path: Path, e
     assert len(list(tmp_path.rglob("kept"))) == 3
 
 
-def test_everything_below_a_place(location: str, tmp_path: Path) -> None:
+def test_everything_below_a_url(location: str, tmp_path: Path) -> None:
     assert not anything_at(location)
     assert bytes_at(location) == 0
     system, path = fsspec.url_to_fs(location)
@@ -285,7 +291,7 @@ def test_removing_goes_through_no_link(tmp_path: Path) -> None:
     assert (precious / "kept").exists()
 
 
-def test_removing_what_cannot_be(location: str, monkeypatch) -> None:
+def test_removing_from_a_store_that_is_down(location: str, monkeypatch) -> None:
     def find(*_: Any, **__: Any) -> None:
         raise ConnectionError("down")
 

@@ -106,7 +106,7 @@ def assert_same(ours: nn.Module, theirs: nn.Module, rtol: float = 1e-4, atol: fl
 @pytest.mark.parametrize("spectral_norm", [False, True])
 @pytest.mark.parametrize("reduction", [multi_scale_l1, concatenated_l1])
 @pytest.mark.parametrize("critic_steps", [1, 2])
-def test_one_forward_gives_what_the_textbook_order_gives(
+def test_one_forward_gives_the_result_of_the_textbook_order(
     optimizer: Callable[..., Any],
     spectral_norm: bool,
     reduction: Callable[..., Tensor],
@@ -156,7 +156,7 @@ def test_the_critics_half_raises_the_distance_and_leaves_the_segmentor() -> None
         assert torch.equal(parameter, before[name])
 
 
-def test_the_segmentors_half_lowers_it_and_leaves_the_critic() -> None:
+def test_the_segmentors_half_lowers_the_distance_and_leaves_the_critic() -> None:
     nets, batch = networks(SGD), slices()
     nets.critic_optimizer.param_groups[0]["lr"] = 0.0
     before = {name: tensor.clone() for name, tensor in nets.critic.named_parameters()}

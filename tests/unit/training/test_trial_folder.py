@@ -111,7 +111,7 @@ def test_the_best_and_the_last_are_kept(tmp_path: Path, state, scores, mode) -> 
     )
 
 
-def test_a_trial_goes_on_from_what_was_saved(tmp_path: Path, state: TrainingState) -> None:
+def test_a_trial_goes_on_from_its_checkpoint(tmp_path: Path, state: TrainingState) -> None:
     assert TrialFolder(tmp_path / "none").last() is None
     folder = TrialFolder(tmp_path / "000")
     train(folder, state, [0.5, 0.4])
@@ -141,7 +141,7 @@ def test_partial_folders_are_ignored_and_swept(tmp_path: Path, state: TrainingSt
 
 @pytest.mark.parametrize("file", ["state.json", REPORT])
 @pytest.mark.parametrize("damage", [Path.unlink, lambda path: path.write_text('{"epoch": 2')])
-def test_a_damaged_newest_is_passed_over(tmp_path, state, file: str, damage) -> None:
+def test_a_damaged_newest_checkpoint_is_passed_over(tmp_path, state, file: str, damage) -> None:
     folder = TrialFolder(tmp_path / "000")
     train(folder, state, [0.5, 0.4])
     damage(folder.of_epoch(2) / file)
@@ -156,7 +156,9 @@ def test_a_damaged_newest_is_passed_over(tmp_path, state, file: str, damage) -> 
 
 @pytest.mark.parametrize("file", ["segmentor", "critic", "optimizers"])
 @pytest.mark.parametrize("damage", [Path.unlink, lambda path: os.truncate(path, 999)])
-def test_a_newest_without_its_weights_is_passed_over(tmp_path, state, file: str, damage) -> None:
+def test_a_newest_checkpoint_without_weights_is_passed_over(
+    tmp_path, state, file: str, damage
+) -> None:
     folder = TrialFolder(tmp_path / "000")
     train(folder, state, [0.5, 0.4])
     damage(folder.of_epoch(2) / f"{file}.safetensors")
@@ -205,7 +207,7 @@ def test_training_goes_on_from_before_a_damaged_checkpoint_and_says_so(
 
 @pytest.mark.parametrize("file", FILES)
 @pytest.mark.parametrize("damage", DAMAGES[1:], ids=["empty", "missing", "other"])
-def test_a_damaged_checkpoint_of_before_checksums_is_passed_over_too(
+def test_a_damaged_checkpoint_without_checksums_is_passed_over_too(
     tmp_path: Path, state, file: str, damage
 ) -> None:
     folder = TrialFolder(tmp_path / "000")
@@ -218,7 +220,7 @@ def test_a_damaged_checkpoint_of_before_checksums_is_passed_over_too(
     assert "goes on from the checkpoint of epoch 1" in warning
 
 
-def test_a_checkpoint_of_before_checksums_is_read(tmp_path: Path, state) -> None:
+def test_a_checkpoint_without_checksums_is_read(tmp_path: Path, state) -> None:
     folder = TrialFolder(tmp_path / "000")
     train(folder, state, [0.5])
     without_checksums(folder.of_epoch(1))
@@ -250,7 +252,7 @@ def test_a_source_trial_gives_its_last_sound_checkpoint(tmp_path: Path, state) -
     assert json.loads((taken / REPORT).read_text())["epoch"] == 1
 
 
-def test_weights_of_which_a_bit_changed_are_not_used(tmp_path: Path, state) -> None:
+def test_weights_with_a_changed_bit_are_not_used(tmp_path: Path, state) -> None:
     folder = save(TrialFolder(tmp_path), state, 1, [0.5])
     load_segmentor(folder)
     flip_a_bit(folder / "segmentor.safetensors")
@@ -300,7 +302,7 @@ def test_numbers_survive_exactly(tmp_path: Path, state: TrainingState) -> None:
 
 
 @pytest.mark.parametrize("where", ["save_checkpoint", "sync_folder"])
-def test_a_full_disk_leaves_what_was_there(tmp_path, state, monkeypatch, where: str) -> None:
+def test_a_full_disk_leaves_earlier_checkpoints(tmp_path, state, monkeypatch, where: str) -> None:
     folder = TrialFolder(tmp_path / "000")
     train(folder, state, [0.5, 0.4])
     real = getattr(trial_folder, where)
@@ -317,7 +319,7 @@ def test_a_full_disk_leaves_what_was_there(tmp_path, state, monkeypatch, where: 
     assert folder.last() == folder.of_epoch(2)
 
 
-def test_another_trials_checkpoint_is_linked_and_outlives_it(tmp_path: Path, state) -> None:
+def test_a_source_trials_checkpoint_is_linked_and_outlives_the_trial(tmp_path: Path, state) -> None:
     source, trial = TrialFolder(tmp_path / "001"), TrialFolder(tmp_path / "000")
     train(trial, state, [0.1, 0.2])
     assert trial.take(source, 2) is None
@@ -351,7 +353,7 @@ def test_taking_copies_where_links_cannot_be_made(tmp_path, state, monkeypatch) 
     assert {path.name for path in taken.iterdir()} == wanted
 
 
-def test_a_source_trial_without_checkpoints_of_a_trial_without_a_folder(
+def test_a_source_trial_without_checkpoints_for_a_trial_without_a_folder(
     tmp_path: Path, state
 ) -> None:
     source, trial = TrialFolder(tmp_path / "001"), TrialFolder(tmp_path / "000")

@@ -37,7 +37,7 @@ def refused_on_reading(discovery: Discovery, case: Case) -> bool:
     return False
 
 
-def test_a_good_case_says_what_is_in_it(tmp_path: Path) -> None:
+def test_the_report_of_a_good_case(tmp_path: Path) -> None:
     report = inspected(write_case(tmp_path / "HGG", "BraTS2021_00001", 1))
     assert report.problems == ()
     assert (report.grade, report.shape, report.spacing_mm) == ("HGG", SHAPE, (2, 2, 3))
@@ -61,7 +61,7 @@ def test_a_good_case_says_what_is_in_it(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", MALFORMED)
-def test_what_is_wrong_is_said_in_words(tmp_path: Path, kind: str) -> None:
+def test_problems_are_reported_in_words(tmp_path: Path, kind: str) -> None:
     malformed = MALFORMED[kind]
     files = write_case(tmp_path, NAMES[malformed.layout].format(1), 1, malformed.layout)
     malformed.damage(files)
@@ -106,7 +106,7 @@ def test_a_volume_of_nothing_but_nan(tmp_path: Path) -> None:
     assert "t1" not in report.document()["intensities"]
 
 
-def test_a_cavity_is_nothing_wrong_in_2024(tmp_path: Path) -> None:
+def test_a_cavity_is_no_problem_in_2024(tmp_path: Path) -> None:
     files = write_case(tmp_path, "BraTS-GLI-00001-000", 1, "brats2023")
     label(lambda voxels: np.where(voxels == 1, 4, voxels))(files)
     assert inspected(files, "brats2024").ok
@@ -138,7 +138,7 @@ def test_one_bad_case_of_each_kind_beside_good_ones(tmp_path: Path) -> None:
         assert case["ok"] == (not case["problems"])
 
 
-def test_doubled_cases_name_each_other(tmp_path: Path) -> None:
+def test_duplicate_cases_name_each_other(tmp_path: Path) -> None:
     for name, seed in (("BraTS2021_00001", 1), ("BraTS2021_00002", 1), ("BraTS2021_00003", 3)):
         write_case(tmp_path, name, seed)
     report = inspect_cases(discover(tmp_path), workers=1)
@@ -194,7 +194,7 @@ def test_a_dead_worker_is_a_problem_of_its_case_alone(tmp_path: Path) -> None:
     assert "the process that read it died, twice" in report.cases[2].problems[0]
 
 
-def test_the_unforeseen_is_a_problem_in_words(tmp_path: Path, monkeypatch) -> None:
+def test_an_unforeseen_error_is_a_problem_in_words(tmp_path: Path, monkeypatch) -> None:
     def explode(*_: object) -> None:
         raise RuntimeError("boom\nat length")
 

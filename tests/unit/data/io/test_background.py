@@ -110,7 +110,9 @@ def test_ringing_of_b_splines_is_background() -> None:
     cut=st.booleans(),
     scale=st.sampled_from([1e-4, 1.0, 1e4]),
 )
-def test_about_0_the_brain_is_what_is_not_0(seed: int, radius: float, cut: bool, scale) -> None:
+def test_around_0_the_brain_is_every_voxel_that_is_not_0(
+    seed: int, radius: float, cut: bool, scale
+) -> None:
     """As it was before other backgrounds were known: whatever the form, or the crop."""
     rng = np.random.default_rng(seed)
     inside = np.linalg.norm(GRID - rng.uniform(-0.2, 0.2, (3, 1, 1, 1)), axis=0) < radius
@@ -143,7 +145,7 @@ FULL = {
 
 
 @pytest.mark.parametrize("kind", FULL)
-def test_what_fills_the_grid_is_refused_with_its_share(kind: str) -> None:
+def test_scans_that_fill_the_grid_are_refused_with_their_share(kind: str) -> None:
     damage, words = FULL[kind]
     with pytest.raises(DataError, match=words):
         brain(damage(sound()).astype(np.float32))
@@ -225,7 +227,7 @@ BAD_CASES = {
 
 
 @pytest.mark.parametrize("kind", BAD_CASES)
-def test_prepare_refuses_what_inspect_calls_bad(tmp_path: Path, kind: str) -> None:
+def test_prepare_refuses_the_cases_that_inspect_calls_bad(tmp_path: Path, kind: str) -> None:
     """Or leaves it out, the good cases beside it untouched."""
     damage, words = BAD_CASES[kind]
     for seed in range(6):
@@ -245,7 +247,7 @@ def test_prepare_refuses_what_inspect_calls_bad(tmp_path: Path, kind: str) -> No
     ]
 
 
-def test_doubled_scans_are_known_by_their_brains(tmp_path: Path) -> None:
+def test_duplicate_scans_are_recognised_by_their_brains(tmp_path: Path) -> None:
     """Whatever lies around it, whichever type holds it, with a truth that reaches out or none."""
     image = scans(3).astype(np.float32)
     first = boxed(image)

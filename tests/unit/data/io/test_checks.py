@@ -47,7 +47,7 @@ def test_a_segmentation_is_good_when_each_voxel_is_in_the_code(voxels: np.ndarra
         ((0, 1.00002, 1.99998, 4), (0, 1, 2, 4)),  # 16 bits
     ],
 )
-def test_labels_that_a_scale_moved_are_those_it_moved(values, labels) -> None:
+def test_labels_that_a_scale_moved_are_recovered(values, labels) -> None:
     voxels = np.array([[values]], dtype=np.float32)
     assert label_problems(voxels, CODE_2017_TO_2021) == ()
     found = as_labels(voxels)

@@ -84,7 +84,7 @@ def said(path: Path) -> str:
 
 @pytest.mark.parametrize("packed", [False, True], ids=["plain", "gzip"])
 @pytest.mark.parametrize("kind", FOREIGN)
-def test_a_file_is_called_what_it_is(tmp_path: Path, kind: str, packed: bool) -> None:
+def test_an_error_names_the_real_type_of_a_file(tmp_path: Path, kind: str, packed: bool) -> None:
     content, words = FOREIGN[kind]
     path = tmp_path / "a_flair.nii.gz"
     path.write_bytes(gzip.compress(content) if packed else content)
@@ -94,7 +94,7 @@ def test_a_file_is_called_what_it_is(tmp_path: Path, kind: str, packed: bool) ->
 
 
 @pytest.mark.parametrize("kind", ["lfs", "annex", "dicom", "nrrd", "zip", "page", "noise"])
-def test_a_metaimage_that_is_none_is_called_what_it_is(tmp_path: Path, kind: str) -> None:
+def test_an_error_names_the_real_type_of_a_metaimage(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "VSD.Brain.XX.O.MR_T1.1.mha"
     content, words = FOREIGN[kind]
     path.write_bytes(content)
@@ -110,7 +110,7 @@ def test_nifti_called_mha(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("ending", [".nii", ".nii.gz", ".mha"])
-def test_what_is_no_file_is_not_opened(tmp_path: Path, ending: str) -> None:
+def test_a_path_that_is_no_file_is_not_opened(tmp_path: Path, ending: str) -> None:
     folder, pipe, gone = (tmp_path / f"{name}{ending}" for name in ("folder", "pipe", "gone"))
     folder.mkdir()
     os.mkfifo(pipe)
@@ -122,7 +122,7 @@ def test_what_is_no_file_is_not_opened(tmp_path: Path, ending: str) -> None:
 
 
 @pytest.mark.parametrize("ending", [".nii.gz", ".mha"])
-def test_a_link_to_nothing_says_where_it_leads(tmp_path: Path, ending: str) -> None:
+def test_the_error_of_a_broken_link_names_its_target(tmp_path: Path, ending: str) -> None:
     link = tmp_path / f"a{ending}"
     link.symlink_to("../.git/annex/objects/Q/8/MD5E-s1--a")
     assert "is a link to ../.git/annex/objects/Q/8/MD5E-s1--a, which is not here" in said(link)
@@ -136,7 +136,7 @@ def test_a_link_to_nothing_says_where_it_leads(tmp_path: Path, ending: str) -> N
 
 
 @pytest.mark.parametrize("ending", [".nii.gz", ".nii", ".mha"])
-def test_a_file_of_somebody_else(
+def test_a_file_of_another_user(
     tmp_path: Path, ending: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / f"a{ending}"

@@ -38,7 +38,7 @@ def header(affine: np.ndarray, grid: tuple[int, ...] = GRID, **more: object) -> 
 @given(
     st.sampled_from(ORIENTATIONS), st.sampled_from(ORIENTATIONS), st.booleans(), st.integers(0, 2)
 )
-def test_a_grid_lies_where_it_does_along_any_axes(
+def test_a_grid_is_the_same_along_any_axes(
     axes: str, others: str, oblique: bool, axis: int
 ) -> None:
     """Turned axes are one grid; moved by one voxel along any axis they are not."""
@@ -71,7 +71,7 @@ def test_any_pair_of_forms_is_enough() -> None:
     assert placed(header(TILTED), both) is None
 
 
-def test_a_header_that_says_nothing_is_taken_at_its_neighbours_word() -> None:
+def test_a_header_without_affine_takes_that_of_its_neighbour() -> None:
     silent = header(np.diag([-2.0, 2, 3, 1]), forms=())
     np.testing.assert_array_equal(placed(silent, header(MOVED)), MOVED)
     assert placed(header(AFFINE, (5, 7, 3)), silent) is None
@@ -97,7 +97,7 @@ def test_a_header_that_says_nothing_is_taken_at_its_neighbours_word() -> None:
         (np.diag([2.0, -2, 3, 1]), "origins (0, 0, 0) and (8, 0, 0) mm, both turned to LPS axes"),
     ],
 )
-def test_only_what_differs_is_said_with_both_values(affine: np.ndarray, words: str) -> None:
+def test_only_the_differences_are_named_with_both_values(affine: np.ndarray, words: str) -> None:
     assert differences(header(affine), header(AFFINE)) == words
 
 
@@ -228,7 +228,7 @@ def test_a_truth_without_codes_and_of_other_spacing(case: Case) -> None:
     assert "lie differently in space (spacings (2, 2, 3) and (2, 2, 3.5) mm" in problem
 
 
-def test_what_differs_is_said_of_a_case(case: Case) -> None:
+def test_the_differences_in_a_case_are_named(case: Case) -> None:
     store(case.label, lambda image: coded(image, MOVED, MOVED))
     (problem,) = check_headers(case)
     assert "BraTS2021_00001_t1.nii.gz (t1) and BraTS2021_00001_seg.nii.gz (segmentation)" in problem
@@ -250,7 +250,7 @@ def test_rounded_origins_and_flips_are_one_grid(case: Case) -> None:
     assert check_headers(case) == ()
 
 
-def test_a_metaimage_that_says_nothing_of_its_place(tmp_path: Path) -> None:
+def test_a_metaimage_without_a_position(tmp_path: Path) -> None:
     paths = [tmp_path / f"{name}.mha" for name in ("scan", "truth")]
     voxels = np.arange(24, dtype=np.uint8).reshape(2, 3, 4)
     for path in paths:

@@ -52,19 +52,19 @@ def test_members_and_zeros_between_them_unpack_to_their_content(parts, zeros, si
         b"\n",
     ],
 )
-def test_what_follows_the_last_member_does_no_harm(padding: bytes) -> None:
+def test_bytes_behind_the_last_member_do_no_harm(padding: bytes) -> None:
     assert unpack(packed(CONTENT, padding=padding), len(CONTENT)) == CONTENT
     assert unpack(packed(CONTENT, padding=padding), len(CONTENT), keep=False) == b""
 
 
-def test_members_longer_than_what_is_read_at_once() -> None:
+def test_members_longer_than_a_single_read() -> None:
     part = bytes(5 << 20)
     content = unpack(packed(part, CONTENT, part), 2 * len(part) + len(CONTENT))
     assert content == part + CONTENT + part
 
 
 @pytest.mark.parametrize("cut", [1, 4, 8, 9, 200])
-def test_a_cut_member_is_found_wherever_it_ends(cut: int) -> None:
+def test_a_member_cut_at_any_byte_is_refused(cut: int) -> None:
     for parts in ([CONTENT], [CONTENT, CONTENT]):
         whole = packed(*parts).getvalue()
         with pytest.raises(ImageError, match="truncated"):

@@ -112,7 +112,7 @@ def test_as_stored_undoes_the_turn_of_reading(axes: str, oblique: bool, channels
 @pytest.mark.parametrize("stacked", [False, True], ids=["3-D", "4-D"])
 @pytest.mark.parametrize("oblique", [False, True], ids=["straight", "oblique"])
 @pytest.mark.parametrize("axes", ["RAS", "LAS", "LPS", "PIR", "SAL", "ILA"])
-def test_a_label_map_lies_where_its_scan_does(
+def test_a_label_map_has_the_grid_of_its_scan(
     tmp_path: Path, axes: str, oblique: bool, stacked: bool
 ) -> None:
     case, scan = nifti_case(tmp_path, affine_of(axes, oblique=oblique), stacked=stacked)
@@ -137,7 +137,7 @@ def test_a_label_map_lies_where_its_scan_does(
 
 
 @pytest.mark.parametrize(("qform", "sform"), [(0, 0), (1, 0), (0, 2), (4, 1), (2, 3)])
-def test_codes_stay_and_what_spoke_of_intensities_goes(
+def test_codes_stay_and_fields_on_intensities_are_cleared(
     tmp_path: Path, qform: int, sform: int
 ) -> None:
     more = {"intent_code": 1001, "cal_max": 900.0, "descrip": b"a name"}
@@ -169,7 +169,9 @@ def test_nifti_2_and_extensions(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("axes", ["RAS", "LPS", "PIR"])
-def test_probabilities_lie_there_too_and_name_their_regions(tmp_path: Path, axes: str) -> None:
+def test_probabilities_have_the_grid_of_their_scan_and_name_their_regions(
+    tmp_path: Path, axes: str
+) -> None:
     case, scan = nifti_case(tmp_path, affine_of(axes, oblique=True))
     common = read_array(case, case.images["t1"])[0]
     maps = np.stack([common / 1000, common / 2000, common / 4000]).astype(np.float32)
@@ -188,9 +190,7 @@ def test_probabilities_lie_there_too_and_name_their_regions(tmp_path: Path, axes
 
 
 @pytest.mark.parametrize("step", [0.0, np.nan, -2.0, np.inf, 1500.0])
-def test_the_axis_of_maps_has_steps_of_1_whatever_the_scan_says(
-    tmp_path: Path, step: float
-) -> None:
+def test_the_axis_of_maps_has_steps_of_1_for_every_scan(tmp_path: Path, step: float) -> None:
     pixdim = np.array([1, 0.5, 1.25, 3, step, step, step, step], dtype=np.float32)
     timing = {"toffset": 3.0, "slice_end": 3, "slice_duration": 0.1, "slice_code": 1}
     case, _ = nifti_case(tmp_path, affine_of("RAS"), pixdim=pixdim, **timing)
@@ -222,7 +222,7 @@ def test_no_file_is_written_twice_or_over_another(tmp_path: Path) -> None:
         refuse_collisions(two, probabilities=False, overwrite=True)
 
 
-def test_what_is_in_the_way_of_a_file(tmp_path: Path) -> None:
+def test_existing_targets_are_refused(tmp_path: Path) -> None:
     target = Output(tmp_path / "a.nii.gz", tmp_path / "a_probabilities.nii.gz")
     refuse_collisions([target], probabilities=True)
     target.probabilities.symlink_to("nowhere")
@@ -237,7 +237,7 @@ def test_what_is_in_the_way_of_a_file(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("axes", ["LPS", "RAS", "PIR"])
 @pytest.mark.parametrize("oblique", [False, True], ids=["straight", "oblique"])
-def test_a_metaimage_begets_one_of_the_same_geometry(
+def test_a_label_map_of_a_metaimage_has_its_geometry(
     tmp_path: Path, axes: str, oblique: bool
 ) -> None:
     voxels = np.arange(1, 1 + np.prod(SHAPE), dtype=np.int16).reshape(SHAPE)

@@ -206,7 +206,7 @@ def test_bytes_changed_anywhere_in_a_header(tmp_path: Path, data: st.DataObject,
 
 @pytest.mark.parametrize("error", [MemoryError, OverflowError, RecursionError])
 @pytest.mark.parametrize("ending", [".mha", ".nii"])
-def test_what_reading_asks_too_much_of_is_named(
+def test_a_file_too_large_or_too_deep_to_read_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ending: str, error: type[Exception]
 ) -> None:
     path = tmp_path / f"scan{ending}"

@@ -61,7 +61,7 @@ def case(path: Path, label: Path | None = None) -> Case:
 
 
 @pytest.mark.parametrize("direction", [np.eye(3), OBLIQUE, SAGITTAL, np.diag([-1.0, -1, 1])])
-def test_both_formats_put_a_voxel_in_one_place(tmp_path: Path, direction: np.ndarray) -> None:
+def test_both_formats_put_a_voxel_at_one_position(tmp_path: Path, direction: np.ndarray) -> None:
     image = write_both(tmp_path, direction)
     meta = read_volume(case(tmp_path / "scan.mha"), CODE_UNTIL_2015)
     nifti = read_volume(case(tmp_path / "scan.nii.gz"), CODE_UNTIL_2015)
@@ -94,7 +94,7 @@ def test_formats_may_be_mixed_in_a_case(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("compress", [True, False])
 @pytest.mark.parametrize("dtype", [np.int16, np.uint8, np.float32])
-def test_what_is_written_is_read(tmp_path: Path, compress: bool, dtype: type) -> None:
+def test_a_written_image_is_read_back(tmp_path: Path, compress: bool, dtype: type) -> None:
     affine = np.diag([-2.0, -3.0, 4.0, 1.0])
     affine[:3, 3] = [1, 239, -5]
     written = (voxels() % 200).astype(dtype)
@@ -153,7 +153,7 @@ def test_a_file_that_is_no_whole_image(
         "Origin = 1\nElementDataFile = LOCAL\nElementDataFile = ../elsewhere.raw\n",
     ],
 )
-def test_nobody_is_led_to_another_file(tmp_path: Path, header: str) -> None:
+def test_no_header_leads_to_another_file(tmp_path: Path, header: str) -> None:
     """ITK would take voxels from wherever such a header says."""
     (tmp_path / "elsewhere.raw").write_bytes(b"\x07" * 64)
     path = tmp_path / "case" / "scan.mha"
@@ -209,7 +209,7 @@ def test_a_bomb_is_refused_at_twice_what_its_header_promises(tmp_path: Path) -> 
         tracemalloc.stop()
 
 
-def test_places_that_differ_are_said(tmp_path: Path) -> None:
+def test_positions_that_differ_are_reported(tmp_path: Path) -> None:
     write_both(tmp_path, np.eye(3))
     moved = SCAN_AFFINE + np.eye(4, k=3) * 5
     metaimage.write_image(tmp_path / "label.mha", voxels() * 0, moved)
@@ -237,7 +237,7 @@ PLACES = {
 @pytest.mark.parametrize("msb", [True, False])
 @pytest.mark.parametrize("compress", [True, False])
 @pytest.mark.parametrize("axes", [3, 4])
-def test_what_is_read_is_what_itk_reads_of_a_sound_file(
+def test_a_sound_file_is_read_as_itk_reads_it(
     tmp_path: Path, order: str, msb: bool, compress: bool, axes: int
 ) -> None:
     path, written = tmp_path / "scan.mha", tmp_path / "label.mha"

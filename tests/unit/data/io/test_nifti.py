@@ -57,7 +57,7 @@ PACKINGS: dict[str, Callable[[bytes], bytes]] = {
 
 @pytest.mark.parametrize("ending", [".nii", ".nii.gz"])
 @pytest.mark.parametrize("packing", PACKINGS)
-def test_a_file_is_read_however_it_is_packed_and_called(
+def test_a_file_is_read_with_any_packing_and_name(
     tmp_path: Path, packing: str, ending: str
 ) -> None:
     path = tmp_path / f"a{ending}"
@@ -75,7 +75,7 @@ def test_a_file_is_read_however_it_is_packed_and_called(
 
 @pytest.mark.parametrize("ending", [".nii", ".nii.gz"])
 @pytest.mark.parametrize("packing", PACKINGS)
-def test_a_cut_file_is_truncated_however_it_is_packed(
+def test_a_cut_file_is_truncated_with_any_packing(
     tmp_path: Path, packing: str, ending: str
 ) -> None:
     path = tmp_path / f"a{ending}"
@@ -106,7 +106,7 @@ def test_a_length_that_agrees_is_not_unpacked(
     assert read_header(path).shape == SHAPE
 
 
-def test_voxels_that_cannot_be_there_are_not_made_room_for(tmp_path: Path) -> None:
+def test_no_memory_is_taken_for_voxels_that_cannot_exist(tmp_path: Path) -> None:
     def swell(header: nib.Nifti1Header) -> None:
         header["dim"][1:4] = 32767
 
@@ -151,7 +151,7 @@ def sets(**fields: object) -> Callable[[nib.Nifti1Header], None]:
         (sets(sform_code=0, qform_code=0, pixdim=[1, 0, 0, 0, 0, 0, 0, 0]), "measure 0×0×0"),
     ],
 )
-def test_a_header_that_is_wrong_says_in_what(tmp_path: Path, edit, words: str) -> None:
+def test_the_error_of_a_wrong_header_names_the_fault(tmp_path: Path, edit, words: str) -> None:
     path = tmp_path / "a.nii"
     path.write_bytes(content(edit))
     for read in (read_header, read_image):
@@ -177,7 +177,7 @@ def test_a_header_that_is_wrong_says_in_what(tmp_path: Path, edit, words: str) -
         sets(intent_code=9999, slice_code=77, cal_max=np.nan),
     ],
 )
-def test_what_is_wrong_where_it_does_not_matter_is_passed_over(
+def test_faults_that_do_not_matter_are_passed_over(
     tmp_path: Path, edit, capfd: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "a.nii"
@@ -234,7 +234,7 @@ def repack(case: Case, pack: Callable[[bytes], bytes]) -> None:
 
 
 @pytest.mark.parametrize("packing", [name for name in PACKINGS if "longer" not in name])
-def test_a_case_is_the_same_however_it_is_packed(tmp_path: Path, packing: str) -> None:
+def test_a_case_is_the_same_with_any_packing(tmp_path: Path, packing: str) -> None:
     write_case(tmp_path, "BraTS2021_00001", 1)
     found = discover(tmp_path)
     (case,) = found.cases
@@ -263,7 +263,7 @@ def test_a_case_whose_voxels_change_has_another_signature(tmp_path: Path, packin
     assert marks[0] != marks[1]
 
 
-def test_only_a_checksum_of_all_is_carried(tmp_path: Path) -> None:
+def test_only_a_checksum_of_the_whole_content_is_carried(tmp_path: Path) -> None:
     path = tmp_path / "a.nii.gz"
     found = {}
     for name, pack in PACKINGS.items():

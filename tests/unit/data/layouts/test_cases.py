@@ -35,7 +35,7 @@ def make(root: Path, case: str, names: tuple[str, ...], separator: str, ending: 
     ],
 )
 @pytest.mark.parametrize("ending", [".nii", ".nii.gz"])
-def test_layouts_are_told_by_name(
+def test_layouts_are_recognised_by_name(
     tmp_path: Path, layout: str, case: str, names: tuple[str, ...], separator: str, ending: str
 ) -> None:
     make(tmp_path, case, names, separator, ending)
@@ -105,7 +105,7 @@ def test_endings_may_differ_from_file_to_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("given", [".", ".."])
-def test_the_folder_may_be_named_by_where_one_is(
+def test_the_folder_may_be_relative(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: str
 ) -> None:
     make(tmp_path, "BraTS2021_00000", CLASSIC, "_", ".nii.gz")
@@ -180,7 +180,7 @@ def only(root: Path) -> Case:
         "seg/BraTS2021_00000_seg.nii.gz",
     ],
 )
-def test_a_truth_is_read_whatever_its_spelling_and_in_a_folder_of_its_own(
+def test_a_truth_is_read_in_any_spelling_and_in_a_folder_of_its_own(
     tmp_path: Path, name: str
 ) -> None:
     path = case_of(tmp_path, CLASSIC[:4]) / name
@@ -239,7 +239,7 @@ def _loop(path: Path) -> None:
         (os.mkfifo, "is no regular file"),
     ],
 )
-def test_what_has_the_name_of_an_image_and_is_none(
+def test_entries_with_an_images_name_that_are_no_image(
     tmp_path: Path, damage: Callable[[Path], None], words: str
 ) -> None:
     folder = case_of(tmp_path, ("t1ce", "t2", "flair"))
@@ -264,7 +264,7 @@ def test_a_dangling_link_beside_the_file_itself(tmp_path: Path) -> None:
     assert "BraTS2021_00000_seg.nii: not read: is a link" in found.warnings[0]
 
 
-def test_two_spellings_of_one_truth_are_not_chosen_between(tmp_path: Path) -> None:
+def test_two_spellings_of_one_truth_are_a_problem(tmp_path: Path) -> None:
     folder = case_of(tmp_path)
     (folder / "BraTS2021_00000_SEG.nii.gz").write_bytes(b"x")
     (problem,) = only(tmp_path).label_problems
@@ -388,7 +388,7 @@ def test_challenges_whose_labels_mean_the_same_are_read_with_2023(tmp_path: Path
     assert note.startswith("1 BraTS-GLI, 1 BraTS-GoAT, 1 BraTS-MEN, 1 BraTS-MET, 1 BraTS-SSA: ")
 
 
-def test_cases_of_the_years_not_asked_for_are_named(tmp_path: Path) -> None:
+def test_cases_of_other_years_than_the_given_are_named(tmp_path: Path) -> None:
     case_of(tmp_path)
     make(tmp_path, "BraTS20_Training_001", CLASSIC, "_", ".nii.gz")
     (note,) = discover(tmp_path, "brats2021").notes
@@ -396,7 +396,7 @@ def test_cases_of_the_years_not_asked_for_are_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("junk", ["__MACOSX", "__macosx", "lost+found", "$RECYCLE.BIN"])
-def test_what_systems_leave_is_passed_over(tmp_path: Path, junk: str) -> None:
+def test_leftovers_of_operating_systems_are_passed_over(tmp_path: Path, junk: str) -> None:
     case_of(tmp_path)
     make(tmp_path, f"{junk}/BraTS2021_00000", CLASSIC, "_", ".nii.gz")
     found = discover(tmp_path)
@@ -416,7 +416,7 @@ def forbid(monkeypatch: pytest.MonkeyPatch, *folders: Path) -> None:
     monkeypatch.setattr(os, "scandir", scandir)
 
 
-def test_a_folder_that_cannot_be_read_stops_nothing(
+def test_an_unreadable_folder_does_not_stop_the_walk(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for number in (0, 1):
@@ -435,7 +435,7 @@ def test_a_folder_that_cannot_be_read_stops_nothing(
         discover(tmp_path / "private")
 
 
-def test_links_to_nowhere_and_in_circles(tmp_path: Path) -> None:
+def test_broken_links_and_links_in_circles(tmp_path: Path) -> None:
     case_of(tmp_path)
     (tmp_path / "BraTS2021_00001").symlink_to("/not/here")
     (tmp_path / "around").symlink_to(tmp_path)
@@ -447,7 +447,7 @@ def test_links_to_nowhere_and_in_circles(tmp_path: Path) -> None:
         discover(tmp_path / "BraTS2021_00001")
 
 
-def test_an_error_says_what_is_there_instead(tmp_path: Path) -> None:
+def test_an_error_names_what_the_folder_holds_instead(tmp_path: Path) -> None:
     deep = tmp_path / "deep"
     make(deep, "a/b/c/d/e/BraTS2021_00000", CLASSIC, "_", ".nii.gz")
     flat = tmp_path / "flat"
@@ -499,7 +499,7 @@ def test_files_of_one_case_beside_folders_of_others(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("left", ["BraTS2021_00000_t2.nii.gz.part", "BraTS2021_00000.zip"])
-def test_what_a_download_left_in_place_of_a_scan(tmp_path: Path, left: str) -> None:
+def test_remains_of_a_download_in_place_of_a_scan(tmp_path: Path, left: str) -> None:
     case_of(tmp_path)
     folder = tmp_path / "BraTS2021_00000"
     (folder / "BraTS2021_00000_t2.nii.gz").rename(folder / left)
@@ -563,7 +563,7 @@ def test_grades_come_from_the_table_beside_the_cases(tmp_path: Path, text: str) 
     assert only(tmp_path / "BraTS20_Training_002").grade == "LGG"
 
 
-def test_the_folder_s_grade_stands_before_the_table_s(tmp_path: Path) -> None:
+def test_the_grade_of_the_folder_precedes_the_tables(tmp_path: Path) -> None:
     make(tmp_path, "LGG/Brats18_2013_0_1", CLASSIC, "_", ".nii.gz")
     (tmp_path / "name_mapping.csv").write_text(f"{HEADER}\nHGG,NA,Brats18_2013_0_1,NA\n")
     assert only(tmp_path).grade == "LGG"

@@ -19,9 +19,7 @@ STEMS = ("BraTS2021_00000_seg", "BraTS-GLI-00005-000-t1n", "Brats17_TCIA_167_1_t
     ending=st.sampled_from(["", ".nii", ".nii.gz", ".NII", ".Nii.GZ"]),
     seed=st.integers(0, 999),
 )
-def test_a_name_is_known_in_any_spelling_and_no_other_name_is(
-    stem: str, ending: str, seed: int
-) -> None:
+def test_a_name_is_recognised_in_any_spelling(stem: str, ending: str, seed: int) -> None:
     draw = random.Random(seed)
     spelled = "".join(
         draw.choice("_- ") if letter in "_-" else draw.choice([letter.lower(), letter.upper()])
@@ -40,7 +38,7 @@ def test_names_that_differ_in_more_than_spelling_stay_apart(name: str) -> None:
     assert plain(name) not in {plain("a_T1n.nii"), plain("A-segm.nii.gz"), plain("at1")}
 
 
-def test_dicom_is_told_by_ending_or_content(tmp_path: Path) -> None:
+def test_dicom_is_recognised_by_ending_or_content(tmp_path: Path) -> None:
     for name in ("1.dcm", "2.IMA", "IM3", "1.2.840.4"):
         (tmp_path / name).write_bytes(b"\0" * 128 + b"DICM")
     assert count_dicom(tmp_path.iterdir()) == 4

@@ -96,7 +96,7 @@ def test_without_a_dataset_file_the_published_order_holds(task: Path) -> None:
     assert first(task).channels == {"flair": 0, "t1": 1, "t1ce": 2, "t2": 3}
 
 
-def test_files_are_those_of_the_folders_whatever_the_dataset_file_names(task: Path) -> None:
+def test_the_folders_decide_which_files_are_read(task: Path) -> None:
     before = discover(task)
     elsewhere = {"image": "../../secret.nii.gz", "label": "/etc/hostname"}
     listed = {"modality": PUBLISHED, "training": [elsewhere], "test": ["../../secret.nii.gz"]}
@@ -240,7 +240,7 @@ def test_two_orders_of_channels_are_refused_unless_they_agree(task: Path) -> Non
         discover(task)
 
 
-def test_an_order_that_is_guessed_is_said(task: Path) -> None:
+def test_a_guessed_order_of_channels_is_noted(task: Path) -> None:
     describe(task, {"name": "BRATS"})
     (note,) = discover(task).notes
     assert "names no channels; the channels are taken in the Decathlon's order, FLAIR" in note
@@ -250,13 +250,13 @@ def test_an_order_that_is_guessed_is_said(task: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"[" * 100_000, '{"name": "\u00e9"}'.encode("latin-1")])
-def test_a_dataset_file_that_no_reader_takes(task: Path, content: bytes) -> None:
+def test_an_unreadable_dataset_file(task: Path, content: bytes) -> None:
     (task / "dataset.json").write_bytes(content)
     with pytest.raises(DataError, match="is not JSON"):
         discover(task)
 
 
-def test_a_dataset_file_that_is_a_link_to_nowhere(task: Path) -> None:
+def test_a_dataset_file_that_is_a_broken_link(task: Path) -> None:
     (task / "dataset.json").unlink()
     (task / "dataset.json").symlink_to("not-here")
     with pytest.raises(DataError, match="cannot be read"):
@@ -275,7 +275,7 @@ def test_a_dataset_file_that_is_a_link_to_nowhere(task: Path) -> None:
         ["edema"],
     ],
 )
-def test_labels_that_mean_what_the_decathlon_says(task: Path, labels: object) -> None:
+def test_labels_with_the_meaning_of_the_decathlon(task: Path, labels: object) -> None:
     describe(task, {"modality": PUBLISHED, "labels": labels})
     assert len(discover(task).cases) == 2
 
@@ -319,7 +319,7 @@ def test_a_label_that_is_listed_and_absent_makes_its_case_bad(task: Path) -> Non
     assert note.endswith("first BRATS_002.")
 
 
-def test_a_label_that_is_a_link_to_nowhere_makes_its_case_bad(task: Path) -> None:
+def test_a_label_that_is_a_broken_link_makes_its_case_bad(task: Path) -> None:
     (task / "labelsTr/BRATS_001.nii.gz").unlink()
     (task / "labelsTr/BRATS_001.nii.gz").symlink_to("not-here")
     (problem,) = first(task).label_problems

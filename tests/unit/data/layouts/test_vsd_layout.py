@@ -68,7 +68,7 @@ def only(root: Path) -> Case:
         ),
     ],
 )
-def test_cases_are_told_by_their_names(
+def test_cases_are_recognised_by_their_names(
     tmp_path: Path,
     layout: str,
     folder: str,
@@ -149,7 +149,7 @@ def test_a_truth_of_another_name_is_named_and_not_read(tmp_path: Path, name: str
     assert only(tmp_path).warnings == ()
 
 
-def test_what_else_lies_there_is_passed_over(tmp_path: Path) -> None:
+def test_other_files_are_passed_over(tmp_path: Path) -> None:
     """Licences, macOS twins, and 2013's truth of synthetic cases, which has other codes."""
     place = make(tmp_path / "HG" / "0001", YEAR_2013[:4])
     for file in (
@@ -197,7 +197,7 @@ def test_the_truth_of_synthetic_cases_is_named_and_not_read(
 
 
 @pytest.mark.parametrize("labels", ["1more", "2more", "3more"])
-def test_the_truth_of_real_cases_is_read_however_many_labels_it_has(
+def test_the_truth_of_real_cases_is_read_with_any_number_of_labels(
     tmp_path: Path, labels: str
 ) -> None:
     make(tmp_path / "LG" / "0001", truth_of(f"VSD.Brain_{labels}.XX.XX.OT"))
@@ -217,7 +217,7 @@ def test_volumes_without_folders_of_their_own(tmp_path: Path) -> None:
     assert found.label == place / "VSD.Brain_3more.XX.O.OT.54517.mha"
 
 
-def test_a_link_to_nowhere_in_the_folder_of_a_volume(tmp_path: Path) -> None:
+def test_a_broken_link_in_the_folder_of_a_volume(tmp_path: Path) -> None:
     place = make(tmp_path / "HGG" / "brats_2013_pat0001_1", YEAR_2015)
     for file in (YEAR_2015[0], YEAR_2015[4]):
         (place / file).unlink()

@@ -141,7 +141,9 @@ def test_one_patient_is_the_same_at_any_spacing() -> None:
 @pytest.mark.parametrize(
     ("spacing_mm", "shape"), [(1, (240, 240, 155)), (2, (120, 120, 78)), (4, (60, 60, 39))]
 )
-def test_grid_covers_what_brats_covers(spacing_mm: float, shape: tuple[int, int, int]) -> None:
+def test_grid_covers_the_field_of_view_of_brats(
+    spacing_mm: float, shape: tuple[int, int, int]
+) -> None:
     assert grid_shape(spacing_mm) == shape
     np.testing.assert_array_equal(
         grid_affine(spacing_mm),
@@ -220,7 +222,7 @@ def test_nothing_unfinished_stays_behind(tmp_path: Path, monkeypatch: pytest.Mon
 # ----------------------------------------------------------------------------------- errors
 
 
-def test_other_settings_are_refused_and_the_difference_told(tmp_path: Path) -> None:
+def test_other_settings_are_refused_and_the_difference_is_named(tmp_path: Path) -> None:
     write_phantoms(tmp_path, cases=1, spacing_mm=8, seed=3)
     assert json.loads((tmp_path / "phantom.json").read_text())["seed"] == 3
     with pytest.raises(DataError, match=r"seed 3 there, 4 asked for"):
@@ -256,7 +258,7 @@ def test_spacing_out_of_range_is_refused(tmp_path: Path, spacing_mm: float) -> N
         ({"cases": 1, "seed": -1}, "0 or more"),
     ],
 )
-def test_counts_that_cannot_be_are_refused(
+def test_impossible_counts_are_refused(
     tmp_path: Path, arguments: dict[str, int], message: str
 ) -> None:
     with pytest.raises(DataError, match=message):

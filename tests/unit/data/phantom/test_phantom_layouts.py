@@ -101,7 +101,7 @@ def test_the_same_patient_comes_back(tmp_path: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["brats2013", "msd"])
-def test_rerun_mends_what_is_missing_and_keeps_the_rest(tmp_path: Path, name: str) -> None:
+def test_rerun_mends_missing_files_and_keeps_the_rest(tmp_path: Path, name: str) -> None:
     write_phantoms(tmp_path, cases=2, layout=name, spacing_mm=SPACING_MM)
     before = contents(tmp_path)
     lost, kept = (tmp_path / file for file in EXPECTED[name][:2])
@@ -125,7 +125,7 @@ def test_a_case_is_prepared_once_from_the_same_files(
     assert prepare_case.prepare_case(case, name, tmp_path / "work", PrepareSettings()) == record
 
 
-def test_non_enhancing_tissue_is_told_from_necrosis_until_2015(tmp_path: Path) -> None:
+def test_non_enhancing_tissue_and_necrosis_differ_until_2015(tmp_path: Path) -> None:
     write_phantoms(tmp_path, cases=2, layout="brats2013", spacing_mm=SPACING_MM)
     found = discover(tmp_path)
     high, low = (read_volume(case, found.layout.code).label for case in found.cases)

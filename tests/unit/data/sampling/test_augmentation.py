@@ -65,7 +65,7 @@ def test_seed_and_epoch_decide_every_change(
 
 @pytest.mark.parametrize("workers", [2, 3])
 @pytest.mark.parametrize("crop", [32, 64])
-def test_workers_change_together_what_one_would(
+def test_workers_together_make_the_changes_of_one(
     source: SliceSource, workers: int, crop: int
 ) -> None:
     alone = drawn(source, EVERYTHING, crop=crop, context_slices=1)
@@ -78,14 +78,14 @@ def test_workers_change_together_what_one_would(
         assert torch.equal(batch.truth, torch.cat([part.truth for part in parts]))
 
 
-def test_what_is_done_to_slices_does_not_change_which_are_drawn(source: SliceSource) -> None:
+def test_augmentation_does_not_change_which_slices_are_drawn(source: SliceSource) -> None:
     plain, changed = drawn(source, Augmentation()), drawn(source, EVERYTHING)
     for one, two in zip(plain, changed, strict=True):
         assert one.slices == two.slices
         assert not torch.equal(one.image, two.image)
 
 
-def test_at_zero_nothing_is_done(source: SliceSource) -> None:
+def test_at_zero_slices_stay_as_they_are(source: SliceSource) -> None:
     for batch in epoch_batches(source, augmentation=Augmentation(), **DRAW):
         assert batch.changes is None
         assert batch.image.shape[-1] == DRAW["crop"]
@@ -172,7 +172,9 @@ def test_every_slice_of_a_stack_moves_alike() -> None:
 @pytest.mark.parametrize(
     "augmentation", [Augmentation(rotation_deg=20), Augmentation(scaling=0.5), EVERYTHING]
 )
-def test_the_margin_holds_all_that_may_turn_in(augmentation: Augmentation, crop: int) -> None:
+def test_the_margin_holds_all_voxels_that_may_turn_in(
+    augmentation: Augmentation, crop: int
+) -> None:
     field = crop + 2 * augmentation.margin(crop)
     everything = torch.ones(64, 4, field, field), torch.full((64, 1, field, field), 15).byte()
     changes = draw_changes(augmentation, 64, np.random.default_rng(0))

@@ -104,7 +104,7 @@ def test_a_map_lands_on_the_voxels_it_came_from(
     context_slices=st.integers(0, 2),
     flip=st.booleans(),
 )
-def test_a_crop_holds_the_voxels_it_should(
+def test_the_voxels_of_a_crop(
     tmp_path: Path, size, crop: int, context_slices: int, flip: bool
 ) -> None:
     source = slice_source([stored_case(tmp_path, size)])
@@ -171,7 +171,7 @@ def test_a_store_of_more_arrays_than_open_files(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("variant", ["s1-1c", "s1-3c", "s3-3c", "unet"])
-def test_a_checkpoint_brings_back_a_network_that_sees_neighbours(
+def test_a_checkpoint_restores_a_network_with_context_slices(
     tuning_cases: TuningCases, tmp_path: Path, variant: str
 ) -> None:
     experiment = load_experiment(

@@ -54,7 +54,7 @@ def test_an_epoch_is_the_same_each_time_and_differs_from_the_next(source: SliceS
 
 
 @pytest.mark.parametrize("workers", [2, 3, 4])
-def test_workers_draw_together_what_one_would(source: SliceSource, workers: int) -> None:
+def test_workers_together_draw_the_batches_of_one(source: SliceSource, workers: int) -> None:
     """Batches of four: shares of 2 + 2, of 2 + 1 + 1, of one each."""
     alone = unpacked(source, epoch=1, **DRAW)
     shares = [
@@ -67,7 +67,7 @@ def test_workers_draw_together_what_one_would(source: SliceSource, workers: int)
         assert torch.equal(batch.truth, torch.cat([part.truth for part in parts]))
 
 
-def test_slices_as_they_come_bear_tumour_as_often_as_the_cases(source: SliceSource) -> None:
+def test_slices_drawn_alike_show_tumour_as_often_as_the_cases(source: SliceSource) -> None:
     options = {**DRAW, "tumour_fraction": None, "steps": 50, "crop": 16}
     drawn = [where for batch in unpacked(source, epoch=1, **options) for where in batch.slices]
     bears = set(source.tumour)
@@ -88,7 +88,7 @@ def test_an_error_of_a_loader_reaches_the_loop(source: SliceSource) -> None:
         next(epoch_batches(broken, epoch=1, **DRAW))
 
 
-def test_batches_hold_what_they_should(source: SliceSource) -> None:
+def test_the_content_of_batches(source: SliceSource) -> None:
     for batch in unpacked(source, epoch=1, **DRAW):
         assert batch.image.shape == (4, 4, 48, 48)
         assert batch.truth.shape == (4, 3, 48, 48)

@@ -74,7 +74,7 @@ def test_a_plain_folder_is_read_where_it_is(store: Path, root: Path) -> None:
 
 
 @pytest.mark.parametrize("scheme", ["file", "memory"])
-def test_a_copy_is_what_was_copied(store: Path, root: Path, scheme: str) -> None:
+def test_a_copy_equals_its_store(store: Path, root: Path, scheme: str) -> None:
     where = url(store)
     if scheme == "memory":
         where = "memory://bucket/stores/ours"
@@ -130,7 +130,7 @@ def _die_after_five(where: str) -> None:
     local_store(where)
 
 
-def test_what_a_killed_filler_left_is_not_taken_for_whole(
+def test_leftovers_of_a_killed_filler_are_not_taken_for_whole(
     store: Path, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     process = SPAWN.Process(target=_die_after_five, args=(url(store),))
@@ -215,7 +215,7 @@ def test_a_fingerprint_names_no_folder_but_a_copy_s(remote: Path, root: Path) ->
         ("nonsense://store", "nonsense://store: cannot be opened"),
     ],
 )
-def test_no_store_there(root: Path, where: str, words: str) -> None:
+def test_a_url_without_a_store(root: Path, where: str, words: str) -> None:
     with pytest.raises(StoreError, match=words):
         local_store(where)
 
@@ -238,7 +238,7 @@ def test_the_store_used_longest_ago_makes_room(
     assert not second.exists()
 
 
-def test_what_was_used_last_stays(
+def test_the_store_used_last_stays(
     store: Path, other: Path, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for place, used in ((store, 2000), (other, 1000)):

@@ -77,7 +77,7 @@ def test_splits_hold_every_patient_once_and_are_kept_apart(store: Path) -> None:
     assert len(names) == len(set(names)) == len(read_manifest(store).cases)
 
 
-def test_preparing_again_returns_what_is_there(folder: Path, tmp_path: Path) -> None:
+def test_preparing_again_returns_the_existing_store(folder: Path, tmp_path: Path) -> None:
     store = tmp_path / "store"
     first = make(folder, store)
     stamp = (store / "manifest.json").stat().st_mtime_ns
@@ -85,7 +85,7 @@ def test_preparing_again_returns_what_is_there(folder: Path, tmp_path: Path) -> 
     assert (store / "manifest.json").stat().st_mtime_ns == stamp
 
 
-def test_the_fingerprint_depends_on_content_not_on_place(folder: Path, tmp_path: Path) -> None:
+def test_the_fingerprint_depends_on_content_not_on_location(folder: Path, tmp_path: Path) -> None:
     elsewhere = tmp_path / "moved" / "deeper"
     shutil.copytree(folder, elsewhere)
     here, there = make(folder, tmp_path / "a"), make(elsewhere, tmp_path / "b", workers=2)
@@ -121,7 +121,7 @@ def test_another_split_of_the_same_cases_is_another_store(store: Path) -> None:
         {"voxels_sha256": "another"},
     ],
 )
-def test_the_fingerprint_depends_on_all_that_is_said_of_a_case(store: Path, change: dict) -> None:
+def test_the_fingerprint_depends_on_all_fields_of_a_case(store: Path, change: dict) -> None:
     manifest = read_manifest(store)
     first, *others = manifest.cases
     changed = (first.model_copy(update=change), *others)
@@ -163,7 +163,7 @@ def test_other_cases_than_the_stores(folder: Path, tmp_path: Path) -> None:
         make(folder, tmp_path / "store")
 
 
-def test_a_bad_case_stops_it_before_anything_is_written(folder: Path, tmp_path: Path) -> None:
+def test_a_bad_case_stops_a_run_before_anything_is_written(folder: Path, tmp_path: Path) -> None:
     bad = sorted(folder.iterdir())[2]
     cut_in_half(bad / f"{bad.name}_t2.nii.gz")
     with pytest.raises(DataError, match=bad.name):
@@ -171,7 +171,7 @@ def test_a_bad_case_stops_it_before_anything_is_written(folder: Path, tmp_path: 
     assert not (tmp_path / "out").exists()
 
 
-def test_skip_bad_goes_on_and_lists_them(folder: Path, tmp_path: Path) -> None:
+def test_skip_bad_goes_on_and_lists_the_bad_cases(folder: Path, tmp_path: Path) -> None:
     first, second, *_ = sorted(folder.iterdir())
     (first / f"{first.name}_t1.nii.gz").unlink()
     image = nib.load(second / f"{second.name}_flair.nii.gz")
@@ -258,7 +258,7 @@ def test_an_impossible_split_is_refused_before_work(folder: Path, tmp_path: Path
         (lambda store: (store / "manifest.json").write_text('{"version": 3}'), "is damaged at"),
     ],
 )
-def test_what_is_no_store_is_not_taken_for_one(store: Path, tmp_path: Path, damage, words) -> None:
+def test_a_folder_that_is_no_store_is_refused(store: Path, tmp_path: Path, damage, words) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(store, copy)
     damage(copy)
@@ -267,7 +267,7 @@ def test_what_is_no_store_is_not_taken_for_one(store: Path, tmp_path: Path, dama
 
 
 @pytest.mark.parametrize("content", [b"", b"no array", None])
-def test_a_damaged_array_is_said_plainly(store: Path, tmp_path: Path, content) -> None:
+def test_a_damaged_array_is_reported_plainly(store: Path, tmp_path: Path, content) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(store, copy)
     case = open_for_tuning(copy).train[0]
@@ -336,7 +336,7 @@ def test_a_killed_run_of_another_layout_or_setting_leaves_nothing_to_take(
     assert module.prepare_case(case, "brats2021", tmp_path, PrepareSettings()) == first
 
 
-def test_arrays_are_what_numpy_would_save(tmp_path: Path) -> None:
+def test_arrays_equal_those_that_numpy_saves(tmp_path: Path) -> None:
     array = np.arange(24, dtype=np.float16).reshape(2, 3, 4)
     module._write_array(tmp_path / "ours.npy", array)
     np.save(tmp_path / "theirs.npy", array)

@@ -84,7 +84,7 @@ def killed_midway(arguments: tuple, store: Path) -> tuple[dict, list[psutil.Proc
     raise AssertionError("it was never killed in time")
 
 
-def test_a_killed_run_is_gone_on_with(folder: Path, tmp_path: Path) -> None:
+def test_a_killed_run_is_continued(folder: Path, tmp_path: Path) -> None:
     store = tmp_path / "store"
     arguments = ("prepare", folder, store, "--workers", 2)
     done, children = killed_midway(arguments, store)
@@ -122,7 +122,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_a_full_disk_is_said_and_gone_on_with(
+def test_a_run_is_continued_after_a_full_disk(
     folder: Path, tmp_path: Path, small_disk: Path, workers: int
 ) -> None:
     store = small_disk / "store"
@@ -196,7 +196,7 @@ def test_a_second_run_of_the_same_store_is_refused(folder: Path, tmp_path: Path)
     assert make(folder, store) == manifest
 
 
-def test_a_run_that_waited_takes_what_the_other_made(
+def test_a_run_that_waited_takes_the_store_of_the_other(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The store is not there when the second run looks, but is when it gets the lock."""
@@ -211,7 +211,7 @@ def test_a_run_that_waited_takes_what_the_other_made(
     assert not store.with_name("store.preparing").exists()
 
 
-def test_processes_of_a_killed_run_are_waited_for(
+def test_a_run_waits_for_the_processes_of_a_killed_run(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = tmp_path / "store"

@@ -58,7 +58,7 @@ def test_cases_stand_for_their_patients(tmp_path: Path) -> None:
         ({"val": [3]}, "val holds 3; expected a name, in quotes"),
     ],
 )
-def test_what_is_wrong_is_said(tmp_path: Path, change: dict, words: str) -> None:
+def test_problems_of_a_split_file_are_reported(tmp_path: Path, change: dict, words: str) -> None:
     with pytest.raises(SplitError) as caught:
         placed(tmp_path, {**GOOD, **change})
     assert words in str(caught.value)
@@ -66,7 +66,7 @@ def test_what_is_wrong_is_said(tmp_path: Path, change: dict, words: str) -> None
 
 
 @pytest.mark.parametrize("content", ["[1]", "a: [", ""])
-def test_what_is_no_split_file(tmp_path: Path, content: str) -> None:
+def test_files_that_are_no_split_file(tmp_path: Path, content: str) -> None:
     with pytest.raises(SplitError, match=r"split\.yaml: (expected lists|is neither YAML nor JSON)"):
         placed(tmp_path, content)
 

@@ -103,7 +103,7 @@ def test_too_few_patients(patients: int) -> None:
         split_patients(grades, SplitSettings())
 
 
-def test_shares_that_leave_nobody() -> None:
+def test_shares_that_leave_no_patient_to_train_on() -> None:
     with pytest.raises(SplitError, match="below 1"):
         split_patients({"a": None}, SplitSettings(val=0.5, gate=0.3, test=0.2))
 

@@ -114,7 +114,7 @@ def test_a_manifest_is_read_within_bounds(copy: Path, text: str | bytes, words: 
 
 
 @pytest.mark.parametrize("name", ["manifest.json", "image.npy", "mask.npy"])
-def test_a_pipe_in_a_store_is_refused_and_not_waited_for(copy: Path, name: str) -> None:
+def test_a_pipe_in_a_store_is_refused_without_waiting(copy: Path, name: str) -> None:
     path = copy / name
     if name != "manifest.json":
         path = open_for_tuning(copy).val[0].folder / name
@@ -146,7 +146,7 @@ DAMAGES: dict[str, tuple[Callable[[Path, np.ndarray], object], str]] = {
 
 @pytest.mark.parametrize("name", ["image.npy", "mask.npy"])
 @pytest.mark.parametrize(("damage", "words"), DAMAGES.values(), ids=DAMAGES)
-def test_an_array_is_held_to_its_manifest_when_it_is_opened(
+def test_an_array_is_checked_against_its_manifest_when_it_is_opened(
     copy: Path, name: str, damage, words: str
 ) -> None:
     path = open_for_tuning(copy).train[0].folder / name
@@ -156,7 +156,7 @@ def test_an_array_is_held_to_its_manifest_when_it_is_opened(
     assert str(path) in str(refused.value)
 
 
-def test_arrays_of_one_shape_that_changed_places_are_found_when_read(tmp_path: Path) -> None:
+def test_swapped_arrays_of_one_shape_are_refused_when_read(tmp_path: Path) -> None:
     cases = [stored_case(tmp_path / name, (6, 7, 4)) for name in ("one", "other")]
     moved = np.roll(np.array(cases[1].image()), 1, axis=0)
     np.save(cases[1].folder / "image.npy", moved)
@@ -167,7 +167,7 @@ def test_arrays_of_one_shape_that_changed_places_are_found_when_read(tmp_path: P
         cases[0].image()
 
 
-def test_one_bit_of_a_mask_is_found(copy: Path) -> None:
+def test_a_mask_with_one_changed_bit_is_refused(copy: Path) -> None:
     path = open_for_tuning(copy).val[0].folder / "mask.npy"
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
