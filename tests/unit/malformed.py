@@ -1,4 +1,4 @@
-"""Small BRATS cases made of arrays, and one way of breaking them for each thing that goes wrong."""
+"""Small BRATS cases made of arrays, and one way of breaking them for each kind of fault."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Segmentors that one can check by hand, and the settings to use them with."""
+"""Segmentors that can be checked by hand, and the settings to use them with."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def settings(**changes: Any) -> InferenceSettings:
 
 
 class BrightFlair(nn.Module):
-    """FLAIR above 1 is every region; the grid must be one that four levels can halve."""
+    """FLAIR above 1 is every region; the grid must fit four downsampling levels."""
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         assert image.shape[-1] % 16 == 0

@@ -1,4 +1,4 @@
-"""Stored cases whose voxels say where they lie, for tests of what lands where."""
+"""Stored cases whose voxels hold their own positions, for tests of positions."""
 
 from __future__ import annotations
 

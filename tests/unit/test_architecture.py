@@ -48,16 +48,16 @@ def name_of(path: Path) -> str:
 @cache
 def imported(module: str) -> frozenset[str]:
     """Everything that a module imports anywhere in it, of ours the module, not what is in it."""
-    found: set[str] = set()
+    names: set[str] = set()
     for node in ast.walk(ast.parse(modules()[module].read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
+            names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{module}: relative import"
             for alias in node.names:
                 inner = f"{node.module}.{alias.name}"
-                found.add(inner if inner in modules() else str(node.module))
-    return frozenset(found)
+                names.add(inner if inner in modules() else str(node.module))
+    return frozenset(names)
 
 
 def imports() -> Iterator[tuple[str, str]]:

@@ -31,8 +31,8 @@ CODES = (CODE_UNTIL_2015, CODE_2017_TO_2021, CODE_2023, CODE_2024, CODE_MSD)
 )
 def test_regions_of_each_year(code: LabelCode, whole: list, core: list, enhancing: list) -> None:
     label = np.arange(5, dtype=np.uint8)
-    for found, expected in zip(code.regions(label), (whole, core, enhancing), strict=True):
-        assert np.flatnonzero(found).tolist() == expected
+    for actual, expected in zip(code.regions(label), (whole, core, enhancing), strict=True):
+        assert np.flatnonzero(actual).tolist() == expected
 
 
 @given(st.sampled_from(CODES), arrays(np.uint8, (3, 4, 2), elements=st.integers(0, 4)))
@@ -44,11 +44,11 @@ def test_regions_are_nested(code: LabelCode, label: np.ndarray) -> None:
 
 @given(st.sampled_from(CODES), arrays(np.uint8, (3, 4, 2), elements=st.integers(0, 5)))
 def test_a_voxel_is_in_a_region_exactly_if_its_value_is(code: LabelCode, label: np.ndarray) -> None:
-    for values, found in zip(
+    for values, actual in zip(
         (code.whole, code.core, code.enhancing), code.regions(label), strict=True
     ):
         assert values <= set(code.names)
-        for value, inside in zip(label.flat, found.flat, strict=True):
+        for value, inside in zip(label.flat, actual.flat, strict=True):
             assert inside == (int(value) in values)
 
 

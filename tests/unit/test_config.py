@@ -118,9 +118,9 @@ def test_the_presets_are_the_paper_and_the_authors_code() -> None:
 def test_settings_go_over_a_file_and_a_file_over_a_preset(tmp_path: Path) -> None:
     file = tmp_path / "own.yaml"
     file.write_text("critic: {depth: 2}\ntraining: {epochs: 7}\n")
-    found = load_experiment(file, ["training.epochs=9"], "paper")
-    assert (found.critic.depth, found.training.epochs) == (2, 9)
-    assert found.segmentor.optimizer == "rmsprop"
+    experiment = load_experiment(file, ["training.epochs=9"], "paper")
+    assert (experiment.critic.depth, experiment.training.epochs) == (2, 9)
+    assert experiment.segmentor.optimizer == "rmsprop"
 
 
 def test_the_error_of_an_unknown_preset_names_all_presets() -> None:
@@ -218,13 +218,13 @@ def test_weights_are_counted_as_the_networks_have_them(variant: str, depth: int,
         network, critic = build_segmentor(experiment), build_critic(experiment)
     one = network.segmentors[0] if variant == "s3-3c" else network
     maps, concat = 1 if variant == "s3-3c" else 3, skip == "concat"
-    found = sum(weights.numel() for weights in one.parameters() if weights.dim() == 4)
+    actual = sum(weights.numel() for weights in one.parameters() if weights.dim() == 4)
     expected = (
         sizes.unet_weights(4, maps, depth, 16)
         if variant == "unet"
         else sizes.segan_weights(4, maps, depth, 16, concat=concat)
     )
-    assert found == expected
+    assert actual == expected
     if critic is not None:
         kernels = [each for each in critic.critics[0].parameters() if each.dim() == 4]
         assert sum(each.numel() for each in kernels) == sizes.critic_weights(4, 3, 16)

@@ -1,4 +1,4 @@
-"""constraints.txt pins what pyproject.toml leads to, all of it and nothing else."""
+"""constraints.txt pins all packages that pyproject.toml leads to, and no others."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def asked_of(name: str, extra: str) -> list[str]:
 
 
 def needed(name: str, extra: str) -> list[tuple[str, str]]:
-    """What a package with one of its extras, or none, asks for here: names and their extras."""
+    """The requirements of a package, with one extra or none: names and their extras."""
     environment = {**default_environment(), "extra": extra}
     asked = [Requirement(line) for line in asked_of(name, extra)]
     return [

@@ -1,4 +1,4 @@
-"""Databases: one that does not answer is said at once."""
+"""Databases: a server that does not answer is reported at once."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from segan_ray.tracking.client.connection import connect
 
 @pytest.fixture
 def dead() -> Iterator[str]:
-    """A database server of which nothing is left but its port."""
+    """The URL of a database server that refuses connections."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         yield f"postgresql://me:planted@127.0.0.1:{taken.getsockname()[1]}/mlflow"
@@ -34,13 +34,13 @@ def test_records_and_studies_on_a_dead_server_give_a_plain_line(
 ) -> None:
     home = Home.at(tmp_path)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", dead)
-    with pytest.raises(TrackingError, match=r"(?i)connection.*refused") as told:
+    with pytest.raises(TrackingError, match=r"(?i)connection.*refused") as caught:
         connect(home)
-    assert "planted" not in str(told.value)
+    assert "planted" not in str(caught.value)
     monkeypatch.setenv("OPTUNA_STORAGE", dead)
-    with pytest.raises(SweepError, match=r"(?i)connection.*refused") as told:
+    with pytest.raises(SweepError, match=r"(?i)connection.*refused") as caught:
         open_storage(home)
-    assert "planted" not in str(told.value)
+    assert "planted" not in str(caught.value)
 
 
 def test_a_url_without_a_database_is_not_opened(tmp_path: Path) -> None:
@@ -71,7 +71,7 @@ def test_mlflow_and_optuna_each_want_a_database(
 
 
 def test_one_database_has_many_urls() -> None:
-    one = "postgresql://me:secret@server:5432/records"
-    assert are_one(one, "postgresql+psycopg2://you@server:5432/records")
-    assert not are_one(one, "postgresql://me:secret@server:5432/studies")
-    assert not are_one(one, "mysql://me:secret@server:5432/records")
+    url = "postgresql://me:secret@server:5432/records"
+    assert are_one(url, "postgresql+psycopg2://you@server:5432/records")
+    assert not are_one(url, "postgresql://me:secret@server:5432/studies")
+    assert not are_one(url, "mysql://me:secret@server:5432/records")

@@ -1,4 +1,4 @@
-"""What users give as YAML, JSON or a table is bounded before anything is built of it."""
+"""Users' YAML, JSON and tables are checked against bounds before objects are built of them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Errors of libraries, as they are told to people."""
+"""Errors of libraries, as users read them."""
 
 from __future__ import annotations
 

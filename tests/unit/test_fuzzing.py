@@ -179,10 +179,10 @@ def trial(
             tracemalloc.stop()
         assert taken < MOST_BYTES, f"{taken:,} bytes: {what}"
     path.write_bytes(content)
-    return told(kind, outcomes)
+    return print_outcomes(kind, outcomes)
 
 
-def told(kind: str, outcomes: Counter[str]) -> Counter[str]:
+def print_outcomes(kind: str, outcomes: Counter[str]) -> Counter[str]:
     refused, read = outcomes["refused"], outcomes["read"]
     print(f"\n{kind}: {refused + read} tried, {refused} refused in words, {read} read", end="")
     return outcomes
@@ -192,10 +192,10 @@ def _outcome(read: Read, what: str) -> str:
     try:
         read()
     except (SeganRayError, ImageError) as error:
-        said = show.prose(error)
-        assert said.strip(), what
-        assert len(said) < 60_000, what
-        assert not _unprintable(said.replace("\n", "")), what
+        message = show.prose(error)
+        assert message.strip(), what
+        assert len(message) < 60_000, what
+        assert not _unprintable(message.replace("\n", "")), what
         return "refused"
     except Exception as error:
         raise AssertionError(f"{type(error).__name__} of {what}") from error
@@ -286,9 +286,9 @@ def test_a_manifest(small_store: Path) -> None:
     before = read_manifest(small_store)
 
     def read() -> None:
-        # What is read says what it said before: or the fingerprint would be another.
-        found = read_manifest(small_store)
-        assert (found.cases, found.splits) == (before.cases, before.splits)
+        # A manifest that is read is unchanged, since its fingerprint is checked.
+        manifest = read_manifest(small_store)
+        assert (manifest.cases, manifest.splits) == (before.cases, before.splits)
 
     assert trial("manifest.json", path, as_text, read, 400)["refused"]
 
@@ -342,7 +342,7 @@ def test_a_checkpoint(saved: Path, tmp_path: Path, file: str, checked: bool) -> 
     change = as_text if file == "state.json" else in_the_first(2000)
     outcomes = trial(kind, folder / file, change, read, 80)
     assert outcomes["refused"]
-    # What stays is blank space in JSON.
+    # Only blank space in JSON stays.
     assert not checked or outcomes["read"] <= (20 if file == "state.json" else 0)
 
 
@@ -387,13 +387,13 @@ def test_masking() -> None:
         quoted = "'{}'" in frame or '"{}"' in frame
         middle = re.sub(r"['\"\\]", "", middle) if quoted else middle.replace("://", "")
         password = f"pw{middle}wp"
-        said = mask(frame.format(password))
-        assert password not in said, frame.format(password)
-        assert "***" in said
+        message = mask(frame.format(password))
+        assert password not in message, frame.format(password)
+        assert "***" in message
     garbage = ("://", "@", "?token=", " ", "&", "'", ":1 ", "password=", "é", "a", "{", "\n", "#")
     for _ in range(TRIES):
         mask("".join(random.choices(garbage, k=200)))
-    told("masking", Counter(read=2 * TRIES))
+    print_outcomes("masking", Counter(read=2 * TRIES))
 
 
 def test_names_with_control_characters() -> None:
@@ -403,4 +403,4 @@ def test_names_with_control_characters() -> None:
         name = "".join(random.choices(signs, k=random.randrange(1, 30)))
         for text in (str(CaseError(name, "is bad.")), show.plain(name)):
             assert not _unprintable(text), repr(name)
-    told("names with control characters", Counter(read=TRIES))
+    print_outcomes("names with control characters", Counter(read=TRIES))

@@ -1,4 +1,4 @@
-"""The home's folder, and the commands that go on where another left off."""
+"""The home's folder, and the commands that go on with an interrupted command."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from segan_ray.home import HOME, RESUME_WITH, Home, mend_database, resume_comman
 
 @pytest.fixture(autouse=True)
 def usual(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Work in a folder of which nothing is configured."""
+    """Work in a folder without any configuration."""
     for name in (HOME, RESUME_WITH):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.chdir(tmp_path)

@@ -50,8 +50,8 @@ def state():
 def import_ours():
     import segan_ray
 
-    found = pkgutil.walk_packages(segan_ray.__path__, "segan_ray.")
-    names = [module.name for module in found if module.name != "segan_ray.__main__"]
+    packages = pkgutil.walk_packages(segan_ray.__path__, "segan_ray.")
+    names = [module.name for module in packages if module.name != "segan_ray.__main__"]
     for name in names:
         importlib.import_module(name)
     return names
@@ -87,7 +87,7 @@ def run(*arguments: str, given: str = "") -> str:
 
 @pytest.mark.slow
 def test_importing_a_module_changes_nothing() -> None:
-    # What others change when they are imported is none of ours.
-    found = json.loads(run(given=run("list")))
-    assert found["modules"] > 200
-    assert found["changed"] == {}
+    # Changes by other packages' imports do not count.
+    result = json.loads(run(given=run("list")))
+    assert result["modules"] > 200
+    assert result["changed"] == {}

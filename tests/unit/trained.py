@@ -1,4 +1,4 @@
-"""Checkpoints of untrained networks whose maps are neither empty nor full, for whoever uses one."""
+"""Checkpoints of untrained networks whose maps are neither empty nor full."""
 
 from __future__ import annotations
 

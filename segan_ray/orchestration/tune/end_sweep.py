@@ -233,11 +233,11 @@ def _stop_elsewhere(home: Home, name: str, say: Say, wait_s: float) -> tuple[boo
         f"Asked {lease.by}, which runs '{name}' or did so last, to end it: its running trials end "
         "as stopped."
     )
-    vigil = LeaseWatch(name, storage)
-    _wait(vigil.may_live, name, say, wait_s)
-    if vigil.dead is not None:
+    watch = LeaseWatch(name, storage)
+    _wait(watch.may_live, name, say, wait_s)
+    if watch.dead is not None:
         say(f"Nothing was heard of {lease.by}: its process is dead.")
-    return vigil.dead is None, vigil.dead
+    return watch.dead is None, watch.dead
 
 
 def _study_held(

@@ -72,7 +72,7 @@ def leased(
     """Hold the lease of a sweep in the block, after waiting for a holder that may have died.
 
     The caller holds the lock of its home, and made a ``new`` study itself. ``dead`` is an earlier
-    result of ``outlive``. ``on_stop`` is called when another home asks the sweep to end.
+    result of ``dead_lease``. ``on_stop`` is called when another home asks the sweep to end.
 
     Raises:
         SweepError: if another process runs the sweep.
@@ -116,18 +116,18 @@ def dead_lease(
     Raises:
         SweepError: if another process runs the sweep, or makes it.
     """
-    vigil = LeaseWatch(sweep, storage)
-    seen, lease = vigil.seen, lease_in(vigil.seen)
+    watch = LeaseWatch(sweep, storage)
+    seen, lease = watch.seen, lease_in(watch.seen)
     ended = lease is None and study_exists(sweep, storage)
     if ended or (lease is not None and (lease.by == by or seen == dead)):
         return seen
     before = "is being made or was left half made" if lease is None else f"was run by {lease.by}"
     say(f"'{sweep}' {before} until now: waiting {LEASE_S:.0f} s to see whether it still is.")
-    while vigil.may_live():
-        if vigil.moved:
-            raise running(sweep, vigil.record)
+    while watch.may_live():
+        if watch.moved:
+            raise running(sweep, watch.record)
         time.sleep(min(1.0, RENEW_S / 4))
-    return vigil.dead
+    return watch.dead
 
 
 class LeaseWatch:

@@ -1,4 +1,4 @@
-"""Network disks are told from local ones by what Linux says of its mounts."""
+"""Network and local disks, as Linux's list of mounts tells them apart."""
 
 from __future__ import annotations
 

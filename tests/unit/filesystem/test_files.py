@@ -1,4 +1,4 @@
-"""Files are written whole or not at all, and never through somebody else's link."""
+"""Files are written whole or not at all, and never through another user's link."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def test_a_file_is_replaced_whole(tmp_path: Path) -> None:
     for content in (b"first", b"second"):
         write_bytes(path, content)
         assert path.read_bytes() == content
-    assert [one.name for one in tmp_path.iterdir()] == ["file"]
+    assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
 
 
 def test_the_names_of_unfinished_files_are_not_predictable(
@@ -37,23 +37,23 @@ def test_the_names_of_unfinished_files_are_not_predictable(
     assert len(seen) == 20
 
 
-@pytest.mark.parametrize("there", ["link", "dangling link", "file"])
+@pytest.mark.parametrize("entry", ["link", "dangling link", "file"])
 def test_nothing_is_written_through_an_entry_of_the_unfinished_name(
-    there: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    entry: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(secrets, "token_hex", lambda _: "known")
     partial, victim = tmp_path / ".file.known", tmp_path / "victim"
-    if there == "file":
+    if entry == "file":
         partial.write_bytes(b"theirs")
     else:
         partial.symlink_to(victim)
-    if there == "link":
+    if entry == "link":
         victim.write_bytes(b"theirs")
     with pytest.raises(DataError, match=r"file: cannot be written \(File exists\)"):
         write_bytes(tmp_path / "file", b"ours")
     assert not (tmp_path / "file").exists()
-    assert victim.exists() == (there == "link")
-    assert there != "link" or victim.read_bytes() == b"theirs"
+    assert victim.exists() == (entry == "link")
+    assert entry != "link" or victim.read_bytes() == b"theirs"
 
 
 def test_a_link_in_the_place_of_the_file_is_replaced_itself(tmp_path: Path) -> None:
@@ -81,12 +81,12 @@ def test_the_mode_is_the_umasks(umask: int, tmp_path: Path) -> None:
 def test_the_folder_is_synced_after_the_rename(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found: list[bytes] = []
+    synced: list[bytes] = []
     monkeypatch.setattr(
-        atomic_files, "sync_folder", lambda folder: found.append((folder / "file").read_bytes())
+        atomic_files, "sync_folder", lambda folder: synced.append((folder / "file").read_bytes())
     )
     write_bytes(tmp_path / "file", b"whole")
-    assert found == [b"whole"]
+    assert synced == [b"whole"]
 
 
 @pytest.mark.parametrize("fails", ["fsync", "replace"])

@@ -82,7 +82,7 @@ def test_the_papers_networks_have_the_papers_sizes() -> None:
     segmentor = build_segmentor(paper).eval()
     assert isinstance(segmentor, Segmentor)
     for block in (*segmentor.down, *segmentor.up, segmentor.head):
-        block.register_forward_hook(lambda module, given, found: shapes.append(found.shape[1:]))
+        block.register_forward_hook(lambda module, given, output: shapes.append(output.shape[1:]))
     with torch.no_grad():
         segmentor(torch.zeros(1, 4, 160, 160))
     assert shapes == [
@@ -121,7 +121,7 @@ def test_the_deeper_network_sets_the_crops_unit() -> None:
 
 @pytest.mark.parametrize("shape", [(2, 3, 1, 1), (1, 2, 5, 8), (2, 4, 16, 16)])
 def test_doubling_by_neighbours_is_bilinear_resizing(shape: tuple[int, ...]) -> None:
-    """What runs on CUDA, for its repeatable gradient, is what runs elsewhere."""
+    """CUDA uses it for its repeatable gradient, with the result of the other devices."""
     torch.manual_seed(0)
     image = torch.randn(shape, dtype=torch.float64, requires_grad=True)
     ours = double_by_neighbours(image)

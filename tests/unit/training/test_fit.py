@@ -152,7 +152,7 @@ def test_a_loss_that_is_no_number_ends_training_with_the_worst_score(
 def test_a_loss_that_becomes_no_number_ends_training_within_a_step(
     tuning_cases: TuningCases,
 ) -> None:
-    """Long before the epoch's steps are done."""
+    """Training ends long before the epoch's steps are done."""
     experiment = load_experiment(None, [*SMALL, "training.steps_per_epoch=100000"])
     state = new_state(experiment, CPU)
     forwards: list[int] = []
@@ -216,7 +216,7 @@ def test_patience_survives_a_checkpoint_and_a_useful_map_resets_it(
     assert len(reports) == 1
     assert reports[0].failure is not None
 
-    # A map that says something in between begins the count anew.
+    # A useful map in between begins the count anew.
     third = collapsed_state(experiment, 0.0)
     restore(tmp_path / "checkpoint", third)
     third.segmentor = new_state(experiment, CPU).segmentor
@@ -247,8 +247,8 @@ def test_rates_follow_their_schedule(schedule: str, expected: list[float]) -> No
     experiment = load_experiment(
         None, [f"training.schedule={schedule}", "training.epochs=4", "training.halve_every=2"]
     )
-    found = [rate_factor(experiment, epoch) for epoch in range(1, 5)]
-    assert found == pytest.approx(expected)
+    actual = [rate_factor(experiment, epoch) for epoch in range(1, 5)]
+    assert actual == pytest.approx(expected)
 
 
 def test_a_rate_falls_to_its_floor_and_is_never_raised_to_it() -> None:
@@ -301,8 +301,8 @@ def test_a_checkpoints_segmentor_predicts_the_same(tmp_path: Path) -> None:
     experiment = load_experiment(None, [*SMALL, "training.precision=float32"])
     state = new_state(experiment, CPU)
     save_checkpoint(tmp_path / "checkpoint", state, experiment)
-    loaded, found = load_segmentor(tmp_path / "checkpoint")
-    assert found == experiment
+    loaded, actual = load_segmentor(tmp_path / "checkpoint")
+    assert actual == experiment
     image = torch.randn(1, 4, 16, 16)
     assert torch.equal(loaded(image), state.segmentor.eval()(image))
 

@@ -26,7 +26,7 @@ CPU = torch.device("cpu")
 
 
 def freeze_norms(network: nn.Module) -> None:
-    """Keep norm layers at their first statistics, whatever mode the loop sets.
+    """Keep norm layers at their first statistics in every mode that the loop sets.
 
     Batch norm sees its own worker's slices, and is synchronised on CUDA alone.
     """
@@ -37,7 +37,7 @@ def freeze_norms(network: nn.Module) -> None:
 
 
 def train(experiment: Experiment, store: Path, rank: int, workers: int) -> dict[str, torch.Tensor]:
-    """Train two epochs with frozen norms; return both networks and what was reported."""
+    """Train two epochs with frozen norms; return both networks and the reported metrics."""
     torch.set_num_threads(1)
     cases = open_for_tuning(store)
     state = new_state(experiment, CPU)
@@ -61,10 +61,10 @@ def train(experiment: Experiment, store: Path, rank: int, workers: int) -> dict[
 
 
 def weights(state: TrainingState) -> dict[str, torch.Tensor]:
-    found = {f"segmentor.{n}": t for n, t in state.segmentor.state_dict().items()}
+    tensors = {f"segmentor.{n}": t for n, t in state.segmentor.state_dict().items()}
     if state.critic is not None:
-        found |= {f"critic.{n}": t for n, t in state.critic.state_dict().items()}
-    return {name: tensor.contiguous() for name, tensor in found.items()}
+        tensors |= {f"critic.{n}": t for n, t in state.critic.state_dict().items()}
+    return {name: tensor.contiguous() for name, tensor in tensors.items()}
 
 
 def metrics(reports: list[EpochReport]) -> dict[str, torch.Tensor]:
@@ -88,8 +88,8 @@ def worker(rank: int, workers: int, experiment: dict, store: str, folder: str) -
     dist.init_process_group(
         "gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=workers
     )
-    found = train(build(experiment, "test"), Path(store), rank, workers)
-    save_file(found, f"{folder}/{rank}.safetensors")
+    results = train(build(experiment, "test"), Path(store), rank, workers)
+    save_file(results, f"{folder}/{rank}.safetensors")
     leave()
 
 
@@ -108,7 +108,7 @@ def worker(rank: int, workers: int, experiment: dict, store: str, folder: str) -
 def test_two_workers_on_shares_learn_what_one_learns_on_the_whole(
     store: Path, tmp_path: Path, settings: list[str]
 ) -> None:
-    """Shares of 3 + 3 slices, and of 3 + 2 and 4 + 3: what does not divide must count right."""
+    """Shares of 3 + 3 slices, and unequal shares of 3 + 2 and 4 + 3."""
     experiment = load_experiment(
         None,
         [
@@ -150,10 +150,10 @@ def average_worker(rank: int, folder: str) -> None:
 def test_buffers_and_tensors_are_averaged_in_place(tmp_path: Path) -> None:
     spawn(average_worker, args=(str(tmp_path),), nprocs=2)
     for rank in range(2):
-        found = load_file(tmp_path / str(rank))
-        assert found["buffer"].tolist() == [0.5, 0.5]
-        assert found["tensor"][0, 0].unique().tolist() == [4.5]
-        assert found["tensor"][1].unique().tolist() == [0.5]
+        actual = load_file(tmp_path / str(rank))
+        assert actual["buffer"].tolist() == [0.5, 0.5]
+        assert actual["tensor"][0, 0].unique().tolist() == [4.5]
+        assert actual["tensor"][1].unique().tolist() == [0.5]
 
 
 def test_alone_nothing_is_shared() -> None:

@@ -98,8 +98,8 @@ def test_dice_with_squares_worked_out_by_hand() -> None:
     """V-Net's form: Σpy = 1, Σp² = 1, Σy² = 2."""
     truth = torch.tensor([1.0, 1, 0, 0]).view(1, 1, 2, 2)
     half = torch.full((1, 1, 2, 2), 0.5)
-    found = soft_dice_loss(half, truth, smoothing=1e-6, power=2).item()
-    assert found == pytest.approx(1 - 2 / 3, abs=1e-6)
+    actual = soft_dice_loss(half, truth, smoothing=1e-6, power=2).item()
+    assert actual == pytest.approx(1 - 2 / 3, abs=1e-6)
 
 
 def test_two_halves_average_to_the_whole() -> None:

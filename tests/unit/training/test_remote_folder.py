@@ -1,4 +1,4 @@
-"""Checkpoints at a URL: what is kept, what counts as whole, and a store that does not answer."""
+"""Checkpoints at a URL: which are kept, which are whole, and a store that does not answer."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def test_the_best_and_the_last_are_kept(folder, state, scores, kept: list[int]) 
     assert (report.epoch, report.best) == (len(scores), best_of(scores, "max"))
     assert folder.kept(kept[0]) == f"{folder.url}/epoch-{kept[0]:04d}"
     assert folder.kept(99) is None
-    # Nothing of them stays on this disk but the copies that were asked for.
+    # Only the fetched copies stay on this disk.
     assert list(folder.near.iterdir()) == []
 
 
@@ -122,7 +122,7 @@ def test_a_damaged_newest_checkpoint_is_passed_over(
     last = folder.last()
     assert last is not None
     assert last.name == "epoch-0001"
-    # Trained and saved again, it takes the damaged one's place.
+    # Trained and saved again, the epoch replaces the damaged checkpoint.
     save(folder, state, 2, [0.5, 0.4])
     assert folder.last().name == "epoch-0002"
 
@@ -183,9 +183,9 @@ def test_a_store_that_stays_away_is_never_taken_for_an_empty_one(
         raise error
 
     monkeypatch.setattr(type(fsspec.url_to_fs(folder.url)[0]), "ls", ls)
-    with pytest.raises(CheckpointError, match=r"cannot be read.*SEGAN_RAY_STORAGE") as told:
+    with pytest.raises(CheckpointError, match=r"cannot be read.*SEGAN_RAY_STORAGE") as caught:
         folder.last()
-    assert str(error) in str(told.value)
+    assert str(error) in str(caught.value)
 
 
 def test_a_process_taken_for_lost_removes_nothing(folder, state: TrainingState) -> None:
@@ -208,10 +208,10 @@ def test_a_copy_of_a_source_trials_checkpoint_outlives_the_trial(
     copy = copied_near(taken, tmp_path / "near")
     restore(copy, state)
     assert state.epoch == 2
-    # Asked again, as a restarted process does, it is the same, whatever the donor did since.
+    # A restarted process takes again, and gets the same though the source trial went on since.
     train(source, state, [0.5, 0.6, 0.7])
     assert trial.take(source, 2) == taken
-    # It is no checkpoint of the trial's own, and goes with the next of those.
+    # It is not the trial's own checkpoint, and the next own checkpoint removes it.
     assert trial.last_report().epoch == 2
     save(trial, state, 3, [0.1, 0.2, 0.3])
     assert names(trial.url) == ["epoch-0003"]
@@ -252,7 +252,7 @@ def test_a_missing_checkpoint(location: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("end", ["..", "../..", "000/..", "../epoch-0007", "elsewhere", ""])
 def test_a_checkpoint_of_a_name_that_leads_away(location: str, tmp_path: Path, end: str) -> None:
-    """Where its copy would lie is emptied first, which must not be outside of ``near``."""
+    """The folder of the copy is emptied first, so it must not be outside of ``near``."""
     near = tmp_path / "around" / "near"
     for kept in (tmp_path / "kept", near.parent / "kept", near.parent / "epoch-0007" / "kept"):
         kept.parent.mkdir(parents=True, exist_ok=True)
@@ -277,7 +277,7 @@ def test_everything_below_a_url(location: str, tmp_path: Path) -> None:
 
 
 def test_removing_goes_through_no_link(tmp_path: Path) -> None:
-    """In a folder that others may write to, one may stand in the place of a sweep."""
+    """In a folder that others may write to, a link may have the name of a sweep."""
     precious = tmp_path / "precious"
     for folder in (precious, tmp_path / "storage" / "sweep" / "000"):
         folder.mkdir(parents=True)

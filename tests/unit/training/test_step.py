@@ -172,7 +172,7 @@ def test_the_segmentors_half_leaves_no_gradient_in_the_critic() -> None:
     nets, batch = networks(), slices()
     adversarial_step(*nets, [batch], **LOSS)
     assert all(parameter.requires_grad for parameter in nets.critic.parameters())
-    # The gradients that stand are those of the critic's own half: redo it and compare.
+    # The critic's gradients are still those of its own half: repeat that half and compare.
     again = networks()
     fake = (again.segmentor(batch.image) * batch.brain).detach()
     (
@@ -180,12 +180,12 @@ def test_the_segmentors_half_leaves_no_gradient_in_the_critic() -> None:
             DISTANCE, again.critic(batch.image, fake), again.critic(batch.image, batch.truth)
         )
     ).backward()
-    for found, expected in zip(nets.critic.parameters(), again.critic.parameters(), strict=True):
-        torch.testing.assert_close(found.grad, expected.grad)
+    for actual, expected in zip(nets.critic.parameters(), again.critic.parameters(), strict=True):
+        torch.testing.assert_close(actual.grad, expected.grad)
 
 
 def test_the_truths_side_carries_no_gradient_in_the_segmentors_half() -> None:
-    """The critic's features of the truth are computed without a graph there."""
+    """The segmentor's half computes the critic's features of the truth without a graph."""
     nets = networks()
     modes: list[tuple[bool, bool]] = []
 
@@ -200,7 +200,7 @@ def test_the_truths_side_carries_no_gradient_in_the_segmentors_half() -> None:
 
 @pytest.mark.parametrize("sizes", [(3, 3), (4, 2), (1, 3, 2)])
 def test_parts_of_a_batch_add_up_to_it(sizes: tuple[int, ...]) -> None:
-    """With norm layers frozen, since those see one part at a time."""
+    """Norm layers are frozen, since they see one part at a time."""
     whole, parts = networks(SGD), networks(SGD)
     for nets in (whole, parts):
         freeze_norms(nets.segmentor)
@@ -208,14 +208,14 @@ def test_parts_of_a_batch_add_up_to_it(sizes: tuple[int, ...]) -> None:
     for seed in range(3):
         batch = slices(seed, count=6)
         expected = adversarial_step(*whole, [batch], **LOSS)
-        found = adversarial_step(*parts, cut(batch, *sizes), **LOSS)
-        torch.testing.assert_close(found, expected)
+        actual = adversarial_step(*parts, cut(batch, *sizes), **LOSS)
+        torch.testing.assert_close(actual, expected)
     assert_same(parts.segmentor, whole.segmentor)
     assert_same(parts.critic, whole.critic)
 
 
 def test_pairs_side_by_side_are_pairs_trained_alone() -> None:
-    """S1-1C: what one pair becomes is what it would without the others, on its own region."""
+    """S1-1C: a pair becomes what it would become without the others, on its own region."""
     torch.manual_seed(0)
     segmentors = SegmentorBank(4, 3, depth=2, base_width=4, concat_skips=False)
     critics = CriticBank(4, 3, depth=2, base_width=4)
@@ -262,7 +262,7 @@ def test_spectral_norm_holds_every_convolution_at_one() -> None:
 
 @pytest.mark.parametrize("masked", [True, False])
 def test_outside_the_brain_the_map_is_confined_or_free(masked: bool) -> None:
-    """Confined, the map there is 0 whatever the segmentor says: a truth there is missed whole."""
+    """A confined map is 0 outside the brain, so it misses a truth there completely."""
     batch = slices()
     assert batch.brain is not None
     outside = batch._replace(truth=batch.truth + (1 - batch.brain))

@@ -1,4 +1,4 @@
-"""Which checkpoints of a trial stay, and what a killed process or a full disk leaves."""
+"""The checkpoints that a trial keeps, also after a killed process or a full disk."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def state() -> TrainingState:
 
 
 def stepped(experiment: Experiment) -> TrainingState:
-    """Return networks whose optimizers have taken a step, so that they have something to keep."""
+    """Return networks whose optimizers have taken a step, so that they have a state to save."""
     state = new_state(experiment, torch.device("cpu"))
     for network, optimizer in (
         (state.segmentor, state.segmentor_optimizer),
@@ -146,7 +146,7 @@ def test_a_damaged_newest_checkpoint_is_passed_over(tmp_path, state, file: str, 
     train(folder, state, [0.5, 0.4])
     damage(folder.of_epoch(2) / file)
     assert folder.last() == folder.of_epoch(1)
-    # Trained and saved again, it takes the damaged one's place.
+    # Trained and saved again, the epoch replaces the damaged checkpoint.
     save(folder, state, 2, [0.5, 0.4])
     assert folder.last() == folder.of_epoch(2)
     damage(folder.of_epoch(1) / file)
@@ -178,7 +178,7 @@ def of_another_network(path: Path) -> None:
 
 
 def without_checksums(folder: Path) -> None:
-    """Leave a checkpoint as it was written before there were checksums."""
+    """Remove the checksums of a checkpoint, which older checkpoints lack."""
     content = json.loads((folder / "state.json").read_text())
     del content["checksums"]
     (folder / "state.json").write_text(json.dumps(content))
@@ -266,7 +266,7 @@ def test_a_checkpoint_names_no_file_of_another_folder(tmp_path: Path, state) -> 
     last = folder.of_epoch(2)
     shutil.copy(last / "critic.safetensors", tmp_path / "elsewhere.safetensors")
     content = json.loads((last / "state.json").read_text())
-    del content["checksums"]  # as before there were any, or they would be wrong
+    del content["checksums"]  # they would be wrong now
     content["optimizers"]["../../elsewhere"] = []
     (last / "state.json").write_text(json.dumps(content))
     with pytest.raises(CheckpointError, match=r"an optimizer of '\.\./\.\./elsewhere'; expected"):
@@ -329,11 +329,11 @@ def test_a_source_trials_checkpoint_is_linked_and_outlives_the_trial(tmp_path: P
     assert (taken / weights).samefile(source.of_epoch(2) / weights)
     shutil.rmtree(source.path)
     restore(taken, state)
-    # Asked again, as a restarted process does, it is the same, even if the source trial went on.
+    # A restarted process takes again, and gets the same though the source trial went on since.
     train(source, state, [0.5, 0.6, 0.7])
     assert trial.take(source, 2) == str(taken)
     assert json.loads((taken / REPORT).read_text())["epoch"] == 2
-    # It is no checkpoint of the trial's own, and goes with the next of those.
+    # It is not the trial's own checkpoint, and the next own checkpoint removes it.
     assert trial.last() == trial.of_epoch(2)
     save(trial, state, 3, [0.1, 0.2, 0.3])
     assert left(trial) == ["epoch-0003"]

@@ -1,4 +1,4 @@
-"""Every malformed case is found, in words, beside good ones, and none ends the inspection."""
+"""Every malformed case is reported in words beside good cases, and none ends the inspection."""
 
 from __future__ import annotations
 
@@ -186,10 +186,10 @@ class _Fatal(os.PathLike):
 def test_a_dead_worker_is_a_problem_of_its_case_alone(tmp_path: Path) -> None:
     for seed in range(4):
         write_case(tmp_path, f"BraTS2021_{seed:05}", seed)
-    found = discover(tmp_path)
+    discovery = discover(tmp_path)
     fatal = Case("BraTS2021_00009", "BraTS2021_00009", None, {"t1": _Fatal()}, None)
-    cases = (*found.cases[:2], fatal, *found.cases[2:])
-    report = inspect_cases(Discovery(found.folder, found.layout, cases), workers=2)
+    cases = (*discovery.cases[:2], fatal, *discovery.cases[2:])
+    report = inspect_cases(Discovery(discovery.folder, discovery.layout, cases), workers=2)
     assert [case.ok for case in report.cases] == [True, True, False, True, True]
     assert "the process that read it died, twice" in report.cases[2].problems[0]
 
@@ -302,12 +302,12 @@ def test_a_folder_is_suspected_by_a_majority_of_at_least_three(counts) -> None:
         {"whole": edema + core + rim, "core": core + rim, "enhancing": rim}
         for edema, core, rim in counts
     ]
-    tumours = [one for one in regions if one["whole"]]
-    full = [one for one in tumours if 4 * one["core"] >= 3 * one["whole"]]
+    tumours = [voxels for voxels in regions if voxels["whole"]]
+    full = [voxels for voxels in tumours if 4 * voxels["core"] >= 3 * voxels["whole"]]
     suspected = any("may be swapped" in note for note in region_notes(regions))
     assert suspected == (len(tumours) >= 3 and 2 * len(full) > len(tumours))
     none = any(note.startswith("No voxel") for note in region_notes(regions))
-    assert none == (len(tumours) >= 3 and not any(one["enhancing"] for one in tumours))
+    assert none == (len(tumours) >= 3 and not any(voxels["enhancing"] for voxels in tumours))
 
 
 def test_a_folder_with_markup_and_control_characters_in_its_name_is_shown(

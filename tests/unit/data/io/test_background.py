@@ -1,4 +1,4 @@
-"""What surrounds the brain, by whatever value, and what cannot be a brain."""
+"""Backgrounds of every value, and scans that cannot be of a brain."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ BACKGROUNDS = {
 
 @pytest.mark.parametrize("kind", BACKGROUNDS)
 def test_a_background_that_is_not_0_is_background(kind: str) -> None:
-    """The brain is found, and normalised it is what it would have been about 0."""
+    """The brain is found, and its normalised voxels equal those around background 0."""
     image = BACKGROUNDS[kind](sound()).astype(np.float32)
     ours, usual = boxed(image), boxed(sound())
     np.testing.assert_array_equal(ours.mask, usual.mask)
@@ -93,14 +93,14 @@ def test_a_background_that_is_not_0_is_background(kind: str) -> None:
 
 
 def test_ringing_of_b_splines_is_background() -> None:
-    """They overshoot next to the brain, so that a shell of it stays."""
+    """B-splines overshoot next to the brain, so that a shell of ringing stays."""
     wide = np.pad(sound(), ((0, 0), (16, 16), (16, 16), (16, 16)))
     inside = np.pad(BRAIN, 16)
     ringing = np.stack([ndimage.shift(scan, 0.4, order=3) for scan in wide]).astype(np.float32)
     assert (ringing != 0).mean() > 0.9
-    found = brain(ringing)
-    assert found[inside].mean() > 0.98
-    assert found[~ndimage.binary_dilation(inside, iterations=8)].mean() < 0.01
+    actual = brain(ringing)
+    assert actual[inside].mean() > 0.98
+    assert actual[~ndimage.binary_dilation(inside, iterations=8)].mean() < 0.01
 
 
 @settings(max_examples=25, deadline=None)
@@ -113,7 +113,7 @@ def test_ringing_of_b_splines_is_background() -> None:
 def test_around_0_the_brain_is_every_voxel_that_is_not_0(
     seed: int, radius: float, cut: bool, scale
 ) -> None:
-    """As it was before other backgrounds were known: whatever the form, or the crop."""
+    """This holds for every form and crop, as before other backgrounds were recognised."""
     rng = np.random.default_rng(seed)
     inside = np.linalg.norm(GRID - rng.uniform(-0.2, 0.2, (3, 1, 1, 1)), axis=0) < radius
     image = rng.integers(100, 1000, (4, *SHAPE)) * inside * (rng.random((4, *SHAPE)) < 0.98)
@@ -152,7 +152,7 @@ def test_scans_that_fill_the_grid_are_refused_with_their_share(kind: str) -> Non
 
 
 def test_a_frame_of_0_about_noise_is_no_brain() -> None:
-    """Seven litres in the form of a box; the same form in a few millilitres is let be."""
+    """A box of seven litres is refused; a box of a few millilitres is not."""
     image = np.zeros((4, 40, 40, 40), np.float32)
     image[:, 4:-4, 4:-4, 4:-4] = RNG.integers(1, 99, (4, 32, 32, 32))
     named = dict(zip(MODALITIES, image, strict=True))
@@ -228,27 +228,27 @@ BAD_CASES = {
 
 @pytest.mark.parametrize("kind", BAD_CASES)
 def test_prepare_refuses_the_cases_that_inspect_calls_bad(tmp_path: Path, kind: str) -> None:
-    """Or leaves it out, the good cases beside it untouched."""
+    """With ``skip_bad`` it leaves them out, and prepares the good cases."""
     damage, words = BAD_CASES[kind]
     for seed in range(6):
         files = write_case(tmp_path / "data", f"BraTS2021_{seed:05}", seed)
     damage(files)
-    found = discover(tmp_path / "data")
-    reports = [inspect_case(case, "brats2021") for case in found.cases]
+    discovery = discover(tmp_path / "data")
+    reports = [inspect_case(case, "brats2021") for case in discovery.cases]
     assert [report.ok for report in reports] == [True] * 5 + [False]
     assert reports[-1].refused
     assert words in reports[-1].problems[0]
     options = {"settings": PrepareSettings(), "split_settings": SplitSettings(gate=0)}
     with pytest.raises(DataError, match=words):
-        prepare(found, tmp_path / "store", **options)
-    manifest = prepare(found, tmp_path / "store", skip_bad=True, **options)
+        prepare(discovery, tmp_path / "store", **options)
+    manifest = prepare(discovery, tmp_path / "store", skip_bad=True, **options)
     assert [(case.case, words in case.problem) for case in manifest.skipped] == [
         ("BraTS2021_00005", True)
     ]
 
 
 def test_duplicate_scans_are_recognised_by_their_brains(tmp_path: Path) -> None:
-    """Whatever lies around it, whichever type holds it, with a truth that reaches out or none."""
+    """This holds for every background and type, with a truth that reaches out or without truth."""
     image = scans(3).astype(np.float32)
     first = boxed(image)
     wider = np.pad(image, ((0, 0), (2, 5), (0, 3), (1, 1)))

@@ -1,4 +1,4 @@
-"""Checks of arrays: no property of a file, only of voxels."""
+"""Checks of voxels in arrays, without files."""
 
 from __future__ import annotations
 
@@ -50,9 +50,9 @@ def test_a_segmentation_is_good_when_each_voxel_is_in_the_code(voxels: np.ndarra
 def test_labels_that_a_scale_moved_are_recovered(values, labels) -> None:
     voxels = np.array([[values]], dtype=np.float32)
     assert label_problems(voxels, CODE_2017_TO_2021) == ()
-    found = as_labels(voxels)
-    assert found.dtype == np.uint8
-    np.testing.assert_array_equal(found, [[labels]])
+    actual = as_labels(voxels)
+    assert actual.dtype == np.uint8
+    np.testing.assert_array_equal(actual, [[labels]])
 
 
 @pytest.mark.parametrize(
@@ -87,7 +87,7 @@ def test_a_moved_label_outside_the_code_is_unknown_not_interpolated() -> None:
     top=st.integers(4, 6),
 )
 def test_labels_come_back_through_any_scale_that_fills_a_type(labels, stored, top) -> None:
-    """What a program stores that stretches 0 to ``top`` over all numbers of a type."""
+    """Labels stored by a program that stretches 0 to ``top`` over all numbers of a type."""
     steps = np.iinfo(stored).max if np.issubdtype(stored, np.integer) else 1000
     slope = np.float32(top / steps)
     kept = np.rint(np.array(labels) / slope).astype(stored)
@@ -148,14 +148,14 @@ def test_no_skull_where_two_modalities_agree_and_hold_the_others(parts, order) -
 
 
 @pytest.mark.parametrize(
-    ("found", "words"),
+    ("labels", "words"),
     [
         ([1, 2, 4], "4 without any 3 may be the enhancing tumour of BRATS of 2017 to 2021"),
         ([1, 2, 3, 4], "until 2015, where 1 is core and 2 edema (then write 2 for 1, 1 for 2, 2"),
     ],
 )
-def test_labels_of_brats_under_the_decathlon_s_names(found: list[int], words: str) -> None:
-    (problem,) = label_problems(np.array([[[0, *found]]], dtype=np.float32), CODE_MSD)
+def test_labels_of_brats_under_the_decathlon_s_names(labels: list[int], words: str) -> None:
+    (problem,) = label_problems(np.array([[[0, *labels]]], dtype=np.float32), CODE_MSD)
     assert words in problem
 
 

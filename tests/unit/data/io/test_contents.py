@@ -1,4 +1,4 @@
-"""What files under an image's name really are, and what is said of them."""
+"""The real types of files with an image's name, and the errors that name them."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ FOREIGN = {
 }  # fmt: skip
 
 
-def said(path: Path) -> str:
+def message_of(path: Path) -> str:
     with pytest.raises(ImageError) as caught:
         read_header(path)
     with pytest.raises(ImageError) as again:
@@ -90,7 +90,7 @@ def test_an_error_names_the_real_type_of_a_file(tmp_path: Path, kind: str, packe
     path.write_bytes(gzip.compress(content) if packed else content)
     if kind == "gzip twice" and not packed:
         words = "nothing but zeros"
-    assert words in said(path)
+    assert words in message_of(path)
 
 
 @pytest.mark.parametrize("kind", ["lfs", "annex", "dicom", "nrrd", "zip", "page", "noise"])
@@ -98,15 +98,15 @@ def test_an_error_names_the_real_type_of_a_metaimage(tmp_path: Path, kind: str) 
     path = tmp_path / "VSD.Brain.XX.O.MR_T1.1.mha"
     content, words = FOREIGN[kind]
     path.write_bytes(content)
-    assert words.replace("a NIfTI image", "a MetaImage (.mha)") in said(path)
+    assert words.replace("a NIfTI image", "a MetaImage (.mha)") in message_of(path)
 
 
 def test_nifti_called_mha(tmp_path: Path) -> None:
     nib.save(nib.Nifti1Image(np.zeros((2, 2, 2), np.uint8), np.eye(4)), tmp_path / "a.nii")
     path = (tmp_path / "a.nii").rename(tmp_path / "a.mha")
-    assert said(path) == "is not a MetaImage (.mha) but NIfTI. Name it .nii or convert it."
+    assert message_of(path) == "is not a MetaImage (.mha) but NIfTI. Name it .nii or convert it."
     path.write_bytes(gzip.compress(path.read_bytes()))
-    assert said(path) == "is not a MetaImage (.mha) but packed with gzip. Unpack it once."
+    assert message_of(path) == "is not a MetaImage (.mha) but packed with gzip. Unpack it once."
 
 
 @pytest.mark.parametrize("ending", [".nii", ".nii.gz", ".mha"])
@@ -114,25 +114,27 @@ def test_a_path_that_is_no_file_is_not_opened(tmp_path: Path, ending: str) -> No
     folder, pipe, gone = (tmp_path / f"{name}{ending}" for name in ("folder", "pipe", "gone"))
     folder.mkdir()
     os.mkfifo(pipe)
-    assert said(folder) == "is a folder; expected a file."
-    assert said(pipe) == "is a pipe, socket or device; expected a file."
-    assert "cannot be read (No such file or directory)" in said(gone)
+    assert message_of(folder) == "is a folder; expected a file."
+    assert message_of(pipe) == "is a pipe, socket or device; expected a file."
+    assert "cannot be read (No such file or directory)" in message_of(gone)
     gone.write_bytes(b"")
-    assert said(gone) == "the file is empty. Copy it again from the source."
+    assert message_of(gone) == "the file is empty. Copy it again from the source."
 
 
 @pytest.mark.parametrize("ending", [".nii.gz", ".mha"])
 def test_the_error_of_a_broken_link_names_its_target(tmp_path: Path, ending: str) -> None:
     link = tmp_path / f"a{ending}"
     link.symlink_to("../.git/annex/objects/Q/8/MD5E-s1--a")
-    assert "is a link to ../.git/annex/objects/Q/8/MD5E-s1--a, which is not here" in said(link)
-    assert "git annex get" in said(link)
+    assert "is a link to ../.git/annex/objects/Q/8/MD5E-s1--a, which is not here" in message_of(
+        link
+    )
+    assert "git annex get" in message_of(link)
     link.unlink()
     link.symlink_to("elsewhere.nii.gz")
-    assert said(link).endswith("which is not here. Copy it again from the source.")
+    assert message_of(link).endswith("which is not here. Copy it again from the source.")
     link.unlink()
     link.symlink_to(link.name)
-    assert "cannot be read (Too many levels of symbolic links)" in said(link)
+    assert "cannot be read (Too many levels of symbolic links)" in message_of(link)
 
 
 @pytest.mark.parametrize("ending", [".nii.gz", ".nii", ".mha"])
@@ -146,7 +148,10 @@ def test_a_file_of_another_user(
         raise PermissionError(13, "Permission denied", str(self))
 
     monkeypatch.setattr(Path, "open", refuse)
-    assert said(path) == "cannot be read (Permission denied). Give yourself the right to read it."
+    assert (
+        message_of(path)
+        == "cannot be read (Permission denied). Give yourself the right to read it."
+    )
 
 
 def test_a_disk_that_fails_while_it_is_read(
@@ -160,7 +165,7 @@ def test_a_disk_that_fails_while_it_is_read(
             raise OSError(5, "Input/output error")
 
     monkeypatch.setattr(Path, "open", lambda *args, **kwargs: Failing())
-    assert "cannot be read (Input/output error)" in said(path)
+    assert "cannot be read (Input/output error)" in message_of(path)
 
 
 def test_a_good_file_is_opened(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""One grid under several headers, and what is said where there are two."""
+"""One grid under several headers, and the errors on two grids."""
 
 from __future__ import annotations
 
@@ -44,9 +44,9 @@ def test_a_grid_is_the_same_along_any_axes(
     """Turned axes are one grid; moved by one voxel along any axis they are not."""
     base = header(affine_of("RAS", oblique=oblique))
     one, two = (turned(base, name) for name in (axes, others))
-    found = placed(two, one)
-    assert found is not None
-    np.testing.assert_allclose(found, two.affine, atol=1e-6)
+    affine = placed(two, one)
+    assert affine is not None
+    np.testing.assert_allclose(affine, two.affine, atol=1e-6)
     step = np.eye(4)
     step[axis, 3] = 1
     moved = header(two.affine @ step, two.grid)

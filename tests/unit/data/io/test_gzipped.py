@@ -1,4 +1,4 @@
-"""Gzip as it comes: several members, padding, and sizes that are not what they say."""
+"""Gzip in practice: several members, padding, and wrong sizes."""
 
 from __future__ import annotations
 

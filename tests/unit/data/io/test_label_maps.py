@@ -1,4 +1,4 @@
-"""Label maps and probabilities: in the grid of their scans, whatever axes and format those have."""
+"""Label maps and probabilities on the grid of their scans, of all axes and formats."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def nifti_case(
 
 
 def label_of(case: Case) -> tuple[np.ndarray, np.ndarray]:
-    """Return a label map along the common axes, and the same as the case's file would hold it."""
+    """Return a label map along the common axes, and the same map along the case's own axes."""
     scan, _ = read_array(case, case.images["t1"], channels=len(case.channels))
     scan = scan[..., 0] if case.channels else scan
     stored = np.asarray(nib.load(case.images["t1"]).dataobj).astype(int)
@@ -125,9 +125,9 @@ def test_a_label_map_has_the_grid_of_its_scan(
     assert written.get_data_dtype() == np.uint8
     assert written.affine.tobytes() == scan.affine.tobytes()
     for form in ("get_qform", "get_sform"):
-        found, expected = getattr(written, form)(coded=True), getattr(scan, form)(coded=True)
-        assert found[1] == expected[1]
-        np.testing.assert_array_equal(found[0], expected[0])
+        actual, expected = getattr(written, form)(coded=True), getattr(scan, form)(coded=True)
+        assert actual[1] == expected[1]
+        np.testing.assert_array_equal(actual[0], expected[0])
     assert written.header.get_zooms() == scan.header.get_zooms()[:3]
     assert written.header.get_xyzt_units() == scan.header.get_xyzt_units()
 
@@ -182,8 +182,8 @@ def test_probabilities_have_the_grid_of_their_scan_and_name_their_regions(
     assert written.shape == (*SHAPE, 3)
     assert written.get_data_dtype() == np.float32
     for index, divisor in enumerate((1000, 2000, 4000)):
-        found = np.asarray(written.dataobj)[..., index]
-        np.testing.assert_array_equal(found, (stored / divisor).astype(np.float32))
+        actual = np.asarray(written.dataobj)[..., index]
+        np.testing.assert_array_equal(actual, (stored / divisor).astype(np.float32))
     assert bytes(written.header["descrip"].item()) == b"segan-ray: whole, core, enhancing"
     np.testing.assert_array_equal(written.affine, scan.affine)
     assert geometry(sitk.ReadImage(str(out))) == geometry(sitk.ReadImage(str(case.images["t1"])))
@@ -271,10 +271,10 @@ def everything(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_truth_written_as_a_label_map_is_the_truth(
     everything: Path, tmp_path: Path, name: str
 ) -> None:
-    found = discover(everything / name, name)
-    targets = outputs(found, tmp_path)
-    for case, target in zip(found.cases, targets, strict=True):
-        volume = read_volume(case, found.layout.code)
+    discovery = discover(everything / name, name)
+    targets = outputs(discovery, tmp_path)
+    for case, target in zip(discovery.cases, targets, strict=True):
+        volume = read_volume(case, discovery.layout.code)
         write_label(target.label, volume.label, case)
         truth = sitk.ReadImage(str(case.label))
         written = sitk.ReadImage(str(target.label))
@@ -305,14 +305,14 @@ def test_equal_labels_are_equal_bytes(tmp_path: Path) -> None:
     ],
 )
 def test_nothing_is_written_among_the_scans(everything: Path, name: str, out: str) -> None:
-    found = discover(everything / name)
+    discovery = discover(everything / name)
     with pytest.raises(DataError, match=r"which is input\. Write into another folder"):
-        outputs(found, everything / name / out)
+        outputs(discovery, everything / name / out)
 
 
 def test_label_maps_may_lie_beside_the_cases(everything: Path) -> None:
-    found = discover(everything / "brats2021")
-    assert outputs(found, everything / "brats2021")[0].label.parent == everything / "brats2021"
+    discovery = discover(everything / "brats2021")
+    assert outputs(discovery, everything / "brats2021")[0].label.parent == everything / "brats2021"
 
 
 def test_one_case_may_go_to_a_file_of_its_format(everything: Path, tmp_path: Path) -> None:
@@ -327,13 +327,13 @@ def test_one_case_may_go_to_a_file_of_its_format(everything: Path, tmp_path: Pat
 
 
 def test_a_file_is_the_case_it_is_part_of(everything: Path) -> None:
-    found = discover_input(everything / "msd" / "imagesTr" / "BRATS_002.nii.gz")
-    assert (found.layout, [case.case for case in found.cases]) == (
+    discovery = discover_input(everything / "msd" / "imagesTr" / "BRATS_002.nii.gz")
+    assert (discovery.layout, [case.case for case in discovery.cases]) == (
         layout_named("msd"), ["BRATS_002"],
     )  # fmt: skip
     case = everything / "brats2021" / "BraTS2021_00001"
-    found = discover_input(case / "BraTS2021_00001_flair.nii.gz")
-    assert [one.case for one in found.cases] == ["BraTS2021_00001"]
+    discovery = discover_input(case / "BraTS2021_00001_flair.nii.gz")
+    assert [scan.case for scan in discovery.cases] == ["BraTS2021_00001"]
     with pytest.raises(NoCasesError, match="is no scan of a BRATS case"):
         discover_input(case / "BraTS2021_00001_seg.nii.gz")
     with pytest.raises(NoCasesError):

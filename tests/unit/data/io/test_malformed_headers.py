@@ -172,15 +172,15 @@ def test_every_malformed_header_reads_right_or_is_refused_by_name(
         del content
         tracemalloc.start()
         try:
-            found = outcome(path)
+            actual = outcome(path)
         except Exception as error:
-            found = f"{type(error).__name__}: {error}"
+            actual = f"{type(error).__name__}: {error}"
         if (peak := tracemalloc.get_traced_memory()[1]) > MOST_BYTES:
-            found = f"took {peak:,} bytes"
+            actual = f"took {peak:,} bytes"
         tracemalloc.stop()
-        counts[found] += 1
-        if found not in {"right", "refused"}:
-            wrong.append(f"{name}: {found}")
+        counts[actual] += 1
+        if actual not in {"right", "refused"}:
+            wrong.append(f"{name}: {actual}")
     assert not wrong, "\n".join(wrong)
     assert counts["right"] > 5
     assert counts.total() >= tried
@@ -189,7 +189,7 @@ def test_every_malformed_header_reads_right_or_is_refused_by_name(
 @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data(), kind=st.sampled_from(["mha", "packed mha", "nii", "nii.gz"]))
 def test_bytes_changed_anywhere_in_a_header(tmp_path: Path, data: st.DataObject, kind: str) -> None:
-    """What it then says may be wrong but possible; nothing but ``ImageError`` comes of it."""
+    """The header may then be wrong but possible; no error but ``ImageError`` is raised."""
     packed = kind == "nii.gz"
     if kind.endswith("mha"):
         content = bytearray(metaimage_of({}, compress=kind == "packed mha"))

@@ -1,4 +1,4 @@
-"""MetaImage files: where their voxels lie, and what is said of damaged ones."""
+"""MetaImage files: the positions of their voxels, and the errors of damaged files."""
 
 from __future__ import annotations
 
@@ -100,8 +100,8 @@ def test_a_written_image_is_read_back(tmp_path: Path, compress: bool, dtype: typ
     written = (voxels() % 200).astype(dtype)
     for name in ("a.mha", "b.mha"):
         metaimage.write_image(tmp_path / name, written, affine, compress=compress)
-    found, found_affine = metaimage.read_image(tmp_path / "a.mha")
-    np.testing.assert_array_equal(found, written)
+    actual, found_affine = metaimage.read_image(tmp_path / "a.mha")
+    np.testing.assert_array_equal(actual, written)
     np.testing.assert_allclose(found_affine, affine)
     assert (tmp_path / "a.mha").read_bytes() == (tmp_path / "b.mha").read_bytes()
 
@@ -154,7 +154,7 @@ def test_a_file_that_is_no_whole_image(
     ],
 )
 def test_no_header_leads_to_another_file(tmp_path: Path, header: str) -> None:
-    """ITK would take voxels from wherever such a header says."""
+    """ITK would read voxels from any file that such a header names."""
     (tmp_path / "elsewhere.raw").write_bytes(b"\x07" * 64)
     path = tmp_path / "case" / "scan.mha"
     path.parent.mkdir()
@@ -257,9 +257,9 @@ def test_a_sound_file_is_read_as_itk_reads_it(
         path.write_bytes(header.encode() + packed)
         image = sitk.ReadImage(str(path), imageIO="MetaImageIO")
         expected = sitk.GetArrayFromImage(image).T.reshape(SHAPE)
-        found, affine = metaimage.read_image(path)
-        assert found.dtype == expected.dtype
-        np.testing.assert_array_equal(found, expected)
+        actual, affine = metaimage.read_image(path)
+        assert actual.dtype == expected.dtype
+        np.testing.assert_array_equal(actual, expected)
         for index in ([0] * axes, [4, 5, 6, 0][:axes]):
             left, back, head = image.TransformIndexToPhysicalPoint(index)[:3]
             place_mm = (affine @ [*index[:3], 1])[:3]

@@ -1,4 +1,4 @@
-"""NIfTI files as tools write them: packed anyhow, called anything, with odd headers."""
+"""NIfTI files as tools write them: with all packings and names, and odd headers."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_a_cut_file_is_truncated_with_any_packing(
 ) -> None:
     path = tmp_path / f"a{ending}"
     path.write_bytes(PACKINGS[packing](content()[:-1][:740]))
-    if packing in {"longer", "plain, longer"}:  # what was cut is made up for by what follows
+    if packing in {"longer", "plain, longer"}:  # the bytes that follow make up for the cut
         assert read_image(path)[0].shape == SHAPE
         return
     for read in (read_header, read_image):
@@ -219,10 +219,10 @@ def test_numbers_are_those_that_nibabel_reads(
     path = tmp_path / "a.nii.gz"
     nib.save(image, path)
     expected = np.asarray(nib.load(path).dataobj, dtype=np.float32)
-    found, _ = read_image(path)
+    actual, _ = read_image(path)
     if scale == (1, 0):
-        assert found.dtype == np.dtype(dtype).newbyteorder(endianness)
-    np.testing.assert_array_equal(found.astype(np.float32), expected)
+        assert actual.dtype == np.dtype(dtype).newbyteorder(endianness)
+    np.testing.assert_array_equal(actual.astype(np.float32), expected)
 
 
 # ------------------------------------------------------------------------------- in a case
@@ -236,12 +236,12 @@ def repack(case: Case, pack: Callable[[bytes], bytes]) -> None:
 @pytest.mark.parametrize("packing", [name for name in PACKINGS if "longer" not in name])
 def test_a_case_is_the_same_with_any_packing(tmp_path: Path, packing: str) -> None:
     write_case(tmp_path, "BraTS2021_00001", 1)
-    found = discover(tmp_path)
-    (case,) = found.cases
-    before = read_volume(case, found.layout.code)
+    discovery = discover(tmp_path)
+    (case,) = discovery.cases
+    before = read_volume(case, discovery.layout.code)
     repack(case, PACKINGS[packing])
     assert check_headers(case) == ()
-    after = read_volume(case, found.layout.code)
+    after = read_volume(case, discovery.layout.code)
     np.testing.assert_array_equal(after.image, before.image)
     np.testing.assert_array_equal(after.label, before.label)
     np.testing.assert_array_equal(after.affine, before.affine)
@@ -249,7 +249,7 @@ def test_a_case_is_the_same_with_any_packing(tmp_path: Path, packing: str) -> No
 
 @pytest.mark.parametrize("packing", PACKINGS)
 def test_a_case_whose_voxels_change_has_another_signature(tmp_path: Path, packing: str) -> None:
-    """Two files may be as long, end alike, and hold other voxels: a padded gzip ends in zeros."""
+    """Two files of other voxels may have one length and one end: a padded gzip ends in zeros."""
     write_case(tmp_path, "BraTS2021_00001", 1)
     (case,) = discover(tmp_path).cases
     path = case.images["t1"]
@@ -265,11 +265,11 @@ def test_a_case_whose_voxels_change_has_another_signature(tmp_path: Path, packin
 
 def test_only_a_checksum_of_the_whole_content_is_carried(tmp_path: Path) -> None:
     path = tmp_path / "a.nii.gz"
-    found = {}
+    checksums = {}
     for name, pack in PACKINGS.items():
         path.write_bytes(pack(content()))
-        found[name] = carried_checksum(path)
-    assert {name for name, checksum in found.items() if checksum} == {"one member", "named"}
+        checksums[name] = carried_checksum(path)
+    assert {name for name, checksum in checksums.items() if checksum} == {"one member", "named"}
     path.write_bytes(b"no image")
     assert carried_checksum(path) is None
 
@@ -279,11 +279,11 @@ def test_labels_come_back_from_a_type_that_nibabel_stretched_them_over(
     tmp_path: Path, dtype: type
 ) -> None:
     files = write_case(tmp_path, "BraTS2021_00001", 1)
-    found = discover(tmp_path)
+    discovery = discover(tmp_path)
     image = nib.load(files["seg"])
     labels = np.asarray(image.dataobj).astype(np.float64)
     stretched = nib.Nifti1Image(labels * (1 - 1e-9), image.affine)  # no whole numbers: it scales
     stretched.set_data_dtype(dtype)
     nib.save(stretched, files["seg"])
-    read = read_volume(found.cases[0], found.layout.code)
+    read = read_volume(discovery.cases[0], discovery.layout.code)
     np.testing.assert_array_equal(read.label, labels)

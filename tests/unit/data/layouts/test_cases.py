@@ -39,9 +39,9 @@ def test_layouts_are_recognised_by_name(
     tmp_path: Path, layout: str, case: str, names: tuple[str, ...], separator: str, ending: str
 ) -> None:
     make(tmp_path, case, names, separator, ending)
-    found = discover(tmp_path)
-    assert found.layout.name == layout
-    (only,) = found.cases
+    discovery = discover(tmp_path)
+    assert discovery.layout.name == layout
+    (only,) = discovery.cases
     assert only.problems == ()
     assert len(only.images) == 4
     assert only.label is not None
@@ -56,8 +56,8 @@ def test_the_case_folder_itself_may_be_given(tmp_path: Path) -> None:
 def test_time_points_share_a_patient(tmp_path: Path) -> None:
     for case in ("BraTS-GLI-00005-000", "BraTS-GLI-00005-001"):
         make(tmp_path, case, MODERN, "-", ".nii.gz")
-    found = discover(tmp_path)
-    assert {case.patient for case in found.cases} == {"BraTS-GLI-00005"}
+    discovery = discover(tmp_path)
+    assert {case.patient for case in discovery.cases} == {"BraTS-GLI-00005"}
     assert discover(tmp_path, "brats2024").layout.name == "brats2024"
 
 
@@ -186,9 +186,9 @@ def test_a_truth_is_read_in_any_spelling_and_in_a_folder_of_its_own(
     path = case_of(tmp_path, CLASSIC[:4]) / name
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(b"x")
-    found = only(tmp_path)
-    assert found.label == path
-    assert found.problems == found.label_problems == found.warnings == ()
+    case = only(tmp_path)
+    assert case.label == path
+    assert case.problems == case.label_problems == case.warnings == ()
 
 
 def test_a_truth_of_2023_with_the_separator_of_2021(tmp_path: Path) -> None:
@@ -204,9 +204,9 @@ def test_every_volume_in_a_folder_of_its_own(tmp_path: Path, ending: str) -> Non
         folder.mkdir(parents=True)
         (folder / f"00000057_brain_{name}.nii").write_bytes(b"x")
         (folder / "._twin.nii").write_bytes(b"x")
-    found = only(tmp_path)
-    assert found.problems == ()
-    assert {path.name for path in (*found.images.values(), found.label)} == {
+    case = only(tmp_path)
+    assert case.problems == ()
+    assert {path.name for path in (*case.images.values(), case.label)} == {
         f"00000057_brain_{name}.nii" for name in CLASSIC
     }
 
@@ -245,23 +245,23 @@ def test_entries_with_an_images_name_that_are_no_image(
     folder = case_of(tmp_path, ("t1ce", "t2", "flair"))
     for name in ("t1", "seg"):
         damage(folder / f"BraTS2021_00000_{name}.nii.gz")
-    found = only(tmp_path)
-    assert found.label is None
-    assert "t1" not in found.images
-    (problem,), (label_problem,) = found.problems, found.label_problems
+    case = only(tmp_path)
+    assert case.label is None
+    assert "t1" not in case.images
+    (problem,), (label_problem,) = case.problems, case.label_problems
     assert problem.startswith(f"{folder / 'BraTS2021_00000_t1.nii.gz'}: {words}")
     assert label_problem.startswith(f"{folder / 'BraTS2021_00000_seg.nii.gz'}: {words}")
-    assert check_headers(found)[:2] == (problem, label_problem)
+    assert check_headers(case)[:2] == (problem, label_problem)
     assert discover(tmp_path).untold == ()
 
 
 def test_a_dangling_link_beside_the_file_itself(tmp_path: Path) -> None:
     folder = case_of(tmp_path)
     _dangling(folder / "BraTS2021_00000_seg.nii")
-    found = only(tmp_path)
-    assert found.label == folder / "BraTS2021_00000_seg.nii.gz"
-    assert found.label_problems == ()
-    assert "BraTS2021_00000_seg.nii: not read: is a link" in found.warnings[0]
+    case = only(tmp_path)
+    assert case.label == folder / "BraTS2021_00000_seg.nii.gz"
+    assert case.label_problems == ()
+    assert "BraTS2021_00000_seg.nii: not read: is a link" in case.warnings[0]
 
 
 def test_two_spellings_of_one_truth_are_a_problem(tmp_path: Path) -> None:
@@ -281,13 +281,13 @@ def test_two_spellings_of_one_truth_are_a_problem(tmp_path: Path) -> None:
 def test_a_truth_of_another_name_is_named_and_not_read(tmp_path: Path, name: str) -> None:
     folder = case_of(tmp_path, CLASSIC[:4])
     (folder / name).write_bytes(b"x")
-    found = discover(tmp_path)
-    (case,) = found.cases
+    discovery = discover(tmp_path)
+    (case,) = discovery.cases
     assert case.label is None
     assert case.problems == case.label_problems == ()
     (warning,) = case.warnings
     assert f"no BraTS2021_00000_seg.nii.gz, but {name}, which is not read" in warning
-    assert found.untold == ("1 of 1 cases have no segmentation.",)
+    assert discovery.untold == ("1 of 1 cases have no segmentation.",)
     (folder / "BraTS2021_00000_seg.nii.gz").write_bytes(b"x")
     assert only(tmp_path).warnings == ()
 
@@ -356,9 +356,9 @@ def test_a_folder_with_images_that_is_no_case_is_named(
 ) -> None:
     case_of(tmp_path)
     make(tmp_path, name, CLASSIC, "_", ".nii.gz")
-    found = discover(tmp_path)
-    assert [case.case for case in found.cases] == ["BraTS2021_00000"]
-    (note,) = found.notes
+    discovery = discover(tmp_path)
+    assert [case.case for case in discovery.cases] == ["BraTS2021_00000"]
+    (note,) = discovery.notes
     assert name in note
     assert "not read: holds 5 images, but" in note
     assert words in note
@@ -378,13 +378,13 @@ def test_challenges_whose_labels_mean_the_same_are_read_with_2023(tmp_path: Path
     cases = [f"BraTS-{task}-00001-000" for task in ("GLI", "MEN", "MET", "SSA")]
     for case in (*cases, "BraTS-GoAT-00001"):
         make(tmp_path, case, MODERN, "-", ".nii.gz")
-    found = discover(tmp_path)
-    assert found.layout.name == "brats2023"
-    assert {case.case: case.patient for case in found.cases} == {
+    discovery = discover(tmp_path)
+    assert discovery.layout.name == "brats2023"
+    assert {case.case: case.patient for case in discovery.cases} == {
         **{case: case.removesuffix("-000") for case in cases},
         "BraTS-GoAT-00001": "BraTS-GoAT-00001",
     }
-    (note,) = found.notes
+    (note,) = discovery.notes
     assert note.startswith("1 BraTS-GLI, 1 BraTS-GoAT, 1 BraTS-MEN, 1 BraTS-MET, 1 BraTS-SSA: ")
 
 
@@ -399,9 +399,9 @@ def test_cases_of_other_years_than_the_given_are_named(tmp_path: Path) -> None:
 def test_leftovers_of_operating_systems_are_passed_over(tmp_path: Path, junk: str) -> None:
     case_of(tmp_path)
     make(tmp_path, f"{junk}/BraTS2021_00000", CLASSIC, "_", ".nii.gz")
-    found = discover(tmp_path)
-    assert len(found.cases) == 1
-    assert found.notes == ()
+    discovery = discover(tmp_path)
+    assert len(discovery.cases) == 1
+    assert discovery.notes == ()
 
 
 def forbid(monkeypatch: pytest.MonkeyPatch, *folders: Path) -> None:
@@ -423,14 +423,14 @@ def test_an_unreadable_folder_does_not_stop_the_walk(
         case_of(tmp_path, case=f"BraTS2021_0000{number}")
     (tmp_path / "private").mkdir()
     forbid(monkeypatch, tmp_path / "private", tmp_path / "BraTS2021_00001")
-    found = discover(tmp_path)
-    assert found.notes == (f"{tmp_path / 'private'}: cannot be read (Permission denied).",)
-    good, bad = found.cases
+    discovery = discover(tmp_path)
+    assert discovery.notes == (f"{tmp_path / 'private'}: cannot be read (Permission denied).",)
+    good, bad = discovery.cases
     assert good.problems == ()
     assert bad.problems[0].startswith(
         f"{tmp_path / 'BraTS2021_00001'}: cannot be read (Permission denied)."
     )
-    assert found.untold == ()
+    assert discovery.untold == ()
     with pytest.raises(NoCasesError, match=r"private: cannot be read \(Permission denied\)"):
         discover(tmp_path / "private")
 
@@ -439,9 +439,9 @@ def test_broken_links_and_links_in_circles(tmp_path: Path) -> None:
     case_of(tmp_path)
     (tmp_path / "BraTS2021_00001").symlink_to("/not/here")
     (tmp_path / "around").symlink_to(tmp_path)
-    found = discover(tmp_path)
-    assert len(found.cases) == 1
-    (note,) = found.notes
+    discovery = discover(tmp_path)
+    assert len(discovery.cases) == 1
+    (note,) = discovery.notes
     assert note.startswith(f"{tmp_path / 'BraTS2021_00001'}: not read: is a link to")
     with pytest.raises(NoCasesError, match="found a link to what is not here"):
         discover(tmp_path / "BraTS2021_00001")
@@ -480,9 +480,9 @@ def test_a_case_still_packed_beside_others_is_named(tmp_path: Path, name: str) -
     (tmp_path / "BraTS2021_Training_Data.tar").write_bytes(b"x")
     assert discover(tmp_path).notes == ()
     (tmp_path / name).write_bytes(b"x")
-    found = discover(tmp_path)
-    assert len(found.cases) == 1
-    assert found.notes == (
+    discovery = discover(tmp_path)
+    assert len(discovery.cases) == 1
+    assert discovery.notes == (
         f"{tmp_path}: not read: 1 file called like a case, first {name}. Unpack or copy again, a "
         "folder for each case.",
     )
@@ -523,8 +523,8 @@ def test_one_scan_in_a_folder_of_its_own_may_be_given(tmp_path: Path) -> None:
         for name in CLASSIC[:4]:
             (case / f"{case.name}_{name}.nii").mkdir(parents=True)
             (case / f"{case.name}_{name}.nii" / "image.nii").write_bytes(b"x")
-    found = discover_input(tmp_path / "BraTS2021_00001/BraTS2021_00001_t1.nii/image.nii")
-    assert [case.case for case in found.cases] == ["BraTS2021_00001"]
+    discovery = discover_input(tmp_path / "BraTS2021_00001/BraTS2021_00001_t1.nii/image.nii")
+    assert [case.case for case in discovery.cases] == ["BraTS2021_00001"]
 
 
 # --------------------------------------------------------------------------------------- grades
@@ -557,9 +557,9 @@ def test_grades_come_from_the_table_beside_the_cases(tmp_path: Path, text: str) 
     for number in (1, 2, 3):
         case_of(tmp_path, case=f"BraTS20_Training_00{number}")
     (tmp_path / "name_mapping.csv").write_bytes(text.encode())
-    found = discover(tmp_path)
-    assert [case.grade for case in found.cases] == ["HGG", "LGG", None]
-    assert found.notes == ()
+    discovery = discover(tmp_path)
+    assert [case.grade for case in discovery.cases] == ["HGG", "LGG", None]
+    assert discovery.notes == ()
     assert only(tmp_path / "BraTS20_Training_002").grade == "LGG"
 
 

@@ -52,14 +52,14 @@ def first(root: Path) -> Case:
 
 @pytest.mark.parametrize("where", ["..", ".", "imagesTr"])
 def test_a_task_is_found_from_above_and_within(task: Path, where: str) -> None:
-    found = discover((task / where).resolve())
-    assert found.layout.name == "msd"
-    case = found.cases[0]
+    discovery = discover((task / where).resolve())
+    assert discovery.layout.name == "msd"
+    case = discovery.cases[0]
     assert (case.case, case.patient, case.grade) == ("BRATS_001", "BRATS_001", None)
     assert set(case.images.values()) == {task / "imagesTr/BRATS_001.nii.gz"}
     assert case.label == task / "labelsTr/BRATS_001.nii.gz"
     if where != "imagesTr":
-        assert (found.cases[1].case, found.cases[1].label) == ("BRATS_485", None)
+        assert (discovery.cases[1].case, discovery.cases[1].label) == ("BRATS_485", None)
 
 
 def test_macos_twins_are_passed_over(task: Path) -> None:
@@ -307,14 +307,14 @@ def listing(*numbers: int) -> list[dict[str, str]]:
 def test_a_label_that_is_listed_and_absent_makes_its_case_bad(task: Path) -> None:
     describe(task, {"modality": PUBLISHED, "training": listing(1, 2)})
     (task / "labelsTr/BRATS_001.nii.gz").unlink()
-    found = discover(task)
-    case = found.cases[0]
+    discovery = discover(task)
+    case = discovery.cases[0]
     (problem,) = check_headers(case)
     assert problem.startswith(
         "the segmentation is missing: dataset.json lists it; expected BRATS_001"
     )
     assert case.without_truth().label_problems == ()
-    (note,) = found.notes
+    (note,) = discovery.notes
     assert "lists 1 images that are not in" in note
     assert note.endswith("first BRATS_002.")
 
@@ -340,9 +340,9 @@ def test_spellings_and_folders_of_single_images(task: Path) -> None:
 
 def test_files_that_are_called_like_no_case_are_named(task: Path) -> None:
     (task / "labelsTr/BRATS_001.nii.gz").rename(task / "labelsTr/BRATS_001_gt.nii.gz")
-    found = discover(task)
-    assert found.untold == ("2 of 2 cases have no segmentation.",)
-    (note,) = found.notes
+    discovery = discover(task)
+    assert discovery.untold == ("2 of 2 cases have no segmentation.",)
+    (note,) = discovery.notes
     assert "labelsTr: not read: 1 images called unlike BRATS_ddd.nii.gz, first BRATS_001_gt" in note
 
 

@@ -79,12 +79,12 @@ def test_cases_are_recognised_by_their_names(
 ) -> None:
     place = make(tmp_path / folder, files)
     assert discover(tmp_path).layout.name == layout
-    found = only(tmp_path)
-    assert (found.case, found.patient, found.grade) == (case, patient, grade)
-    assert found.problems == ()
+    found_case = only(tmp_path)
+    assert (found_case.case, found_case.patient, found_case.grade) == (case, patient, grade)
+    assert found_case.problems == ()
     by_name = {"flair": files[0], "t1": files[1], "t1ce": files[2], "t2": files[3]}
-    assert found.images == {modality: place / file for modality, file in by_name.items()}
-    assert found.label == (place / files[4] if len(files) == 5 else None)
+    assert found_case.images == {modality: place / file for modality, file in by_name.items()}
+    assert found_case.label == (place / files[4] if len(files) == 5 else None)
     assert only(place).case == case
     assert only(place.parent).grade == grade
 
@@ -188,10 +188,10 @@ def test_the_truth_of_synthetic_cases_is_named_and_not_read(
     tmp_path: Path, folder: str, name: str
 ) -> None:
     place = make(tmp_path / folder, truth_of(name))
-    found = only(tmp_path)
-    assert (found.case, found.grade, found.label) == ("HG_0001", "HGG", None)
-    assert found.problems == found.label_problems == ()
-    (warning,) = found.warnings
+    case = only(tmp_path)
+    assert (case.case, case.grade, case.label) == ("HG_0001", "HGG", None)
+    assert case.problems == case.label_problems == ()
+    (warning,) = case.warnings
     assert warning.startswith(f"{place / name}: not read: a truth in a code of its own")
     assert discover(tmp_path).untold == ("1 of 1 cases have no segmentation.",)
 
@@ -212,9 +212,9 @@ def test_volumes_without_folders_of_their_own(tmp_path: Path) -> None:
     place = make(
         tmp_path / "HGG" / "brats_2013_pat0001_1", tuple(file.split("/")[1] for file in YEAR_2015)
     )
-    found = only(tmp_path)
-    assert found.problems == found.label_problems == ()
-    assert found.label == place / "VSD.Brain_3more.XX.O.OT.54517.mha"
+    case = only(tmp_path)
+    assert case.problems == case.label_problems == ()
+    assert case.label == place / "VSD.Brain_3more.XX.O.OT.54517.mha"
 
 
 def test_a_broken_link_in_the_folder_of_a_volume(tmp_path: Path) -> None:
@@ -222,8 +222,8 @@ def test_a_broken_link_in_the_folder_of_a_volume(tmp_path: Path) -> None:
     for file in (YEAR_2015[0], YEAR_2015[4]):
         (place / file).unlink()
         (place / file).symlink_to("not-here")
-    found = only(tmp_path)
-    (problem,), (label_problem,) = found.problems, found.label_problems
+    case = only(tmp_path)
+    (problem,), (label_problem,) = case.problems, case.label_problems
     assert problem.startswith(f"{place / YEAR_2015[0]}: is a link to a file that is not here")
     assert label_problem.startswith(f"{place / YEAR_2015[4]}: is a link to a file that is not here")
 

@@ -1,4 +1,4 @@
-"""The phantom: what its voxels promise, and how its files are written."""
+"""The phantom: properties of its voxels, and its files."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ T1CE = MODALITIES.index("t1ce")
 
 @pytest.fixture(autouse=True)
 def patients_are_made_anew(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Unlike elsewhere, for how they are made is what is tested."""
+    """Phantoms are made here, not shared, since these tests are on how they are made."""
     monkeypatch.setattr(dataset, "synthesize_patient", synthesize_patient)
 
 

@@ -23,7 +23,7 @@ from segan_ray.data.store.opened_store import PrepareSettings
 
 NAMES = tuple(layout.name for layout in LAYOUTS)
 SPACING_MM = 8.0
-# Two files of the first two cases, as the year itself would call them.
+# Two files of the first two cases, with the names of the year.
 EXPECTED = {
     "brats2013": [
         "HG/0001/VSD.Brain.XX.O.MR_T1c/VSD.Brain.XX.O.MR_T1c.54513.mha",
@@ -82,21 +82,21 @@ def test_every_layout_that_is_read_is_written() -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_the_same_patient_comes_back(tmp_path: Path, name: str) -> None:
     names = write_phantoms(tmp_path, cases=2, layout=name, spacing_mm=SPACING_MM)
-    found = discover(tmp_path, name if name == "brats2024" else None)
-    assert found.layout.name == name
-    assert tuple(case.case for case in found.cases) == names
-    for index, case in enumerate(found.cases):
+    discovery = discover(tmp_path, name if name == "brats2024" else None)
+    assert discovery.layout.name == name
+    assert tuple(case.case for case in discovery.cases) == names
+    for index, case in enumerate(discovery.cases):
         who, time_point = (0, index) if name in TIME_POINTS else (index, 0)
         made = patient(who, time_point)
         assert check_headers(case) == ()
-        volume = read_volume(case, found.layout.code)
+        volume = read_volume(case, discovery.layout.code)
         np.testing.assert_array_equal(volume.image, made.images)
         np.testing.assert_allclose(volume.affine, made.affine)
         np.testing.assert_array_equal(
-            found.layout.code.regions(volume.label), CODE_2017_TO_2021.regions(made.label)
+            discovery.layout.code.regions(volume.label), CODE_2017_TO_2021.regions(made.label)
         )
         assert case.grade in {made.grade, None}
-    assert len({case.patient for case in found.cases}) == (1 if name in TIME_POINTS else 2)
+    assert len({case.patient for case in discovery.cases}) == (1 if name in TIME_POINTS else 2)
     assert set(EXPECTED[name]) <= set(contents(tmp_path))
 
 
@@ -127,8 +127,8 @@ def test_a_case_is_prepared_once_from_the_same_files(
 
 def test_non_enhancing_tissue_and_necrosis_differ_until_2015(tmp_path: Path) -> None:
     write_phantoms(tmp_path, cases=2, layout="brats2013", spacing_mm=SPACING_MM)
-    found = discover(tmp_path)
-    high, low = (read_volume(case, found.layout.code).label for case in found.cases)
+    discovery = discover(tmp_path)
+    high, low = (read_volume(case, discovery.layout.code).label for case in discovery.cases)
     assert set(np.unique(high)) == {0, 1, 2, 3, 4}
     assert 3 in low
     assert 4 not in low
@@ -150,10 +150,10 @@ def test_the_decathlon_file_names_channels_labels_and_cases(tmp_path: Path) -> N
 def test_names_are_unique_and_some_patients_have_two_time_points(name: str) -> None:
     layout = PHANTOM_LAYOUTS[name]
     sessions = [layout.session(index) for index in range(40)]
-    places = [layout.session_files(session, "HGG") for session in sessions]
-    assert len({session_files.case for session_files in places}) == 40
+    written = [layout.session_files(session, "HGG") for session in sessions]
+    assert len({session_files.case for session_files in written}) == 40
     assert len(
-        {file for session_files in places for file in session_files.files.values()}
+        {file for session_files in written for file in session_files.files.values()}
     ) == 40 * len(layout.files)
     patients = Counter(session.patient for session in sessions)
     assert sorted(patients) == list(range(30 if name in TIME_POINTS else 40))

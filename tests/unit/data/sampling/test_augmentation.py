@@ -1,4 +1,4 @@
-"""Slices that are turned, scaled and shaded as they are learned from."""
+"""Augmentation: slices are turned, scaled and shaded."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ def test_slices_move_as_scipy_moves_them(field: int, degrees: float, scale: floa
     crop = 48
     image, mask = synthetic(field)
     cosine, sine = (f(math.radians(degrees)) / scale for f in (math.cos, math.sin))
-    found, found_mask = move(
+    actual, found_mask = move(
         torch.from_numpy(image)[None],
         torch.from_numpy(mask)[None, None],
         torch.tensor([[cosine, sine]]),
@@ -154,7 +154,7 @@ def test_slices_move_as_scipy_moves_them(field: int, degrees: float, scale: floa
     np.testing.assert_array_equal(found_mask[0, 0].numpy(), moved(mask, 0))
     brain = moved(mask & 8, 0) != 0
     weight = moved((mask & 8 != 0).astype(np.float64), 1)
-    for modality, values in zip(found[0].numpy(), image, strict=True):
+    for modality, values in zip(actual[0].numpy(), image, strict=True):
         expected = np.where(brain, moved(values.astype(np.float64), 1) / np.maximum(weight, 0.1), 0)
         np.testing.assert_allclose(modality, expected, atol=2e-4)
 
@@ -191,12 +191,12 @@ def test_gain_and_offset_are_one_a_modality_for_all_slices_of_a_stack() -> None:
     change = Change(np.array([1, 0], np.float32), gain, offset, flat)
     changes = Changes(Augmentation(intensity=1.0), 32, (change,))
     stack = torch.cat([image, image.flip(0)])[None]
-    found, _ = changes.apply(stack, mask[None, None])
+    actual, _ = changes.apply(stack, mask[None, None])
     inside = mask & 8 != 0
     for channel in range(8):
         expected = stack[0, channel] * gain[channel % 4] + offset[channel % 4]
-        torch.testing.assert_close(found[0, channel][inside], expected[inside])
-        assert not found[0, channel][~inside].any()
+        torch.testing.assert_close(actual[0, channel][inside], expected[inside])
+        assert not actual[0, channel][~inside].any()
 
 
 def test_a_bias_field_is_smooth_and_bounded() -> None:

@@ -1,4 +1,4 @@
-"""Slices amid their neighbours, and that voxels land where they came from."""
+"""Slices with their context slices, and maps on the voxels that they came from."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_a_map_lands_on_the_voxels_it_came_from(
         context_slices=context_slices,
         batch_size=batch_size,
     )
-    found = predict_box(Parity(), BoxArrays.of_case(case), asked).regions
+    actual = predict_box(Parity(), BoxArrays.of_case(case), asked).regions
     image = np.array(case.image()).astype(np.float32)
     low, high = shifted(image, -context_slices), shifted(image, context_slices)
     said = np.stack(
@@ -90,8 +90,8 @@ def test_a_map_lands_on_the_voxels_it_came_from(
         ]
     )
     expected = as_written(said)
-    np.testing.assert_array_equal(found, expected)
-    full = case.restore(found)
+    np.testing.assert_array_equal(actual, expected)
+    full = case.restore(actual)
     x, y, z = (slice(start, start + length) for start, length in zip(origin, size, strict=True))
     np.testing.assert_array_equal(full[:, x, y, z], np.moveaxis(expected, 1, -1))
     assert full.sum() == expected.sum()
@@ -157,7 +157,7 @@ def test_a_store_of_more_arrays_than_open_files(tmp_path: Path) -> None:
     source = slice_source([case] * 150)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     # Other tests of this process leave files of their own open.
-    spare = 100 + max(int(one.name) for one in Path("/dev/fd").iterdir())
+    spare = 100 + max(int(entry.name) for entry in Path("/dev/fd").iterdir())
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(soft, spare), hard))
     try:
         batches = epoch_batches(
@@ -187,10 +187,10 @@ def test_a_checkpoint_restores_a_network_with_context_slices(
     save_checkpoint(tmp_path, state, experiment)
     write_origin(tmp_path, tuning_cases.origin)
     case: PreparedCase = tuning_cases.val[0]
-    found = segment_case(load_model(tmp_path), case)
+    actual = segment_case(load_model(tmp_path), case)
     asked = validation_settings(experiment, CPU)
     assert asked.context_slices == 2
     in_training = predict_box(state.segmentor, BoxArrays.of_case(case), asked).regions
-    np.testing.assert_array_equal(found, in_training)
+    np.testing.assert_array_equal(actual, in_training)
     picture = draw_overlay(state.segmentor, [case], asked)
     assert picture.size[0] > 0

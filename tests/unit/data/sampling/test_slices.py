@@ -125,10 +125,10 @@ def test_a_flip_mirrors_image_and_truth_together(source: SliceSource) -> None:
         for index, where in enumerate(batch.slices):
             case = source.cases[where.case]
             plain = case.image()[where.position].astype(np.float32)
-            found = batch.image[index].numpy()
+            actual = batch.image[index].numpy()
             box = np.argwhere(batch.brain[index, 0].numpy())
             low, high = box.min(0), box.max(0) + 1
-            inside = found[:, low[0] : high[0], low[1] : high[1]]
+            inside = actual[:, low[0] : high[0], low[1] : high[1]]
             brain = np.argwhere(case.mask()[where.position] & 8)
             start, stop = brain.min(0), brain.max(0) + 1
             true = plain[:, start[0] : stop[0], start[1] : stop[1]]

@@ -31,7 +31,7 @@ SPAWN = multiprocessing.get_context("spawn")
 
 @pytest.fixture
 def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """An empty cache, and a process that uses nothing of it."""
+    """An empty cache, of which this process uses no store."""
     monkeypatch.setenv("SEGAN_RAY_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(cache, "_in_use", {})
     yield tmp_path / "cache"
@@ -39,7 +39,7 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def stop_using() -> None:
-    """Let go of every copy, as a process that ends does."""
+    """Release every copy, as the end of a process does."""
     for handle in cache._in_use.values():
         release(handle)
     cache._in_use.clear()
@@ -99,7 +99,7 @@ def _use(where: str, fills: str, barrier) -> None:
     barrier.wait()
     cases = open_for_tuning(local_store(where))
     assert cases.train[0].image().any()
-    barrier.wait()  # nobody leaves before all have it: users must not keep others waiting
+    barrier.wait()  # all must have the store at once: users must not keep others waiting
 
 
 @pytest.mark.slow

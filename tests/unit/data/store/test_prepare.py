@@ -98,8 +98,8 @@ def test_another_split_of_the_same_cases_is_another_store(store: Path) -> None:
     manifest = read_manifest(store)
     same = (manifest.layout, manifest.settings, manifest.cases)
     assert fingerprint(*same, manifest.splits) == manifest.fingerprint
-    (one, *gate), (other, *test) = manifest.splits["gate"], manifest.splits["test"]
-    swapped = {**manifest.splits, "gate": (other, *gate), "test": (one, *test)}
+    (gated, *gate), (tested, *test) = manifest.splits["gate"], manifest.splits["test"]
+    swapped = {**manifest.splits, "gate": (tested, *gate), "test": (gated, *test)}
     assert fingerprint(*same, swapped) != manifest.fingerprint
     patients = (*manifest.splits["train"], *manifest.splits["val"])
     folds = tuple(
@@ -125,8 +125,8 @@ def test_the_fingerprint_depends_on_all_fields_of_a_case(store: Path, change: di
     manifest = read_manifest(store)
     first, *others = manifest.cases
     changed = (first.model_copy(update=change), *others)
-    found = fingerprint(manifest.layout, manifest.settings, changed, manifest.splits)
-    assert found != manifest.fingerprint
+    digest = fingerprint(manifest.layout, manifest.settings, changed, manifest.splits)
+    assert digest != manifest.fingerprint
 
 
 def test_a_store_of_an_older_version_says_how_to_make_it_again(
@@ -214,7 +214,7 @@ def test_a_run_that_died_goes_on_where_it_was(
 
 @pytest.mark.parametrize("link", ["", "cases", ".lock", ".writers"])
 def test_an_unfinished_store_that_leads_elsewhere(folder: Path, tmp_path: Path, link: str) -> None:
-    """Others may have put it there: what is no case of ours would be removed, a lock emptied."""
+    """Another user may have made the link: other files would be removed, a lock emptied."""
     precious = tmp_path / "precious"
     (precious / "cases" / "mine").mkdir(parents=True)
     for kept in (precious / "kept", precious / ".kept", precious / "cases" / ".kept"):

@@ -41,14 +41,14 @@ def start(*arguments: object) -> subprocess.Popen:
 
 
 def finished(store: Path) -> dict[str, tuple[int, int]]:
-    """Return inode and time of the stamps of finished cases, in the store or on its way to one."""
+    """Return inode and time of the records of finished cases, in an unfinished store too."""
     stamps = [
         path
         for folder in (store, store.with_name(f"{store.name}.preparing"))
         for path in (folder / "cases").glob("[!.]*/record.json")
     ]
-    found = {path.parent.name: path.stat() for path in stamps}
-    return {name: (stat.st_ino, stat.st_mtime_ns) for name, stat in found.items()}
+    stats = {path.parent.name: path.stat() for path in stamps}
+    return {name: (stat.st_ino, stat.st_mtime_ns) for name, stat in stats.items()}
 
 
 def wait_until(holds, within_s: float = 60) -> None:
@@ -67,8 +67,8 @@ def contents(store: Path) -> dict[str, bytes]:
 
 
 def killed_midway(arguments: tuple, store: Path) -> tuple[dict, list[psutil.Process]]:
-    """Kill a run that has finished some cases but not all; return those, and its children."""
-    for _ in range(10):  # a busy machine may let it come to its end before we kill it
+    """Kill a run that has finished some cases but not all; return these cases, and its children."""
+    for _ in range(10):  # on a busy machine the run may end before we kill it
         run = start(*arguments)
         wait_until(lambda: finished(store))
         children = psutil.Process(run.pid).children(recursive=True)
@@ -155,7 +155,7 @@ def contents_of_one_go(folder: Path, tmp_path: Path) -> dict[str, bytes]:
 def test_a_disk_that_fills_up_anywhere(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Without a small disk: the n-th write fails, among cases or as the store is sealed."""
+    """The n-th write fails, in a case or in sealing the store; no small disk is needed."""
     real, left = os.fsync, 0
 
     def fsync(handle: int) -> None:
@@ -199,7 +199,7 @@ def test_a_second_run_of_the_same_store_is_refused(folder: Path, tmp_path: Path)
 def test_a_run_that_waited_takes_the_store_of_the_other(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The store is not there when the second run looks, but is when it gets the lock."""
+    """The store appears after the second run looked for it, and before it gets the lock."""
     store = tmp_path / "store"
     first = make(folder, store)
     looks = iter([False])

@@ -36,12 +36,12 @@ def placed(tmp_path: Path, content: object) -> Placement:
 
 
 def test_cases_stand_for_their_patients(tmp_path: Path) -> None:
-    found = placed(tmp_path, GOOD)
-    assert found.sides == {
+    placement = placed(tmp_path, GOOD)
+    assert placement.sides == {
         "p1": "train", "p2": "train", "p3": "val", "p4": "gate", "p5": "test", "p6": "train",
     }  # fmt: skip
     by_patient = {**GOOD, "train": ["p6", "p2", "p1"], "val": ["p3"]}
-    assert placed(tmp_path, json.dumps(by_patient)).digest == found.digest
+    assert placed(tmp_path, json.dumps(by_patient)).digest == placement.digest
 
 
 @pytest.mark.parametrize(

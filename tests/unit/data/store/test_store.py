@@ -1,4 +1,4 @@
-"""A store is held to what its manifest says: the manifest to its fingerprint, arrays to both."""
+"""A manifest is checked against its fingerprint, and arrays are checked against the manifest."""
 
 from __future__ import annotations
 
