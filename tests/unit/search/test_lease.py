@@ -291,13 +291,13 @@ def test_a_holder_that_ends_while_others_wait_is_not_dead(storage, monkeypatch, 
 
 def test_a_waiting_process_that_stood_still_looks_again(storage: Storage, monkeypatch) -> None:
     with standing_still(storage, "there") as holding:
-        vigil = LeaseWatch(SWEEP, storage)
+        watch = LeaseWatch(SWEEP, storage)
         now = time.monotonic()
         monkeypatch.setattr(lease.time, "monotonic", lambda: now + 100)
         holding.renew()
-        assert vigil.may_live()
-        assert vigil.moved
-        assert vigil.dead is None
+        assert watch.may_live()
+        assert watch.moved
+        assert watch.dead is None
 
 
 def test_of_many_processes_that_take_over_at_once_one_does(storage: Storage, study, long) -> None:
