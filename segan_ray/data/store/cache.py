@@ -174,7 +174,7 @@ def _make_room(manifest: Manifest, text: bytes, filling: Path) -> None:
         room = acquire(root / "room.lock", wait_s=FOREVER_S)
     assert room is not None, "it was waited for"
     try:
-        for leftover in root.glob(".*.leftover"):
+        for leftover in root.glob(".*.gone"):
             shutil.rmtree(leftover, ignore_errors=True)
         limit = _limit(root)
         needed = manifest.array_bytes + HEADROOM_BYTES

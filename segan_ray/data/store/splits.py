@@ -75,7 +75,7 @@ def split_patients(
 ) -> dict[SplitName, tuple[str, ...]]:
     """Split the patients of ``{patient: grade}``, each grade in the same proportions.
 
-    The same patients, grades and settings always give the same split, whatever their order.
+    The same patients, grades and settings always give the same split, in any order.
 
     Raises:
         SplitError: if the shares leave no patient to train on, or there are too few patients.
@@ -113,7 +113,7 @@ def split_folds(grades: Mapping[str, Grade | None], folds: int, seed: int) -> tu
     """Divide the patients of ``{patient: grade}`` into train and val, ``folds`` times.
 
     Each patient is in val of exactly one fold; folds differ by at most one patient of each
-    grade. The same patients, grades and seed always give the same folds, whatever their order.
+    grade. The same patients, grades and seed always give the same folds, in any order.
 
     Raises:
         SplitError: if there are fewer patients than folds.
