@@ -99,12 +99,13 @@ class Ledger:
     ) -> TrialState:
         """Return the state of ``trial`` after that epoch; the ledger stays unchanged.
 
-        A ``failed`` epoch has no checkpoint, so it is never the best.
+        A ``failed`` epoch has no checkpoint, so it is the best only where there is no other.
         """
         state = self.trials.get(trial, TrialState(trial, "running"))
         state = replace(state, epoch=max(state.epoch, epoch))
         score = metrics.get(self.metric)
-        if failed or score is None or not improves(score, state.score, self.mode):
+        behind = failed and state.score is not None
+        if score is None or behind or not improves(score, state.score, self.mode):
             return state
         return replace(state, score=score, best_epoch=epoch, best_metrics=metrics)
 
