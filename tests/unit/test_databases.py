@@ -49,6 +49,7 @@ def test_a_url_without_a_database_is_not_opened(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_mlflow_and_optuna_each_want_a_database(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

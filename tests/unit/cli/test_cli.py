@@ -53,6 +53,7 @@ def test_wrong_syntax_exits_2(tmp_path: Path, arguments: list[str]) -> None:
     assert "╭" not in result.stderr
 
 
+@pytest.mark.slow
 def test_phantom_inspect_prepare_as_documents(tmp_path: Path) -> None:
     made = segan("phantom", "data", "--cases", 8, "--spacing", 8, "--json", cwd=tmp_path)
     assert json.loads(made.stdout) == {"out": "data", "layout": "brats2021", "cases": 8}

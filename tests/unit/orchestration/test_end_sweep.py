@@ -291,6 +291,7 @@ def test_what_was_killed_in_another_home_is_deleted_once_that_is_sure(homes, mon
     assert not study_exists("sweep", open_storage(here))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["file://", ""])
 def test_checkpoints_elsewhere_go_with_their_sweep(
     home: Home, tmp_path: Path, monkeypatch, scheme: str

@@ -198,6 +198,7 @@ def killed_while_recording(
     return set(heard)
 
 
+@pytest.mark.slow
 def test_a_killed_process_loses_no_record_that_it_appended(tmp_path: Path) -> None:
     path, applied = tmp_path / "tracking.jsonl", tmp_path / "applied"
     recorded: dict[str, list[int]] = {}

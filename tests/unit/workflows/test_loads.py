@@ -52,6 +52,7 @@ def loads(made: Path, monkeypatch: pytest.MonkeyPatch) -> Loads:
     return run
 
 
+@pytest.mark.slow
 def test_each_model_of_a_command_is_loaded_once(
     loads: Loads, made: Path, phantom_folder: Path, tmp_path: Path
 ) -> None:

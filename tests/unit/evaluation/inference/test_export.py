@@ -74,6 +74,7 @@ def test_exports_equal_the_segmentor(variant: str, neighbours: int, tmp_path: Pa
         assert np.ptp(expected) > 0.1
 
 
+@pytest.mark.slow
 def test_a_torch_program_is_no_torchscript_and_holds_no_pickle(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -91,6 +92,7 @@ def test_a_torch_program_is_no_torchscript_and_holds_no_pickle(
     torch.export.load(tmp_path / "segmentor.pt2")
 
 
+@pytest.mark.slow
 def test_what_surrounds_the_network_is_said(tmp_path: Path) -> None:
     model = make("s1-3c", neighbours=1)
     export_model(model, tmp_path, "torch")
@@ -108,6 +110,7 @@ def test_what_surrounds_the_network_is_said(tmp_path: Path) -> None:
     assert said["labels"]["of_several_regions_decides"] == ["enhancing", "core", "whole"]
 
 
+@pytest.mark.slow
 def test_what_is_missing_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ExportError, match="'keras' is no format"):
         export_model(make("s1-3c"), tmp_path, "keras")
