@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from segan_ray.filesystem.atomic_files import sync_folder
+from segan_ray.filesystem.atomic_files import sync_path
 
 CONNECT_S: Final = 5
 SERVERS: Final = ("postgresql", "mysql")
@@ -92,7 +92,7 @@ def make_sqlite(path: Path, make_tables: Callable[[Path], None]) -> None:
         _run_sqlite(own, "PRAGMA wal_checkpoint(TRUNCATE)")
         _remove_sqlite(path)
         os.replace(own, path)
-        sync_folder(path.parent)
+        sync_path(path.parent)
     finally:
         _remove_sqlite(own)
 

@@ -47,7 +47,7 @@ def write_bytes(path: Path, content: bytes) -> None:
             stream.flush()
             os.fsync(stream.fileno())
         os.replace(partial, path)
-        sync_folder(path.parent)
+        sync_path(path.parent)
     except OSError as error:
         raise DataError(f"{path}: cannot be written ({_reason(path, error)}).") from None
     finally:
@@ -97,9 +97,9 @@ def follow_umask(folder: Path) -> None:
             path.chmod(folders if path.is_dir() else files)
 
 
-def sync_folder(folder: Path) -> None:
-    """Make new and renamed entries of ``folder`` last through a power cut."""
-    handle = os.open(folder, os.O_RDONLY)
+def sync_path(path: Path) -> None:
+    """Make a file's content, or the entries of a folder, last through a power cut."""
+    handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:

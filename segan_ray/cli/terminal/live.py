@@ -1,7 +1,7 @@
 """Following a sweep or a run: on a terminal a view that stays in place, elsewhere quiet lines.
 
-Both are given to whoever runs trials as a function that takes events. All of it goes to
-stderr; stdout is for documents.
+Both are functions that take events; the sweep calls them. All of it goes to stderr; stdout is for
+documents.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ View = Callable[[SweepProgress, float], RenderableType]
 
 REFRESHES_PER_SECOND: Final = 2
 QUIET_S: Final = 600.0
-"""Away from a terminal, how far things are is told at most this often."""
+"""Away from a terminal, progress is printed at most this often."""
 
 
 @contextmanager
@@ -62,9 +62,9 @@ def live_run(
 
 
 class Follower:
-    """Takes events and keeps the standing they add up to.
+    """Takes events and keeps the progress that they add up to.
 
-    The standing is replaced whole, so the thread that draws it never sees half of a change.
+    The progress is replaced whole, so the thread that draws it never sees half of a change.
     """
 
     def __init__(self, progress: SweepProgress, clock: Clock) -> None:
@@ -77,7 +77,7 @@ class Follower:
 
 
 class LineReporter(Follower):
-    """Tells, away from a terminal, how trials end, and now and then how far things are."""
+    """Prints, away from a terminal, how trials end, and now and then how far the sweep is."""
 
     def __init__(
         self,

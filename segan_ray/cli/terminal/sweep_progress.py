@@ -1,4 +1,4 @@
-"""How a sweep stands: what its events add up to. Pure; time comes in as an argument.
+"""The progress of a sweep, added up from its events. Pure; time comes in as an argument.
 
 Seconds are of any one clock that only goes forward.
 """
@@ -57,9 +57,9 @@ class TrialProgress:
 
 @dataclass(frozen=True)
 class SweepProgress:
-    """How all trials of a sweep stand; ``after`` an event it is another one.
+    """The progress of all trials of a sweep; ``after`` returns a new one for each event.
 
-    ``total`` is how many trials the sweep shall have.
+    ``total`` is how many trials the sweep is to have.
     """
 
     name: str
@@ -70,13 +70,13 @@ class SweepProgress:
     trials: Mapping[str, TrialProgress] = field(default_factory=dict)
 
     def after(self, event: TrialState, now: float) -> SweepProgress:
-        """Return the standing once ``event`` has happened."""
+        """Return the progress after ``event``."""
         trial = _after(self.trials.get(event.trial), event, now)
         return replace(self, trials={**self.trials, event.trial: trial})
 
     @property
     def counts(self) -> Counter[TrialStatus]:
-        """How many trials there are of each status; those not heard of are pending."""
+        """How many trials there are of each status; trials that have not begun are pending."""
         counted = Counter(trial.state.status for trial in self.trials.values())
         counted["pending"] += max(0, self.total - len(self.trials))
         return counted

@@ -29,7 +29,7 @@ from segan_ray.data.store.manifest import MANIFEST, Manifest, read_manifest
 from segan_ray.data.store.prepare_case import sha256
 from segan_ray.data.store.remote_manifest import fetch_manifest, open_location
 from segan_ray.errors import StoreError, named
-from segan_ray.filesystem.atomic_files import sync_folder, writing
+from segan_ray.filesystem.atomic_files import sync_path, writing
 from segan_ray.filesystem.locations import is_url
 from segan_ray.filesystem.locks import POLL_S, acquire, release
 
@@ -115,9 +115,9 @@ def _fill(url: str, manifest: Manifest, text: bytes, copy: Path) -> None:
                 future.cancel()
     with writing(copy, AGAIN):
         shutil.rmtree(copy, ignore_errors=True)
-        sync_folder(filling)
+        sync_path(filling)
         os.replace(filling, copy)
-        sync_folder(copy.parent)
+        sync_path(copy.parent)
 
 
 def _arrays(manifest: Manifest) -> Iterator[tuple[str, str]]:

@@ -36,7 +36,7 @@ from segan_ray.data.store.split_file import Placement, SplitFile, assign_sides
 from segan_ray.data.store.splits import SplitSettings
 from segan_ray.data.store.workers import each_done
 from segan_ray.errors import CaseError, DataError, StoreError
-from segan_ray.filesystem.atomic_files import sync_folder, write_text, writing
+from segan_ray.filesystem.atomic_files import sync_path, write_text, writing
 from segan_ray.filesystem.locks import acquire, holder, release
 
 OnCase = Callable[[str], None]
@@ -300,11 +300,11 @@ def _seal(work: Path, store: Path, manifest: Manifest) -> None:
     wanted = {record.case for record in manifest.cases}
     _drop(path for path in (work / "cases").iterdir() if path.name not in wanted)
     with writing(store, RESUME):
-        sync_folder(work / "cases")
+        sync_path(work / "cases")
         write_text(work / MANIFEST, manifest.model_dump_json(indent=1))
-        sync_folder(work)
+        sync_path(work)
         os.replace(work, store)
-        sync_folder(store.parent)
+        sync_path(store.parent)
         for name in (LOCK, WRITERS):
             (store / name).unlink(missing_ok=True)
 

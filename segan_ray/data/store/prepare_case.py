@@ -22,7 +22,7 @@ from segan_ray.data.store.arrays import Boxed, boxed_arrays
 from segan_ray.data.store.manifest import ARRAYS, STORE_VERSION, CaseRecord, PrepareSettings
 from segan_ray.documents import LIST_BYTES, open_regular, parse_json, read_bytes
 from segan_ray.errors import CaseError, DataError
-from segan_ray.filesystem.atomic_files import sync_folder, writing
+from segan_ray.filesystem.atomic_files import sync_path, writing
 
 RESUME: Final = "Make room or mend it, and run the same again: finished cases are kept."
 _PIECE_BYTES: Final = 1 << 20
@@ -64,10 +64,10 @@ def _write(
             record = _record(case, volume, boxed, checksums)
             stamped = {**stamp, "record": record.model_dump()}
             _write_synced(partial / "record.json", json.dumps(stamped).encode())
-            sync_folder(partial)
+            sync_path(partial)
             shutil.rmtree(final, ignore_errors=True)
             os.replace(partial, final)
-            sync_folder(final.parent)
+            sync_path(final.parent)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return record

@@ -1,8 +1,8 @@
-"""What the driver of a sweep records of its trials, and in which order.
+"""The events of a sweep's trials, recorded by the driver in one order.
 
-First the study, which holds the truth; then the recorder, for MLflow; then what watches the sweep.
-The process may be killed between any two of them, so each event may come twice: what is known is
-not recorded again, and ``reconcile`` records the ends that only the study knows.
+The study comes first, since it holds the truth; then the recorder, for MLflow; then the terminal.
+The process may be killed between any two of them, so each event may come twice: an event that is
+recorded is not recorded again, and ``reconcile`` records the ends that only the study knows.
 """
 
 from __future__ import annotations
@@ -131,7 +131,7 @@ class TrialLifecycle:
         self._open.clear()
 
     def abandon(self) -> None:
-        """Record nothing more, anywhere: the sweep is another process's."""
+        """Record nothing more, since another process runs the sweep."""
         self._recorder.abandon()
         self._open.clear()
 
@@ -161,7 +161,7 @@ class TrialLifecycle:
         )
 
     def _close(self, state: TrialState, outcome: Outcome, reason: str | None) -> None:
-        # Of settings that diverge or collapse the sampler is to learn; a crash says nothing.
+        # The sampler learns from settings that diverge or collapse, not from a crash.
         learn = state.failure is not None and reason == state.failure
         self._study.tell(int(state.trial), outcome, reason, learn=learn)
         ended = replace(state, status=outcome, reason=reason)

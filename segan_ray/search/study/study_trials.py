@@ -37,24 +37,24 @@ class StudyTrials:
 
     @property
     def reused(self) -> int:
-        """How many draws came to a point that was tried before, whose result was told again."""
+        """How many draws were points tried before, whose results were told again."""
         return sum(REUSED in trial.user_attrs for trial in self.all())
 
     @property
     def searched(self) -> int:
-        """How many points were asked for to be trained: neither repeats nor reused ones."""
+        """How many trials were asked for that are neither repeats nor reused."""
         trained = {REPEAT_OF, REUSED}.isdisjoint
         return sum(trained(trial.user_attrs) for trial in self.all())
 
     @property
     def all_failed(self) -> bool:
-        """Whether trials ended, and none of them worth keeping."""
+        """Whether trials ended and all of them failed."""
         ended = self.ended().values()
         return bool(ended) and all(each.outcome == "failed" for each in ended)
 
     @property
     def first_reason(self) -> str:
-        """Why the first failed trial did."""
+        """Why the first failed trial failed."""
         reasons = (ended.reason for ended in self.ended().values() if ended.outcome == "failed")
         return next((reason for reason in reasons if reason), "No trial was started.")
 

@@ -1,9 +1,9 @@
-"""A sweep's Optuna study: asking for points, telling what came of them.
+"""A sweep's Optuna study: asks for points and tells their results.
 
 One study per sweep, named after it, in a real storage; only the process that runs the sweep
-writes to it. The study is the truth about a sweep: which points were drawn, what every epoch
-scored, how each trial ended. Samplers and pruners keep nothing in memory that is not in it, so
-a sweep whose process was killed goes on from its study as if nothing had happened.
+writes to it. The study is the truth about a sweep: the points that were drawn, the scores of every
+epoch, the end of each trial. Samplers and pruners keep nothing in memory that the study does not
+hold, so a sweep whose process was killed goes on from its study as if nothing had happened.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ __all__ = [
 ]
 
 DRAWS: Final = 10
-"""How often a point is drawn that is none of those tried before, until it is taken all the same."""
+"""A draw of a point that was tried before is repeated this often, then the point is trained."""
 
 
 @dataclass
@@ -84,9 +84,9 @@ class _Open:
 
 @dataclass
 class SweepStudy:
-    """Ask and tell for one sweep. A trial's score is its best epoch's, whatever came after.
+    """Ask and tell for one sweep. A trial's score is that of its best epoch.
 
-    Trials are numbered from 0 in the order they were asked for.
+    Trials are numbered from 0 in the order in which they were asked for.
     """
 
     space: SearchSpace
@@ -206,7 +206,7 @@ class SweepStudy:
         return grid_size(self.space) if self.space.sampler.type == "grid" else sys.maxsize
 
     def left(self, repeats: int = 0) -> int:
-        """Return how many trials are still to be trained, with that many ``repeats`` in all."""
+        """Return how many trials are left to train, with that many ``repeats`` in all."""
         return max(0, min(self.budget, self.most_trials) + repeats - len(self.trials.ended()))
 
     def ask(self) -> Point:
@@ -231,18 +231,18 @@ class SweepStudy:
 
     def _ask(self) -> Point:
         searched = self._asked - self.trials.repeats
-        # One at a time and right before it is asked for: so whatever the study holds was asked
-        # for, and a trial's number is its place in that order.
+        # Each point is enqueued right before it is asked for. So every trial in the study was
+        # asked for, and a trial's number is its place in that order.
         if self._repeats:
             repeat = self._repeats.pop(0)
             drawn = self.trials.all()[repeat.of].params
             self.study.enqueue_trial(drawn, user_attrs={REPEAT_OF: repeat.of, SEED: repeat.seed})
         elif searched < len(self.first):
             self.study.enqueue_trial(self.first[searched])
-        # A sampler of its own for each trial, seeded by the trial's number: what it draws
-        # depends on the study alone, not on how often the sweep's process was started anew.
+        # Each trial has a sampler of its own, seeded by the trial's number: the draw depends on
+        # the study alone, not on how often the sweep's process was started anew.
         self.study.sampler = make_sampler(self.space, self._asked)
-        with _as_experimental():
+        with _without_warnings():
             point = self._draw(self.study.ask())
         self._asked += 1
         return point
@@ -269,16 +269,16 @@ class SweepStudy:
                 continue
             if frozen.state == TrialState.WAITING:
                 self._set_state(frozen, TrialState.RUNNING)
-            # What was drawn before is not drawn again, so there is nothing to sample.
+            # A point that was drawn before is not drawn again, so there is nothing to sample.
             known = DRAWN in attributes
             self.study.sampler = (
                 optuna.samplers.RandomSampler() if known else make_sampler(self.space, number)
             )
-            with _as_experimental():
-                # What Optuna's own ask makes a Trial of.
+            with _without_warnings():
+                # Optuna's own ask makes its Trial in this way.
                 trial = optuna.Trial(self.study, frozen._trial_id)  # noqa: SLF001
                 if ENDED in attributes:
-                    # Its end was decided, and the process killed before it was told.
+                    # The process was killed between the decision on its end and the telling.
                     self._close(trial, number, Ended(**attributes[ENDED]))
                 else:
                     points.append(self._draw(trial))
@@ -287,7 +287,8 @@ class SweepStudy:
     def report(self, number: int, epoch: int, *values: float) -> bool:
         """Record the objectives after one epoch; return whether the trial is to stop there.
 
-        An epoch said before is not said again, and gets the same answer while nothing else came.
+        An epoch that was reported before is not reported again. It gets the same answer, as long
+        as no later epoch was reported.
         """
         trial, known = self._open[number], self._values[number]
         if epoch not in known:
@@ -298,7 +299,7 @@ class SweepStudy:
                 trial.trial.report(values[0], epoch)
         if len(values) > 1 or trial.repeated or epoch >= trial.last_epoch or epoch < max(known):
             return False
-        # Optuna's halving judges a rung once: asked again, it lets everyone go on.
+        # Optuna's halving judges a rung once: asked again, it lets every trial go on.
         if trial.trial.user_attrs.get(STOP) == epoch:
             return True
         stop = trial.trial.should_prune()
@@ -307,25 +308,25 @@ class SweepStudy:
         return stop
 
     def exploit(self, number: int, epoch: int) -> Exploit | None:
-        """Return whose weights a trial goes on from after ``epoch``, if its population says so.
+        """Return the trial to exploit after ``epoch`` and the new settings, or None.
 
-        What was decided once stays decided (Jaderberg et al. 2017, exploit and explore).
+        A decision stays as it was made (Jaderberg et al. 2017, exploit and explore).
         """
         scheduler, trial = self.space.scheduler, self._open[number]
         if not isinstance(scheduler, PbtScheduler) or trial.repeated or epoch % scheduler.interval:
             return None
         decided = dict(trial.trial.user_attrs.get(TAKEN_OVER, {}))
         if str(epoch) not in decided:
-            decided[str(epoch)] = self._weaker(number, epoch, scheduler)
+            decided[str(epoch)] = self._exploit(number, epoch, scheduler)
             trial.trial.set_user_attr(TAKEN_OVER, decided)
         taken = decided[str(epoch)]
         return None if taken is None else Exploit(**taken)
 
-    def _weaker(self, number: int, epoch: int, scheduler: PbtScheduler) -> dict[str, Any] | None:
-        """Return what a trial takes over if it is among the weak at ``epoch``.
+    def _exploit(self, number: int, epoch: int, scheduler: PbtScheduler) -> dict[str, Any] | None:
+        """Return the source trial and the settings for a trial that is among the weak at ``epoch``.
 
-        Others count with what they have reached by then. Waiting for all to come there would take
-        room for the whole population at once; so the first to come are judged leniently.
+        Other trials count with the last epoch that they reached by then. To wait for all of them,
+        the whole population would have to run at once; so the first to arrive are judged leniently.
         """
         random = Random(f"{self.study.study_name}/{number}/{epoch}")
         scores = scores_by(self._values, epoch)
@@ -348,8 +349,8 @@ class SweepStudy:
     ) -> None:
         """Close a trial: COMPLETE with its best value, PRUNED if stopped early, or FAIL.
 
-        A trial that failed of its own settings (``learn``) is PRUNED at its last, worst value, so
-        that the sampler keeps away from them; a FAIL says nothing of its settings.
+        A trial that failed because of its settings (``learn``) is PRUNED at its last, worst value,
+        so that the sampler avoids them; a FAIL tells the sampler nothing.
         """
         opened = self._open.pop(number, None)
         if opened is None:
@@ -417,8 +418,8 @@ class SweepStudy:
 
 
 @contextmanager
-def _as_experimental() -> Iterator[None]:
-    """Let Optuna say that some of what it does here is experimental to nobody."""
+def _without_warnings() -> Iterator[None]:
+    """Silence Optuna's warnings that some of its features used here are experimental."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
         yield

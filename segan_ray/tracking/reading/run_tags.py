@@ -47,7 +47,7 @@ class TaggedRun:
 
     @property
     def kind(self) -> str | None:
-        """The kind in its tags: sweep, trial, train or evaluation."""
+        """The kind in its tags: sweep, trial or evaluation."""
         return self.tags.get(tag_names.KIND)
 
     @property

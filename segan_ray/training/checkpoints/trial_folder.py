@@ -30,7 +30,7 @@ from segan_ray.config import Experiment
 from segan_ray.data.store.origin import Origin, write_origin
 from segan_ray.documents import LIST_BYTES, parse_json, read_bytes
 from segan_ray.errors import CheckpointError, many, said
-from segan_ray.filesystem.atomic_files import sync_folder
+from segan_ray.filesystem.atomic_files import sync_path
 from segan_ray.training.checkpoints.checkpoint import check_whole, restore, save_checkpoint
 from segan_ray.training.epoch_record import EpochRecord
 from segan_ray.training.state import TrainingState
@@ -81,13 +81,13 @@ class TrialFolder:
         try:
             write_epoch(partial, state, experiment, origin, report, overlay)
             for file in partial.iterdir():
-                sync_folder(file)
+                sync_path(file)
             shutil.rmtree(whole, ignore_errors=True)
             os.replace(partial, whole)
         except OSError:
             shutil.rmtree(partial, ignore_errors=True)
             raise
-        sync_folder(self.path)
+        sync_path(self.path)
         self._keep({report.epoch, report.best.epoch})
 
     def last_report(self) -> EpochRecord | None:

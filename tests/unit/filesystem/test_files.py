@@ -83,7 +83,7 @@ def test_the_folder_is_synced_after_the_rename(
 ) -> None:
     synced: list[bytes] = []
     monkeypatch.setattr(
-        atomic_files, "sync_folder", lambda folder: synced.append((folder / "file").read_bytes())
+        atomic_files, "sync_path", lambda folder: synced.append((folder / "file").read_bytes())
     )
     write_bytes(tmp_path / "file", b"whole")
     assert synced == [b"whole"]

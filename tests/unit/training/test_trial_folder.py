@@ -301,7 +301,7 @@ def test_numbers_survive_exactly(tmp_path: Path, state: TrainingState) -> None:
     assert folder.last_report() == report
 
 
-@pytest.mark.parametrize("where", ["save_checkpoint", "sync_folder"])
+@pytest.mark.parametrize("where", ["save_checkpoint", "sync_path"])
 def test_a_full_disk_leaves_earlier_checkpoints(tmp_path, state, monkeypatch, where: str) -> None:
     folder = TrialFolder(tmp_path / "000")
     train(folder, state, [0.5, 0.4])
