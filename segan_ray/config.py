@@ -10,12 +10,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from segan_ray import documents, sizes
+from segan_ray.authors_layout import Published
 from segan_ray.brats import MODALITIES, REGIONS
 from segan_ray.errors import ConfigError, cut, listed, nearest
 
@@ -25,9 +26,12 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 Epochs = Annotated[int, Field(ge=1, le=sizes.MOST_EPOCHS)]
 Slices = Annotated[int, Field(ge=1, le=sizes.MOST_SLICES)]
 Width = Annotated[int, Field(ge=1, le=sizes.WIDEST)]
+ClassWeights = tuple[PositiveFloat, PositiveFloat, PositiveFloat]
 ScaleWeights = Annotated[tuple[NonNegativeFloat, ...], Field(min_length=1)]
 Variant = Literal["s1-1c", "s1-3c", "s3-3c", "unet"]
 Optimizer = Literal["adam", "adamw", "rmsprop"]
+Network = Literal["segan", "authors", "unet", "residual-unet", "segresnet"]
+OF_MONAI: Final = ("unet", "residual-unet", "segresnet")
 
 
 class Settings(BaseModel):
@@ -39,9 +43,16 @@ class Settings(BaseModel):
 class SegmentorSettings(Settings):
     """The segmentor S and its optimizer.
 
-    Width doubles at each of ``depth`` downsampling levels, up to eight times ``base_width``.
+    ``network`` is the paper's (``segan``), one of the authors' published networks (``authors``:
+    the ``brain`` or the ``skin`` network, of fixed depth), or MONAI's ``unet``, ``residual-unet``
+    or ``segresnet``. The width of ``segan`` doubles at each of ``depth`` downsampling levels, up
+    to eight times ``base_width``; ``full_resolution`` gives it one more convolution before the
+    maps, as the authors' networks have, and ``skip`` says how it joins mirrored levels.
     """
 
+    network: Network = "segan"
+    authors: Published = "brain"
+    full_resolution: bool = False
     lr: PositiveFloat = 1e-3
     optimizer: Optimizer = "adam"
     beta1: Fraction = 0.5
@@ -53,11 +64,17 @@ class SegmentorSettings(Settings):
 class CriticSettings(Settings):
     """The critic C and its optimizer.
 
-    ``depth`` blocks give ``depth + 1`` feature scales, the masked image being the first; a
-    ``single-scale`` critic is judged by its deepest features alone. ``steps`` is how often it
-    is updated for each update of the segmentor. ``clamp`` and ``spectral_norm`` constrain it.
+    ``kind`` is one critic for each region, one ``joint`` critic for all, or ``none``. A critic's
+    ``input`` is the image multiplied by the maps (the paper) or joined with them
+    (``concat``, SegAN-CAT). ``depth`` blocks give ``depth + 1`` feature scales, the input being
+    the first; a ``single-scale`` critic is judged by its deepest features alone. ``steps`` is how
+    often it is updated for each update of the segmentor. ``clamp`` and ``spectral_norm`` constrain
+    it; ``clamp_norm`` clamps the weights of its norms too, as the authors' code does.
     """
 
+    kind: Literal["per-region", "joint", "none"] = "per-region"
+    input: Literal["product", "concat"] = "product"
+    norm: Literal["batch", "instance", "none"] = "batch"
     lr: PositiveFloat = 3e-4
     optimizer: Optimizer = "adam"
     beta1: Fraction = 0.5
@@ -66,6 +83,7 @@ class CriticSettings(Settings):
     scales: Literal["multi-scale", "single-scale"] = "multi-scale"
     steps: Annotated[int, Field(ge=1, le=sizes.MOST_UPDATES)] = 1
     clamp: PositiveFloat | None = None
+    clamp_norm: bool = True
     spectral_norm: bool = False
 
     @property
@@ -75,17 +93,25 @@ class CriticSettings(Settings):
 
 
 class LossSettings(Settings):
-    """The multi-scale L1 loss, and Dice beside it.
+    """The multi-scale L1 loss of the critic, and Dice and cross-entropy of the maps beside it.
 
-    ``scale_weights`` is one weight a scale, equal if absent. ``reduction`` averages each scale
-    and then over scales (the paper), or all features at once, so that large maps count most
-    (the authors' published code). ``dice_power`` is the exponent of Dice's denominator.
-    ``dice_smoothing`` is in voxels: at 1, slices without a region push its map to empty so
-    hard that the enhancing map dies for good in some runs; at 50 it does not.
+    The segmentor lowers ``adversarial_weight`` times the multi-scale loss, plus the others with
+    their weights. The critic comes in at the epoch ``adversarial_from``, and its weight rises in
+    equal steps over ``adversarial_ramp`` epochs. ``class_weights`` weigh the regions (whole, core,
+    enhancing) in Dice and cross-entropy. ``scale_weights`` is one weight a scale, equal if absent.
+    ``reduction`` averages each scale and then over scales (the paper), or all features at once, so
+    that large maps count most (the authors' published code). ``dice_power`` is the exponent of
+    Dice's denominator. ``dice_smoothing`` is in voxels: at 1, slices without a region push its map
+    to empty so hard that the enhancing map dies for good in some runs; at 50 it does not.
     """
 
     scale_weights: ScaleWeights | None = None
     reduction: Literal["per-scale", "concatenated"] = "per-scale"
+    adversarial_weight: NonNegativeFloat = 1.0
+    adversarial_from: Epochs = 1
+    adversarial_ramp: Annotated[int, Field(ge=0, le=sizes.MOST_EPOCHS)] = 0
+    class_weights: ClassWeights | None = None
+    ce_weight: NonNegativeFloat = 0.0
     dice_weight: NonNegativeFloat = 1.0
     dice_smoothing: PositiveFloat = 50.0
     dice_power: Literal[1, 2] = 1
@@ -98,10 +124,12 @@ class TrainingSettings(Settings):
     cuts them into parts to save memory. ``crop`` is in voxels and shrinks to what the store and
     the depths allow. ``schedule`` is the course of learning rates from the first epoch to the
     last: they stay, fall as (1 − share of epochs done)^0.9, as half a cosine, or by half every
-    ``halve_every`` epochs; never below ``min_lr``. ``patience`` is how many validations in a
-    row may find every map empty or full. At ``auto``, ``precision`` and ``compile`` are chosen
-    for the device. ``deterministic`` makes runs on a GPU repeat exactly, as runs on a CPU
-    always do.
+    ``halve_every`` epochs, the first time after ``halve_after`` (null: as many); never below
+    ``min_lr``. With ``ema`` a mean of the segmentor's weights over about the last 1 / (1 − ema)
+    updates is validated, kept and promoted in its place. ``patience`` is how many validations in a
+    row may find every map empty or full. At ``auto``, ``precision`` and ``compile`` are chosen for
+    the device. ``deterministic`` makes runs
+    on a GPU repeat exactly, as runs on a CPU always do.
     """
 
     epochs: Epochs = 20
@@ -111,7 +139,9 @@ class TrainingSettings(Settings):
     crop: Annotated[int, Field(ge=16, le=sizes.LONGEST_SIDE)] = 160
     schedule: Literal["constant", "poly", "cosine", "halving"] = "poly"
     halve_every: Epochs = 25
+    halve_after: Epochs | None = None
     min_lr: NonNegativeFloat = 0.0
+    ema: Annotated[float, Field(gt=0, lt=1)] | None = None
     brain_mask: bool = True
     patience: Epochs = 3
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
@@ -123,18 +153,19 @@ class DataSettings(Settings):
     """How slices are drawn and augmented.
 
     ``tumour_fraction`` is the share of slices with tumour (null: as in the store). ``neighbours``
-    is how many context slices above, and as many below, the segmentor sees. Slices are
-    mirrored half the time with ``flip``, turned by up to ``rotation_deg`` either way and made
-    larger or smaller by up to the fraction ``scaling``. ``intensity`` changes the gain of each
-    modality by up to that fraction and shifts it by up to as many standard deviations; ``bias``
-    multiplies it by a smooth field between exp(-bias) and exp(bias). 0 is no change.
-    ``fold`` counts from 0 and says which fold of the store trains and validates; null is its
-    single split.
+    is how many context slices above, and as many below, the segmentor sees. Half of the slices are
+    mirrored left to right with ``flip``, and half front to back with ``flip_front_back``. Slices
+    are turned by up to ``rotation_deg`` either way and made larger or smaller by up to the fraction
+    ``scaling``. ``intensity`` changes the gain of each modality by up to that fraction and shifts
+    it by up to as many standard deviations; ``bias`` multiplies it by a smooth field between
+    exp(-bias) and exp(bias). 0 is no change. ``fold`` counts from 0 and says which fold of the
+    store trains and validates; null is its single split.
     """
 
     tumour_fraction: Fraction | None = 0.8
     neighbours: Annotated[int, Field(ge=0, le=8)] = 0
     flip: bool = True
+    flip_front_back: bool = False
     fold: Annotated[int, Field(ge=0, lt=sizes.MOST_FOLDS)] | None = None
     rotation_deg: Annotated[float, Field(ge=0, le=180)] = 0.0
     scaling: Annotated[float, Field(ge=0, le=0.5)] = 0.0
@@ -169,13 +200,22 @@ class ResourceSettings(Settings):
         return self
 
 
+UNET: Final[dict[str, dict[str, Any]]] = {
+    "segmentor": {"network": "unet"},
+    "critic": {"kind": "none"},
+    "loss": {"ce_weight": 1.0},
+}
+"""The settings that ``variant: unet`` is short for."""
+
+
 class Experiment(Settings):
     """All settings of one run.
 
-    ``variant`` names the networks: ``s1-1c`` one segmentor and one critic for each region,
-    each pair trained by itself; ``s3-3c`` the same networks trained together on the mean of
-    their losses; ``s1-3c`` one segmentor with a map for each region and a critic for each;
-    ``unet`` MONAI's U-Net without a critic.
+    ``variant`` says how many networks there are: ``s1-1c`` one segmentor and one critic for each
+    region, each pair trained by itself; ``s3-3c`` the same networks trained together on the mean
+    of their losses; ``s1-3c`` one segmentor with a map for each region, and the critics that
+    ``critic.kind`` names. ``unet`` is short for ``s1-3c`` with ``segmentor.network`` unet,
+    ``critic.kind`` none and ``loss.ce_weight`` 1, unless that is set.
     """
 
     variant: Variant = "s1-3c"
@@ -186,6 +226,51 @@ class Experiment(Settings):
     training: TrainingSettings = TrainingSettings()
     data: DataSettings = DataSettings()
     resources: ResourceSettings = ResourceSettings()
+
+    @property
+    def has_bank(self) -> bool:
+        """Whether there is one segmentor for each region."""
+        return self.variant in ("s1-1c", "s3-3c")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _unet_is_short(cls, tree: Any) -> Any:
+        """Replace the defaults that ``variant: unet`` stands for."""
+        if not isinstance(tree, Mapping) or tree.get("variant") != "unet":
+            return tree
+        changed = dict(tree)
+        for group, short in UNET.items():
+            settings = tree.get(group, {})
+            settings = settings.model_dump() if isinstance(settings, BaseModel) else settings
+            defaults = cls.model_fields[group].default
+            if isinstance(settings, Mapping) and all(
+                settings.get(name, getattr(defaults, name)) == getattr(defaults, name)
+                for name in short
+            ):
+                changed[group] = {**settings, **short}
+        return changed
+
+    @model_validator(mode="after")
+    def _variants_and_networks_agree(self) -> Experiment:
+        network, kind = self.segmentor.network, self.critic.kind
+        if self.variant == "unet" and (network, kind) != ("unet", "none"):
+            raise ValueError(
+                "variant unet is short for segmentor.network unet and critic.kind none, but "
+                f"segmentor.network is {network} and critic.kind {kind}. Set variant s1-3c."
+            )
+        if self.variant == "s1-1c" and kind == "joint":
+            raise ValueError(
+                "variant s1-1c trains each region by itself, but critic.kind joint compares all "
+                "regions at once. Set critic.kind per-region, or another variant."
+            )
+        loss = self.loss
+        if not (loss.dice_weight or loss.ce_weight or (kind != "none" and loss.adversarial_weight)):
+            raise ValueError(
+                "the segmentor has no loss: loss.dice_weight, loss.ce_weight and "
+                f"{'critic.kind is none' if kind == 'none' else 'loss.adversarial_weight are 0'}. "
+                "Give one of them a weight."
+            )
+        return self
 
     @model_validator(mode="after")
     def _one_weight_per_scale(self) -> Experiment:
@@ -230,16 +315,37 @@ def too_large(
     """Yield the settings of every network that is too large, and how many weights it has."""
     segmentor, critic = experiment.segmentor, experiment.critic
     channels = len(MODALITIES) * (2 * experiment.data.neighbours + 1)
-    unet = experiment.variant == "unet"
-    maps = len(REGIONS) if unet or experiment.variant == "s1-3c" else 1
-    size = (channels, maps, segmentor.depth, segmentor.base_width)
-    concat = segmentor.skip == "concat"
-    weights = sizes.unet_weights(*size) if unet else sizes.segan_weights(*size, concat=concat)
+    weights = segmentor_weights(segmentor, channels, 1 if experiment.has_bank else len(REGIONS))
     if weights > sizes.MOST_WEIGHTS:
         yield "segmentor", segmentor, weights
-    weights = sizes.critic_weights(len(MODALITIES), critic.depth, critic.base_width)
-    if not unet and weights > sizes.MOST_WEIGHTS:
+    weights = sizes.critic_weights(critic_channels(critic), critic.depth, critic.base_width)
+    if critic.kind != "none" and weights > sizes.MOST_WEIGHTS:
         yield "critic", critic, weights
+
+
+def critic_channels(critic: CriticSettings) -> int:
+    """Return how many channels the input of a critic has."""
+    maps = len(REGIONS) if critic.kind == "joint" else 1
+    return len(MODALITIES) * maps if critic.input == "product" else len(MODALITIES) + maps
+
+
+def segmentor_weights(segmentor: SegmentorSettings, channels: int, maps: int) -> int:
+    """Return how many weights the convolutions of one network have."""
+    width, depth = segmentor.base_width, segmentor.depth
+    match segmentor.network:
+        case "segan":
+            concat, full = segmentor.skip == "concat", segmentor.full_resolution
+            return sizes.segan_weights(
+                channels, maps, depth, width, concat=concat, full_resolution=full
+            )
+        case "authors":
+            return sizes.authors_weights(channels, maps, width, segmentor.authors)
+        case "unet":
+            return sizes.unet_weights(channels, maps, depth, width)
+        case "residual-unet":
+            return sizes.residual_unet_weights(channels, maps, depth, width)
+        case "segresnet":
+            return sizes.segresnet_weights(channels, maps, depth, width)
 
 
 def paths(model: type[BaseModel] = Experiment, prefix: str = "") -> Iterator[str]:

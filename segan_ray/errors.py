@@ -212,7 +212,23 @@ def many(count: int, thing: str) -> str:
     return f"{count} {thing}{'' if count == 1 else 's'}"
 
 
+LEAST_LIKENESS: Final = 0.5
+"""Names less alike than this are not suggested."""
+
+
 def nearest(name: str, valid: Iterable[str]) -> str:
-    """Return `` Did you mean 'x'?`` for the closest of ``valid``, or nothing."""
-    close = difflib.get_close_matches(name, list(valid), n=1, cutoff=0.5)
-    return f" Did you mean '{close[0]}'?" if close else ""
+    """Return `` Did you mean 'x'?`` for the closest of ``valid``, or nothing.
+
+    A word of a name counts as the whole name does: ``critic.widht`` means ``critic.base_width``.
+    """
+    close = max(((_likeness(name, each), each) for each in valid), default=(0.0, ""))
+    return f" Did you mean '{close[1]}'?" if close[0] >= LEAST_LIKENESS else ""
+
+
+def _likeness(name: str, valid: str) -> float:
+    """Return how alike two dotted names are, from 0 to 1."""
+    group, _, last = name.rpartition(".")
+    valid_group, _, valid_last = valid.rpartition(".")
+    words = valid_last.split("_") if group == valid_group else []
+    pairs = [(name, valid), *((last, word) for word in words)]
+    return max(difflib.SequenceMatcher(None, *pair).ratio() for pair in pairs)

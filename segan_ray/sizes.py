@@ -9,6 +9,14 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import Final
 
+from segan_ray.authors_layout import (
+    HEAD_KERNELS,
+    LAYOUTS,
+    RESIDUAL_LEVELS,
+    SEPARABLE_ABOVE,
+    Published,
+)
+
 MOST_EPOCHS: Final = 100_000
 MOST_STEPS: Final = 1_000_000
 """Steps of one epoch."""
@@ -35,7 +43,9 @@ MOST_WEIGHTS: Final = 10**9
 _WIDEST_FACTOR: Final = 8
 
 
-def segan_weights(channels: int, regions: int, depth: int, base_width: int, *, concat: bool) -> int:
+def segan_weights(
+    channels: int, regions: int, depth: int, base_width: int, *, concat: bool, full_resolution: bool
+) -> int:
     """Return how many weights the convolutions of a segmentor of SegAN have."""
     widths = _widths(base_width, depth)
     joined = 2 if concat else 1
@@ -43,7 +53,34 @@ def segan_weights(channels: int, regions: int, depth: int, base_width: int, *, c
     up = sum(
         9 * below * above for above, below in zip(widths, [*deeper[1:], widths[-1]], strict=False)
     )
-    return critic_weights(channels, depth, base_width) + up + 9 * widths[0] * joined * regions
+    last = widths[0] * joined
+    head = 9 * (last * base_width + base_width * regions) if full_resolution else 9 * last * regions
+    return critic_weights(channels, depth, base_width) + up + head
+
+
+def authors_weights(channels: int, regions: int, base_width: int, published: Published) -> int:
+    """Return how many weights the convolutions of the authors' published network have."""
+    layout, width = LAYOUTS[published], base_width
+    total, before = 0, channels
+    for level, (kernel, factor) in enumerate(layout.down):
+        after = factor * width
+        total += kernel**2 * before * after
+        if level < RESIDUAL_LEVELS:
+            total += _residual(after)
+        elif level < len(layout.down) - 1:
+            total += after**2
+        before = after
+    for factor in layout.bottleneck:
+        total += before * factor * width
+        before = factor * width
+    for level, (kernel, factor) in enumerate(layout.up):
+        after = factor * width
+        separable = kernel > SEPARABLE_ABOVE
+        total += _separable(before, after, kernel) if separable else kernel**2 * before * after
+        total += _residual(after) if level else after**2
+        before = 2 * after
+    wide, narrow = HEAD_KERNELS
+    return total + _separable(before, width, wide) + _residual(width) + narrow**2 * width * regions
 
 
 def critic_weights(channels: int, depth: int, base_width: int) -> int:
@@ -60,6 +97,35 @@ def unet_weights(channels: int, regions: int, depth: int, base_width: int) -> in
     joined = [2 * width for width in widths[:-2]] + [widths[-2] + widths[-1]]
     up = sum(9 * before * after for before, after in zip(joined, [regions, *widths], strict=False))
     return down + up
+
+
+def residual_unet_weights(channels: int, regions: int, depth: int, base_width: int) -> int:
+    """Return how many weights the convolutions of MONAI's U-Net with residual units have."""
+    widths = [base_width << level for level in range(depth + 1)]
+    plain = unet_weights(channels, regions, depth, base_width)
+    down = sum(
+        9 * (after**2 + before * after) for before, after in pairwise([channels, *widths[:-1]])
+    )
+    deepest = 9 * widths[-1] ** 2 + widths[-2] * widths[-1]
+    up = sum(9 * width**2 for width in [regions, *widths[: depth - 1]])
+    return plain + down + deepest + up
+
+
+def segresnet_weights(channels: int, regions: int, depth: int, base_width: int) -> int:
+    """Return how many weights the convolutions of MONAI's SegResNet have."""
+    widths = [base_width << level for level in range(depth + 1)]
+    down = sum(18 * width**2 for width in widths)
+    down += sum(9 * before * after for before, after in pairwise([channels, *widths]))
+    up = sum(before * after + 18 * before**2 for before, after in pairwise(widths))
+    return down + up + base_width * regions
+
+
+def _residual(width: int) -> int:
+    return 40 * width**2
+
+
+def _separable(before: int, after: int, kernel: int) -> int:
+    return 2 * kernel * (before * after + after**2)
 
 
 def _widths(base_width: int, depth: int) -> list[int]:

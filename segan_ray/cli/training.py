@@ -41,7 +41,8 @@ def train(
         Path | None, typer.Option(help="A YAML file of settings; defaults fill the rest.")
     ] = None,
     preset: Annotated[
-        str | None, typer.Option(help="Settings to begin from: paper, or authors-code.")
+        str | None,
+        typer.Option(help="Published settings to begin from, such as paper."),
     ] = None,
     assignments: Annotated[
         list[str] | None, typer.Option("--set", help="One setting, e.g. critic.depth=4.")

@@ -1,4 +1,4 @@
-"""The networks of an experiment: the only module that knows which variant needs which."""
+"""The networks of an experiment: the only module that knows which settings need which."""
 
 from __future__ import annotations
 
@@ -9,35 +9,42 @@ import torch
 from torch import nn
 
 from segan_ray.brats import MODALITIES, REGIONS
-from segan_ray.config import CriticSettings, Experiment, SegmentorSettings, TrainingSettings
-from segan_ray.models.critic import CriticBank
+from segan_ray.config import Experiment, SegmentorSettings, TrainingSettings
+from segan_ray.models.authors import AuthorsSegmentor, authors_levels
+from segan_ray.models.critic import CriticBank, JointCritic
 from segan_ray.models.segmentor import Segmentor, SegmentorBank
 
 
 def build_segmentor(experiment: Experiment) -> nn.Module:
     """Return the network that maps slices, with context slices, to region probabilities."""
-    settings = experiment.segmentor
     channels = len(MODALITIES) * (2 * experiment.data.neighbours + 1)
-    if experiment.variant == "unet":
-        from segan_ray.models.unet import build_unet
-
-        return build_unet(
-            channels, len(REGIONS), depth=settings.depth, base_width=settings.base_width
-        )
-    kind = Segmentor if experiment.variant == "s1-3c" else SegmentorBank
-    return _segan_segmentor(kind, channels, settings)
+    if experiment.has_bank:
+        return SegmentorBank(_network(experiment.segmentor, channels, 1) for _ in REGIONS)
+    return _network(experiment.segmentor, channels, len(REGIONS))
 
 
-def build_critic(experiment: Experiment) -> CriticBank | None:
-    """Return the critics, one a region, or None for a variant without critic."""
-    return None if experiment.variant == "unet" else _critics(experiment.critic)
+def build_critic(experiment: Experiment) -> CriticBank | JointCritic | None:
+    """Return the critic, or None for an experiment without."""
+    settings = experiment.critic
+    if settings.kind == "none":
+        return None
+    kind = CriticBank if settings.kind == "per-region" else JointCritic
+    return kind(
+        len(MODALITIES),
+        len(REGIONS),
+        takes=settings.input,
+        depth=settings.depth,
+        base_width=settings.base_width,
+        norm=settings.norm,
+        spectral_norm=settings.spectral_norm,
+    )
 
 
 def downsampling_levels(experiment: Experiment) -> int:
     """Return how often the deepest network halves its input."""
-    if experiment.variant == "unet":
-        return experiment.segmentor.depth
-    return max(experiment.segmentor.depth, experiment.critic.depth)
+    segmentor, critic = experiment.segmentor, experiment.critic
+    levels = authors_levels(segmentor.authors) if segmentor.network == "authors" else None
+    return max(levels or segmentor.depth, 0 if critic.kind == "none" else critic.depth)
 
 
 @dataclass(frozen=True)
@@ -96,23 +103,23 @@ def _multiplies_bfloat16(device: torch.device) -> bool:
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
 
-def _segan_segmentor(
-    kind: type[Segmentor | SegmentorBank], channels: int, settings: SegmentorSettings
-) -> Segmentor | SegmentorBank:
-    return kind(
-        channels,
-        len(REGIONS),
-        depth=settings.depth,
-        base_width=settings.base_width,
-        concat_skips=settings.skip == "concat",
-    )
+def _network(settings: SegmentorSettings, channels: int, regions: int) -> nn.Module:
+    if settings.network == "segan":
+        return Segmentor(
+            channels,
+            regions,
+            depth=settings.depth,
+            base_width=settings.base_width,
+            concat_skips=settings.skip == "concat",
+            full_resolution=settings.full_resolution,
+        )
+    if settings.network == "authors":
+        return AuthorsSegmentor(
+            channels, regions, published=settings.authors, base_width=settings.base_width
+        )
+    # MONAI takes long to import, and most runs do not need it.
+    from segan_ray.models.baselines import build_baseline
 
-
-def _critics(settings: CriticSettings) -> CriticBank:
-    return CriticBank(
-        len(MODALITIES),
-        len(REGIONS),
-        depth=settings.depth,
-        base_width=settings.base_width,
-        spectral_norm=settings.spectral_norm,
+    return build_baseline(
+        settings.network, channels, regions, depth=settings.depth, base_width=settings.base_width
     )

@@ -2,11 +2,13 @@
 
 Xue et al. 2018, section "Segmentor": 4×4 stride-2 convolutions going down, ×2 resizing and
 3×3 convolutions going up, skip connections between mirrored levels, LeakyReLU down, ReLU up,
-batch norm, and a sigmoid over the regions.
+batch norm, and a sigmoid over the regions. Both of the authors' published networks have a block
+at full resolution before the maps, which the paper does not name; it is a choice here.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final
 
 import torch
@@ -89,10 +91,18 @@ class Segmentor(nn.Module):
         depth: downsampling levels; height and width must be multiples of ``2**depth``.
         base_width: channels at the first level; see ``level_widths``.
         concat_skips: join the mirrored levels by concatenation rather than addition.
+        full_resolution: one more convolution at full resolution, before the maps.
     """
 
     def __init__(
-        self, channels: int, regions: int, *, depth: int, base_width: int, concat_skips: bool
+        self,
+        channels: int,
+        regions: int,
+        *,
+        depth: int,
+        base_width: int,
+        concat_skips: bool,
+        full_resolution: bool,
     ) -> None:
         super().__init__()
         self.concat_skips = concat_skips
@@ -108,10 +118,10 @@ class Segmentor(nn.Module):
             Up(widths[level] * (joined if level < depth - 1 else 1), widths[level - 1])
             for level in range(depth - 1, 0, -1)
         )
-        self.head = nn.Sequential(
-            Double(),
-            nn.Conv2d(widths[0] * joined, regions, 3, padding=1),
-        )
+        last = widths[0] * joined
+        double = Up(last, base_width) if full_resolution else Double()
+        features = base_width if full_resolution else last
+        self.head = nn.Sequential(double, nn.Conv2d(features, regions, 3, padding=1))
 
     def forward(
         self, image: Float[Tensor, "batch modality height width"]
@@ -135,14 +145,9 @@ class Segmentor(nn.Module):
 class SegmentorBank(nn.Module):
     """One segmentor with one map per region, sharing nothing (variants S1-1C and S3-3C)."""
 
-    def __init__(
-        self, channels: int, regions: int, *, depth: int, base_width: int, concat_skips: bool
-    ) -> None:
+    def __init__(self, segmentors: Iterable[nn.Module]) -> None:
         super().__init__()
-        self.segmentors = nn.ModuleList(
-            Segmentor(channels, 1, depth=depth, base_width=base_width, concat_skips=concat_skips)
-            for _ in range(regions)
-        )
+        self.segmentors = nn.ModuleList(segmentors)
 
     def forward(
         self, image: Float[Tensor, "batch modality height width"]

@@ -25,7 +25,7 @@ from segan_ray.models.build import downsampling_levels
 from segan_ray.training.build_step import Step, make_step
 from segan_ray.training.divergence import DivergenceWatch
 from segan_ray.training.state import TrainingState
-from segan_ray.training.step import Average, MicroBatch, keep
+from segan_ray.training.step import Average, MicroBatch, StepLosses, keep
 from segan_ray.training.validation_scores import VALIDATION, Validation
 
 Validate = Callable[[nn.Module], Validation]
@@ -93,7 +93,7 @@ def fit(
 
         failure, scores = losses.failure, dict.fromkeys(VALIDATION, 0.0)
         if failure is None:
-            validation = validate(state.segmentor)
+            validation = validate(state.in_use)
             state.collapsed = state.collapsed + 1 if validation.collapse else 0
             if state.collapsed < training.patience:
                 scores = dict(validation.scores)
@@ -128,23 +128,28 @@ def train_epoch(
     context: DistributedContext,
     step: Step,
 ) -> EpochLosses:
-    """Run one epoch of steps; return the mean of both losses over steps and workers."""
+    """Run one epoch of steps; return the mean of the losses over steps and workers."""
     state.segmentor.train()
-    sums, count = torch.zeros(2, device=context.device), 0
+    sums, count = torch.zeros(len(StepLosses._fields), device=context.device), 0
     watch = DivergenceWatch(context.device)
     for batch in batches:
         losses = torch.stack(step(state, split(batch, experiment, context), context.average))
+        if experiment.training.ema is not None:
+            state.update_mean(experiment.training.ema)
         # All workers must see the same losses, or one would wait for the others for ever.
         context.average([losses])
         if watch.diverged_before(losses):
             break
         sums += losses
         count += 1
-    critic, segmentor = (sums / count).tolist()
+    critic, segmentor, adversarial = (sums / count).tolist()
     metrics = {"train/loss_critic": critic, "train/loss_segmentor": segmentor}
     bad = [f"{name} is {value}" for name, value in metrics.items() if not math.isfinite(value)]
     if bad:
         return EpochLosses({}, f"diverged: {bad[0]} at step {count} of epoch {state.epoch + 1}")
+    if segmentor > adversarial:
+        # How much larger the critic's part is than Dice and cross-entropy together.
+        metrics["train/adversarial_share"] = adversarial / (segmentor - adversarial)
     return EpochLosses(metrics)
 
 
@@ -179,6 +184,7 @@ def _batches(
         crop=crop,
         tumour_fraction=data.tumour_fraction,
         flip=data.flip,
+        flip_front_back=data.flip_front_back,
         seed=experiment.seed,
         epoch=epoch,
         rank=context.rank,

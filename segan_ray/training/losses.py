@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn import functional
 
 
 def multi_scale_l1(
@@ -88,8 +87,8 @@ def soft_dice_loss(
     *,
     smoothing: float,
     power: int = 1,
-) -> Float[Tensor, ""]:
-    """Return 1 − (2·Σpy + s) / (Σpᵏ + Σyᵏ + s), averaged over slices and regions.
+) -> Float[Tensor, "region"]:
+    """Return 1 − (2·Σpy + s) / (Σpᵏ + Σyᵏ + s) of each region, averaged over slices.
 
     ``power`` k is 1, or 2 as in V-Net (Milletari et al. 2016) and the authors' published
     code. Each slice counts alike, so the mean over two half batches is the whole batch's. An
@@ -99,15 +98,24 @@ def soft_dice_loss(
     voxels = (-2, -1)
     shared = (probability * truth).sum(voxels)
     size = probability.pow(power).sum(voxels) + truth.pow(power).sum(voxels)
-    return (1 - (2 * shared + smoothing) / (size + smoothing)).mean()
+    return (1 - (2 * shared + smoothing) / (size + smoothing)).mean(0)
 
 
-def dice_cross_entropy(
+def cross_entropy(
     probability: Float[Tensor, "batch region height width"],
     truth: Float[Tensor, "batch region height width"],
-    *,
-    smoothing: float,
+) -> Float[Tensor, "region"]:
+    """Return −(y·log p + (1 − y)·log(1 − p)) of each region, averaged over voxels and slices."""
+    # PyTorch's own function raises where a diverged network's maps are no numbers.
+    bounded = probability.clamp(1e-6, 1 - 1e-6)
+    entropy = truth * bounded.log() + (1 - truth) * (1 - bounded).log()
+    return -entropy.mean((0, 2, 3))
+
+
+def weighted_mean(
+    per_region: Float[Tensor, "region"], weights: Sequence[float] | None
 ) -> Float[Tensor, ""]:
-    """Return soft Dice plus binary cross-entropy, the loss of the U-Net baseline."""
-    entropy = functional.binary_cross_entropy(probability.clamp(1e-6, 1 - 1e-6), truth)
-    return soft_dice_loss(probability, truth, smoothing=smoothing) + entropy
+    """Return the mean over regions, each with its weight; None weighs all alike."""
+    if weights is None:
+        return per_region.mean()
+    return (per_region * per_region.new_tensor(weights)).sum() / sum(weights)

@@ -10,6 +10,7 @@ from typing import Final
 import torch
 from torch import nn
 from torch.optim import Adam, AdamW, Optimizer, RMSprop
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from segan_ray.config import CriticSettings, Experiment, SegmentorSettings
 from segan_ray.models.build import build_critic, build_segmentor, choose_numerics, move_to_device
@@ -35,6 +36,7 @@ class Best:
 class TrainingState:
     """Both networks, both optimizers, and how far they have come. Epochs count from 1.
 
+    ``mean`` is the exponential mean of the segmentor's weights, where ``training.ema`` is set.
     ``collapsed`` is how many validations in a row have found every map empty or full.
     """
 
@@ -42,9 +44,30 @@ class TrainingState:
     critic: nn.Module | None
     segmentor_optimizer: Optimizer
     critic_optimizer: Optimizer | None
+    mean: nn.Module | None = None
     epoch: int = 0
     best: Best | None = None
     collapsed: int = 0
+
+    @property
+    def in_use(self) -> nn.Module:
+        """The segmentor to validate and to keep: the mean, if there is one."""
+        return self.segmentor if self.mean is None else self.mean
+
+    @torch.no_grad()
+    def update_mean(self, decay: float) -> None:
+        """Move the mean towards the segmentor's weights and buffers after an update.
+
+        In the first epoch the mean is a copy, or it would hold the random weights long after.
+        """
+        if self.mean is None:
+            return
+        means, current = (list(each.state_dict().values()) for each in (self.mean, self.segmentor))
+        numbers = [index for index, tensor in enumerate(means) if tensor.is_floating_point()]
+        move = get_ema_multi_avg_fn(decay if self.epoch else 0.0)
+        move([means[index] for index in numbers], [current[index] for index in numbers], 0)
+        for index in set(range(len(means))) - set(numbers):
+            means[index].copy_(current[index])
 
     def set_learning_rates(self, experiment: Experiment, epoch: int) -> None:
         """Give both optimizers their rates for ``epoch``; nothing else of them changes."""
@@ -83,7 +106,8 @@ def rate_factor(experiment: Experiment, epoch: int) -> float:
     if training.schedule == "cosine":
         return (1 + math.cos(math.pi * done)) / 2
     if training.schedule == "halving":
-        return math.pow(0.5, (epoch - 1) // training.halve_every)
+        first = training.halve_after or training.halve_every
+        return math.pow(0.5, max(0, (epoch - 1 - first) // training.halve_every + 1))
     return 1.0
 
 
@@ -98,8 +122,12 @@ def new_state(
     torch.manual_seed(experiment.seed)
     segmentor = build_segmentor(experiment)
     critic = build_critic(experiment)
+    mean = None
+    if experiment.training.ema is not None:
+        mean = build_segmentor(experiment).requires_grad_(False)
+        mean.load_state_dict(segmentor.state_dict())
     move_to_device(
-        [network for network in (segmentor, critic) if network is not None],
+        [network for network in (segmentor, critic, mean) if network is not None],
         device,
         choose_numerics(experiment.training, device),
         synchronised=synchronised,
@@ -109,6 +137,7 @@ def new_state(
         critic,
         _optimizer(segmentor, experiment.segmentor, device),
         None if critic is None else _optimizer(critic, experiment.critic, device),
+        mean,
     )
 
 

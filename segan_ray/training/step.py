@@ -8,7 +8,7 @@ This gives the parameters of the textbook order with two forwards.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -22,6 +22,9 @@ FeatureDistance = Callable[[Sequence[Tensor], Sequence[Tensor]], Tensor]
 
 MapLoss = Callable[[Tensor, Tensor], Tensor]
 """Compares a map with the truth directly."""
+
+NORMS: Final = (nn.modules.batchnorm._BatchNorm, nn.GroupNorm)  # noqa: SLF001
+"""What ``clamp_norm`` spares."""
 
 Average = Callable[[Sequence[Tensor]], None]
 """Averages tensors over the workers of a group, in place; does nothing when alone."""
@@ -49,10 +52,15 @@ class MicroBatch(NamedTuple):
 
 
 class StepLosses(NamedTuple):
-    """The two losses of one iteration, detached. ``critic`` is the distance it raises."""
+    """The losses of one iteration, detached.
+
+    ``critic`` is the distance that the critic raises, ``adversarial`` the weighted distance in the
+    loss of the segmentor.
+    """
 
     critic: Float[Tensor, ""]
     segmentor: Float[Tensor, ""]
+    adversarial: Float[Tensor, ""]
 
 
 def keep(tensors: Sequence[Tensor]) -> None:
@@ -68,14 +76,18 @@ def adversarial_step(
     *,
     distance: FeatureDistance,
     map_loss: MapLoss | None,
+    distance_weight: float = 1.0,
     critic_steps: int = 1,
     clamp: float | None = None,
+    clamp_norm: bool = True,
     pairs: int = 1,
     average: Average = keep,
 ) -> StepLosses:
     """Update the critic ``critic_steps`` times, then the segmentor once, on one batch.
 
-    ``clamp`` bounds the critic's weights after each of its updates. ``pairs`` is how many
+    The segmentor lowers ``distance_weight`` times the distance plus ``map_loss``. ``clamp`` bounds
+    the critic's weights after each of its updates, also those of its norms if ``clamp_norm`` is
+    set. ``pairs`` is how many
     segmentors and critics are trained side by side, each pair on its own loss; 1 trains all
     on the mean over regions.
     """
@@ -96,10 +108,10 @@ def adversarial_step(
             raised.append(loss.detach())
         _update(critic_optimizer, average)
         if clamp is not None:
-            clamp_weights(critic, clamp)
+            clamp_weights(critic, clamp, norms=clamp_norm)
 
     # The segmentor descends the distance; the critic and the truth's features are constants.
-    lowered = []
+    lowered, adversarial = [], []
     critic.requires_grad_(False)
     segmentor_optimizer.zero_grad(set_to_none=True)
     for part, with_graph in zip(parts, maps, strict=True):
@@ -107,7 +119,8 @@ def adversarial_step(
         predicted = critic(part.centre, probability)
         with torch.no_grad():
             true = critic(part.centre, part.truth)
-        loss = _over_regions(distance, predicted, true)
+        loss = distance_weight * _over_regions(distance, predicted, true)
+        adversarial.append(part.share * loss.detach())
         if map_loss is not None:
             loss = loss + map_loss(probability, part.truth)
         loss = part.share * loss
@@ -116,7 +129,7 @@ def adversarial_step(
     _update(segmentor_optimizer, average)
     critic.requires_grad_(True)
 
-    return StepLosses(torch.stack(raised).sum(), torch.stack(lowered).sum())
+    return StepLosses(*(torch.stack(each).sum() for each in (raised, lowered, adversarial)))
 
 
 def supervised_step(
@@ -125,25 +138,31 @@ def supervised_step(
     parts: Sequence[MicroBatch],
     *,
     map_loss: MapLoss,
+    pairs: int = 1,
     average: Average = keep,
 ) -> StepLosses:
-    """Update a baseline without critic once on one batch."""
+    """Update a segmentor without critic once on one batch; ``pairs`` as in ``adversarial_step``."""
     lowered = []
     optimizer.zero_grad(set_to_none=True)
     for part in parts:
         loss = part.share * map_loss(_segment(segmentor, part), part.truth)
-        loss.backward()
+        (pairs * loss).backward()
         lowered.append(loss.detach())
     _update(optimizer, average)
     total = torch.stack(lowered).sum()
-    return StepLosses(torch.zeros_like(total), total)
+    return StepLosses(torch.zeros_like(total), total, torch.zeros_like(total))
 
 
 @torch.no_grad()
-def clamp_weights(network: nn.Module, bound: float) -> None:
-    """Clamp every parameter of ``network`` to ±``bound`` (the authors' published code)."""
-    for parameter in network.parameters():
-        parameter.clamp_(-bound, bound)
+def clamp_weights(network: nn.Module, bound: float, *, norms: bool = True) -> None:
+    """Clamp every parameter of ``network`` to ±``bound`` (the authors' published code).
+
+    Without ``norms`` the weights of norms stay: at 0.05 they nearly turn a critic off.
+    """
+    for module in network.modules():
+        if norms or not isinstance(module, NORMS):
+            for parameter in module.parameters(recurse=False):
+                parameter.clamp_(-bound, bound)
 
 
 def _segment(segmentor: nn.Module, part: MicroBatch) -> Tensor:

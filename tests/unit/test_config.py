@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -11,6 +13,7 @@ from segan_ray import sizes
 from segan_ray.config import (
     Experiment,
     build,
+    critic_channels,
     flatten,
     load_experiment,
     load_preset,
@@ -20,9 +23,13 @@ from segan_ray.config import (
     parse_assignments,
     paths,
     presets,
+    segmentor_weights,
 )
 from segan_ray.errors import ConfigError
 from segan_ray.models.build import build_critic, build_segmentor
+from tests.unit.models.test_models import NETWORKS
+
+ROOT = Path(__file__).parents[2]
 
 
 def test_flatten_and_nest_are_inverse() -> None:
@@ -98,21 +105,38 @@ def test_a_single_scale_has_one_weight() -> None:
         load_experiment(None, ["critic.scales=single-scale", "loss.scale_weights=[1, 1, 1, 1]"])
 
 
-def test_the_presets_are_the_paper_and_the_authors_code() -> None:
-    assert presets() == ["authors-code", "paper"]
-    paper = load_experiment(None, preset="paper")
-    for network, depth in ((paper.segmentor, 4), (paper.critic, 3)):
-        assert (network.optimizer, network.lr) == ("rmsprop", 2e-5)
-        assert (network.depth, network.base_width) == (depth, 64)
-    assert paper.training.batch_size == 64
-    assert (paper.loss.reduction, paper.loss.dice_weight) == ("per-scale", 0)
-    code = load_experiment(None, preset="authors-code")
-    for network in (code.segmentor, code.critic):
-        assert (network.optimizer, network.beta1) == ("adam", 0.5)
-    assert code.critic.clamp == 0.05
-    assert code.loss.reduction == "concatenated"
-    assert code.loss.scale_weights == (1, 1, 2, 2, 2, 2, 4)
-    assert code.loss.dice_weight > 0
+def table_of_presets() -> dict[str, dict[str, Any]]:
+    """Return the values of each preset by setting, as docs/presets.md has them."""
+    rows = [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in (ROOT / "docs" / "presets.md").read_text().splitlines()
+        if line.startswith("| ")
+    ]
+    head, _, *body = rows
+    return {
+        name.strip("`"): {
+            row[0].strip("`"): yaml.safe_load(row[column]) for row in body if row[column]
+        }
+        for column, name in enumerate(head)
+        if column
+    }
+
+
+def test_the_presets_are_those_of_the_document() -> None:
+    table = table_of_presets()
+    assert presets() == sorted(table) == ["authors-brats", "authors-skin", "paper", "segan-cat"]
+    for name, documented in table.items():
+        tree = load_preset(name)
+        assert {
+            path: value
+            for group, settings in tree.items()
+            for path, value in (
+                {f"{group}.{key}": each for key, each in settings.items()}
+                if isinstance(settings, dict)
+                else {group: settings}
+            ).items()
+        } == documented
+        load_experiment(None, preset=name)
 
 
 def test_settings_go_over_a_file_and_a_file_over_a_preset(tmp_path: Path) -> None:
@@ -124,7 +148,7 @@ def test_settings_go_over_a_file_and_a_file_over_a_preset(tmp_path: Path) -> Non
 
 
 def test_the_error_of_an_unknown_preset_names_all_presets() -> None:
-    with pytest.raises(ConfigError, match=r"Did you mean 'paper'\? There are: authors-code, paper"):
+    with pytest.raises(ConfigError, match=r"Did you mean 'paper'\? There are: authors-brats"):
         load_preset("papr")
 
 
@@ -207,24 +231,31 @@ def test_networks_that_would_fill_memory_are_refused(settings: list[str], networ
         load_experiment(None, settings)
 
 
-@pytest.mark.parametrize("variant", ["s1-3c", "s3-3c", "unet"])
+@pytest.mark.parametrize("network", NETWORKS)
+@pytest.mark.parametrize("variant", ["s1-3c", "s3-3c"])
 @pytest.mark.parametrize("depth", [2, 4, 6])
-@pytest.mark.parametrize("skip", ["add", "concat"])
-def test_weights_are_counted_as_the_networks_have_them(variant: str, depth: int, skip: str) -> None:
-    experiment = load_experiment(
-        None, [f"variant={variant}", f"segmentor.depth={depth}", f"segmentor.skip={skip}"]
-    )
+def test_weights_are_counted_as_the_networks_have_them(
+    network: str, variant: str, depth: int
+) -> None:
+    settings = [f"variant={variant}", f"segmentor.depth={depth}", *network.split()]
+    experiment = load_experiment(None, settings)
     with torch.device("meta"):
-        network, critic = build_segmentor(experiment), build_critic(experiment)
-    one = network.segmentors[0] if variant == "s3-3c" else network
-    maps, concat = 1 if variant == "s3-3c" else 3, skip == "concat"
+        built = build_segmentor(experiment)
+    one = built.segmentors[0] if variant == "s3-3c" else built
     actual = sum(weights.numel() for weights in one.parameters() if weights.dim() == 4)
-    expected = (
-        sizes.unet_weights(4, maps, depth, 16)
-        if variant == "unet"
-        else sizes.segan_weights(4, maps, depth, 16, concat=concat)
-    )
-    assert actual == expected
-    if critic is not None:
-        kernels = [each for each in critic.critics[0].parameters() if each.dim() == 4]
-        assert sum(each.numel() for each in kernels) == sizes.critic_weights(4, 3, 16)
+    maps = 1 if variant == "s3-3c" else 3
+    assert actual == segmentor_weights(experiment.segmentor, 4, maps)
+
+
+@pytest.mark.parametrize("kind", ["per-region", "joint"])
+@pytest.mark.parametrize("takes", ["product", "concat"])
+@pytest.mark.parametrize("depth", [1, 3, 6])
+def test_weights_of_a_critic_are_counted_as_it_has_them(kind: str, takes: str, depth: int) -> None:
+    settings = [f"critic.kind={kind}", f"critic.input={takes}", f"critic.depth={depth}"]
+    experiment = load_experiment(None, settings)
+    with torch.device("meta"):
+        critic = build_critic(experiment)
+    one = critic.critics[0] if kind == "per-region" else critic.critic
+    actual = sum(weights.numel() for weights in one.parameters() if weights.dim() == 4)
+    channels = critic_channels(experiment.critic)
+    assert actual == sizes.critic_weights(channels, depth, experiment.critic.base_width)

@@ -36,11 +36,15 @@ class SliceRef(NamedTuple):
 
 
 class SliceDraw(NamedTuple):
-    """One drawn slice: the start of its window along both axes, and its changes."""
+    """One drawn slice: the start of its window along both axes, and its changes.
+
+    ``mirrored`` says along which axes. Height runs left to right in the stored slice, so mirroring
+    it changes the hemispheres; width runs front to back.
+    """
 
     where: SliceRef
     start: tuple[int, int]
-    mirrored: bool
+    mirrored: tuple[bool, bool]
     change: Change | None = None
 
 
@@ -144,6 +148,7 @@ def epoch_batches(
     crop: int,
     tumour_fraction: float | None,
     flip: bool,
+    flip_front_back: bool = False,
     seed: int,
     epoch: int,
     rank: int = 0,
@@ -169,7 +174,7 @@ def epoch_batches(
 
     def draws() -> Iterator[list[SliceDraw]]:
         for _ in range(steps):
-            batch = _draw(source, batch_size, crop, tumour_fraction, flip, rng)
+            batch = _draw(source, batch_size, crop, tumour_fraction, (flip, flip_front_back), rng)
             if augmentation.changes:
                 changes = draw_changes(augmentation, batch_size, change_rng)
                 batch = [
@@ -200,7 +205,7 @@ def _draw(
     count: int,
     crop: int,
     tumour_fraction: float | None,
-    flip: bool,
+    flips: tuple[bool, bool],
     rng: np.random.Generator,
 ) -> list[SliceDraw]:
     if tumour_fraction is None:
@@ -212,7 +217,8 @@ def _draw(
         where = pool[rng.integers(len(pool))]
         height, width, _ = source.cases[where.case].record.size
         start = (_start(height, crop, rng), _start(width, crop, rng))
-        draws.append(SliceDraw(where, start, flip and rng.random() < 0.5))
+        mirrored = (flips[0] and rng.random() < 0.5, flips[1] and rng.random() < 0.5)
+        draws.append(SliceDraw(where, start, mirrored))
     return draws
 
 
@@ -249,14 +255,13 @@ def _assemble(
             window(size, side, at - cut.margin)
             for size, at in zip(stored.shape, start, strict=True)
         )
-        # Height runs left to right in the stored slice: flipping it mirrors the hemispheres.
-        order = slice(None, None, -1 if mirrored else 1)
+        up, across = (slice(None, None, -1 if axis else 1) for axis in mirrored)
         for stacked, position in stack_positions(
             where.position, len(case_mask), cut.context_slices
         ):
-            to = into[index, stacked, order]
+            to = into[index, stacked, up, across]
             to[:, to_y, to_x] = case_image[position, :, from_y, from_x]
-        mask_into[index, order][to_y, to_x] = stored[from_y, from_x]
+        mask_into[index, up, across][to_y, to_x] = stored[from_y, from_x]
     changes = tuple(draw.change for draw in draws if draw.change is not None)
     return PackedBatch(
         image,

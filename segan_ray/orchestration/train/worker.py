@@ -211,7 +211,8 @@ class TrialTraining:
         self.state.epoch, self.state.best, self.state.collapsed = epoch, best, 0
 
     def _validate(self, segmentor: nn.Module) -> Validation:
-        average_buffers(segmentor)
+        for network in {self.state.segmentor, segmentor}:
+            average_buffers(network)
         return validate(
             segmentor,
             self.cases.val,
@@ -223,4 +224,4 @@ class TrialTraining:
 
     def _overlay(self) -> Any:
         settings = validation_settings(self.experiment, self.context.device)
-        return draw_overlay(self.state.segmentor, self.cases.val, settings)
+        return draw_overlay(self.state.in_use, self.cases.val, settings)

@@ -13,7 +13,7 @@ from itertools import product
 from random import Random
 from typing import TYPE_CHECKING, Any, Final
 
-from segan_ray.config import Experiment, nest
+from segan_ray.config import UNET, Experiment, nest
 from segan_ray.errors import many
 from segan_ray.search.space.scheduler_settings import AshaScheduler, HyperbandScheduler
 
@@ -24,20 +24,32 @@ if TYPE_CHECKING:
 
 SIZES: Final = (
     "variant",
+    "segmentor.network",
+    "segmentor.authors",
     "segmentor.base_width",
     "segmentor.depth",
     "segmentor.skip",
+    "segmentor.full_resolution",
     "segmentor.optimizer",
+    "critic.kind",
+    "critic.input",
+    "critic.norm",
     "critic.base_width",
     "critic.depth",
     "critic.spectral_norm",
     "critic.optimizer",
+    "training.ema",
     "data.neighbours",
 )
 """The settings that decide how large a checkpoint is."""
 
-LARGEST: Final = {"optimizer": ("adamw", "adam", "rmsprop"), "skip": ("concat", "add")}
-"""Choices, largest checkpoint first. The order of variants depends on the other settings."""
+LARGEST: Final = {
+    "optimizer": ("adamw", "adam", "rmsprop"),
+    "skip": ("concat", "add"),
+    "full_resolution": (True, False),
+    "norm": ("batch", "instance", "none"),
+}
+"""Choices, largest checkpoint first. The order of others depends on the other settings."""
 
 WHILE_RUNNING: Final = 3
 """Checkpoints of a running trial: its best, its last, and the one being written."""
@@ -146,6 +158,8 @@ def experiment_bytes(experiment: Experiment) -> int:
     size = REST_BYTES + _network_bytes(segmentor, experiment.segmentor.optimizer)
     if critic is not None:
         size += _network_bytes(critic, experiment.critic.optimizer)
+    if experiment.training.ema is not None:
+        size += sum(_stored(tensor) for tensor in segmentor.state_dict().values())
     return size
 
 
@@ -173,7 +187,8 @@ def largest(space: SearchSpace) -> Iterator[Experiment]:
     base = space.base_experiment()
     ends = {path: _ends(path, space) for path in SIZES if path in space.parameters}
     for values in product(*ends.values()):
-        yield _changed(base, nest(dict(zip(ends, values, strict=True))))
+        experiment = _changed(base, nest(dict(zip(ends, values, strict=True))))
+        yield _changed(experiment, UNET) if experiment.variant == "unet" else experiment
 
 
 def _ends(path: str, space: SearchSpace) -> tuple[Any, ...]:

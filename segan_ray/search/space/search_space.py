@@ -143,7 +143,7 @@ class SearchSpace(Frozen):
     sampler: Sampler = TpeSampler()
     scheduler: Scheduler = AshaScheduler()
     budget: Budget = Budget()
-    enqueue: tuple[Entry, ...] = ("paper", "authors-code")
+    enqueue: tuple[Entry, ...] = ("paper", "authors-brats")
     warm_start: Name | None = None
 
     @field_validator("objectives")

@@ -31,6 +31,7 @@ from mlflow.types import ParamSchema, ParamSpec, Schema, TensorSpec
 
 import segan_ray
 from segan_ray.brats import MODALITIES
+from segan_ray.config import OF_MONAI, Network
 from segan_ray.evaluation.inference.checksums import digest
 from segan_ray.evaluation.inference.packaged_model import PACKAGED, Model, save_model
 from segan_ray.evaluation.inference.raw_cases import SPACING_MM
@@ -108,7 +109,7 @@ def write_package(folder: Path, model: Model, logged: LoggedModel | None = None)
             python_model=str(Path(__file__).with_name("pyfunc_model.py")),
             artifacts={files.name: str(files)},
             code_paths=[str(Path(segan_ray.__file__).parent)],
-            pip_requirements=requirements(model.experiment.variant),
+            pip_requirements=requirements(model.experiment.segmentor.network),
             signature=signature(),
             input_example=input_example(),
             mlflow_model=record or MlflowModel(),
@@ -116,13 +117,13 @@ def write_package(folder: Path, model: Model, logged: LoggedModel | None = None)
     follow_umask(folder)
 
 
-def requirements(variant: str) -> list[str]:
-    """Return the packages that a model of ``variant`` needs, in the versions running here.
+def requirements(network: Network) -> list[str]:
+    """Return the packages that a model with that network needs, in the versions running here.
 
     A build such as ``2.13.0+cpu`` is named by its release alone: the machine that loads the model
     may need another build.
     """
-    needed = (*REQUIREMENTS, "monai") if variant == "unet" else REQUIREMENTS
+    needed = (*REQUIREMENTS, "monai") if network in OF_MONAI else REQUIREMENTS
     return [f"{name}=={version(name).partition('+')[0]}" for name in needed]
 
 

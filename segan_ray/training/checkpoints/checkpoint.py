@@ -2,8 +2,9 @@
 
 ::
 
-    segmentor.safetensors   weights and buffers of S
-    critic.safetensors      weights and buffers of C, absent for a variant without critic
+    segmentor.safetensors   weights and buffers of S, or their exponential mean
+    trained.safetensors     weights and buffers of S itself, where there is a mean
+    critic.safetensors      weights and buffers of C, absent without critic
     optimizers.safetensors  every tensor of both optimizers, and the generator's state
     state.json              epoch, best scores, optimizer settings, the Experiment, checksums
 
@@ -46,6 +47,7 @@ __all__ = [
 ]  # fmt: skip
 
 SEGMENTOR: Final = "segmentor.safetensors"
+TRAINED: Final = "trained.safetensors"
 CRITIC: Final = "critic.safetensors"
 OPTIMIZERS: Final = "optimizers.safetensors"
 NETWORKS: Final = ("segmentor", "critic")
@@ -55,9 +57,8 @@ PICKLES: Final = frozenset({".pkl", ".pickle", ".pt", ".pth", ".ckpt", ".joblib"
 def save_checkpoint(folder: Path, state: TrainingState, experiment: Experiment) -> None:
     """Write ``state`` into ``folder``, which is made if it does not exist."""
     folder.mkdir(parents=True, exist_ok=True)
-    _save(folder / SEGMENTOR, state.segmentor.state_dict())
-    if state.critic is not None:
-        _save(folder / CRITIC, state.critic.state_dict())
+    for name, network in _networks(state).items():
+        _save(folder / name, network.state_dict())
     tensors = {"rng.torch": torch.get_rng_state()}
     if torch.cuda.is_available():
         tensors["rng.cuda"] = torch.cuda.get_rng_state()
@@ -92,9 +93,7 @@ def restore(folder: Path, state: TrainingState) -> None:
     content = read_state(folder)
     check_files(folder, content)
     progress = read_progress(folder, content)
-    networks = {SEGMENTOR: state.segmentor}
-    if state.critic is not None:
-        networks[CRITIC] = state.critic
+    networks = _networks(state)
     weights = {name: _fitting(network, folder / name) for name, network in networks.items()}
     path = folder / OPTIMIZERS
     tensors = _load(path)
@@ -175,6 +174,16 @@ def check_whole(folder: Path) -> None:
                 pass
         except (OSError, SafetensorError, DocumentError) as error:
             raise CheckpointError(f"{path}: cannot be read ({said(error)}).") from None
+
+
+def _networks(state: TrainingState) -> dict[str, nn.Module]:
+    """Return each network by the name of its file."""
+    networks = {SEGMENTOR: state.in_use}
+    if state.mean is not None:
+        networks[TRAINED] = state.segmentor
+    if state.critic is not None:
+        networks[CRITIC] = state.critic
+    return networks
 
 
 def _optimizers(state: TrainingState) -> Iterator[tuple[str, Optimizer]]:

@@ -7,7 +7,9 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from segan_ray.config import Experiment, load_experiment
+from segan_ray.config import Experiment, SegmentorSettings, load_experiment
+from segan_ray.errors import ConfigError
+from segan_ray.models.authors import AuthorsSegmentor
 from segan_ray.models.build import (
     Numerics,
     build_critic,
@@ -17,7 +19,7 @@ from segan_ray.models.build import (
     move_to_device,
 )
 from segan_ray.models.critic import CriticBank
-from segan_ray.models.segmentor import Segmentor, SegmentorBank, double_by_neighbours
+from segan_ray.models.segmentor import Segmentor, double_by_neighbours
 
 SMALL = ["segmentor.base_width=4", "critic.base_width=4", "segmentor.depth=2", "critic.depth=2"]
 
@@ -27,12 +29,25 @@ def parameters(network: nn.Module | None) -> int:
     return sum(parameter.numel() for parameter in network.parameters())
 
 
+NETWORKS = [
+    *(
+        f"segmentor.network=segan segmentor.skip={skip} segmentor.full_resolution={full}"
+        for skip in ("add", "concat")
+        for full in ("true", "false")
+    ),
+    *(f"segmentor.network=authors segmentor.authors={which}" for which in ("brain", "skin")),
+    *(f"segmentor.network={network}" for network in ("unet", "residual-unet", "segresnet")),
+]
+
+
 @pytest.mark.parametrize("depth", [2, 3, 4, 5, 6])
-@pytest.mark.parametrize("skip", ["add", "concat"])
-@pytest.mark.parametrize("kind", [Segmentor, SegmentorBank])
-def test_the_segmentor_keeps_the_grid(depth: int, skip: str, kind: type[nn.Module]) -> None:
-    network = kind(4, 3, depth=depth, base_width=2, concat_skips=skip == "concat")
-    side = 2**depth
+@pytest.mark.parametrize("network", NETWORKS)
+@pytest.mark.parametrize("variant", ["s1-3c", "s3-3c"])
+def test_every_segmentor_keeps_the_grid(depth: int, network: str, variant: str) -> None:
+    settings = [f"variant={variant}", f"segmentor.depth={depth}", "segmentor.base_width=2"]
+    experiment = load_experiment(None, [*settings, *network.split(), "critic.kind=none"])
+    side = 2 ** downsampling_levels(experiment)
+    network = build_segmentor(experiment)
     maps = network(torch.randn(2, 4, side, 2 * side))
     assert maps.shape == (2, 3, side, 2 * side)
     assert ((maps >= 0) & (maps <= 1)).all()
@@ -51,6 +66,38 @@ def test_the_critic_returns_every_scale_of_every_region(depth: int, spectral_nor
         for level, features in enumerate(scales[1:], start=1):
             width = 2 * min(2 ** (level - 1), 8)
             assert features.shape == (2, width, 64 >> level, 64 >> level)
+
+
+@pytest.mark.parametrize("kind", ["per-region", "joint"])
+@pytest.mark.parametrize("takes", ["product", "concat"])
+@pytest.mark.parametrize("norm", ["batch", "instance", "none"])
+def test_a_critic_sees_image_and_maps(kind: str, takes: str, norm: str) -> None:
+    settings = [f"critic.kind={kind}", f"critic.input={takes}", f"critic.norm={norm}"]
+    experiment = load_experiment(None, [*SMALL, *settings])
+    critic = build_critic(experiment)
+    assert critic is not None
+    image, maps = torch.randn(2, 4, 8, 8), torch.rand(2, 3, 8, 8)
+    seen = [scales[0] for scales in critic(image, maps)]
+    of_regions = maps.split(1, dim=1)
+    expected = {
+        ("per-region", "product"): [image * each for each in of_regions],
+        ("per-region", "concat"): [torch.cat([image, each], 1) for each in of_regions],
+        ("joint", "product"): [torch.cat([image * each for each in of_regions], 1)],
+        ("joint", "concat"): [torch.cat([image, maps], 1)],
+    }[kind, takes]
+    assert len(seen) == len(expected)
+    assert all(torch.equal(ours, truth) for ours, truth in zip(seen, expected, strict=True))
+    norms = {"batch": nn.BatchNorm2d, "instance": nn.GroupNorm, "none": ()}[norm]
+    count = sum(isinstance(module, norms) for module in critic.modules())
+    assert count == (0 if norm == "none" else len(seen))
+
+
+def test_instance_norm_is_that_of_each_channel() -> None:
+    critic = build_critic(load_experiment(None, [*SMALL, "critic.norm=instance"]))
+    assert isinstance(critic, CriticBank)
+    norm = critic.critics[0].blocks[1][1]
+    features = torch.randn(3, 8, 4, 4)
+    torch.testing.assert_close(norm(features), functional.instance_norm(features))
 
 
 def test_a_region_is_judged_by_its_own_critic_alone() -> None:
@@ -99,11 +146,68 @@ def test_variants_have_as_many_networks_as_they_say(
 ) -> None:
     experiment = load_experiment(None, [*SMALL, f"variant={variant}"])
     outputs = 3 // segmentors
-    one = Segmentor(4, outputs, depth=2, base_width=4, concat_skips=True)
+    one = Segmentor(4, outputs, depth=2, base_width=4, concat_skips=True, full_resolution=False)
     assert parameters(build_segmentor(experiment)) == segmentors * parameters(one)
     critic = build_critic(experiment)
     assert isinstance(critic, CriticBank)
     assert len(critic.critics) == critics
+
+
+@pytest.mark.parametrize(("published", "levels"), [("brain", 6), ("skin", 7)])
+def test_the_authors_networks_have_their_levels(published: str, levels: int) -> None:
+    """Levels, widths and kernels of the published code, at its width of 64."""
+    experiment = load_experiment(
+        None,
+        ["segmentor.network=authors", f"segmentor.authors={published}", "segmentor.base_width=64"],
+    )
+    assert downsampling_levels(experiment) == levels
+    with torch.device("meta"):
+        network = build_segmentor(experiment)
+    assert isinstance(network, AuthorsSegmentor)
+    down = [(block[0].kernel_size[0], block[0].out_channels) for block in network.down]
+    assert (
+        down
+        == {
+            "brain": [(7, 64), (5, 128), (5, 256), (5, 512), (5, 1024), (4, 2048)],
+            "skin": [(7, 64), (5, 128), (5, 256), (5, 512), (5, 512), (4, 1024), (3, 2048)],
+        }[published]
+    )
+    up = [block[2].num_features for block in network.up]
+    assert (
+        up
+        == {
+            "brain": [1024, 512, 256, 128, 64],
+            "skin": [1024, 512, 512, 256, 128, 64],
+        }[published]
+    )
+    # The first convolution has no batch norm, nor has a residual block.
+    assert not any(isinstance(each, nn.BatchNorm2d) for each in network.down[0].modules())
+
+
+def test_the_authors_networks_are_initialised_as_published() -> None:
+    torch.manual_seed(0)
+    network = build_segmentor(load_experiment(None, ["segmentor.network=authors"]))
+    assert isinstance(network, AuthorsSegmentor)
+    first, norm = network.down[1][0], network.down[4][1]
+    assert first.weight.std().item() == pytest.approx((2 / (25 * 32)) ** 0.5, rel=0.05)
+    assert norm.weight.mean().item() == pytest.approx(1, abs=0.01)
+    assert norm.weight.std().item() == pytest.approx(0.02, rel=0.2)
+    assert not norm.bias.any()
+
+
+def test_unet_is_short_for_a_network_without_critic() -> None:
+    short = load_experiment(None, ["variant=unet"])
+    assert (short.segmentor.network, short.critic.kind) == ("unet", "none")
+    assert short.loss.ce_weight == 1
+    assert load_experiment(None, ["variant=unet", "loss.ce_weight=0.5"]).loss.ce_weight == 0.5
+    assert load_experiment(None, ["variant=unet", "segmentor.network=unet"]) == short
+    assert Experiment.model_validate(short.model_dump()) == short
+    assert Experiment(variant="unet", segmentor=SegmentorSettings(lr=0.1)).segmentor == (
+        SegmentorSettings(lr=0.1, network="unet")
+    )
+    for other in ("segmentor.network=segresnet", "critic.kind=joint"):
+        with pytest.raises(ConfigError, match=r"short for segmentor\.network unet"):
+            load_experiment(None, ["variant=unet", other])
 
 
 def test_unet_has_no_critic() -> None:

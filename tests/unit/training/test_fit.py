@@ -81,6 +81,10 @@ def comparable(reports: list[EpochReport]) -> list[dict[str, float]]:
         [*AUGMENTED, "data.neighbours=1", "variant=s1-1c"],
         [*AUGMENTED, "data.neighbours=2", "variant=s3-3c"],
         [*AUGMENTED, "data.neighbours=1", "variant=unet"],
+        ["training.ema=0.9", "critic.kind=joint", "critic.input=concat", "critic.norm=instance"],
+        ["segmentor.network=authors", "segmentor.base_width=2", "loss.adversarial_from=3"],
+        ["segmentor.network=segresnet", "loss.adversarial_ramp=2", "data.flip_front_back=true"],
+        ["segmentor.network=residual-unet", "loss.class_weights=[1, 2, 3]", "variant=s3-3c"],
     ],
     ids=lambda settings: " ".join(settings) or "defaults",
 )
@@ -99,7 +103,9 @@ def test_a_resumed_run_continues_the_uninterrupted_one_exactly(
     after = train(experiment, tuning_cases, second)
     assert comparable(before + after) == comparable(expected)
     assert second.best == whole.best
-    for network, reference in ((second.segmentor, whole.segmentor), (second.critic, whole.critic)):
+    restored = (second.segmentor, second.critic, second.mean)
+    uninterrupted = (whole.segmentor, whole.critic, whole.mean)
+    for network, reference in zip(restored, uninterrupted, strict=True):
         if network is not None and reference is not None:
             for one, two in zip(
                 network.state_dict().values(), reference.state_dict().values(), strict=True
@@ -121,7 +127,7 @@ def test_a_report_holds_the_metrics_of_the_contract(tuning_cases: TuningCases) -
 
     experiment = load_experiment(None, [*SMALL, "training.epochs=1"])
     (report,) = train(experiment, tuning_cases, new_state(experiment, CPU))
-    assert set(report.metrics) == set(METRICS)
+    assert set(report.metrics) == {*METRICS, "train/adversarial_share"}
     assert report.improved
 
 
@@ -249,6 +255,13 @@ def test_rates_follow_their_schedule(schedule: str, expected: list[float]) -> No
     )
     actual = [rate_factor(experiment, epoch) for epoch in range(1, 5)]
     assert actual == pytest.approx(expected)
+
+
+def test_the_authors_rates_are_halved_after_the_1st_26th_and_51st_epoch() -> None:
+    code = load_experiment(None, ["training.epochs=60"], "authors-skin")
+    factors = {epoch: rate_factor(code, epoch) for epoch in range(1, 61)}
+    assert {epoch for epoch in range(2, 61) if factors[epoch] < factors[epoch - 1]} == {2, 27, 52}
+    assert factors[60] == 1 / 8
 
 
 def test_a_rate_falls_to_its_floor_and_is_never_raised_to_it() -> None:

@@ -2,13 +2,15 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch.nn import functional
 
 from segan_ray.training.losses import (
     concatenated_l1,
-    dice_cross_entropy,
+    cross_entropy,
     multi_scale_l1,
     single_scale_l1,
     soft_dice_loss,
+    weighted_mean,
 )
 
 
@@ -116,7 +118,23 @@ def test_two_halves_average_to_the_whole() -> None:
 def test_the_baselines_loss_is_finite_at_the_ends() -> None:
     truth = torch.tensor([0.0, 1.0]).view(1, 1, 1, 2)
     wrong = (1 - truth).requires_grad_()
-    loss = dice_cross_entropy(wrong, truth, smoothing=1)
+    loss = (soft_dice_loss(wrong, truth, smoothing=1) + cross_entropy(wrong, truth)).mean()
     loss.backward()
     assert torch.isfinite(loss)
     assert torch.isfinite(wrong.grad).all()
+
+
+def test_regions_count_by_their_weights() -> None:
+    losses = torch.tensor([1.0, 2.0, 6.0])
+    assert weighted_mean(losses, None).item() == 3
+    assert weighted_mean(losses, (2.0, 1.0, 1.0)).item() == 2.5
+
+
+def test_cross_entropy_is_torchs_of_each_region() -> None:
+    torch.manual_seed(0)
+    probability, truth = torch.rand(2, 3, 4, 4), (torch.rand(2, 3, 4, 4) > 0.5).float()
+    library = [
+        functional.binary_cross_entropy(probability[:, region], truth[:, region])
+        for region in range(3)
+    ]
+    torch.testing.assert_close(cross_entropy(probability, truth), torch.stack(library))

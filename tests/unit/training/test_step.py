@@ -14,7 +14,7 @@ from segan_ray.models.critic import CriticBank
 from segan_ray.models.segmentor import Segmentor, SegmentorBank
 from segan_ray.training.losses import (
     concatenated_l1,
-    dice_cross_entropy,
+    cross_entropy,
     multi_scale_l1,
     soft_dice_loss,
 )
@@ -22,8 +22,17 @@ from segan_ray.training.step import FeatureDistance, MicroBatch, adversarial_ste
 
 WEIGHTS = (1.0, 2.0, 0.5)
 DISTANCE = partial(multi_scale_l1, scale_weights=WEIGHTS)
-DICE = partial(soft_dice_loss, smoothing=50.0)
-LOSS: dict[str, Any] = {"distance": DISTANCE, "map_loss": DICE}
+
+
+def dice(probability: Tensor, truth: Tensor) -> Tensor:
+    return soft_dice_loss(probability, truth, smoothing=50.0).mean()
+
+
+def dice_and_entropy(probability: Tensor, truth: Tensor) -> Tensor:
+    return dice(probability, truth) + cross_entropy(probability, truth).mean()
+
+
+LOSS: dict[str, Any] = {"distance": DISTANCE, "map_loss": dice}
 SGD = partial(torch.optim.SGD, lr=0.1)
 RMSPROP = partial(torch.optim.RMSprop, lr=1e-3)
 
@@ -37,7 +46,7 @@ class Networks(NamedTuple):
 
 def networks(optimizer: Callable[..., Any] = RMSPROP, *, spectral_norm: bool = False) -> Networks:
     torch.manual_seed(0)
-    segmentor = Segmentor(4, 3, depth=2, base_width=4, concat_skips=True)
+    segmentor = Segmentor(4, 3, depth=2, base_width=4, concat_skips=True, full_resolution=True)
     critic = CriticBank(4, 3, depth=2, base_width=4, spectral_norm=spectral_norm)
     return Networks(
         segmentor, critic, optimizer(segmentor.parameters()), optimizer(critic.parameters())
@@ -92,7 +101,7 @@ def textbook_step(
     segmentor_optimizer.zero_grad()
     fake = segmentor(image) * brain
     loss = over_regions(distance, critic(image, fake), critic(image, truth))
-    (loss + DICE(fake, truth)).backward()
+    (loss + dice(fake, truth)).backward()
     segmentor_optimizer.step()
 
 
@@ -126,7 +135,7 @@ def test_one_forward_gives_the_result_of_the_textbook_order(
             module.momentum = 1 - math.sqrt(1 - module.momentum)
     for seed in range(5):
         adversarial_step(
-            *ours, [slices(seed)], distance=distance, map_loss=DICE, critic_steps=critic_steps
+            *ours, [slices(seed)], distance=distance, map_loss=dice, critic_steps=critic_steps
         )
         textbook_step(theirs, slices(seed), distance, critic_steps)
     assert_same(ours.critic, theirs.critic)
@@ -217,7 +226,10 @@ def test_parts_of_a_batch_add_up_to_it(sizes: tuple[int, ...]) -> None:
 def test_pairs_side_by_side_are_pairs_trained_alone() -> None:
     """S1-1C: a pair becomes what it would become without the others, on its own region."""
     torch.manual_seed(0)
-    segmentors = SegmentorBank(4, 3, depth=2, base_width=4, concat_skips=False)
+    segmentors = SegmentorBank(
+        Segmentor(4, 1, depth=2, base_width=4, concat_skips=False, full_resolution=False)
+        for _ in range(3)
+    )
     critics = CriticBank(4, 3, depth=2, base_width=4)
     alone = []
     for region in range(3):
@@ -297,8 +309,31 @@ def test_the_baseline_learns_a_batch() -> None:
             nets.segmentor,
             nets.segmentor_optimizer,
             [slices()],
-            map_loss=partial(dice_cross_entropy, smoothing=50.0),
+            map_loss=dice_and_entropy,
         ).segmentor.item()
         for _ in range(15)
     ]
     assert losses[-1] < losses[0]
+
+
+def test_the_distance_counts_by_its_weight() -> None:
+    """A weight of 0 is the update without critic; the adversarial part is told by itself."""
+    parts = [slices()]
+    none, half, whole = networks(), networks(), networks()
+    without = supervised_step(none.segmentor, none.segmentor_optimizer, parts, map_loss=dice)
+    lost = [
+        adversarial_step(*nets, parts, **LOSS, distance_weight=weight)
+        for nets, weight in ((half, 0.5), (whole, 1.0))
+    ]
+    torch.testing.assert_close(lost[1].adversarial, 2 * lost[0].adversarial)
+    for losses in lost:
+        torch.testing.assert_close(losses.segmentor - losses.adversarial, without.segmentor)
+    assert without.adversarial == 0
+
+
+def test_clamping_may_spare_the_norms() -> None:
+    nets = networks()
+    adversarial_step(*nets, [slices()], **LOSS, clamp=0.01, clamp_norm=False)
+    for critic in nets.critic.critics:
+        assert critic.blocks[1][0].weight.abs().max() <= 0.01
+        assert critic.blocks[1][1].weight.min() > 0.9

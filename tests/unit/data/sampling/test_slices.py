@@ -110,6 +110,24 @@ def test_a_padded_slice_keeps_every_voxel(source: SliceSource) -> None:
         )
 
 
+def test_slices_may_be_mirrored_front_to_back_too(source: SliceSource) -> None:
+    options = {**DRAW, "crop": 64, "steps": 8, "tumour_fraction": 1.0, "flip": False}
+    mirrored = 0
+    for batch in unpacked(source, epoch=1, **options, flip_front_back=True):
+        for index, where in enumerate(batch.slices):
+            case = source.cases[where.case]
+            image, mask = case.image()[where.position], case.mask()[where.position]
+            found = batch.image[index].numpy()[:, batch.brain[index, 0].numpy().any(1)]
+            true = image[:, (mask & 8).any(1)].astype(np.float32)
+            columns = (mask & 8).any(0)
+            true = true[:, :, columns]
+            found = found[:, :, batch.brain[index, 0].numpy().any(0)]
+            same, mirror = np.array_equal(found, true), np.array_equal(found, true[:, :, ::-1])
+            assert same or mirror
+            mirrored += mirror and not same
+    assert 0 < mirrored < 32
+
+
 @pytest.mark.parametrize(("fraction", "bears"), [(0.0, False), (1.0, True)])
 def test_the_share_of_tumour_slices(source: SliceSource, fraction: float, bears: bool) -> None:
     options = {**DRAW, "tumour_fraction": fraction, "crop": 64}

@@ -47,6 +47,8 @@ def space(**changes: object) -> SearchSpace:
     [
         ["segmentor.base_width=4", "critic.base_width=4", "segmentor.depth=2", "critic.depth=1"],
         ["variant=s3-3c", "segmentor.base_width=8", "data.neighbours=1"],
+        ["training.ema=0.99", "segmentor.base_width=8"],
+        ["segmentor.network=authors", "segmentor.base_width=2", "critic.kind=joint"],
         ["critic.spectral_norm=true", "segmentor.skip=add", "critic.optimizer=adamw"],
         ["variant=unet", "segmentor.base_width=8", "segmentor.optimizer=rmsprop"],
     ],

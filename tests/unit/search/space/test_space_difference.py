@@ -36,7 +36,7 @@ def parameters(**changes: Any) -> dict[str, Any]:
         ({"base": {"training": {"epochs": 3}}}, ["training.epochs was 20 and is 3."]),
         ({"objective": {"metric": "val/dice_core"}},
          ["objective was val/dice_mean (max) and is val/dice_core (max)."]),
-        ({"enqueue": []}, ["enqueue was [paper, authors-code] and is []."]),
+        ({"enqueue": []}, ["enqueue was [paper, authors-brats] and is []."]),
         ({"warm_start": "before"}, ["warm_start was null and is before."]),
         ({"parameters": parameters(**{"critic.depth": {"type": "int", "low": 1, "high": 6}})},
          ["critic.depth: high was 5 and is 6."]),
