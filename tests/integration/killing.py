@@ -53,7 +53,7 @@ def space_of(
             "loss.scale_weights": {"type": "floats", "length": 2, "low": 0.1, "high": 4},
         },
         "sampler": {"type": "tpe", "seed": 1, "startup_trials": 2},
-        "scheduler": {"type": "asha", "grace_period": 4, "reduction_factor": 2},
+        "scheduler": {"type": "asha", "grace_period": min(4, epochs - 1), "reduction_factor": 2},
         "budget": {"trials": trials, "max_concurrent": concurrent},
         "enqueue": [],
     }
