@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from segan_ray.config import Experiment
 from segan_ray.training.epoch_record import BestEpoch
 
 
@@ -44,12 +45,12 @@ class EpochResult:
 class Decision:
     """What a trial does after an epoch: it stops, or it goes on.
 
-    To exploit another trial (population-based training), it goes on with ``experiment``, a nested
-    tree, and from the weights at ``checkpoint``, unless that is None.
+    To exploit another trial (population-based training), it goes on with ``experiment`` and from
+    the weights at ``checkpoint``, unless that is None.
     """
 
     stop: bool = False
-    experiment: dict[str, Any] | None = None
+    experiment: Experiment | None = None
     checkpoint: str | None = None
 
 

@@ -19,7 +19,7 @@ import torch
 from ray.train.torch import get_device
 from torch import nn
 
-from segan_ray.config import Experiment, build
+from segan_ray.config import Experiment
 from segan_ray.data.sampling.slices import fitting_crop, slice_source
 from segan_ray.data.store.cache import local_store
 from segan_ray.data.store.opened_store import TuningCases, open_for_tuning
@@ -83,7 +83,7 @@ class TrialTraining:
         cls, task: Task, channel: TrialChannelClient, group: str, near: Path
     ) -> TrialTraining:
         """Set the training up; copies of far checkpoints go below ``near``."""
-        experiment = build(task.config["experiment"], f"trial {task.config['trial']}")
+        experiment: Experiment = task.config["experiment"]
         check_shared(task.config["checkpoints"].rpartition("/")[0], ray.util.get_node_ip_address())
         group_context = ray.train.get_context()
         workers = group_context.get_world_size()
@@ -141,7 +141,7 @@ class TrialTraining:
         decision, self.decision = self.decision, GO_ON
         if decision.experiment is None:
             return True
-        self._exploit(build(decision.experiment, f"trial {self.task.config['trial']}"), decision)
+        self._exploit(decision.experiment, decision)
         return False
 
     def _check_together(self) -> None:

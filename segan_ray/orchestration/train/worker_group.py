@@ -9,12 +9,12 @@ from __future__ import annotations
 import threading
 import uuid
 from dataclasses import dataclass
-from typing import Any
 
 from ray.exceptions import OutOfMemoryError, RayActorError, RayTaskError
 from ray.train import FailureConfig, RunConfig, ScalingConfig, WorkerGroupError
 from ray.train.torch import TorchTrainer
 
+from segan_ray.config import ResourceSettings
 from segan_ray.errors import TrialError
 from segan_ray.orchestration.cluster.engine_storage import engine_storage
 from segan_ray.orchestration.train.reaper import new_group_tag, send_heartbeats
@@ -34,10 +34,9 @@ class WorkerGroupSpec:
     gpus_per_worker: float
 
     @classmethod
-    def of(cls, experiment: dict[str, Any]) -> WorkerGroupSpec:
-        """Return the resources that a nested experiment asks for."""
-        resources = experiment["resources"]
-        return cls(resources["workers"], resources["cpus_per_worker"], resources["gpus_per_worker"])
+    def of(cls, resources: ResourceSettings) -> WorkerGroupSpec:
+        """Return the group that these settings ask for."""
+        return cls(resources.workers, resources.cpus_per_worker, resources.gpus_per_worker)
 
 
 class WorkerGroup:

@@ -22,7 +22,6 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 
-from segan_ray.config import build
 from segan_ray.errors import SeganRayError, SweepError, said
 from segan_ray.orchestration.cluster.engine_storage import ENGINE, engine_storage
 from segan_ray.orchestration.train.reaper import reaping
@@ -225,8 +224,8 @@ class _TrialCallback(_NotPickled, Callback):
         self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
     ) -> None:
         task = trial.config["task"]
-        experiment = build(task["experiment"], task["trial"])
-        self._lifecycle.begin(task["trial"], experiment, task["params"], task["repeat_of"])
+        begun = (task["trial"], task["experiment"], task["params"], task["repeat_of"])
+        self._lifecycle.begin(*begun)
 
     def on_trial_result(
         self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any

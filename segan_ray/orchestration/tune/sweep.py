@@ -194,14 +194,14 @@ def _train(
 
 
 def task_of(sweep: Sweep, point: Point) -> dict[str, Any]:
-    """Return the task of one trial's workers as plain values."""
+    """Return the task of one trial's workers: its experiment, and plain values."""
     experiment = sweep.space.experiment(point.params)
     if point.seed is not None:
         experiment = experiment.model_copy(update={"seed": point.seed})
     trial, objective = f"{point.number:03d}", sweep.space.objective
     return {
         "trial": trial,
-        "experiment": experiment.model_dump(mode="json"),
+        "experiment": experiment,
         "params": dict(point.params),
         "repeat_of": None if point.repeat_of is None else f"{point.repeat_of:03d}",
         "store": absolute(sweep.store),

@@ -53,7 +53,7 @@ class ReusableTrainable(tune.Trainable):
         self._end_group()
 
     def _begin(self, config: dict[str, Any]) -> None:
-        spec = WorkerGroupSpec.of(config["task"]["experiment"])
+        spec = WorkerGroupSpec.of(config["task"]["experiment"].resources)
         group = self._group
         if group is not None and group.spec == spec and group.is_running:
             number = self._channel.assign(group.id, config["task"])

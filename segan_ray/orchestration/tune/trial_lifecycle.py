@@ -156,7 +156,7 @@ class TrialLifecycle:
         """Keep the source trial's checkpoint for this trial, and have it go on from there."""
         source = self._of(f"{exploit.source:03d}")
         return Decision(
-            experiment=self._study.space.experiment(exploit.params).model_dump(mode="json"),
+            experiment=self._study.space.experiment(exploit.params),
             checkpoint=self._of(trial).take(source, epoch),
         )
 

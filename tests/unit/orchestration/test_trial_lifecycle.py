@@ -270,7 +270,7 @@ def test_a_trial_goes_on_from_the_checkpoint_of_the_one_that_it_exploits(tmp_pat
     exploited = run.study.study.trials[3].user_attrs["taken_over"]["1"]
     assert exploited["source"] == 0
     lr = exploited["params"]["segmentor.lr"]
-    assert decision.experiment["segmentor"]["lr"] == lr
+    assert decision.experiment.segmentor.lr == lr
 
 
 def test_the_values_of_the_best_epoch_are_those_of_one_epoch(tmp_path: Path) -> None:
