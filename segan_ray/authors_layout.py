@@ -13,7 +13,7 @@ Published = Literal["brain", "skin"]
 
 
 @dataclass(frozen=True)
-class Layout:
+class NetworkLayout:
     """The levels of a network: (kernel, width) of each, widths in multiples of the base width.
 
     Each level of ``down`` halves the grid, each of ``up`` doubles it; the head doubles it once
@@ -26,13 +26,13 @@ class Layout:
     up: tuple[tuple[int, int], ...]
 
 
-LAYOUTS: Final[dict[Published, Layout]] = {
-    "brain": Layout(
+LAYOUTS: Final[dict[Published, NetworkLayout]] = {
+    "brain": NetworkLayout(
         down=((7, 1), (5, 2), (5, 4), (5, 8), (5, 16), (4, 32)),
         bottleneck=(32,),
         up=((3, 16), (7, 8), (7, 4), (9, 2), (9, 1)),
     ),
-    "skin": Layout(
+    "skin": NetworkLayout(
         down=((7, 1), (5, 2), (5, 4), (5, 8), (5, 8), (4, 16), (3, 32)),
         bottleneck=(8, 32),
         up=((3, 16), (3, 8), (7, 8), (7, 4), (9, 2), (9, 1)),

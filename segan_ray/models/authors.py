@@ -18,7 +18,7 @@ from segan_ray.authors_layout import (
     LAYOUTS,
     RESIDUAL_LEVELS,
     SEPARABLE_ABOVE,
-    Layout,
+    NetworkLayout,
     Published,
 )
 from segan_ray.models.segmentor import LEAK, Double
@@ -125,7 +125,7 @@ def authors_levels(published: Published) -> int:
     return len(LAYOUTS[published].down)
 
 
-def _downs(channels: int, layout: Layout, base_width: int) -> list[nn.Sequential]:
+def _downs(channels: int, layout: NetworkLayout, base_width: int) -> list[nn.Sequential]:
     blocks, before = [], channels
     leaky = nn.LeakyReLU(LEAK)
     for level, (kernel, factor) in enumerate(layout.down):
@@ -153,7 +153,7 @@ def _points(channels: int, widths: Sequence[int]) -> list[nn.Sequential]:
     ]
 
 
-def _ups(layout: Layout, base_width: int) -> list[nn.Sequential]:
+def _ups(layout: NetworkLayout, base_width: int) -> list[nn.Sequential]:
     blocks, before = [], layout.bottleneck[-1] * base_width
     for level, (kernel, factor) in enumerate(layout.up):
         width, rectified = factor * base_width, nn.ReLU()
