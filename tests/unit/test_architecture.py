@@ -119,6 +119,14 @@ def test_a_folder_can_be_looked_over() -> None:
     assert {str(folder): count for folder, count in folders.items() if count > MOST_MODULES} == {}
 
 
+def test_a_class_name_means_one_class() -> None:
+    trees = (ast.parse(path.read_text()) for path in modules().values())
+    names = Counter(
+        node.name for tree in trees for node in tree.body if isinstance(node, ast.ClassDef)
+    )
+    assert [name for name, times in names.items() if times > 1] == []
+
+
 def test_the_core_runs_without_engines() -> None:
     """Importing what trains loads no Ray, MLflow, Optuna or MONAI."""
     code = (
