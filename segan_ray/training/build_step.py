@@ -80,15 +80,16 @@ def map_loss(loss: LossSettings) -> MapLoss | None:
         return None
 
     def weighted(probability: Tensor, truth: Tensor) -> Tensor:
-        total = torch.zeros(probability.shape[1], device=probability.device)
+        total = torch.zeros((), device=probability.device)
         if loss.dice_weight:
             dice = soft_dice_loss(
                 probability, truth, smoothing=loss.dice_smoothing, power=loss.dice_power
             )
-            total = total + loss.dice_weight * dice
+            total = total + loss.dice_weight * weighted_mean(dice, loss.class_weights)
         if loss.ce_weight:
-            total = total + loss.ce_weight * cross_entropy(probability, truth)
-        return weighted_mean(total, loss.class_weights)
+            entropy = cross_entropy(probability, truth, loss.class_weights)
+            total = total + loss.ce_weight * entropy
+        return total
 
     return weighted
 

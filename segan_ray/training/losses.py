@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn import functional
 
 
 def multi_scale_l1(
@@ -104,12 +105,20 @@ def soft_dice_loss(
 def cross_entropy(
     probability: Float[Tensor, "batch region height width"],
     truth: Float[Tensor, "batch region height width"],
-) -> Float[Tensor, "region"]:
-    """Return −(y·log p + (1 − y)·log(1 − p)) of each region, averaged over voxels and slices."""
-    # PyTorch's own function raises where a diverged network's maps are no numbers.
+    weights: Sequence[float] | None = None,
+) -> Float[Tensor, ""]:
+    """Return −(y·log p + (1 − y)·log(1 − p)), averaged over voxels, slices and regions.
+
+    Each region counts with its weight; None weighs all alike. A map with a value that is no number
+    makes the loss no number.
+    """
     bounded = probability.clamp(1e-6, 1 - 1e-6)
-    entropy = truth * bounded.log() + (1 - truth) * (1 - bounded).log()
-    return -entropy.mean((0, 2, 3))
+    # PyTorch's function raises where a diverged network's maps are no numbers. The sum keeps that.
+    numbers, no_number = bounded.nan_to_num(nan=0.5), 0.0 * bounded.sum()
+    if weights is None:
+        return functional.binary_cross_entropy(numbers, truth) + no_number
+    weight = probability.new_tensor(weights)[:, None, None] * len(weights) / sum(weights)
+    return functional.binary_cross_entropy(numbers, truth, weight) + no_number
 
 
 def weighted_mean(

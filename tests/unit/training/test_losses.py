@@ -118,7 +118,7 @@ def test_two_halves_average_to_the_whole() -> None:
 def test_the_baselines_loss_is_finite_at_the_ends() -> None:
     truth = torch.tensor([0.0, 1.0]).view(1, 1, 1, 2)
     wrong = (1 - truth).requires_grad_()
-    loss = (soft_dice_loss(wrong, truth, smoothing=1) + cross_entropy(wrong, truth)).mean()
+    loss = soft_dice_loss(wrong, truth, smoothing=1).mean() + cross_entropy(wrong, truth)
     loss.backward()
     assert torch.isfinite(loss)
     assert torch.isfinite(wrong.grad).all()
@@ -130,11 +130,22 @@ def test_regions_count_by_their_weights() -> None:
     assert weighted_mean(losses, (2.0, 1.0, 1.0)).item() == 2.5
 
 
-def test_cross_entropy_is_torchs_of_each_region() -> None:
+def test_cross_entropy_is_torchs_with_weighted_regions() -> None:
     torch.manual_seed(0)
     probability, truth = torch.rand(2, 3, 4, 4), (torch.rand(2, 3, 4, 4) > 0.5).float()
-    library = [
-        functional.binary_cross_entropy(probability[:, region], truth[:, region])
-        for region in range(3)
-    ]
-    torch.testing.assert_close(cross_entropy(probability, truth), torch.stack(library))
+    library = torch.stack(
+        [
+            functional.binary_cross_entropy(probability[:, region], truth[:, region])
+            for region in range(3)
+        ]
+    )
+    for weights in (None, (2.0, 1.0, 1.0)):
+        expected = weighted_mean(library, weights)
+        torch.testing.assert_close(cross_entropy(probability, truth, weights), expected)
+
+
+@pytest.mark.parametrize("weights", [None, (1.0, 2.0, 3.0)])
+def test_maps_that_are_no_numbers_make_a_loss_that_is_none(weights) -> None:
+    probability = torch.full((1, 3, 2, 2), 0.5)
+    probability[0, 1, 0, 0] = torch.nan
+    assert cross_entropy(probability, torch.zeros(1, 3, 2, 2), weights).isnan()

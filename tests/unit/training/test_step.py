@@ -29,7 +29,7 @@ def dice(probability: Tensor, truth: Tensor) -> Tensor:
 
 
 def dice_and_entropy(probability: Tensor, truth: Tensor) -> Tensor:
-    return dice(probability, truth) + cross_entropy(probability, truth).mean()
+    return dice(probability, truth) + cross_entropy(probability, truth)
 
 
 LOSS: dict[str, Any] = {"distance": DISTANCE, "map_loss": dice}
