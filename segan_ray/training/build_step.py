@@ -81,14 +81,14 @@ def map_loss(loss: LossSettings) -> MapLoss | None:
 
     def weighted(probability: Tensor, truth: Tensor) -> Tensor:
         total = torch.zeros((), device=probability.device)
+        if loss.ce_weight:
+            entropy = cross_entropy(probability, truth, loss.class_weights)
+            total = total + loss.ce_weight * entropy
         if loss.dice_weight:
             dice = soft_dice_loss(
                 probability, truth, smoothing=loss.dice_smoothing, power=loss.dice_power
             )
             total = total + loss.dice_weight * weighted_mean(dice, loss.class_weights)
-        if loss.ce_weight:
-            entropy = cross_entropy(probability, truth, loss.class_weights)
-            total = total + loss.ce_weight * entropy
         return total
 
     return weighted
