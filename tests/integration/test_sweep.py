@@ -93,7 +93,7 @@ def test_mlflow_has_one_parent_and_one_run_a_trial(sweep: FinishedSweep) -> None
     for run in trials:
         assert run.data.tags["mlflow.parentRunId"] == parents[0].info.run_id
         measured = {name for name in run.data.metrics if not name.startswith("system/")}
-        assert measured == set(METRICS)
+        assert measured == {*METRICS, "train/adversarial_share"}
         assert run.data.metrics["system/process_memory_megabytes"] > 50
         assert run.data.params["training.epochs"] == str(EPOCHS)
         assert run.data.params["segmentor.lr"] == str(
