@@ -21,7 +21,7 @@ from segan_ray.authors_layout import (
     NetworkLayout,
     Published,
 )
-from segan_ray.models.segmentor import LEAK, Double
+from segan_ray.models.segmentor import LEAK, Double, features_of_levels
 
 
 class SeparableKernel(nn.Module):
@@ -108,11 +108,7 @@ class AuthorsSegmentor(nn.Module):
         self, image: Float[Tensor, "batch modality height width"]
     ) -> Float[Tensor, "batch region height width"]:
         """Return probabilities in [0, 1]; height and width are multiples of 2 to the levels."""
-        skips = []
-        features = image
-        for block in self.down:
-            features = block(features)
-            skips.append(features)
+        skips = features_of_levels(self.down, image)
         features = self.bottleneck(skips.pop())
         for block in self.up:
             features = torch.cat([block(features), skips.pop()], dim=1)

@@ -7,7 +7,7 @@ code for BRATS has one critic for the products of all classes together.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, NotRequired, TypedDict, Unpack
 
 import torch
 from jaxtyping import Float
@@ -18,6 +18,15 @@ from segan_ray.models.segmentor import LEAK, level_widths
 
 CriticInput = Literal["product", "concat"]
 CriticNorm = Literal["batch", "instance", "none"]
+
+
+class CriticShape(TypedDict):
+    """The arguments of a ``Critic`` beside its channels."""
+
+    depth: int
+    base_width: int
+    norm: NotRequired[CriticNorm]
+    spectral_norm: NotRequired[bool]
 
 
 class Critic(nn.Module):
@@ -32,7 +41,13 @@ class Critic(nn.Module):
     """
 
     def __init__(
-        self, channels: int, *, depth: int, base_width: int, norm: CriticNorm, spectral_norm: bool
+        self,
+        channels: int,
+        *,
+        depth: int,
+        base_width: int,
+        norm: CriticNorm = "batch",
+        spectral_norm: bool = False,
     ) -> None:
         super().__init__()
         widths = [channels, *level_widths(base_width, depth)]
@@ -65,21 +80,12 @@ class CriticBank(nn.Module):
         regions: int,
         *,
         takes: CriticInput = "product",
-        depth: int,
-        base_width: int,
-        norm: CriticNorm = "batch",
-        spectral_norm: bool = False,
+        **shape: Unpack[CriticShape],
     ) -> None:
         super().__init__()
         self.takes = takes
         self.critics = nn.ModuleList(
-            Critic(
-                channels if takes == "product" else channels + 1,
-                depth=depth,
-                base_width=base_width,
-                norm=norm,
-                spectral_norm=spectral_norm,
-            )
+            Critic(channels if takes == "product" else channels + 1, **shape)
             for _ in range(regions)
         )
 
@@ -105,20 +111,12 @@ class JointCritic(nn.Module):
         regions: int,
         *,
         takes: CriticInput = "product",
-        depth: int,
-        base_width: int,
-        norm: CriticNorm = "batch",
-        spectral_norm: bool = False,
+        **shape: Unpack[CriticShape],
     ) -> None:
         super().__init__()
         self.takes = takes
-        self.critic = Critic(
-            channels * regions if takes == "product" else channels + regions,
-            depth=depth,
-            base_width=base_width,
-            norm=norm,
-            spectral_norm=spectral_norm,
-        )
+        joined = channels * regions if takes == "product" else channels + regions
+        self.critic = Critic(joined, **shape)
 
     def forward(
         self,

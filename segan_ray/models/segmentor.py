@@ -82,6 +82,14 @@ class Up(nn.Sequential):
         )
 
 
+def features_of_levels(down: Iterable[nn.Module], image: Tensor) -> list[Tensor]:
+    """Return the features of each level of an encoder, the deepest last."""
+    features = [image]
+    for block in down:
+        features.append(block(features[-1]))
+    return features[1:]
+
+
 class Segmentor(nn.Module):
     """Map image slices to one probability map per region.
 
@@ -127,12 +135,8 @@ class Segmentor(nn.Module):
         self, image: Float[Tensor, "batch modality height width"]
     ) -> Float[Tensor, "batch region height width"]:
         """Return probabilities in [0, 1]."""
-        skips = []
-        features = image
-        for block in self.down:
-            features = block(features)
-            skips.append(features)
-        skips.pop()
+        skips = features_of_levels(self.down, image)
+        features = skips.pop()
         for block in self.up:
             features = self._join(block(features), skips.pop())
         # In single precision even where the rest is not: losses and thresholds read it.
