@@ -1,4 +1,4 @@
-"""The phantom's healthy anatomy: the ICBM-152 templates, deformed for one patient.
+"""The phantom's healthy anatomy: the ICBM-152 templates, deformed and folded anew for one patient.
 
 Positions are millimetres in the BRATS frame: voxel ``(i, j, k)`` of a grid lies at
 ``(i, j, k) * spacing_mm``, that is x to the left, y to the back and z upwards. Every random
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 FIELD_OF_VIEW_MM: Final = (240.0, 240.0, 155.0)
 _COARSE_MM: Final = 4.0
+_FOLDINGS: Final = 6
 PLANNING_MM: Final = 3.0  # where tumours are placed and grown
 # The template's brain lies within this part of its 197 x 233 x 189 voxels; all other template
 # voxels here are counted from its corner.
@@ -100,7 +101,8 @@ class Template:
 
     ``t1`` holds the T1 intensity with sharpened sulci (CSF about 62, grey 165, white 223),
     ``white`` the fraction of white among the tissue, ``hull`` is about 1 inside and 0 outside
-    the brain's outer surface. The two distances are on a lattice of 2 mm.
+    the brain's outer surface. The two distances are on a lattice of 2 mm, as is ``inward``, the
+    unit vector away from the nearest surface.
     """
 
     t1: Float32[np.ndarray, "x y z"]
@@ -108,6 +110,7 @@ class Template:
     hull: Float32[np.ndarray, "x y z"]
     depth_mm: Float32[np.ndarray, "x2 y2 z2"]
     ventricle_mm: Float32[np.ndarray, "x2 y2 z2"]
+    inward: Float32[np.ndarray, "axis x2 y2 z2"]
 
 
 @lru_cache(maxsize=3)
@@ -131,12 +134,15 @@ def _read_template() -> Template:
     hull = _hull(inside)
     ventricles = _ventricles(t1, inside)
     every_2mm = (slice(None, None, 2),) * 3
+    depth_mm = _distance_mm(hull[every_2mm] > 0.4)
+    inward = np.stack(list(np.gradient(ndimage.gaussian_filter(depth_mm, 1.5))))
     return Template(
         t1=_with_sharp_sulci(t1, inside),
         white=_steeper(white / np.maximum(white + grey, 1)),
         hull=hull,
-        depth_mm=_distance_mm(hull[every_2mm] > 0.4),
+        depth_mm=depth_mm,
         ventricle_mm=_distance_mm(~ventricles[every_2mm]),
+        inward=inward / np.maximum(np.linalg.norm(inward, axis=0), np.float32(1e-3)),
     )
 
 
@@ -212,12 +218,13 @@ class Anatomy:
     """One patient's brain: which template voxel lies where, and how wide the sulci are.
 
     ``coordinates`` are template voxels at the control points of a 4 mm lattice;
-    ``csf_level`` is the T1 intensity below which CSF begins (older brains have more);
-    ``hull_level`` says how much fluid around the brain the skull stripping left.
+    ``csf_level``, on the same lattice, is the T1 intensity below which CSF begins (older brains
+    have more, and no brain has sulci of one width everywhere); ``hull_level`` says how much fluid
+    around the brain the skull stripping left.
     """
 
     coordinates: Float32[np.ndarray, "axis cx cy cz"]
-    csf_level: float
+    csf_level: Float32[np.ndarray, "cx cy cz"]
     hull_level: float
 
     def tissues(self, axes_mm: Axes, *, spacing_mm: float) -> Tissues:
@@ -226,7 +233,7 @@ class Anatomy:
         lattice = Lattice(_COARSE_MM)
         at = np.stack([lattice.spline(axis, axes_mm) for axis in self.coordinates])
         t1 = _sample(template.t1, at, outside=_CSF_T1)
-        csf = np.clip((self.csf_level - t1) / 55, 0, 1)
+        csf = np.clip((lattice.spline(self.csf_level, axes_mm) - t1) / 55, 0, 1)
         white = (1 - csf) * _sample(template.white, at)
         grey = 1 - csf - white
         expected = grey * _GREY_T1 + white * _WHITE_T1 + csf * _CSF_T1
@@ -269,7 +276,7 @@ class Anatomy:
 
 
 def draw_anatomy(rng: np.random.Generator) -> Anatomy:
-    """Draw one patient's brain: an affine and a smooth non-linear deformation."""
+    """Draw one patient's brain: an affine, a smooth deformation, and folds of its own."""
     lattice = Lattice(_COARSE_MM)
     axes_mm = lattice.axes_mm
     position = (
@@ -281,10 +288,34 @@ def draw_anatomy(rng: np.random.Generator) -> Anatomy:
         for _ in range(3)
     ]
     coordinates = straight + np.stack(warp) + _CENTRE[:, None, None, None]
+    for _ in range(_FOLDINGS):
+        coordinates = _fold(rng, coordinates.astype(np.float32), axes_mm)
+    width = rng.uniform(138, 154) + 6 * random_field(rng, axes_mm, step_mm=24)
     return Anatomy(
-        coordinates=coordinates.astype(np.float32),
-        csf_level=rng.uniform(138, 154),
+        coordinates=coordinates,
+        csf_level=width.astype(np.float32),
         hull_level=rng.uniform(0.3, 0.48),
+    )
+
+
+def _fold(
+    rng: np.random.Generator, coordinates: Float32[np.ndarray, "axis cx cy cz"], axes_mm: Axes
+) -> Float32[np.ndarray, "axis cx cy cz"]:
+    """Move tissue by about 1.5 mm over half the distance between two sulci.
+
+    Many such steps one after another move a sulcus to where its neighbour was without folding
+    space over itself, as one step of their length would. Near the surface tissue slides along it
+    and near the midline it stays, as skull and falx hold it.
+    """
+    template = load_template(PLANNING_MM)
+    moved = np.stack([random_field(rng, axes_mm, step_mm=16) for _ in range(3)]) * np.float32(1.5)
+    inward = np.stack([_sample(axis, coordinates / 2) for axis in template.inward])
+    held = np.exp(-_sample(template.depth_mm, coordinates / 2) / 10)
+    moved -= inward * (inward * moved).sum(axis=0) * held
+    moved[0] *= 1 - np.exp(-(((coordinates[0] - _MIDLINE) / 12) ** 2))
+    source = np.indices(coordinates.shape[1:]) + moved / _COARSE_MM
+    return np.stack(
+        [ndimage.map_coordinates(axis, source, order=1, mode="nearest") for axis in coordinates]
     )
 
 

@@ -1,7 +1,8 @@
-"""The phantom's scanner: four contrasts of one patient's tissues and tumour.
+"""The phantom's scanners: four contrasts of one patient's tissues and tumour.
 
-Tissue intensities are relative to white matter in T1 (0.85); each scan then gets its own
-contrast, bias field, blur, Rician noise and arbitrary scale, as MRI has no unit.
+Tissue intensities are relative to white matter in T1 (0.85). Every scanner has protocols of its
+own: contrasts, thickness of slices, noise and shading. Each scan then gets its own bias field,
+blur, Rician noise and arbitrary scale, as MRI has no unit.
 Healthy findings that a reader must not take for tumour are drawn here too: white matter
 hyperintensities, bright cortex, unsuppressed fluid in FLAIR, vessels and choroid plexus.
 """
@@ -113,6 +114,47 @@ _CONTRASTS: Final[Mapping[Modality, _Contrast]] = {
 
 
 @dataclass(frozen=True)
+class Scanner:
+    """How one scanner images: its contrasts, and the ranges that its sessions are drawn from.
+
+    ``noise`` is the standard deviation relative to white matter in T1, ``shading`` that of the
+    logarithm of the bias field, and ``gamma`` the exponent of intensities.
+    """
+
+    contrasts: Mapping[Modality, _Contrast]
+    noise: float
+    shading: float
+    gamma: float
+
+
+def draw_scanner(rng: np.random.Generator) -> Scanner:
+    """Draw the protocols of one scanner.
+
+    Tissues differ from the mean contrast by 6% of their intensity (one standard deviation), and
+    slices are up to twice as thick.
+    """
+    return Scanner(
+        contrasts={name: _draw_contrast(rng, mean) for name, mean in _CONTRASTS.items()},
+        noise=rng.uniform(0.014, 0.04),
+        shading=rng.uniform(0.05, 0.14),
+        gamma=rng.uniform(0.85, 1.15),
+    )
+
+
+def _draw_contrast(rng: np.random.Generator, mean: _Contrast) -> _Contrast:
+    parts = ("grey", "white", "csf", "edema", "necrotic", "enhancing", "solid")
+    factors = 1 + 0.06 * np.clip(rng.standard_normal(len(parts)), -1.5, 1.5)
+    return replace(
+        mean,
+        thickness_mm=mean.thickness_mm * rng.uniform(1, 2),
+        **{
+            part: getattr(mean, part) * float(factor)
+            for part, factor in zip(parts, factors, strict=True)
+        },
+    )
+
+
+@dataclass(frozen=True)
 class _Lesions:
     """The findings that stay with the patient between sessions, on the grid.
 
@@ -131,6 +173,7 @@ class _Lesions:
 def scan(
     rng: np.random.Generator,
     finding_rng: np.random.Generator,
+    scanner: Scanner,
     tissues: Tissues,
     tumour: Tumour,
     axes_mm: Axes,
@@ -146,9 +189,10 @@ def scan(
     character = finding_rng.standard_normal(4)
     scans = []
     for modality in MODALITIES:
-        contrast = _vary(rng, _CONTRASTS[modality], character)
+        contrast = _vary(rng, scanner.contrasts[modality], character)
         clean = _paint(contrast, modality, tissues, tumour, findings)
-        scans.append(_acquire(rng, clean, contrast, tissues, axes_mm, spacing_mm=spacing_mm))
+        blurred = _blur(clean, contrast.thickness_mm, spacing_mm=spacing_mm)
+        scans.append(_acquire(rng, scanner, blurred, tissues, axes_mm))
     return np.stack(scans)
 
 
@@ -242,26 +286,23 @@ def _paint(
     return np.asarray(image, dtype=np.float32)
 
 
-def _acquire(
-    rng: np.random.Generator,
-    clean: Map,
-    contrast: _Contrast,
-    tissues: Tissues,
-    axes_mm: Axes,
-    *,
-    spacing_mm: float,
-) -> Int16[np.ndarray, "x y z"]:
-    """Blur, shade, add noise and scale, as one scan does; then strip the skull."""
-    in_plane = 0.45 / spacing_mm
-    through_plane = 0.4 * contrast.thickness_mm / spacing_mm
+def _blur(clean: Map, thickness_mm: float, *, spacing_mm: float) -> Map:
+    in_plane, through_plane = 0.45 / spacing_mm, 0.4 * thickness_mm / spacing_mm
     image = ndimage.gaussian_filter(clean, (in_plane, in_plane, through_plane), truncate=3)
-    shading = rng.uniform(0.05, 0.13) * random_field(rng, axes_mm, step_mm=95)
+    return np.asarray(image, dtype=np.float32)
+
+
+def _acquire(
+    rng: np.random.Generator, scanner: Scanner, image: Map, tissues: Tissues, axes_mm: Axes
+) -> Int16[np.ndarray, "x y z"]:
+    """Shade, add noise and scale, as one scan does; then strip the skull."""
+    shading = scanner.shading * rng.uniform(0.7, 1.3) * random_field(rng, axes_mm, step_mm=95)
     shading += 0.03 * random_field(rng, axes_mm, step_mm=45)
-    image *= np.exp(shading)
-    noise = rng.uniform(0.012, 0.04)
+    image = image * np.exp(shading)
+    noise = scanner.noise * rng.uniform(0.8, 1.2)
     real = image + noise * rng.standard_normal(image.shape, dtype=np.float32)
     imaginary = noise * rng.standard_normal(image.shape, dtype=np.float32)
-    magnitude = np.sqrt(real**2 + imaginary**2) ** rng.uniform(0.9, 1.12)
+    magnitude = np.sqrt(real**2 + imaginary**2) ** scanner.gamma
     scale = np.exp(rng.uniform(np.log(250), np.log(2500)))
     stripped = np.where(tissues.brain, np.clip(scale * magnitude, 1, 32767), 0)
     return np.asarray(stripped, dtype=np.int16)

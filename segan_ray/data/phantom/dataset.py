@@ -45,6 +45,8 @@ if TYPE_CHECKING:
 __all__ = ["PhantomCase", "grid_affine", "grid_shape", "synthesize_patient", "write_phantoms"]
 
 _SETTINGS_FILE: Final = "phantom.json"
+# Counts the ways in which patients were ever made, so that one folder holds patients of one.
+_PHANTOM_VERSION: Final = 2
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,7 @@ class _Settings:
     layout: str
     spacing_mm: float
     seed: int
+    version: int = _PHANTOM_VERSION
 
 
 def _ignore(case: str) -> None:

@@ -14,7 +14,7 @@ from scipy import ndimage  # type: ignore[import-untyped, unused-ignore]
 
 from segan_ray.brats import MODALITIES, LabelCode
 from segan_ray.data.phantom.anatomy import FIELD_OF_VIEW_MM, PLANNING_MM, Lattice, draw_anatomy
-from segan_ray.data.phantom.contrast import scan
+from segan_ray.data.phantom.contrast import draw_scanner, scan
 from segan_ray.data.phantom.tumour import EDEMA, ENHANCING, NECROSIS, grow_tumour, plan_tumour
 from segan_ray.errors import DataError
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from segan_ray.data.layouts.layout import Grade
     from segan_ray.data.phantom.anatomy import Axes
 
+_SCANNERS: Final = 12  # of a cohort
 _FINEST_MM: Final = 0.5
 _COARSEST_MM: Final = 8.0
 
@@ -77,7 +78,8 @@ def synthesize_patient(
 ) -> PhantomCase:
     """Make patient ``index`` of the cohort that ``seed`` names; equal arguments, equal voxels.
 
-    A later ``time_point`` is the same brain in a new session, its tumour having grown.
+    A later ``time_point`` is the same brain in a new session, its tumour having grown. Each
+    session is on one of the cohort's twelve scanners.
     """
     check_spacing(spacing_mm)
     streams = np.random.default_rng([seed, index]).spawn(5 + time_point)
@@ -92,8 +94,11 @@ def synthesize_patient(
     tissues = anatomy.tissues(axes_mm, spacing_mm=spacing_mm)
     tumour = grow_tumour(growth_rng, plan, anatomy, tissues, axes_mm, spacing_mm=spacing_mm)
     images = np.zeros((len(MODALITIES), *shape), dtype=np.int16)
+    session_rng = session_rngs[-1]
+    number = int(session_rng.integers(_SCANNERS))
+    scanner = draw_scanner(np.random.default_rng([seed, _SCANNERS, number]))
     images[:, *window] = scan(
-        session_rngs[-1], finding_rng, tissues, tumour, axes_mm, spacing_mm=spacing_mm
+        session_rng, finding_rng, scanner, tissues, tumour, axes_mm, spacing_mm=spacing_mm
     )
     label = np.zeros(shape, dtype=np.uint8)
     label[window] = tumour.label
