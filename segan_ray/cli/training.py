@@ -64,7 +64,7 @@ def train(
     run_name = check_name(named(name, resume) or f"train-{now()}")
     given = [*(assignments or []), *([f"resources.workers={workers}"] if workers else [])]
     experiment = _experiment(where, run_name, config, given, preset, resume=resume)
-    card = _card(store, (experiment.data.fold,))
+    card = store_card(store, (experiment.data.fold,))
 
     check_reachable()
     prepare_ray()
@@ -123,7 +123,7 @@ def tune(
     file = resolve_space(space)
     checked = load_space(file)
     sweep_name = check_name(named(name, resume) or f"{checked.name}-{now()}")
-    card = _card(store, checked.folds())
+    card = store_card(store, checked.folds())
 
     where = Home.at(home)
     repeats = ("--repeat-top", str(repeat_top), "--seeds", str(seeds)) if repeat_top else ()
@@ -205,7 +205,7 @@ def now() -> str:
     return datetime.now().strftime("%Y%m%d-%H%M%S")
 
 
-def _card(store: str, folds: Sequence[int | None]) -> StoreCard:
+def store_card(store: str, folds: Sequence[int | None]) -> StoreCard:
     """Return the card of the store, after a check that every fold can be trained on."""
     from segan_ray.data.store.opened_store import check_tunable
     from segan_ray.data.store.remote_manifest import manifest_at

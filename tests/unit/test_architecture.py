@@ -15,7 +15,7 @@ import segan_ray
 
 ROOT = Path(segan_ray.__file__).parent
 LAYERS = (
-    "cli", "orchestration", "workflows", "tracking", "evaluation", "search", "training", "models",
+    "cli", "workflows", "orchestration", "tracking", "evaluation", "search", "training", "models",
     "data",
 )  # fmt: skip
 """From the top to the bottom: a package may import those to its right."""

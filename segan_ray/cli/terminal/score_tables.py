@@ -17,8 +17,7 @@ def show_scores(document: Mapping[str, Any]) -> None:
     patients = len({case["patient"] for case in document["cases"]})
     few = patients < MINIMUM_PATIENTS
     shown = "Dice, and HD95 in mm" if few else "Dice with 95% interval, and HD95 in mm"
-    many = f"{patients} {'patient' if patients == 1 else 'patients'}"
-    _show_means(f"Test scores, {many}: {shown}", rows)
+    _show_means(f"Test scores, {_patients(patients)}: {shown}", rows)
     if "lesion_dice" in next(iter(document["summary"].values())):
         _show_means(f"Lesion by lesion: {shown}", rows, "lesion_")
     if document["comparisons"]:
@@ -79,3 +78,58 @@ def _interval(scores: Mapping[str, Any], shape: str) -> str:
         return ""
     low, high = scores["ci95"]
     return f" [{low:{shape}}, {high:{shape}}]"
+
+
+def show_arms(document: Mapping[str, Any]) -> None:
+    """Print the ``compare`` document as tables: the arms, and each against each."""
+    arms, patients = document["arms"], document["patients"]
+    few = patients < MINIMUM_PATIENTS
+    regions = tuple(arms[0]["summary"])
+    show.table(
+        f"Test scores, {_patients(patients)}: Dice"
+        f"{'' if few else ' with 95% interval over patients and seeds'}",
+        ("", *regions, "weights", "s/epoch", "epochs", "seeds"),
+        (
+            (
+                arm["arm"],
+                *(_of_arm(arm, region, "dice", ".3f") for region in regions),
+                f"{arm['params']:,}",
+                f"{arm['seconds_per_epoch']:.1f}",
+                str(arm["epochs"]),
+                str(arm["seeds"]),
+            )
+            for arm in arms
+        ),
+    )
+    scored = regions[:-1]
+    show.table(
+        "Precision, and HD95 in mm",
+        ("", *(f"precision {region}" for region in scored), *(f"HD95 {r}" for r in scored)),
+        (
+            (
+                arm["arm"],
+                *(f"{arm['summary'][region]['precision']['mean']:.3f}" for region in scored),
+                *(f"{arm['summary'][region]['hd95']['mean']:.1f}" for region in scored),
+            )
+            for arm in arms
+        ),
+    )
+    show.table(
+        f"Difference in Dice, patient by patient{'' if few else ', with 95% interval'}",
+        ("", *regions),
+        (
+            (" - ".join(pair["arms"]), *(_change(pair[region]["dice"]) for region in regions))
+            for pair in document["differences"]
+        ),
+    )
+    if few:
+        show.say(no_interval(patients))
+
+
+def _of_arm(arm: Mapping[str, Any], region: str, metric: str, shape: str) -> str:
+    scores = arm["summary"][region][metric]
+    return f"{scores['mean']:{shape}}{_interval(scores, shape)}"
+
+
+def _patients(count: int) -> str:
+    return f"{count} {'patient' if count == 1 else 'patients'}"

@@ -21,7 +21,6 @@ from segan_ray.search.storage.study_storage import open_storage
 from segan_ray.tracking.description.card import StoreCard
 from segan_ray.tracking.reading.sweeps import read_sweep
 from segan_ray.training.checkpoints.remote_folder import trial_checkpoints
-from segan_ray.training.validation_scores import SCORE
 
 TRIAL: Final = "000"
 
@@ -55,7 +54,7 @@ def train_one(
             hold it, or it failed.
         TrackingError, Interrupted, TakenOver: as ``search``.
     """
-    space = space_of(name, experiment)
+    space = SearchSpace.of_experiment(name, experiment)
     text = yaml.safe_dump(space.model_dump(mode="json"), sort_keys=False)
     again = resume_command(home, "train", str(store), "--name", name)
     known = recorded_experiment(home, name) if resume else None
@@ -80,22 +79,6 @@ def recorded_experiment(home: Home, name: str) -> Experiment | None:
     """
     storage = open_storage(home)
     return recorded(name, storage)[0].base_experiment() if is_ours(name, storage) else None
-
-
-def space_of(name: str, experiment: Experiment) -> SearchSpace:
-    """Return a space of one point, the whole of ``experiment``."""
-    return SearchSpace.model_validate(
-        {
-            "name": name,
-            "objective": {"metric": SCORE, "mode": "max"},
-            "base": experiment.model_dump(mode="json"),
-            "parameters": {"seed": {"type": "fixed", "value": experiment.seed}},
-            "sampler": {"type": "random"},
-            "scheduler": {"type": "none"},
-            "budget": {"trials": 1, "keep_checkpoints": 1},
-            "enqueue": [],
-        }
-    )
 
 
 def _check_same(name: str, known: Experiment, asked: Experiment) -> None:

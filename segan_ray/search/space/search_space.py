@@ -146,6 +146,21 @@ class SearchSpace(Frozen):
     enqueue: tuple[Entry, ...] = ("paper", "authors-brats")
     warm_start: Name | None = None
 
+    @classmethod
+    def of_experiment(cls, name: str, experiment: Experiment) -> SearchSpace:
+        """Return a space of one point, the whole of ``experiment``, for one trial."""
+        return cls.model_validate(
+            {
+                "name": name,
+                "base": experiment.model_dump(mode="json"),
+                "parameters": {"seed": {"type": "fixed", "value": experiment.seed}},
+                "sampler": {"type": "random"},
+                "scheduler": {"type": "none"},
+                "budget": {"trials": 1, "keep_checkpoints": 1},
+                "enqueue": [],
+            }
+        )
+
     @field_validator("objectives")
     @classmethod
     def _distinct(cls, objectives: tuple[Objective, ...]) -> tuple[Objective, ...]:

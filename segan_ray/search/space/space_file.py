@@ -27,6 +27,7 @@ from segan_ray.search.space.search_space import Budget, Objective, SearchSpace
 from segan_ray.search.space.yaml_lines import YamlLines
 
 Tree = dict[str, Any]
+ARMS_ALONE: Final = "it holds arms, not one space. Compare them: segan-ray compare STORE --arms"
 
 
 def resolve_space(text: str) -> Path:
@@ -72,21 +73,24 @@ def load_space(file: Path) -> SearchSpace:
     text = read_settings(file)
     tree = parse_settings(text, file)
     lines = YamlLines.of(text)
-    space, problems, unsaid = _read(tree)
-    listed: list[tuple[int | None, str]] = [
-        (
-            repeated.line,
-            f"'{cut(repeated.where[-1])}' stands here and at line {repeated.first}. Keep one.",
-        )
-        for repeated in lines.repeated()
-    ]
+    if "arms" in tree:
+        raise ConfigError(str(file), [ARMS_ALONE])
+    space, problems, unsaid = read_tree(tree)
+    listed = [*repetitions(lines)]
     listed += [(lines.line(problem.where), problem.text) for problem in problems]
     if listed or space is None:
-        raise _refusal(file, listed, unsaid)
+        raise refusal(file, listed, unsaid)
     return space
 
 
-def _refusal(file: Path, listed: list[tuple[int | None, str]], unsaid: int) -> ConfigError:
+def repetitions(lines: YamlLines) -> Iterator[tuple[int | None, str]]:
+    """Yield every key that stands twice, by its line."""
+    for repeated in lines.repeated():
+        text = f"'{cut(repeated.where[-1])}' stands here and at line {repeated.first}. Keep one."
+        yield repeated.line, text
+
+
+def refusal(file: Path, listed: list[tuple[int | None, str]], unsaid: int) -> ConfigError:
     """Return an error that lists the first problems by line and counts the others."""
     listed.sort(key=lambda each: each[0] or 0)
     shown = listed[:MOST_PROBLEMS]
@@ -98,8 +102,8 @@ def _refusal(file: Path, listed: list[tuple[int | None, str]], unsaid: int) -> C
     )
 
 
-def _read(tree: Tree) -> tuple[SearchSpace | None, list[Problem], int]:
-    """Return the space, its problems, and how many more problems are not put in words.
+def read_tree(tree: Tree) -> tuple[SearchSpace | None, list[Problem], int]:
+    """Return the space of a file, its problems, and how many more problems are not put in words.
 
     The space is checked without its wrong parts, so that one reading names all problems.
     """

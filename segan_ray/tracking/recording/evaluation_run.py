@@ -62,7 +62,7 @@ class EvaluationRun:
         where = location_name(absolute(self.subject.store.path))
         metrics = [
             Metric(name, value, now, 0, self.model_id, where, self.subject.store.fingerprint)
-            for name, value in _means(summary).items()
+            for name, value in summary_means(summary).items()
         ]
         self.client.log_batch(self.id, metrics=metrics)
 
@@ -89,7 +89,7 @@ class EvaluationRun:
             f"{EVALUATION}.{kind}.store": subject.store.fingerprint,
             **{
                 f"segan.{kind}/{name}": f"{value:.4f}"
-                for name, value in _means(summary, prefix="").items()
+                for name, value in summary_means(summary, prefix="").items()
                 if name.startswith("dice_")
             },
         }
@@ -143,7 +143,7 @@ def _model_id(client: MlflowClient, model: FetchedModel) -> str | None:
     return source.removeprefix("models:/") if source.startswith(LOGGED_MODEL) else None
 
 
-def _means(summary: Summary, prefix: str = "test/") -> dict[str, float]:
+def summary_means(summary: Summary, prefix: str = "test/") -> dict[str, float]:
     """Return the mean over patients of every score, and Dice over the regions."""
     means = {
         f"{prefix}{metric}_{region}": float(value["mean"])

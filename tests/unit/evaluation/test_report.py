@@ -11,7 +11,6 @@ import re
 from dataclasses import replace
 from html.parser import HTMLParser
 from itertools import pairwise
-from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -24,10 +23,11 @@ from segan_ray.evaluation.report.sections.curves import THIN, thinned
 from segan_ray.search.results.ranking import SweepRecord, TrialRecord, rank
 from segan_ray.search.space.space_file import load_space, resolve_space
 from segan_ray.search.study.sweep_study import SweepStudy
+from tests.unit.shipped import SPACES
 
 EVIL = '</script><script>alert("x")</script><img src=http://evil.example/x onerror=alert(1)>'
 PNG = b"\x89PNG\r\n\x1a\n not much of a picture"
-SHIPPED = sorted(file.stem for file in (Path(__file__).parents[3] / "search_spaces").glob("*.yaml"))
+SHIPPED = [file.stem for file in SPACES]
 VOID = {"meta", "img", "br", "wbr", "link", "input", "hr"}
 
 

@@ -78,9 +78,9 @@ def models(report: SweepReport) -> Section:
         "best of a column. HD95, the distance between surfaces, is better the smaller it is.</p>"
         + _against_unet(document)
         + _drawn(rows, intervals=_has_intervals(document))
-        + _table(rows, ("dice", "hd95"), "Dice and HD95 of each model")
+        + models_table(rows, ("dice", "hd95"), "Dice and HD95 of each model")
         + "<details><summary>Precision and sensitivity</summary>"
-        + _table(rows, ("precision", "sensitivity"), "Precision and sensitivity")
+        + models_table(rows, ("precision", "sensitivity"), "Precision and sensitivity")
         + "</details>"
         + _over_cases(document, {row.key: row.name for row in rows})
     )
@@ -209,7 +209,8 @@ def _whiskers(dice: Sequence[Mapping[str, Any]], colour: str) -> dict[str, Any] 
     }
 
 
-def _table(rows: Sequence[ReportedModel], metrics: Sequence[str], caption: str) -> str:
+def models_table(rows: Sequence[ReportedModel], metrics: Sequence[str], caption: str) -> str:
+    """Return a table of some metrics of each model, region by region, the best in bold."""
     at = [(region, metric) for region in REGIONS for metric in metrics]
     groups = "".join(
         f'<th scope="colgroup" colspan="{len(metrics)}" class="group">{chip(region)}'

@@ -28,8 +28,8 @@ from segan_ray.search.space.search_space import SearchSpace
 from segan_ray.search.space.space_file import load_space
 from segan_ray.training.checkpoints.checkpoint import save_checkpoint
 from segan_ray.training.state import new_state
+from tests.unit.shipped import SPACES
 
-SPACES = Path(__file__).parents[4] / "search_spaces"
 GB = 10**9
 
 
@@ -110,7 +110,7 @@ def test_networks_are_measured_without_being_made() -> None:
     assert experiment_bytes(huge) > 8 * GB
 
 
-@pytest.mark.parametrize("file", sorted(SPACES.rglob("*.yaml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("file", SPACES, ids=lambda path: path.stem)
 def test_every_shipped_space_can_be_estimated(file: Path) -> None:
     shipped = load_space(file)
     trials = shipped.budget.trials

@@ -19,9 +19,9 @@ from segan_ray.search.space.search_space import METRICS, SearchSpace
 from segan_ray.search.space.space_file import GROUPS, load_space, resolve_space, shipped_spaces
 from segan_ray.search.space.yaml_lines import YamlLines
 from segan_ray.search.study.first_points import first_points
+from tests.unit.shipped import FILES, SPACES
 
 ROOT = Path(__file__).parents[4]
-SHIPPED = sorted((ROOT / "search_spaces").rglob("*.yaml"))
 DOCUMENT = (ROOT / "docs" / "search.md").read_text()
 
 
@@ -39,14 +39,14 @@ def refused(tmp_path: Path, text: str) -> list[tuple[int | None, str]]:
     return said
 
 
-@pytest.mark.parametrize("file", SHIPPED, ids=lambda file: file.stem)
+@pytest.mark.parametrize("file", SPACES, ids=lambda file: file.stem)
 def test_every_shipped_space_loads_and_is_named_after_its_file(file: Path) -> None:
     space = load_space(file)
     assert space.name == file.stem
     assert SearchSpace.model_validate_json(space.model_dump_json()) == space
 
 
-@pytest.mark.parametrize("file", SHIPPED, ids=lambda file: file.stem)
+@pytest.mark.parametrize("file", SPACES, ids=lambda file: file.stem)
 def test_points_of_every_shipped_space_are_experiments(file: Path) -> None:
     space = load_space(file)
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
@@ -58,8 +58,8 @@ def test_points_of_every_shipped_space_are_experiments(file: Path) -> None:
 
 def test_there_are_the_spaces_that_the_document_names() -> None:
     named = DOCUMENT.partition("## Shipped spaces")[2]
-    assert set(re.findall(r"^\| `(\w+)` \|", named, re.MULTILINE)) == {f.stem for f in SHIPPED}
-    assert {file.stem for file in SHIPPED} >= {
+    assert set(re.findall(r"^\| `(\w+)` \|", named, re.MULTILINE)) == {f.stem for f in FILES}
+    assert {file.stem for file in FILES} >= {
         "smoke", "demo", "learning_rates", "critic", "loss_scales", "full", "paper_grid",
         "segan_vs_unet",
     }  # fmt: skip
@@ -71,7 +71,7 @@ def test_the_papers_grid_is_tried_whole() -> None:
 
 
 def test_the_paper_is_tried_first_where_its_settings_lie_in_the_space() -> None:
-    for name in ("critic", "learning_rates", "loss_scales", "segan_vs_unet", "full"):
+    for name in ("critic", "learning_rates", "loss_scales", "full"):
         assert first_points(load_space(shipped_spaces()[name])).points, name
 
 

@@ -1,0 +1,203 @@
+"""The page of a comparison: its arms, their differences, their seeds and settings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import plotly.graph_objects as go
+
+from segan_ray.brats import REGIONS
+from segan_ray.errors import many
+from segan_ray.evaluation.metrics.intervals import MINIMUM_PATIENTS, no_interval
+from segan_ray.evaluation.report.drawing import BEST, INK, blank_figure
+from segan_ray.evaluation.report.page import (
+    Section,
+    chart,
+    esc,
+    facts,
+    label,
+    number,
+    page,
+    table,
+)
+from segan_ray.evaluation.report.sections.models import ReportedModel, models_chart, models_table
+from segan_ray.evaluation.report.words import REGION_NAMES, chip, signed
+
+Document = Mapping[str, Any]
+COLUMNS: Final = (*REGIONS, "mean")
+NAMES: Final[dict[str, str]] = {**dict(REGION_NAMES.items()), "mean": "mean of regions"}
+
+
+def render_comparison(document: Document) -> str:
+    """Return the page of a ``compare`` document, which loads nothing from anywhere."""
+    sections = [_scores(document), _differences(document), _seeds(document), _settings(document)]
+    return page(f"{document['comparison']}: comparison", _header(document), sections)
+
+
+def _header(document: Document) -> str:
+    arms, budget = document["arms"], document["budget"]
+    best = max(arms, key=_dice)
+    equal = (
+        f"{many(budget['epochs'], 'epoch')} a trial"
+        if document["equal"] == "epochs"
+        else f"the seconds of {many(budget['epochs'], 'epoch')} of {esc(arms[0]['arm'])} a trial"
+    )
+    return (
+        f'<p class="eyebrow">Comparison</p>\n<h1>{esc(document["comparison"])}</h1>\n'
+        f'<p class="lead">Of {many(len(arms), "arm")} <strong>{esc(best["arm"])}</strong> has the '
+        f"highest Dice on {many(document['patients'], 'test patient')}: "
+        f'<strong class="number">{_dice(best):.3f}</strong> over regions and seeds.</p>'
+        f"\n<p class=meta>The same for all: {equal}. Each was tuned by itself, its best settings "
+        f"trained again with {many(budget['seeds'], 'fresh seed')}.</p>"
+    )
+
+
+def _dice(arm: Document) -> float:
+    """Return the mean Dice over regions, patients and seeds."""
+    return float(arm["summary"]["mean"]["dice"]["mean"])
+
+
+def _scores(document: Document) -> Section:
+    rows = [
+        ReportedModel(arm["arm"], arm["arm"], _cost(arm), arm["summary"])
+        for arm in document["arms"]
+    ]
+    few = document["patients"] < MINIMUM_PATIENTS
+    about = no_interval(document["patients"]) if few else f"Intervals: {document['interval']}."
+    body = (
+        f"<p>Means over patients and seeds, whole volumes in their original grid. {about} Bold is "
+        "the best of a column.</p>"
+        + chart(
+            "arms",
+            models_chart(rows),
+            spoken="Mean Dice of each arm, a group for each region",
+            caption="Mean Dice of each arm"
+            + ("." if few else ", with its interval over patients and seeds."),
+        )
+        + models_table(rows, ("dice", "hd95"), "Scores of each arm")
+        + models_table(rows, ("precision", "sensitivity"), "Precision and sensitivity of each arm")
+    )
+    return Section("arms", "The arms on test patients", body, "Arms")
+
+
+def _cost(arm: Document) -> str:
+    failed = f", {many(arm['failed_seeds'], 'seed')} failed" if arm["failed_seeds"] else ""
+    return (
+        f"{arm['params']:,} weights, {number(arm['seconds_per_epoch'])} s an epoch, "
+        f"{many(arm['epochs'], 'epoch')}, {many(arm['seeds'], 'seed')}{failed}"
+    )
+
+
+def _differences(document: Document) -> Section:
+    pairs = document["differences"]
+    heads = "".join(
+        f'<th scope="col">{chip(name) if name in REGIONS else ""}{NAMES[name].capitalize()}</th>'
+        for name in COLUMNS
+    )
+    lines = [
+        f'<tr><th scope="row">{esc(pair["arms"][0])} − {esc(pair["arms"][1])}</th>'
+        + "".join(f"<td>{_change(pair[name]['dice'])}</td>" for name in COLUMNS)
+        + "</tr>"
+        for pair in pairs
+    ]
+    body = (
+        "<p>Dice of the first less that of the second, patient by patient. An interval on one side "
+        "of 0 tells the two apart. Of many pairs some will be told apart by chance: one in twenty."
+        "</p>"
+        + chart(
+            "differences",
+            _differences_chart(pairs),
+            spoken="Difference in mean Dice of each pair of arms with its interval",
+            caption="Difference in mean Dice over regions. Right of 0 the first is better.",
+        )
+        + table(
+            f'<tr><th scope="col">Arms</th>{heads}</tr>',
+            lines,
+            kind="tests",
+            caption="Differences in Dice between arms",
+        )
+    )
+    return Section("differences", "Arm against arm", body, "Differences")
+
+
+def _change(difference: Document) -> str:
+    mean = f"<strong>{signed(difference['mean'])}</strong>"
+    if difference["ci95"] is None:
+        return mean
+    low, high = difference["ci95"]
+    return f'{mean} <span class="interval">[{signed(low)}, {signed(high)}]</span>'
+
+
+def _differences_chart(pairs: Sequence[Document]) -> go.Figure:
+    figure = blank_figure("", 110 + 36 * len(pairs))
+    names = [label(f"{pair['arms'][0]} − {pair['arms'][1]}") for pair in pairs]
+    dice = [pair["mean"]["dice"] for pair in pairs]
+    whiskers = None
+    if all(one["ci95"] for one in dice):
+        whiskers = {
+            "type": "data",
+            "symmetric": False,
+            "array": [one["ci95"][1] - one["mean"] for one in dice],
+            "arrayminus": [one["mean"] - one["ci95"][0] for one in dice],
+            "color": INK,
+            "thickness": 1.6,
+        }
+    figure.add_scatter(
+        x=[one["mean"] for one in dice],
+        y=names,
+        mode="markers",
+        marker={"color": BEST, "size": 10},
+        error_x=whiskers,
+        hovertemplate="%{y}: %{x:+.3f}<extra></extra>",
+    )
+    figure.add_vline(x=0, line={"color": INK, "width": 1, "dash": "dot"})
+    figure.update_layout(showlegend=False)
+    figure.update_xaxes(title="difference in Dice")
+    figure.update_yaxes(autorange="reversed", showgrid=False)
+    return figure
+
+
+def _seeds(document: Document) -> Section:
+    heads = "".join(
+        f'<th scope="col">{name}</th>'
+        for name in ("Arm", "Seed", "Trial", "Validation", *(NAMES[each] for each in COLUMNS))
+    )
+    lines = [
+        f'<tr><th scope="row">{esc(arm["arm"])}</th><td>{run["seed"]}</td><td>{esc(run["trial"])}'
+        f"</td><td>{run['validation']:.3f}</td>"
+        + "".join(f"<td>{run['dice'][name]:.3f}</td>" for name in COLUMNS)
+        + "</tr>"
+        for arm in document["arms"]
+        for run in arm["runs"]
+    ]
+    body = "<p>Dice on test patients of every model that was scored.</p>" + table(
+        f"<tr>{heads}</tr>", lines, kind="ends", caption="Every seed of every arm"
+    )
+    return Section("seeds", "Every seed", body)
+
+
+def _settings(document: Document) -> Section:
+    rows = []
+    for arm in document["arms"]:
+        drawn = ", ".join(
+            f"<code>{esc(name)}</code> {esc(_said(value))}"
+            for name, value in arm["settings"].items()
+        )
+        rows.append(
+            (esc(arm["arm"]), f"{drawn or 'as in the arms file'} (sweep {esc(arm['sweep'])})")
+        )
+    body = (
+        "<p>What the search of each arm chose. Its trials: <code>segan-ray trials SWEEP</code>; "
+        f"all as a page: <code>segan-ray report SWEEP</code>. Store {esc(document['store'])}.</p>"
+        + facts(rows, "Settings of each arm")
+    )
+    return Section("settings", "Settings that won", body, "Settings")
+
+
+def _said(value: Any) -> str:
+    if isinstance(value, float):
+        return number(value)
+    if isinstance(value, list):
+        return f"[{', '.join(map(_said, value))}]"
+    return str(value)

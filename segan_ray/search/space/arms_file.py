@@ -1,0 +1,191 @@
+"""Reading an arms file: methods to compare, each a search space, under one budget.
+
+What stands at the top of the file is every arm's: objective, sampler, scheduler, budget, and the
+settings and parameters that all share. An arm adds a ``preset``, ``base`` and ``parameters``, and
+may begin with those of a space file (``space``). Without parameters it is a single experiment.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+from segan_ray.config import merge, parse_settings, read_settings
+from segan_ray.errors import MOST_PROBLEMS, cut, nearest
+from segan_ray.home import NAME, NAMES
+from segan_ray.search.space.checks import Problem
+from segan_ray.search.space.search_space import SearchSpace
+from segan_ray.search.space.space_file import (
+    load_space,
+    read_tree,
+    refusal,
+    repetitions,
+    resolve_space,
+)
+from segan_ray.search.space.yaml_lines import YamlLines
+
+Tree = dict[str, Any]
+Where = tuple[str | int, ...]
+ARM_KEYS: Final = ("space", "preset", "base", "parameters", "enqueue")
+LENGTHS: Final = ("training.epochs", "training.steps_per_epoch", "training.batch_size")
+"""The settings that say how long an arm trains; all arms have the same."""
+
+
+@dataclass(frozen=True)
+class Arms:
+    """The arms of a comparison by name, in the order of their file, whose text is kept."""
+
+    name: str
+    spaces: Mapping[str, SearchSpace]
+    text: str
+
+    @property
+    def epochs(self) -> int:
+        """How many epochs each trial of each arm runs."""
+        return next(iter(self.spaces.values())).most_epochs()
+
+    def lengthened(self, epochs: Mapping[str, int]) -> Arms:
+        """Return the arms with ``epochs`` of their own, and rungs at the same shares of them."""
+        return replace(
+            self,
+            spaces={name: _lengthened(space, epochs[name]) for name, space in self.spaces.items()},
+        )
+
+
+def load_arms(file: Path) -> Arms:
+    """Read an arms file and check everything that can be known before training.
+
+    Raises:
+        ConfigError: with every problem, each with its line.
+    """
+    text = read_settings(file)
+    tree = parse_settings(text, file)
+    lines = YamlLines.of(text)
+    listed = [*repetitions(lines)]
+    spaces: dict[str, SearchSpace] = {}
+    problems = list(_shape_problems(tree))
+    if not problems:
+        for name, arm in tree["arms"].items():
+            space, found = _arm_space(file, tree, name, arm or {})
+            problems += [Problem(_at(tree, name, each.where), each.text) for each in found]
+            if space is not None:
+                spaces[name] = space
+        problems = problems or list(_unequal(spaces))
+    listed += [(lines.line(problem.where), problem.text) for problem in problems]
+    if listed:
+        # What is wrong at the top is wrong in every arm.
+        raise refusal(file, list(dict.fromkeys(listed)), 0)
+    return Arms(str(tree["name"]), spaces, text)
+
+
+def _shape_problems(tree: Tree) -> Iterator[Problem]:
+    name, arms = tree.get("name"), tree.get("arms")
+    if not NAME.fullmatch(str(name or "")):
+        yield Problem(("name",), f"name is {cut(repr(name))}. {NAMES}")
+    if not isinstance(arms, dict) or len(arms) < 2:
+        yield Problem(("arms",), "expected at least two arms to compare, as arms: {name: {…}}.")
+        return
+    for arm, settings in list(arms.items())[:MOST_PROBLEMS]:
+        if not NAME.fullmatch(str(arm)):
+            yield Problem(("arms", arm), f"'{cut(arm)}' cannot name an arm. {NAMES}")
+        if not isinstance(settings or {}, dict):
+            yield Problem(("arms", arm), f"{arm}: expected settings as key: value.")
+            continue
+        for key in settings or {}:
+            if key not in ARM_KEYS:
+                text = (
+                    f"{arm}: unknown key '{cut(key)}'.{nearest(str(key), ARM_KEYS)} Budget, "
+                    "sampler, scheduler and objective are those of all arms, at the top."
+                )
+                yield Problem(("arms", arm, key), text)
+
+
+def _arm_space(
+    file: Path, top: Tree, name: str, arm: Tree
+) -> tuple[SearchSpace | None, list[Problem]]:
+    """Return the space of one arm, and the problems of its tree."""
+    tree = _arm_tree(file, top, name, arm)
+    drawn = tree["parameters"] or {"seed": {"type": "int", "low": 0, "high": 1}}
+    space, problems, _ = read_tree({**tree, "parameters": drawn})
+    found = [replace(each, text=f"{name}: {each.text}") for each in problems]
+    if space is None or found or tree["parameters"]:
+        return space, found
+    return SearchSpace.of_experiment(name, space.base_experiment()), []
+
+
+def _arm_tree(file: Path, top: Tree, name: str, arm: Tree) -> Tree:
+    tree = {key: value for key, value in top.items() if key not in ("arms", "name")}
+    begun = _begun(file, arm)
+    base, parameters = _mapping(tree.get("base")), _mapping(tree.get("parameters"))
+    preset = tree.get("preset")
+    if begun is not None:
+        base = merge(base, begun.base)
+        parameters |= begun.model_dump(mode="json")["parameters"]
+        preset = begun.preset or preset
+    return {
+        **tree,
+        "name": name,
+        "preset": arm.get("preset") or preset,
+        "base": merge(base, _mapping(arm.get("base"))),
+        "parameters": {**parameters, **_mapping(arm.get("parameters"))},
+        "enqueue": arm.get("enqueue", []),
+    }
+
+
+def _begun(file: Path, arm: Tree) -> SearchSpace | None:
+    """Return the space that an arm begins with: a file beside its own, or a shipped one."""
+    named = arm.get("space")
+    if named is None:
+        return None
+    beside = file.parent / str(named)
+    return load_space(beside if beside.is_file() else resolve_space(str(named)))
+
+
+def _mapping(value: Any) -> Tree:
+    """Return a copy of what should be settings; what is not is refused elsewhere."""
+    return dict(value) if isinstance(value, Mapping) else {}
+
+
+def _at(tree: Tree, name: str, where: Where) -> Where:
+    """Return the keys that lead to a problem of an arm's tree in the file."""
+    for above in (("arms", name), ()):
+        node: Any = tree
+        for key in (*above, *where[:2]):
+            node = node.get(key) if isinstance(node, dict) else None
+        if node is not None:
+            return (*above, *where)
+    return ("arms", name)
+
+
+def _unequal(spaces: Mapping[str, SearchSpace]) -> Iterator[Problem]:
+    """Yield the arms that would train longer or shorter than the first."""
+    first, *others = spaces
+    in_steps = spaces[first].possible("training.steps_per_epoch") != (None,)
+    for path in LENGTHS if in_steps else LENGTHS[:2]:
+        expected = spaces[first].possible(path)
+        if expected is None or len(expected) != 1:
+            yield Problem(("arms", first), f"{first}: {path} is drawn; all arms need the same.")
+            continue
+        for name in others:
+            if spaces[name].possible(path) != expected:
+                text = (
+                    f"{name}: {path} is {_said(spaces[name].possible(path))}, and {expected[0]} in "
+                    f"{first}. All arms need the same."
+                )
+                yield Problem(("arms", name), text)
+
+
+def _said(values: Sequence[Any] | None) -> str:
+    return "drawn" if values is None or len(values) != 1 else str(values[0])
+
+
+def _lengthened(space: SearchSpace, epochs: int) -> SearchSpace:
+    before, scheduler = space.most_epochs(), space.scheduler
+    grace = getattr(scheduler, "grace_period", None)
+    if grace is not None:
+        scaled = min(epochs, max(1, round(grace * epochs / before)))
+        scheduler = scheduler.model_copy(update={"grace_period": scaled})
+    base = merge(space.base, {"training": {"epochs": epochs}})
+    return space.model_copy(update={"base": base, "scheduler": scheduler})
