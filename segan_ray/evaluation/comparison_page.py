@@ -59,10 +59,7 @@ def _dice(arm: Document) -> float:
 
 
 def _scores(document: Document) -> Section:
-    rows = [
-        ReportedModel(arm["arm"], arm["arm"], _cost(arm), arm["summary"])
-        for arm in document["arms"]
-    ]
+    rows = [ReportedModel(arm["arm"], arm["arm"], "", arm["summary"]) for arm in document["arms"]]
     few = document["patients"] < MINIMUM_PATIENTS
     about = no_interval(document["patients"]) if few else f"Intervals: {document['interval']}."
     body = (
@@ -77,16 +74,21 @@ def _scores(document: Document) -> Section:
         )
         + models_table(rows, ("dice", "hd95"), "Scores of each arm")
         + models_table(rows, ("precision", "sensitivity"), "Precision and sensitivity of each arm")
+        + _costs(document["arms"])
     )
     return Section("arms", "The arms on test patients", body, "Arms")
 
 
-def _cost(arm: Document) -> str:
-    failed = f", {many(arm['failed_seeds'], 'seed')} failed" if arm["failed_seeds"] else ""
-    return (
-        f"{arm['params']:,} weights, {number(arm['seconds_per_epoch'])} s an epoch, "
-        f"{many(arm['epochs'], 'epoch')}, {many(arm['seeds'], 'seed')}{failed}"
-    )
+def _costs(arms: Sequence[Document]) -> str:
+    heads = ("Arm", "Weights", "Seconds per epoch", "Epochs", "Seeds", "Seeds that failed")
+    lines = [
+        f'<tr><th scope="row">{esc(arm["arm"])}</th><td>{arm["params"]:,}</td>'
+        f"<td>{number(arm['seconds_per_epoch'])}</td><td>{arm['epochs']}</td>"
+        f"<td>{arm['seeds']}</td><td>{arm['failed_seeds']}</td></tr>"
+        for arm in arms
+    ]
+    head = "".join(f'<th scope="col">{name}</th>' for name in heads)
+    return table(f"<tr>{head}</tr>", lines, kind="ends", caption="What each arm costs")
 
 
 def _differences(document: Document) -> Section:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
 
@@ -24,6 +24,7 @@ from segan_ray.evaluation.scoring.arms import INTERVAL, ScoredArm, ScoredSeed, d
 from segan_ray.evaluation.scoring.score_cases import model_predictor, score_cases
 from segan_ray.home import Home
 from segan_ray.models.build import fastest_device
+from segan_ray.orchestration.cluster.session import ray_session
 from segan_ray.orchestration.tune.one_trial import train_one
 from segan_ray.orchestration.tune.sweep import run_sweep
 from segan_ray.orchestration.tune.sweep_plan import Sweep
@@ -79,12 +80,14 @@ def compare_arms(plan: ComparisonPlan, watch: Watch, scoring: Scoring, say: Say)
     run = open_comparison(
         plan.home, plan.name, plan.card, plan.arms.text, asked, resume=plan.resume
     )
-    training, scores = _ArmTraining(plan, watch, say), _ArmScoring(plan, run, test, scoring, say)
-    arms = plan.arms if plan.equal == "epochs" else training.timed()
-    scored = [
-        scores.scored(arm, space.most_epochs(), training.tuned(arm, space))
-        for arm, space in arms.spaces.items()
-    ]
+    scores = _ArmScoring(plan, run, test, scoring, say)
+    with ExitStack() as until_the_end:
+        training = _ArmTraining(plan, watch, say, until_the_end)
+        arms = plan.arms if plan.equal == "epochs" else training.timed()
+        scored = [
+            scores.scored(arm, space.most_epochs(), training.tuned(arm, space))
+            for arm, space in arms.spaces.items()
+        ]
     document = {
         "comparison": plan.name,
         "store": plan.card.fingerprint,
@@ -105,11 +108,12 @@ def compare_arms(plan: ComparisonPlan, watch: Watch, scoring: Scoring, say: Say)
 
 @dataclass(frozen=True)
 class _ArmTraining:
-    """The sweeps of a comparison."""
+    """The sweeps of a comparison, all in one session of Ray, which ends with ``until_the_end``."""
 
     plan: ComparisonPlan
     watch: Watch
     say: Say
+    until_the_end: ExitStack
 
     def timed(self) -> Arms:
         """Return the arms with as many epochs as the first arm's take, by a short run of each."""
@@ -140,6 +144,7 @@ class _ArmTraining:
             name, space, text, plan.store, plan.card, plan.home, plan.resume_with,
             resume=plan.resume, repeat_top=1, seeds=plan.seeds,
         )  # fmt: skip
+        self.until_the_end.enter_context(ray_session())
         with self.watch(name, space, trials + plan.seeds) as on_state:
             status = run_sweep(sweep, on_state, self.say)
         if status == "stopped":
@@ -157,6 +162,7 @@ class _ArmTraining:
             experiment = space.base_experiment()
             training = experiment.training.model_copy(update={"epochs": TIMED_EPOCHS})
             experiment = experiment.model_copy(update={"training": training})
+            self.until_the_end.enter_context(ray_session())
             with self.watch(name, SearchSpace.of_experiment(name, experiment), 1) as on_state:
                 train_one(
                     name, experiment, plan.store, plan.card, plan.home, on_state, self.say,
@@ -192,7 +198,8 @@ class _ArmScoring:
             )
         original = record.repeats[0].trial
         repeats = [trial for trial in record.trials if trial.repeat_of == original]
-        usable = [trial for trial in repeats if trial.status in ("completed", "stopped")]
+        ended = (trial for trial in repeats if trial.status in ("completed", "stopped"))
+        usable = sorted(ended, key=lambda trial: trial.trial)
         failed = len(repeats) - len(usable)
         if failed:
             self.say(f"The arm '{arm}': {many(failed, 'seed')} failed, and without a score.")

@@ -101,9 +101,9 @@ def test_the_page_shows_arms_differences_seeds_and_settings_as_text() -> None:
     assert "<b>a</b>" not in page
     assert "&lt;b&gt;a&lt;/b&gt; − b" in page
     assert re.search(r"<strong>\+0\.100</strong>", page)
-    assert "1,234 weights, 2.5 s an epoch, 4 epochs, 3 seeds" in page
+    assert "<td>1,234</td><td>2.5</td><td>4</td><td>3</td><td>0</td>" in page
     assert "[0.5, 2]" in page
-    assert page.count('<th scope="row">b</th>') == 3 + 1  # seeds, and settings
+    assert page.count('<th scope="row">b</th>') == 3 + 2  # seeds, costs, and settings
 
 
 def test_the_page_of_few_patients_has_no_intervals() -> None:
