@@ -52,7 +52,7 @@ class SegmentorSettings(Settings):
 
     network: Network = "segan"
     authors: Published = "brain"
-    full_resolution: bool = False
+    full_resolution: bool = True
     lr: PositiveFloat = 1e-3
     optimizer: Optimizer = "adam"
     beta1: Fraction = 0.5
@@ -82,7 +82,7 @@ class CriticSettings(Settings):
     base_width: Width = 16
     scales: Literal["multi-scale", "single-scale"] = "multi-scale"
     steps: Annotated[int, Field(ge=1, le=sizes.MOST_UPDATES)] = 1
-    clamp: PositiveFloat | None = None
+    clamp: PositiveFloat | None = 0.05
     clamp_norm: bool = True
     spectral_norm: bool = False
 
@@ -111,7 +111,7 @@ class LossSettings(Settings):
     adversarial_from: Epochs = 1
     adversarial_ramp: Annotated[int, Field(ge=0, le=sizes.MOST_EPOCHS)] = 0
     class_weights: ClassWeights | None = None
-    ce_weight: NonNegativeFloat = 0.0
+    ce_weight: NonNegativeFloat = 1.0
     dice_weight: NonNegativeFloat = 1.0
     dice_smoothing: PositiveFloat = 50.0
     dice_power: Literal[1, 2] = 1
@@ -203,7 +203,6 @@ class ResourceSettings(Settings):
 UNET: Final[dict[str, dict[str, Any]]] = {
     "segmentor": {"network": "unet"},
     "critic": {"kind": "none"},
-    "loss": {"ce_weight": 1.0},
 }
 """The settings that ``variant: unet`` is short for."""
 
@@ -214,8 +213,8 @@ class Experiment(Settings):
     ``variant`` says how many networks there are: ``s1-1c`` one segmentor and one critic for each
     region, each pair trained by itself; ``s3-3c`` the same networks trained together on the mean
     of their losses; ``s1-3c`` one segmentor with a map for each region, and the critics that
-    ``critic.kind`` names. ``unet`` is short for ``s1-3c`` with ``segmentor.network`` unet,
-    ``critic.kind`` none and ``loss.ce_weight`` 1, unless that is set.
+    ``critic.kind`` names. ``unet`` is short for ``s1-3c`` with ``segmentor.network`` unet
+    and ``critic.kind`` none.
     """
 
     variant: Variant = "s1-3c"

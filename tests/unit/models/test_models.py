@@ -146,7 +146,7 @@ def test_variants_have_as_many_networks_as_they_say(
 ) -> None:
     experiment = load_experiment(None, [*SMALL, f"variant={variant}"])
     outputs = 3 // segmentors
-    one = Segmentor(4, outputs, depth=2, base_width=4, concat_skips=True, full_resolution=False)
+    one = Segmentor(4, outputs, depth=2, base_width=4, concat_skips=True, full_resolution=True)
     assert parameters(build_segmentor(experiment)) == segmentors * parameters(one)
     critic = build_critic(experiment)
     assert isinstance(critic, CriticBank)

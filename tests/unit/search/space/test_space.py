@@ -183,7 +183,7 @@ CONDITIONAL = {
     "critic.scales": {
         "type": "choice", "values": ["multi-scale", "single-scale"], "when": {"variant": "s1-3c"},
     },
-    "critic.clamp": {"type": "fixed", "value": 0.05, "when": {"critic.depth": [3, 4]}},
+    "critic.clamp": {"type": "fixed", "value": 0.01, "when": {"critic.depth": [3, 4]}},
     "variant": {"type": "choice", "values": ["s1-3c", "unet"]},
 }  # fmt: skip
 
@@ -201,7 +201,7 @@ def test_a_parameter_is_drawn_where_its_condition_holds(seed: int) -> None:
     assert ("loss.scale_weights" in point) == multi
     # The base's depth is 3, and stands where none is drawn.
     assert experiment.critic.depth == point.get("critic.depth", 3)
-    assert experiment.critic.clamp == (0.05 if experiment.critic.depth >= 3 else None)
+    assert experiment.critic.clamp == (0.01 if experiment.critic.depth >= 3 else 0.05)
     assert "critic.clamp" not in trial.params
 
 

@@ -66,7 +66,8 @@ def test_weights_that_do_not_fit_the_critic_are_skipped() -> None:
 
 def test_null_and_words_lie_outside_ranges() -> None:
     clamp = {"critic.clamp": {"type": "float", "low": 0.01, "high": 0.1}}
-    first = first_points(space(clamp, enqueue=["segan-cat", {"critic.clamp": "much"}]))
+    entries = [{"critic.clamp": None}, {"critic.clamp": "much"}]
+    first = first_points(space(clamp, enqueue=entries))
     assert "critic.clamp is null, the space draws 0.01 to 0.1" in first.skipped[0]
     assert "entry 2 of enqueue is not tried: critic.clamp is much" in first.skipped[1]
 
