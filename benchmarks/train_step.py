@@ -99,9 +99,13 @@ def textbook(start: TrainingState, batch: Slices) -> Step:
             fake = segmentor(image) * brain
         (-distance(fake)).backward()
         critic_optimizer.step()
+        with torch.no_grad():
+            for weights in critics.parameters():
+                weights.clamp_(-0.05, 0.05)
         segmentor_optimizer.zero_grad()
         fake = segmentor(image) * brain
-        (distance(fake) + soft_dice(fake, truth)).backward()
+        maps = soft_dice(fake, truth) + functional.binary_cross_entropy(fake, truth)
+        (distance(fake) + maps).backward()
         segmentor_optimizer.step()
 
     return step

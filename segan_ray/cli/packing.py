@@ -94,7 +94,7 @@ def parse(command: Sequence[str]) -> Typed:
     name, *arguments = command
     if name not in ONLY:
         raise typer.BadParameter(
-            f"'{name}' cannot be a job: only {' and '.join(ONLY)} train. Run it here, with "
+            f"'{name}' cannot be a job: only {' and '.join(ONLY)} can. Run it here, with "
             "MLFLOW_TRACKING_URI set to where the job's records are."
         )
     app = typer.Typer(rich_markup_mode=None, pretty_exceptions_enable=False)
