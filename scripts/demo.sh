@@ -23,8 +23,10 @@ run train "$demo/store" --name "unet-$stamp" --config scripts/demo-unet.yaml
 run tune "$demo/store" --space search_spaces/demo.yaml --name "$sweep"
 run trials "$sweep"
 run promote "$sweep"
+# U-Net's thresholds are fitted to its maps like the champion's; another demo's U-Net is replaced.
+run promote "unet-$stamp" --alias unet --force
 run evaluate champion "$demo/store" --output "$demo/evaluation.json" \
-  --reference threshold --reference "unet=unet-$stamp"
+  --reference threshold --reference unet=models:/segan@unet
 run report "$sweep" "$demo/report.html"
 
 cat <<END
