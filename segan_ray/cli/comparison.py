@@ -74,6 +74,8 @@ def compare(
         check_folder(out)
     checked = load_arms(resolve_space(arms))
     compared = check_name(named(name, resume) or f"{checked.name}-{now()}")
+    for arm in checked.spaces:
+        check_name(f"{compared}-{arm}-timing")  # the longest name of a sweep of it
     folds = dict.fromkeys(fold for space in checked.spaces.values() for fold in space.folds())
     card = store_card(store, [*folds])
     where = Home.at(home)

@@ -60,8 +60,8 @@ def _dice(arm: Document) -> float:
 
 def _scores(document: Document) -> Section:
     rows = [ReportedModel(arm["arm"], arm["arm"], "", arm["summary"]) for arm in document["arms"]]
-    few = document["patients"] < MINIMUM_PATIENTS
-    about = no_interval(document["patients"]) if few else f"Intervals: {document['interval']}."
+    none = why_no_intervals(document)
+    about = none or f"Intervals: {document['interval']}."
     body = (
         f"<p>Means over patients and seeds, whole volumes in their original grid. {about} Bold is "
         "the best of a column.</p>"
@@ -69,14 +69,22 @@ def _scores(document: Document) -> Section:
             "arms",
             models_chart(rows),
             spoken="Mean Dice of each arm, a group for each region",
-            caption="Mean Dice of each arm"
-            + ("." if few else ", with its interval over patients and seeds."),
+            caption=f"Mean Dice of each arm{'' if none else ', with its interval'}.",
         )
         + models_table(rows, ("dice", "hd95"), "Scores of each arm")
         + models_table(rows, ("precision", "sensitivity"), "Precision and sensitivity of each arm")
         + _costs(document["arms"])
     )
     return Section("arms", "The arms on test patients", body, "Arms")
+
+
+def why_no_intervals(document: Document) -> str:
+    """Return why a comparison has no intervals, or nothing if it has some."""
+    if document["patients"] < MINIMUM_PATIENTS:
+        return no_interval(document["patients"])
+    if any(arm["seeds"] < 2 for arm in document["arms"]):
+        return "No intervals: a single seed does not tell how much seeds differ."
+    return ""
 
 
 def _costs(arms: Sequence[Document]) -> str:

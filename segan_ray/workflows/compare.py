@@ -81,7 +81,7 @@ def compare_arms(plan: ComparisonPlan, watch: Watch, scoring: Scoring, say: Say)
         plan.home, plan.name, plan.card, plan.arms.text, asked, resume=plan.resume
     )
     scores = _ArmScoring(plan, run, test, scoring, say)
-    with ExitStack() as until_the_end:
+    with run.ended_with(), ExitStack() as until_the_end:
         training = _ArmTraining(plan, watch, say, until_the_end)
         arms = plan.arms if plan.equal == "epochs" else training.timed()
         scored = [

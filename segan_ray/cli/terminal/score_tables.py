@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from segan_ray.cli.terminal import show
+from segan_ray.evaluation.comparison_page import why_no_intervals
 from segan_ray.evaluation.metrics.intervals import MINIMUM_PATIENTS, no_interval
 
 
@@ -83,11 +84,11 @@ def _interval(scores: Mapping[str, Any], shape: str) -> str:
 def show_arms(document: Mapping[str, Any]) -> None:
     """Print the ``compare`` document as tables: the arms, and each against each."""
     arms, patients = document["arms"], document["patients"]
-    few = patients < MINIMUM_PATIENTS
+    none = why_no_intervals(document)
     regions = tuple(arms[0]["summary"])
     show.table(
         f"Test scores, {_patients(patients)}: Dice"
-        f"{'' if few else ' with 95% interval over patients and seeds'}",
+        f"{'' if none else ' with 95% interval over patients and seeds'}",
         ("", *regions, "weights", "s/epoch", "epochs", "seeds"),
         (
             (
@@ -115,15 +116,15 @@ def show_arms(document: Mapping[str, Any]) -> None:
         ),
     )
     show.table(
-        f"Difference in Dice, patient by patient{'' if few else ', with 95% interval'}",
+        f"Difference in Dice, patient by patient{'' if none else ', with 95% interval'}",
         ("", *regions),
         (
             (" - ".join(pair["arms"]), *(_change(pair[region]["dice"]) for region in regions))
             for pair in document["differences"]
         ),
     )
-    if few:
-        show.say(no_interval(patients))
+    if none:
+        show.say(none)
 
 
 def _of_arm(arm: Mapping[str, Any], region: str, metric: str, shape: str) -> str:

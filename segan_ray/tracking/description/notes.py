@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from mlflow import MlflowClient
 
+from segan_ray.brats import REGIONS
 from segan_ray.documents import DocumentError, parse_yaml
 from segan_ray.filesystem.locations import absolute, location_name
 from segan_ray.search.results.ranking import SweepRecord
@@ -27,10 +28,10 @@ EXPERIMENT_NOTE: Final = """\
 Searches for SegAN settings on BRATS, made by `segan-ray`.
 
 A run that unfolds is a **sweep**, the runs under it its **trials**; `segan.kind` tells sweeps, \
-trials and evaluations apart. A run of `train` is a sweep of one trial. *Views*, above the \
-table, has columns for each. Metrics are by epoch, so a table shows the last one; `segan.score` \
-is the best epoch's, by which trials are ranked and promoted. The model registry holds what was \
-promoted: `champion` is the one in use."""
+trials, evaluations and comparisons apart. A run of `train` is a sweep of one trial. *Views*, \
+above the table, has columns for each. Metrics are by epoch, so a table shows the last one; \
+`segan.score` is the best epoch's, by which trials are ranked and promoted. The model registry \
+holds what was promoted: `champion` is the one in use."""
 
 
 def describe_experiment(client: MlflowClient, experiment: str) -> None:
@@ -115,6 +116,26 @@ def sweep_result(record: SweepRecord, experiment: str) -> str:
     return (
         f"{record.metric} **{best.score:.4f}** by [trial {best.trial}]({where}); "
         f"{record.status}, {ended}"
+    )
+
+
+def comparison_note(document: Mapping[str, Any]) -> str:
+    """Return the mean Dice of each arm of a ``compare`` document, as a table."""
+    rows = []
+    for arm in document["arms"]:
+        dice = [arm["summary"][name]["dice"] for name in ("mean", *REGIONS)]
+        means = " | ".join(f"{score['mean']:.3f}" for score in dice)
+        rows.append(f"| {arm['arm']} | {means} | `{arm['sweep']}` |")
+    return "\n".join(
+        [
+            f"Dice on {document['patients']} test patients, means over patients and seeds, at "
+            f"equal {document['equal']}. Intervals and differences: `comparison.html` of the "
+            "artifacts.",
+            "",
+            f"| arm | mean | {' | '.join(REGIONS)} | sweep |",
+            "| --- " * (len(REGIONS) + 3) + "|",
+            *rows,
+        ]
     )
 
 

@@ -6,10 +6,11 @@ table of all its scores, so that a comparison that goes on need not score the ar
 
 from __future__ import annotations
 
+import contextlib
 import json
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -18,6 +19,8 @@ import mlflow
 import pandas as pd
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, Run
+from mlflow.exceptions import MlflowException
+from sqlalchemy.exc import SQLAlchemyError
 
 from segan_ray.brats import REGIONS
 from segan_ray.errors import SweepError
@@ -29,6 +32,7 @@ from segan_ray.tracking.client.connection import connect, experiment_id, search,
 from segan_ray.tracking.client.retries import said_in_words
 from segan_ray.tracking.description.card import StoreCard
 from segan_ray.tracking.description.facts import dataset_input
+from segan_ray.tracking.description.notes import NOTE, comparison_note
 from segan_ray.tracking.recording.evaluation_run import Summary, summary_means
 
 COMPARISON: Final = "segan.comparison"
@@ -85,11 +89,22 @@ class ComparisonRun:
             self.client.set_tag(run, SCORED, "true")
             self.client.set_terminated(run)
 
+    @contextlib.contextmanager
+    def ended_with(self) -> Iterator[None]:
+        """End the run as killed where the block is left by an error or a signal."""
+        try:
+            yield
+        except BaseException:
+            with contextlib.suppress(MlflowException, SQLAlchemyError, OSError):
+                self.client.set_terminated(self.id, "KILLED")
+            raise
+
     def finish(self, document: Mapping[str, Any], page: str) -> None:
         """Log the ``compare`` document and its page, and end the run."""
         with said_in_words(self.client):
             self.client.log_text(self.id, json.dumps(document, indent=1), DOCUMENT)
             self.client.log_text(self.id, page, PAGE)
+            self.client.set_tag(self.id, NOTE, comparison_note(document))
             self.client.set_terminated(self.id)
 
     def _arm_run(self, arm: str) -> Run | None:

@@ -106,6 +106,12 @@ def test_the_page_shows_arms_differences_seeds_and_settings_as_text() -> None:
     assert page.count('<th scope="row">b</th>') == 3 + 2  # seeds, costs, and settings
 
 
+def test_the_page_of_one_seed_has_no_intervals() -> None:
+    single = document(arm("a", 0.8, seeds=1), arm("b", 0.7, seeds=1))
+    assert single["arms"][0]["summary"]["mean"]["dice"]["ci95"] is None
+    assert "a single seed does not tell" in render_comparison(single)
+
+
 def test_the_page_of_few_patients_has_no_intervals() -> None:
     few = document(arm("a", 0.8, patients=3), arm("b", 0.7, patients=3), patients=3)
     assert few["differences"][0]["mean"]["dice"]["ci95"] is None
