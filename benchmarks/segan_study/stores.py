@@ -1,8 +1,8 @@
-"""Make the stores of the study in docs/segan.md: a hundred phantoms at 2 mm, and parts of them.
+"""Make the stores of the study in docs/segan.md: 120 phantoms at 2 mm, and parts of them.
 
     python benchmarks/segan_study/stores.py WORK_FOLDER
 
-`store` has all 44 training patients, `clean-N` the first N of them, and `wrong-N` the same N with a
+`store` has all 60 training patients, `clean-N` the first N of them, and `wrong-N` the same N with a
 tenth of the voxels of each truth wrong, those of the validation patients too. Test patients are the
 same everywhere, and their truth is right.
 """
@@ -27,10 +27,11 @@ from segan_ray.data.phantom.anatomy import random_field
 from segan_ray.data.phantom.dataset import write_phantoms
 from segan_ray.data.store.opened_store import read_manifest
 
-CASES: Final = 100
+CASES: Final = 120
 SPACING_MM: Final = 2.0
 SEED: Final = 21
-SHARES: Final = ("--val", "0.12", "--gate", "0.04", "--test", "0.40")
+SHARES: Final = ("--val", "0.167", "--gate", "0", "--test", "0.333")
+"""Enough patients for thresholds: of seven or eight one has no enhancing tumour."""
 SIZES: Final = (4, 8, 16, 32)
 WRONG_SHARE: Final = 0.1
 FIELD_MM: Final = 10.0
