@@ -28,6 +28,7 @@ import pytest
 from packaging.requirements import Requirement
 
 from segan_ray import __version__
+from tests.unit.shipped import SPACES
 
 pytestmark = [pytest.mark.full, pytest.mark.timeout(900)]
 
@@ -38,7 +39,6 @@ SHIPPED = sorted(file.stem for file in SPACES)
 LOAD = """
 import json, sys
 from segan_ray.search.space.space_file import load_space, resolve_space
-from tests.unit.shipped import SPACES
 files = {name: resolve_space(name) for name in sys.argv[1:]}
 spaces = {name: load_space(file) for name, file in files.items()}
 print(json.dumps({name: [str(files[name]), len(spaces[name].parameters)] for name in spaces}))

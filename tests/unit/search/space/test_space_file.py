@@ -3,6 +3,7 @@ from __future__ import annotations
 import copy
 import pickle
 import re
+import shutil
 from pathlib import Path
 
 import optuna
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 import segan_ray
 from segan_ray.errors import ConfigError
 from segan_ray.search.optuna_adapters import make_pruner, make_sampler
+from segan_ray.search.space.arms_file import load_arms
 from segan_ray.search.space.grid import grid_size
 from segan_ray.search.space.search_space import METRICS, SearchSpace
 from segan_ray.search.space.space_file import GROUPS, load_space, resolve_space, shipped_spaces
@@ -23,6 +25,8 @@ from tests.unit.shipped import FILES, SPACES
 
 ROOT = Path(__file__).parents[4]
 DOCUMENT = (ROOT / "docs" / "search.md").read_text()
+EXAMPLES = re.findall(r"```yaml\n(.*?)```", DOCUMENT, re.DOTALL)
+"""Of a space, and of arms."""
 
 
 def refused(tmp_path: Path, text: str) -> list[tuple[int | None, str]]:
@@ -76,7 +80,7 @@ def test_the_paper_is_tried_first_where_its_settings_lie_in_the_space() -> None:
 
 
 def test_the_space_in_the_document_loads(tmp_path: Path) -> None:
-    (example,) = re.findall(r"```yaml\n(.*?)```", DOCUMENT, re.DOTALL)
+    example, _ = EXAMPLES
     file = tmp_path / "example.yaml"
     file.write_text(example)
     space = load_space(file)
@@ -84,6 +88,13 @@ def test_the_space_in_the_document_loads(tmp_path: Path) -> None:
     # It shows every key there is at the top.
     keys = {field.alias or name for name, field in SearchSpace.model_fields.items()}
     assert yaml.safe_load(example).keys() == keys
+
+
+def test_the_arms_in_the_document_load(tmp_path: Path) -> None:
+    file = tmp_path / "arms.yaml"
+    file.write_text(EXAMPLES[1])
+    shutil.copyfile(ROOT / "search_spaces" / "learning_rates.yaml", tmp_path / "my-space.yaml")
+    assert list(load_arms(file).spaces) == ["shallow", "deep", "mine", "paper"]
 
 
 def test_the_document_names_every_key_and_type() -> None:
@@ -295,7 +306,7 @@ def places(tree: object, above: tuple = ()) -> list[tuple]:
 def test_a_file_is_refused_in_words_or_every_point_can_run(
     tmp_path_factory, data: st.DataObject
 ) -> None:
-    (example,) = re.findall(r"```yaml\n(.*?)```", DOCUMENT, re.DOTALL)
+    example, _ = EXAMPLES
     tree = yaml.safe_load(example)
     for _ in range(data.draw(st.integers(1, 3))):
         *above, last = data.draw(st.sampled_from(places(tree)))
