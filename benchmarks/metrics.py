@@ -143,7 +143,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=9)
     parser.set_defaults(spacing_mm=1.0)
-    options = _run.begin(parser, rounds=1, spacing_mm=3.0)
+    options = _run.begin(parser, rounds=1, spacing_mm=2.0)
     warnings.simplefilter("ignore", FutureWarning)  # of MONAI about itself
     _run.finish(options, report(options.rounds, options.spacing_mm), show)
 

@@ -36,7 +36,6 @@ from segan_ray.data.store.manifest import read_manifest
 from segan_ray.home import Home
 from segan_ray.orchestration.cluster.session import ray_session
 from segan_ray.orchestration.tune import sweep as sweeps
-from segan_ray.orchestration.tune.one_trial import space_of
 from segan_ray.orchestration.tune.sweep_plan import Sweep
 from segan_ray.search.results.trial_state import TrialState
 from segan_ray.tracking.description.card import StoreCard
@@ -119,7 +118,7 @@ def measure(
 
         def take(side: str, number: int) -> list[float]:
             name = f"{side}-{number}"
-            space, home = space_of(name, experiment), Home(folder / "home")
+            space, home = SearchSpace.of_experiment(name, experiment), Home(folder / "home")
             run = Sweep(name, space, "", store, card, home, "")
             if side == "without":
                 with patch.object(sweeps, "Recorder", Nothing):

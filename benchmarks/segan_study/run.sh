@@ -6,6 +6,7 @@ set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 work=$1
 shift
+mkdir -p "$here/results"
 export SEGAN_RAY_HOME=$work/home
 
 python "$here/stores.py" "$work"

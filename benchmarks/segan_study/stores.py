@@ -85,10 +85,9 @@ def cases_of(data: Path, patients: list[str]) -> Iterator[Path]:
 
 def write_wrong(truth: Path, out: Path) -> None:
     image: Any = nibabel.load(truth)
-    seed = int.from_bytes(truth.name.encode(), "little") % 2**63
     regions = CODE_2017_TO_2021.regions(np.asarray(image.dataobj).astype(np.uint8))
     spacing_mm = [float(mm) for mm in image.header.get_zooms()[:3]]
-    wrong = wrong_regions(regions, spacing_mm, np.random.default_rng(seed))
+    wrong = wrong_regions(regions, spacing_mm, np.random.default_rng([*truth.name.encode()]))
     label = CODE_2017_TO_2021.labels(wrong).astype(np.uint8)
     nibabel.Nifti1Image(label, image.affine, image.header).to_filename(out)
 
@@ -96,18 +95,20 @@ def write_wrong(truth: Path, out: Path) -> None:
 def wrong_regions(
     regions: np.ndarray, spacing_mm: list[float], rng: np.random.Generator
 ) -> np.ndarray:
-    """Return nested regions whose borders wander: a tenth of each one's voxels are wrong."""
+    """Return nested regions whose borders wander: about a tenth of each one's voxels are wrong."""
     axes_mm = tuple(
         np.arange(size) * mm for size, mm in zip(regions.shape[1:], spacing_mm, strict=True)
     )
-    moved = [
-        wrong_region(region, spacing_mm, random_field(rng, axes_mm, step_mm=FIELD_MM))
-        for region in regions
-    ]
-    return np.logical_and.accumulate(moved, axis=0)
+    moved = [np.ones_like(regions[0])]
+    for region in regions:
+        field = random_field(rng, axes_mm, step_mm=FIELD_MM)
+        moved.append(wrong_region(region, spacing_mm, field, within=moved[-1]))
+    return np.stack(moved[1:])
 
 
-def wrong_region(region: np.ndarray, spacing_mm: list[float], field: np.ndarray) -> np.ndarray:
+def wrong_region(
+    region: np.ndarray, spacing_mm: list[float], field: np.ndarray, *, within: np.ndarray
+) -> np.ndarray:
     """Return ``region`` with its border moved along ``field``, so far that a tenth is wrong."""
     if not region.any():
         return region
@@ -116,7 +117,7 @@ def wrong_region(region: np.ndarray, spacing_mm: list[float], field: np.ndarray)
     least, most = 0.0, 20.0
     for _ in range(20):
         reach_mm = (least + most) / 2
-        moved = depth_mm + reach_mm * field > 0
+        moved = (depth_mm + reach_mm * field > 0) & within
         if np.count_nonzero(moved ^ region) < WRONG_SHARE * np.count_nonzero(region):
             least = reach_mm
         else:

@@ -67,7 +67,7 @@ def compare(
     from segan_ray.filesystem.atomic_files import check_folder, write_text
     from segan_ray.home import Home, check_name, resume_command
     from segan_ray.orchestration.cluster.address import check_reachable
-    from segan_ray.search.space.arms_file import load_arms
+    from segan_ray.search.space.arms_file import TIMING, load_arms
     from segan_ray.search.space.space_file import resolve_space
 
     for out in filter(None, (page, output)):
@@ -75,11 +75,15 @@ def compare(
     checked = load_arms(resolve_space(arms))
     compared = check_name(named(name, resume) or f"{checked.name}-{now()}")
     for arm in checked.spaces:
-        check_name(f"{compared}-{arm}-timing")  # the longest name of a sweep of it
+        check_name(f"{compared}-{arm}{TIMING}")  # the longest name of a sweep of it
     folds = dict.fromkeys(fold for space in checked.spaces.values() for fold in space.folds())
     card = store_card(store, [*folds])
     where = Home.at(home)
-    options = ("--arms", arms, "--name", compared, "--equal", equal.value, "--seeds", str(seeds))
+    files = {"--page": page, "--output": output}
+    options = (
+        *("--arms", arms, "--name", compared, "--equal", equal.value, "--seeds", str(seeds)),
+        *(word for option, file in files.items() if file for word in (option, str(file))),
+    )
     again = resume_command(where, "compare", store, *options)
     check_reachable()
     prepare_ray()

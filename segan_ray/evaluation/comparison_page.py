@@ -31,7 +31,9 @@ NAMES: Final[dict[str, str]] = {**dict(REGION_NAMES.items()), "mean": "mean of r
 
 def render_comparison(document: Document) -> str:
     """Return the page of a ``compare`` document, which loads nothing from anywhere."""
-    sections = [_scores(document), _differences(document), _seeds(document), _settings(document)]
+    sections = [_scores(document), _seeds(document), _settings(document)]
+    if document["differences"]:
+        sections.insert(1, _differences(document))
     return page(f"{document['comparison']}: comparison", _header(document), sections)
 
 
@@ -74,8 +76,14 @@ def _scores(document: Document) -> Section:
         + models_table(rows, ("dice", "hd95"), "Scores of each arm")
         + models_table(rows, ("precision", "sensitivity"), "Precision and sensitivity of each arm")
         + _costs(document["arms"])
+        + _unscored(document["unscored"])
     )
     return Section("arms", "The arms on test patients", body, "Arms")
+
+
+def _unscored(arms: Sequence[str]) -> str:
+    names = ", ".join(map(esc, arms))
+    return f"<p>Not scored, since no seed trained a model: {names}.</p>" if arms else ""
 
 
 def why_no_intervals(document: Document) -> str:

@@ -7,14 +7,17 @@ with is what ``promote`` would package. After a kill a comparison goes on with w
 
 from __future__ import annotations
 
+import hashlib
+import json
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
 
 import yaml
 
+from segan_ray.config import Experiment
 from segan_ray.data.store.cache import local_store
 from segan_ray.data.store.opened_store import PreparedCase, open_test
 from segan_ray.data.store.prepare import OnCase
@@ -28,9 +31,11 @@ from segan_ray.orchestration.cluster.session import ray_session
 from segan_ray.orchestration.tune.one_trial import train_one
 from segan_ray.orchestration.tune.sweep import run_sweep
 from segan_ray.orchestration.tune.sweep_plan import Sweep
+from segan_ray.orchestration.tune.trial_lifecycle import STOPPED
 from segan_ray.search.results.ranking import SweepRecord, TrialRecord
 from segan_ray.search.results.trial_state import OnState
-from segan_ray.search.space.arms_file import Arms
+from segan_ray.search.space.arms_file import TIMING, Arms
+from segan_ray.search.space.parameters import FixedParameter
 from segan_ray.search.space.search_space import SearchSpace
 from segan_ray.sizes import MOST_EPOCHS, MOST_TRIALS
 from segan_ray.tracking.description.card import StoreCard
@@ -66,6 +71,14 @@ class ComparisonPlan:
     resume_with: str
     resume: bool = False
 
+    def sweep_of(self, arm: str) -> str:
+        """Return the name of an arm's sweep."""
+        return f"{self.name}-{arm}"
+
+    def timing_of(self, arm: str) -> str:
+        """Return the name of the run that times an arm."""
+        return f"{self.name}-{arm}{TIMING}"
+
 
 def compare_arms(plan: ComparisonPlan, watch: Watch, scoring: Scoring, say: Say) -> dict[str, Any]:
     """Tune, train and score every arm; return the ``compare`` document, recorded with a page.
@@ -76,22 +89,53 @@ def compare_arms(plan: ComparisonPlan, watch: Watch, scoring: Scoring, say: Say)
         TrackingError, Interrupted, TakenOver: as ``search``.
     """
     test = open_test(local_store(plan.store))
-    asked = {"equal": plan.equal, "seeds": plan.seeds}
     run = open_comparison(
-        plan.home, plan.name, plan.card, plan.arms.text, asked, resume=plan.resume
+        plan.home, plan.name, plan.card, plan.arms.text, _asked(plan), resume=plan.resume
     )
-    scores = _ArmScoring(plan, run, test, scoring, say)
-    with run.ended_with(), ExitStack() as until_the_end:
-        training = _ArmTraining(plan, watch, say, until_the_end)
-        arms = plan.arms if plan.equal == "epochs" else training.timed()
-        scored = [
-            scores.scored(arm, space.most_epochs(), training.tuned(arm, space))
-            for arm, space in arms.spaces.items()
-        ]
-    document = {
+    with run.ended_with():
+        if run.is_new:
+            _refuse_taken(plan)
+        scores = _ArmScoring(plan, run, test, scoring, say)
+        with ExitStack() as until_the_end:
+            training = _ArmTraining(plan, watch, say, until_the_end)
+            arms = plan.arms if plan.equal == "epochs" else training.timed()
+            found = {
+                arm: scores.scored(arm, space.most_epochs(), training.tuned(arm, space))
+                for arm, space in arms.spaces.items()
+            }
+        document = _document(plan, arms, found, len({case.record.patient for case in test}))
+        run.finish(document, render_comparison(document))
+    return document
+
+
+def _asked(plan: ComparisonPlan) -> dict[str, Any]:
+    """Return what must be the same when the comparison goes on, spaces of other files included."""
+    spaces = {arm: space.model_dump(mode="json") for arm, space in plan.arms.spaces.items()}
+    text = json.dumps(spaces, sort_keys=True)
+    digest = hashlib.sha256(text.encode()).hexdigest()[:16]
+    return {"equal": plan.equal, "seeds": plan.seeds, "arms' digest": digest}
+
+
+def _refuse_taken(plan: ComparisonPlan) -> None:
+    for arm in plan.arms.spaces:
+        for name in (plan.sweep_of(arm), plan.timing_of(arm)):
+            if name_is_taken(plan.home, name):
+                raise SweepError(
+                    f"A sweep or run named '{name}' exists already. Choose another --name."
+                )
+
+
+def _document(
+    plan: ComparisonPlan, arms: Arms, found: Mapping[str, ScoredArm | None], patients: int
+) -> dict[str, Any]:
+    scored = [arm for arm in found.values() if arm is not None]
+    unscored = [arm for arm, scores in found.items() if scores is None]
+    if not scored:
+        raise SweepError(f"No arm of '{plan.name}' has a model to score: {', '.join(unscored)}.")
+    return {
         "comparison": plan.name,
         "store": plan.card.fingerprint,
-        "patients": len({case.record.patient for case in test}),
+        "patients": patients,
         "equal": plan.equal,
         "budget": {
             "trials": {arm: space.budget.trials for arm, space in arms.spaces.items()},
@@ -100,10 +144,9 @@ def compare_arms(plan: ComparisonPlan, watch: Watch, scoring: Scoring, say: Say)
         },
         "interval": INTERVAL,
         "arms": [arm.document() for arm in scored],
+        "unscored": unscored,
         "differences": differences(scored),
     }
-    run.finish(document, render_comparison(document))
-    return document
 
 
 @dataclass(frozen=True)
@@ -130,7 +173,7 @@ class _ArmTraining:
 
     def tuned(self, arm: str, space: SearchSpace) -> SweepRecord:
         """Search one arm and train its best settings with fresh seeds, unless that is done."""
-        plan, name = self.plan, f"{self.plan.name}-{arm}"
+        plan, name = self.plan, self.plan.sweep_of(arm)
         record = self._finished(name)
         if record is not None:
             return record
@@ -146,38 +189,57 @@ class _ArmTraining:
         )  # fmt: skip
         self.until_the_end.enter_context(ray_session())
         with self.watch(name, space, trials + plan.seeds) as on_state:
-            status = run_sweep(sweep, on_state, self.say)
-        if status == "stopped":
+            run_sweep(sweep, on_state, self.say)
+        record = self._finished(name)
+        if record is None:
             raise SweepError(
-                f"'{name}' was stopped before its end, and the comparison with it. Go on with "
-                f"it: {plan.resume_with}"
+                f"Not all of '{name}' has been recorded, and the comparison waits for it. Go on: "
+                f"{plan.resume_with}"
             )
-        return read_sweep(plan.home, name)
+        return record
 
     def _seconds(self, arm: str, space: SearchSpace) -> float:
         """Return how long an epoch of an arm takes, drawn parameters at the base's values."""
-        plan, name = self.plan, f"{self.plan.name}-{arm}-timing"
+        plan, name = self.plan, self.plan.timing_of(arm)
         record = self._finished(name)
         if record is None:
-            experiment = space.base_experiment()
-            training = experiment.training.model_copy(update={"epochs": TIMED_EPOCHS})
-            experiment = experiment.model_copy(update={"training": training})
+            experiment = _timed_experiment(space)
             self.until_the_end.enter_context(ray_session())
             with self.watch(name, SearchSpace.of_experiment(name, experiment), 1) as on_state:
                 train_one(
                     name, experiment, plan.store, plan.card, plan.home, on_state, self.say,
-                    resume=plan.resume,
+                    resume=plan.resume, resume_with=plan.resume_with,
                 )  # fmt: skip
             record = read_sweep(plan.home, name)
         ((_, times),) = histories(plan.home, record, "time/epoch_s").items()
         return statistics.median(seconds for epoch, seconds in times if epoch > 1)
 
     def _finished(self, name: str) -> SweepRecord | None:
-        """Return the record of a sweep that an earlier process finished, or None."""
-        if not self.plan.resume or not name_is_taken(self.plan.home, name):
+        """Return the record of a sweep that has been finished, or None.
+
+        Raises:
+            SweepError: if it was cut short, so that it says nothing of its arm.
+        """
+        if not name_is_taken(self.plan.home, name):
             return None
         record = read_sweep(self.plan.home, name)
+        if any(trial.reason == STOPPED for trial in record.trials):
+            raise SweepError(
+                f"'{name}' was stopped, and its trials are shorter than those of other arms. "
+                f"Delete it, then go on: segan-ray delete {name}; {self.plan.resume_with}"
+            )
         return record if record.status == "finished" else None
+
+
+def _timed_experiment(space: SearchSpace) -> Experiment:
+    """Return what times an arm: its fixed settings, and its critic from the first epoch on."""
+    fixed = {
+        path: parameter.value
+        for path, parameter in space.parameters.items()
+        if isinstance(parameter, FixedParameter) and not parameter.when
+    }
+    always = {"training.epochs": TIMED_EPOCHS, "loss.adversarial_from": 1}
+    return space.experiment({**fixed, **always})
 
 
 @dataclass(frozen=True)
@@ -190,20 +252,21 @@ class _ArmScoring:
     scoring: Scoring
     say: Say
 
-    def scored(self, arm: str, epochs: int, record: SweepRecord) -> ScoredArm:
-        """Score the seeds of an arm on the test patients and record it, unless that is done."""
-        if not record.repeats:
-            raise SweepError(
-                f"No seed of the arm '{arm}' trained a model: segan-ray trials {record.sweep}"
-            )
-        original = record.repeats[0].trial
-        repeats = [trial for trial in record.trials if trial.repeat_of == original]
-        ended = (trial for trial in repeats if trial.status in ("completed", "stopped"))
+    def scored(self, arm: str, epochs: int, record: SweepRecord) -> ScoredArm | None:
+        """Score the seeds of an arm on the test patients and record it, unless that is done.
+
+        Return None if no seed trained a model.
+        """
+        originals = {trial.repeat_of for trial in record.trials} - {None}
+        repeats = [trial for trial in record.trials if trial.repeat_of is not None]
+        ended = (trial for trial in repeats if trial.status == "completed")
         usable = sorted(ended, key=lambda trial: trial.trial)
         failed = len(repeats) - len(usable)
         if failed:
-            self.say(f"The arm '{arm}': {many(failed, 'seed')} failed, and without a score.")
-        winner = next(trial for trial in record.trials if trial.trial == original)
+            self.say(f"{many(failed, 'seed')} of the arm '{arm}' failed, and without a score.")
+        if not usable:
+            return None
+        (winner,) = (trial for trial in record.trials if trial.trial in originals)
         unscored = ScoredArm(
             arm=arm,
             sweep=record.sweep,
@@ -214,7 +277,7 @@ class _ArmScoring:
             seeds=(),
             failed=failed,
         )
-        known = self.run.recorded(unscored)
+        known = self.run.recorded(unscored, [trial.trial for trial in usable])
         if known is not None:
             return known
         with self.scoring(arm) as on_case:

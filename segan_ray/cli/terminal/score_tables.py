@@ -93,7 +93,7 @@ def show_arms(document: Mapping[str, Any]) -> None:
         (
             (
                 arm["arm"],
-                *(_of_arm(arm, region, "dice", ".3f") for region in regions),
+                *(_of_arm(arm, region, intervals=not none) for region in regions),
                 f"{arm['params']:,}",
                 f"{arm['seconds_per_epoch']:.1f}",
                 str(arm["epochs"]),
@@ -125,11 +125,13 @@ def show_arms(document: Mapping[str, Any]) -> None:
     )
     if none:
         show.say(none)
+    if document["unscored"]:
+        show.say(f"No seed trained a model of: {', '.join(document['unscored'])}")
 
 
-def _of_arm(arm: Mapping[str, Any], region: str, metric: str, shape: str) -> str:
-    scores = arm["summary"][region][metric]
-    return f"{scores['mean']:{shape}}{_interval(scores, shape)}"
+def _of_arm(arm: Mapping[str, Any], region: str, *, intervals: bool) -> str:
+    scores = arm["summary"][region]["dice"]
+    return f"{scores['mean']:.3f}{_interval(scores, '.3f') if intervals else ''}"
 
 
 def _patients(count: int) -> str:

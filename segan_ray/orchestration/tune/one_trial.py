@@ -46,8 +46,9 @@ def train_one(
     say: Callable[[str], object],
     *,
     resume: bool = False,
+    resume_with: str | None = None,
 ) -> TrainResult:
-    """Train one experiment and record it.
+    """Train one experiment and record it; ``resume_with`` is the command that goes on with it.
 
     Raises:
         SweepError: if the name is taken, the run began with other settings, the cluster cannot
@@ -56,7 +57,7 @@ def train_one(
     """
     space = SearchSpace.of_experiment(name, experiment)
     text = yaml.safe_dump(space.model_dump(mode="json"), sort_keys=False)
-    again = resume_command(home, "train", str(store), "--name", name)
+    again = resume_with or resume_command(home, "train", str(store), "--name", name)
     known = recorded_experiment(home, name) if resume else None
     if known is not None:
         _check_same(name, known, experiment)

@@ -7,15 +7,16 @@ may begin with those of a space file (``space``). Without parameters it is a sin
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
 from segan_ray.config import merge, parse_settings, read_settings
-from segan_ray.errors import MOST_PROBLEMS, cut, nearest
+from segan_ray.errors import cut, nearest
 from segan_ray.home import NAME, NAMES
 from segan_ray.search.space.checks import Problem
+from segan_ray.search.space.parameters import FixedParameter
 from segan_ray.search.space.search_space import SearchSpace
 from segan_ray.search.space.space_file import (
     load_space,
@@ -29,6 +30,8 @@ from segan_ray.search.space.yaml_lines import YamlLines
 Tree = dict[str, Any]
 Where = tuple[str | int, ...]
 ARM_KEYS: Final = ("space", "preset", "base", "parameters", "enqueue")
+TIMING: Final = "-timing"
+"""How the names of the runs end that time an arm."""
 LENGTHS: Final = ("training.epochs", "training.steps_per_epoch", "training.batch_size")
 """The settings that say how long an arm trains; all arms have the same."""
 
@@ -75,8 +78,7 @@ def load_arms(file: Path) -> Arms:
         problems = problems or list(_unequal(spaces))
     listed += [(lines.line(problem.where), problem.text) for problem in problems]
     if listed:
-        # What is wrong at the top is wrong in every arm.
-        raise refusal(file, list(dict.fromkeys(listed)), 0)
+        raise refusal(file, listed, 0)
     return Arms(str(tree["name"]), spaces, text)
 
 
@@ -87,12 +89,17 @@ def _shape_problems(tree: Tree) -> Iterator[Problem]:
     if not isinstance(arms, dict) or len(arms) < 2:
         yield Problem(("arms",), "expected at least two arms to compare, as arms: {name: {…}}.")
         return
-    for arm, settings in list(arms.items())[:MOST_PROBLEMS]:
-        if not NAME.fullmatch(str(arm)):
-            yield Problem(("arms", arm), f"'{cut(arm)}' cannot name an arm. {NAMES}")
+    yield from _no_settings(tree, ())
+    if "enqueue" in tree:
+        yield Problem(("enqueue",), "enqueue: say of each arm what it tries first, below arms.")
+    for arm, settings in arms.items():
+        if not isinstance(arm, str) or not NAME.fullmatch(arm) or arm.endswith(TIMING):
+            text = f"'{cut(arm)}' cannot name an arm. {NAMES} It may not end in {TIMING}."
+            yield Problem(("arms", arm), text)
         if not isinstance(settings or {}, dict):
             yield Problem(("arms", arm), f"{arm}: expected settings as key: value.")
             continue
+        yield from _no_settings(settings or {}, ("arms", arm))
         for key in settings or {}:
             if key not in ARM_KEYS:
                 text = (
@@ -102,17 +109,32 @@ def _shape_problems(tree: Tree) -> Iterator[Problem]:
                 yield Problem(("arms", arm, key), text)
 
 
+def _no_settings(tree: Tree, where: Where) -> Iterator[Problem]:
+    """Yield the parts of a tree that should be settings and are something else."""
+    for key in ("base", "parameters"):
+        if not isinstance(tree.get(key) or {}, dict):
+            name = ".".join([*map(str, where[1:]), key])
+            yield Problem((*where, key), f"{name}: expected settings as key: value.")
+
+
 def _arm_space(
     file: Path, top: Tree, name: str, arm: Tree
 ) -> tuple[SearchSpace | None, list[Problem]]:
     """Return the space of one arm, and the problems of its tree."""
     tree = _arm_tree(file, top, name, arm)
-    drawn = tree["parameters"] or {"seed": {"type": "int", "low": 0, "high": 1}}
-    space, problems, _ = read_tree({**tree, "parameters": drawn})
+    draws = bool(tree["parameters"])
+    if not draws:
+        # A parameter that stands for none, as a space must have one.
+        single = {"seed": {"type": "int", "low": 0, "high": 1}}
+        alone = {"sampler": {"type": "random"}, "scheduler": {"type": "none"}, "enqueue": []}
+        tree = {**tree, **alone, "parameters": single}
+    space, problems, _ = read_tree(tree)
     found = [replace(each, text=f"{name}: {each.text}") for each in problems]
-    if space is None or found or tree["parameters"]:
+    if space is None or found or draws:
         return space, found
-    return SearchSpace.of_experiment(name, space.base_experiment()), []
+    budget = space.budget.model_copy(update={"trials": 1})
+    seed = FixedParameter(type="fixed", value=space.base_experiment().seed)
+    return space.model_copy(update={"parameters": {"seed": seed}, "budget": budget}), []
 
 
 def _arm_tree(file: Path, top: Tree, name: str, arm: Tree) -> Tree:
@@ -162,23 +184,19 @@ def _at(tree: Tree, name: str, where: Where) -> Where:
 def _unequal(spaces: Mapping[str, SearchSpace]) -> Iterator[Problem]:
     """Yield the arms that would train longer or shorter than the first."""
     first, *others = spaces
-    in_steps = spaces[first].possible("training.steps_per_epoch") != (None,)
+    in_steps = spaces[first].settings()["training.steps_per_epoch"] is not None
     for path in LENGTHS if in_steps else LENGTHS[:2]:
-        expected = spaces[first].possible(path)
-        if expected is None or len(expected) != 1:
-            yield Problem(("arms", first), f"{first}: {path} is drawn; all arms need the same.")
-            continue
-        for name in others:
-            if spaces[name].possible(path) != expected:
+        drawn = [name for name, space in spaces.items() if path in space.parameters]
+        for name in drawn:
+            text = f"{name}: {path} is a parameter. All arms need the same: set it in base."
+            yield Problem(("arms", name), text)
+        expected = spaces[first].settings()[path]
+        for name in () if drawn else others:
+            if (value := spaces[name].settings()[path]) != expected:
                 text = (
-                    f"{name}: {path} is {_said(spaces[name].possible(path))}, and {expected[0]} in "
-                    f"{first}. All arms need the same."
+                    f"{name}: {path} is {value}, and {expected} in {first}. All arms need the same."
                 )
                 yield Problem(("arms", name), text)
-
-
-def _said(values: Sequence[Any] | None) -> str:
-    return "drawn" if values is None or len(values) != 1 else str(values[0])
 
 
 def _lengthened(space: SearchSpace, epochs: int) -> SearchSpace:

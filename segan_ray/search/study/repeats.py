@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
+from itertools import count, islice
 
 from segan_ray.training.epoch_record import Mode
 
@@ -31,15 +32,13 @@ def best_trials(
 
 
 def plan_repeats(
-    best: Sequence[int], first_seed: int, seeds: int, known: Set[Repeat]
+    best: Sequence[int], first_seed: int, seeds: int, known: Set[Repeat], used: Set[int]
 ) -> list[Repeat]:
     """Return ``seeds`` repeats of each of ``best`` with seeds above ``first_seed``, less ``known``.
 
-    Each seed is given to all trials in turn, so a plan cut short repeats each about as often.
+    Seeds ``used`` by the trials themselves are passed over: a repeat would be the same run. Each
+    seed is given to all trials in turn, so a plan cut short repeats each about as often.
     """
-    wanted = (
-        Repeat(number, seed)
-        for seed in range(first_seed + 1, first_seed + 1 + seeds)
-        for number in best
-    )
+    fresh = islice((seed for seed in count(first_seed + 1) if seed not in used), seeds)
+    wanted = (Repeat(number, seed) for seed in fresh for number in best)
     return [repeat for repeat in wanted if repeat not in known]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import optuna
@@ -74,6 +74,15 @@ class StudyTrials:
         """Return the repeats that were asked for."""
         attributes = (trial.user_attrs for trial in self.all())
         return {Repeat(each[REPEAT_OF], each[SEED]) for each in attributes if REPEAT_OF in each}
+
+    def seeds_of(self, numbers: Sequence[int]) -> set[int]:
+        """Return the seeds of their own that searched trials of these numbers were given."""
+        every = self.all()
+        return {
+            int(every[number].user_attrs[SEED])
+            for number in numbers
+            if SEED in every[number].user_attrs
+        }
 
     def scores(self, values: Mapping[int, Values]) -> dict[int, list[float]]:
         """Return the scores of each searched trial that ended well, epoch by epoch."""

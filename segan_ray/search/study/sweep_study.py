@@ -381,7 +381,8 @@ class SweepStudy:
         best = ranked[: max(top, len(decided))]
         self.study.set_user_attr(TOP, best)
         first_seed = self.space.base_experiment().seed
-        self._repeats = plan_repeats(best[:top], first_seed, seeds, self.trials.planned_repeats())
+        known, used = self.trials.planned_repeats(), self.trials.seeds_of(best)
+        self._repeats = plan_repeats(best[:top], first_seed, seeds, known, used)
         return len(self._repeats)
 
     def suspend(self) -> None:

@@ -10,7 +10,7 @@ import contextlib
 import json
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -55,15 +55,17 @@ class ComparisonRun:
     name: str
     card: StoreCard
     id: str
+    is_new: bool
 
-    def recorded(self, arm: ScoredArm) -> ScoredArm | None:
-        """Return ``arm`` with the seeds that were scored before, or None if it was not scored."""
+    def recorded(self, arm: ScoredArm, trials: Sequence[str]) -> ScoredArm | None:
+        """Return ``arm`` with the seeds of ``trials``, or None unless all were scored before."""
         with said_in_words(self.client):
             run = self._arm_run(arm.arm)
             if run is None or SCORED not in run.data.tags:
                 return None
-            table = _read_table(self.client, run)
-        return replace(arm, seeds=seeds_of(table))
+            seeds = seeds_of(_read_table(self.client, run))
+        whole = [seed.trial for seed in seeds] == [*trials]
+        return replace(arm, seeds=seeds) if whole else None
 
     def record_arm(self, arm: ScoredArm) -> None:
         """Record the scores of one arm as a run below this one."""
@@ -77,6 +79,7 @@ class ComparisonRun:
         with said_in_words(self.client):
             found = self._arm_run(arm.arm)
             run = self._create_arm(arm) if found is None else str(found.info.run_id)
+            self._describe_arm(run, arm)
             now = int(time.time() * 1000)
             self.client.log_batch(
                 run, metrics=[Metric(name, value, now, 0) for name, value in means.items()]
@@ -86,8 +89,8 @@ class ComparisonRun:
                     path = Path(folder) / f"cases{ending}"
                     path.write_bytes(encode_table(arm_table(arm), ending))
                     self.client.log_artifact(run, str(path))
-            self.client.set_tag(run, SCORED, "true")
             self.client.set_terminated(run)
+            self.client.set_tag(run, SCORED, "true")
 
     @contextlib.contextmanager
     def ended_with(self) -> Iterator[None]:
@@ -121,11 +124,13 @@ class ComparisonRun:
             ARM_SWEEP: arm.sweep,
             **version_tags(),
         }
-        run = self.client.create_run(self.experiment, run_name=arm.arm, tags=tags).info.run_id
-        params = [Param(name, str(value)) for name, value in arm.settings.items()]
-        self.client.log_batch(run, params=[*params, Param("training.epochs", str(arm.epochs))])
+        return str(self.client.create_run(self.experiment, run_name=arm.arm, tags=tags).info.run_id)
+
+    def _describe_arm(self, run: str, arm: ScoredArm) -> None:
+        settings = {**arm.settings, "training.epochs": arm.epochs}
+        params = [Param(name, str(value)) for name, value in settings.items()]
+        self.client.log_batch(run, params=params)
         self.client.log_inputs(run, datasets=[dataset_input(self.card, "testing")])
-        return str(run)
 
 
 def open_comparison(
@@ -139,9 +144,10 @@ def open_comparison(
 ) -> ComparisonRun:
     """Make the run of a comparison, or find the one that ``resume`` goes on with.
 
+    ``asked`` is what must be the same when it goes on, by what it is called.
+
     Raises:
-        SweepError: if the name is taken, or the comparison began with another store, arms file or
-            with other options (``asked``).
+        SweepError: if the name is taken, or the comparison began with another store or otherwise.
         TrackingError: if MLflow cannot be reached.
     """
     client = connect(home)
@@ -156,31 +162,30 @@ def open_comparison(
                     f"A comparison named '{name}' exists already. Choose another --name, or "
                     "--resume it."
                 )
-            _check_same(name, found, wanted, arms_text)
-            client.update_run(found.info.run_id, status="RUNNING")
-            return ComparisonRun(client, experiment, name, card, str(found.info.run_id))
-        tags = {
-            tag_names.KIND: "comparison",
-            tag_names.STORE: card.fingerprint,
-            COMPARISON: name,
-            ASKED: json.dumps(wanted, sort_keys=True),
-            **version_tags(),
-        }
-        run = str(client.create_run(experiment, run_name=name, tags=tags).info.run_id)
+            _check_same(name, found, wanted)
+            run = str(found.info.run_id)
+            client.update_run(run, status="RUNNING")
+        else:
+            tags = {
+                tag_names.KIND: "comparison",
+                tag_names.STORE: card.fingerprint,
+                COMPARISON: name,
+                ASKED: json.dumps(wanted, sort_keys=True),
+                **version_tags(),
+            }
+            run = str(client.create_run(experiment, run_name=name, tags=tags).info.run_id)
         client.log_text(run, arms_text, ARMS_FILE)
         client.log_inputs(run, datasets=[dataset_input(card, "testing")])
-    return ComparisonRun(client, experiment, name, card, run)
+    return ComparisonRun(client, experiment, name, card, run, is_new=found is None)
 
 
-def _check_same(name: str, run: Run, wanted: Mapping[str, Any], arms_text: str) -> None:
+def _check_same(name: str, run: Run, wanted: Mapping[str, Any]) -> None:
     before = json.loads(run.data.tags.get(ASKED, "{}"))
     changed = [
         f"{key} was {before.get(key)!r}, is {value!r}"
         for key, value in wanted.items()
         if before.get(key) != value
     ]
-    if mlflow.artifacts.load_text(f"{run.info.artifact_uri}/{ARMS_FILE}") != arms_text:
-        changed.append("its arms file was another")
     if changed:
         raise SweepError(
             f"The comparison '{name}' began otherwise: {'; '.join(changed)}. Resume it as it "

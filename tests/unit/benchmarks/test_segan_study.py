@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import nibabel
 import numpy as np
 import pytest
 
@@ -34,4 +35,20 @@ def test_a_tenth_of_each_truth_is_wrong(
     assert not (wrong[2] & ~wrong[1]).any()
     assert not (wrong[1] & ~wrong[0]).any()
     nothing = np.zeros_like(regions[2])
-    assert not wrong_region(nothing, [4.0, 4.0, 4.0], np.ones(nothing.shape)).any()
+    everywhere = np.ones(nothing.shape)
+    assert not wrong_region(nothing, [4.0, 4.0, 4.0], everywhere, within=everywhere > 0).any()
+
+
+def test_no_two_patients_have_the_same_errors(
+    regions: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(FOLDER))
+    from stores import write_wrong
+
+    label = CODE_2017_TO_2021.labels(regions)
+    made = []
+    for name in ("BraTS2021_00001_seg.nii.gz", "BraTS2021_00087_seg.nii.gz"):
+        nibabel.Nifti1Image(label, np.diag([4.0, 4.0, 4.0, 1.0])).to_filename(tmp_path / name)
+        write_wrong(tmp_path / name, tmp_path / f"wrong-{name}")
+        made.append(np.asarray(nibabel.load(tmp_path / f"wrong-{name}").dataobj))
+    assert (made[0] != made[1]).any()

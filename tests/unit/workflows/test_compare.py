@@ -18,7 +18,7 @@ from segan_ray.workflows.compare import ComparisonPlan, _ArmTraining
 
 TREE = {
     "name": "methods",
-    "base": {"training": {"epochs": 12}},
+    "base": {"training": {"epochs": 12}, "loss": {"adversarial_from": 5}},
     "parameters": {"segmentor.lr": {"type": "float", "low": 1e-4, "high": 1e-2}},
     "scheduler": {"type": "asha", "grace_period": 4},
     "arms": {"slow": {}, "fast": {"base": {"variant": "unet"}}, "endless": {}},
@@ -36,6 +36,7 @@ def training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> _ArmTraining:
         yield lambda _: None
 
     def train(name: str, experiment: Any, *_: Any, **__: Any) -> None:
+        assert experiment.loss.adversarial_from == 1  # or the critic would cost nothing
         trained.append((name, experiment.training.epochs))
 
     def told(_: Any, record: str, metric: str) -> dict[str, list[tuple[int, float]]]:
@@ -46,6 +47,7 @@ def training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> _ArmTraining:
 
     monkeypatch.setattr(compare, "ray_session", nothing)
     monkeypatch.setattr(compare, "train_one", train)
+    monkeypatch.setattr(compare, "name_is_taken", lambda *_: False)
     monkeypatch.setattr(compare, "read_sweep", lambda _, name: name)
     monkeypatch.setattr(compare, "histories", told)
     file = tmp_path / "arms.yaml"

@@ -56,6 +56,7 @@ def document(*arms: ScoredArm, patients: int = 8) -> dict[str, Any]:
         "budget": {"trials": {}, "epochs": 4, "seeds": 3},
         "interval": INTERVAL,
         "arms": [each.document() for each in arms],
+        "unscored": ["dead & gone"],
         "differences": differences(arms),
     }
 
@@ -99,6 +100,7 @@ def test_the_seeds_come_back_from_their_table() -> None:
 def test_the_page_shows_arms_differences_seeds_and_settings_as_text() -> None:
     page = render_comparison(document(arm("<b>a</b>", 0.8), arm("b", 0.7)))
     assert "<b>a</b>" not in page
+    assert "no seed trained a model: dead &amp; gone." in page
     assert "&lt;b&gt;a&lt;/b&gt; − b" in page
     assert re.search(r"<strong>\+0\.100</strong>", page)
     assert "<td>1,234</td><td>2.5</td><td>4</td><td>3</td><td>0</td>" in page

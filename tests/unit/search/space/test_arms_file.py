@@ -63,6 +63,16 @@ def test_an_arm_without_parameters_is_one_experiment(tmp_path: Path) -> None:
     assert paper.base_experiment().segmentor.base_width == 8
 
 
+def test_an_experiment_is_judged_by_the_objective_of_all(tmp_path: Path) -> None:
+    objective = {"metric": "train/loss_segmentor", "mode": "min"}
+    arms = load(tmp_path, objective=objective, parameters={})
+    assert {str(space.objective) for space in arms.spaces.values()} == {
+        str(arms.spaces["segan"].objective)
+    }
+    assert arms.spaces["unet"].objective.mode == "min"
+    assert arms.spaces["unet"].scheduler.type == "none"
+
+
 def test_an_arm_may_begin_with_a_space_beside_the_file_or_a_shipped_one(tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text(
         yaml.safe_dump(
@@ -92,6 +102,14 @@ def test_an_arm_may_begin_with_a_space_beside_the_file_or_a_shipped_one(tmp_path
         ({"arms": {"a": {"budget": {"trials": 3}}, "b": {}}}, "a: unknown key 'budget'. Budget,"),
         ({"arms": {"a": {"bsae": {}}, "b": {}}}, "Did you mean 'base'?"),
         ({"arms": {"a": 3, "b": {}}}, "a: expected settings as key: value."),
+        ({"arms": None}, "at least two arms"),
+        ({"arms": {2017: {}, "b": {}}}, "'2017' cannot name an arm."),
+        ({"arms": {"a": {}, "a-timing": {}}}, "It may not end in -timing."),
+        ({"arms": {"a": {"base": "training.epochs=2"}, "b": {}}}, "a.base: expected settings"),
+        ({"parameters": ["segmentor.lr"]}, "parameters: expected settings as key: value."),
+        ({"arms": {"a": {"parameters": [1]}, "b": {}}}, "a.parameters: expected settings"),
+        ({"enqueue": ["paper"]}, "enqueue: say of each arm what it tries first"),
+        ({"arms": {"a": {"space": 7}, "b": {}}}, "no shipped space of that name"),
         (
             {"arms": {"a": {"parameters": {"critic.depht": DEPTH}}, "b": {}}},
             "arms.yaml:24: a: unknown parameter 'critic.depht'. Did you mean 'critic.depth'?",
@@ -103,11 +121,11 @@ def test_an_arm_may_begin_with_a_space_beside_the_file_or_a_shipped_one(tmp_path
         ),
         (
             {"arms": {"a": {}, "b": {"parameters": {"training.batch_size": DEPTH}}}},
-            "b: training.batch_size is drawn, and 8 in a.",
+            "b: training.batch_size is a parameter. All arms need the same: set it in base.",
         ),
         (
             {"parameters": {"training.epochs": {"type": "int", "low": 5, "high": 9}}},
-            "training.epochs is drawn",
+            "segan: training.epochs is a parameter.",
         ),
     ],
 )  # fmt: skip

@@ -101,6 +101,11 @@ def test_the_best_come_behind_those_decided(scores, decided, mode) -> None:
 
 @pytest.mark.parametrize("known", [set(), {Repeat(4, 11), Repeat(2, 12)}])
 def test_plans_have_only_missing_repeats(known: set[Repeat]) -> None:
-    plan = plan_repeats([4, 2], 10, 2, known)
+    plan = plan_repeats([4, 2], 10, 2, known, set())
     assert set(plan) | known == {Repeat(n, seed) for n in (2, 4) for seed in (11, 12)}
     assert not set(plan) & known
+
+
+def test_a_seed_that_a_trial_had_is_not_fresh() -> None:
+    plan = plan_repeats([4, 2], 10, 3, set(), {12})
+    assert {repeat.seed for repeat in plan} == {11, 13, 14}
