@@ -38,6 +38,7 @@ from segan_ray.orchestration.cluster.session import ray_session
 from segan_ray.orchestration.tune import sweep as sweeps
 from segan_ray.orchestration.tune.sweep_plan import Sweep
 from segan_ray.search.results.trial_state import TrialState
+from segan_ray.search.space.search_space import SearchSpace
 from segan_ray.tracking.description.card import StoreCard
 
 SETTINGS = [
