@@ -21,8 +21,14 @@ from segan_ray.evaluation.report.page import (
     page,
     table,
 )
-from segan_ray.evaluation.report.sections.models import ReportedModel, models_chart, models_table
-from segan_ray.evaluation.report.words import REGION_NAMES, chip, signed
+from segan_ray.evaluation.report.sections.models import (
+    ReportedModel,
+    change,
+    models_chart,
+    models_table,
+    whiskers,
+)
+from segan_ray.evaluation.report.words import REGION_NAMES, chip
 
 Document = Mapping[str, Any]
 COLUMNS: Final = (*REGIONS, "mean")
@@ -115,7 +121,7 @@ def _differences(document: Document) -> Section:
     )
     lines = [
         f'<tr><th scope="row">{esc(pair["arms"][0])} − {esc(pair["arms"][1])}</th>'
-        + "".join(f"<td>{_change(pair[name]['dice'])}</td>" for name in COLUMNS)
+        + "".join(f"<td>{change(pair[name]['dice'])}</td>" for name in COLUMNS)
         + "</tr>"
         for pair in pairs
     ]
@@ -139,34 +145,16 @@ def _differences(document: Document) -> Section:
     return Section("differences", "Arm against arm", body, "Differences")
 
 
-def _change(difference: Document) -> str:
-    mean = f"<strong>{signed(difference['mean'])}</strong>"
-    if difference["ci95"] is None:
-        return mean
-    low, high = difference["ci95"]
-    return f'{mean} <span class="interval">[{signed(low)}, {signed(high)}]</span>'
-
-
 def _differences_chart(pairs: Sequence[Document]) -> go.Figure:
     figure = blank_figure("", 110 + 36 * len(pairs))
     names = [label(f"{pair['arms'][0]} − {pair['arms'][1]}") for pair in pairs]
     dice = [pair["mean"]["dice"] for pair in pairs]
-    whiskers = None
-    if all(one["ci95"] for one in dice):
-        whiskers = {
-            "type": "data",
-            "symmetric": False,
-            "array": [one["ci95"][1] - one["mean"] for one in dice],
-            "arrayminus": [one["mean"] - one["ci95"][0] for one in dice],
-            "color": INK,
-            "thickness": 1.6,
-        }
     figure.add_scatter(
         x=[one["mean"] for one in dice],
         y=names,
         mode="markers",
         marker={"color": BEST, "size": 10},
-        error_x=whiskers,
+        error_x=whiskers(dice, INK),
         hovertemplate="%{y}: %{x:+.3f}<extra></extra>",
     )
     figure.add_vline(x=0, line={"color": INK, "width": 1, "dash": "dot"})

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from segan_ray.cli.terminal import show
+from segan_ray.errors import many
 from segan_ray.evaluation.comparison_page import why_no_intervals
 from segan_ray.evaluation.metrics.intervals import MINIMUM_PATIENTS, no_interval
 
@@ -18,7 +19,7 @@ def show_scores(document: Mapping[str, Any]) -> None:
     patients = len({case["patient"] for case in document["cases"]})
     few = patients < MINIMUM_PATIENTS
     shown = "Dice, and HD95 in mm" if few else "Dice with 95% interval, and HD95 in mm"
-    _show_means(f"Test scores, {_patients(patients)}: {shown}", rows)
+    _show_means(f"Test scores, {many(patients, 'patient')}: {shown}", rows)
     if "lesion_dice" in next(iter(document["summary"].values())):
         _show_means(f"Lesion by lesion: {shown}", rows, "lesion_")
     if document["comparisons"]:
@@ -87,7 +88,7 @@ def show_arms(document: Mapping[str, Any]) -> None:
     none = why_no_intervals(document)
     regions = tuple(arms[0]["summary"])
     show.table(
-        f"Test scores, {_patients(patients)}: Dice"
+        f"Test scores, {many(patients, 'patient')}: Dice"
         f"{'' if none else ' with 95% interval over patients and seeds'}",
         ("", *regions, "weights", "s/epoch", "epochs", "seeds"),
         (
@@ -132,7 +133,3 @@ def show_arms(document: Mapping[str, Any]) -> None:
 def _of_arm(arm: Mapping[str, Any], region: str, *, intervals: bool) -> str:
     scores = arm["summary"][region]["dice"]
     return f"{scores['mean']:.3f}{_interval(scores, '.3f') if intervals else ''}"
-
-
-def _patients(count: int) -> str:
-    return f"{count} {'patient' if count == 1 else 'patients'}"

@@ -133,7 +133,7 @@ def _against_unet(document: Mapping[str, Any]) -> str:
     else:
         return missing("There is no U-Net to compare with. To train and add one:", UNET)
     said = ", ".join(
-        f"{REGION_NAMES[region]} {_change(compared['difference'][region])}" for region in REGIONS
+        f"{REGION_NAMES[region]} {change(compared['difference'][region])}" for region in REGIONS
     )
     holds = ""
     if compared["difference"][REGIONS[0]]["ci95"] is not None:
@@ -144,7 +144,8 @@ def _against_unet(document: Mapping[str, Any]) -> str:
     )
 
 
-def _change(difference: Mapping[str, Any]) -> str:
+def change(difference: Mapping[str, Any]) -> str:
+    """Return a difference with its interval, if there is one, as HTML."""
     mean = f"<strong class=number>{signed(difference['mean'])}</strong>"
     if difference["ci95"] is None:
         return mean
@@ -181,7 +182,7 @@ def models_chart(rows: Sequence[ReportedModel]) -> go.Figure:
             mode="markers",
             name=label(row.name),
             marker={"symbol": symbol, "color": colour, "size": 10},
-            error_x=_whiskers(dice, colour),
+            error_x=whiskers(dice, colour),
             hovertemplate=f"{label(row.name)}: %{{x:.3f}}<extra></extra>",
         )
     names = [REGION_NAMES[region].replace(" ", "<br>") for region in REGIONS]
@@ -194,7 +195,7 @@ def models_chart(rows: Sequence[ReportedModel]) -> go.Figure:
     return figure
 
 
-def _whiskers(dice: Sequence[Mapping[str, Any]], colour: str) -> dict[str, Any] | None:
+def whiskers(dice: Sequence[Mapping[str, Any]], colour: str) -> dict[str, Any] | None:
     """Return the intervals as Plotly draws them, or None where there are none."""
     if any(one["ci95"] is None for one in dice):
         return None

@@ -102,7 +102,7 @@ def test_the_page_shows_arms_differences_seeds_and_settings_as_text() -> None:
     assert "<b>a</b>" not in page
     assert "no seed trained a model: dead &amp; gone." in page
     assert "&lt;b&gt;a&lt;/b&gt; − b" in page
-    assert re.search(r"<strong>\+0\.100</strong>", page)
+    assert re.search(r"<strong class=number>\+0\.100</strong>", page)
     assert "<td>1,234</td><td>2.5</td><td>4</td><td>3</td><td>0</td>" in page
     assert "[0.5, 2]" in page
     assert page.count('<th scope="row">b</th>') == 3 + 2  # seeds, costs, and settings
