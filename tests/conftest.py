@@ -24,6 +24,8 @@ from segan_ray.data.store.prepare import prepare
 from segan_ray.data.store.splits import SplitSettings
 from segan_ray.home import TRACKING_URI, Home
 
+pytest.register_assert_rewrite("tests.integration.killing")
+
 # How long an example takes is the machine's affair.
 settings.register_profile("any machine", deadline=None)
 settings.load_profile("any machine")

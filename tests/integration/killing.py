@@ -137,6 +137,23 @@ class Killable:
 
         assert eventually(there, limit_s), f"no {count} epochs in {limit_s} s: {self.log}"
 
+    def stand_still_once_recorded(self, process: subprocess.Popen[str]) -> None:
+        """Send SIGSTOP at a moment when MLflow has every record of this home.
+
+        Those that it has not taken stay in the outbox, which another home does not see.
+        """
+        outbox = self.sweep_folder / "tracking.jsonl"
+        taken = outbox.with_name(f"{outbox.name}.acknowledged")
+
+        def still() -> bool:
+            process.send_signal(signal.SIGSTOP)
+            if taken.exists() and int(taken.read_text()) == outbox.stat().st_size:
+                return True
+            process.send_signal(signal.SIGCONT)
+            return False
+
+        assert eventually(still, 60), self.log
+
 
 def eventually(holds: Callable[[], bool], within_s: float = 30.0) -> bool:
     """Tell whether something comes true in time, looking twenty times a second."""

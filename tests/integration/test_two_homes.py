@@ -23,7 +23,6 @@ from tests.integration.killing import (
     assert_nothing_runs,
     assert_same_search,
     assert_whole,
-    eventually,
     runs_of,
     space_of,
 )
@@ -75,11 +74,7 @@ def command(at: Killable, *arguments: str) -> subprocess.CompletedProcess[str]:
 def take_over_from_one_that_stands_still(first: Killable, second: Killable) -> None:
     stopped = first.start()
     first.wait_for_epochs(2, stopped)
-    # Records that MLflow has not taken stay in an outbox that the second home does not see.
-    outbox = first.sweep_folder / "tracking.jsonl"
-    taken = outbox.with_name(f"{outbox.name}.acknowledged")
-    assert eventually(lambda: int(taken.read_text()) == outbox.stat().st_size, 60)
-    stopped.send_signal(signal.SIGSTOP)
+    first.stand_still_once_recorded(stopped)
     taker = second.start()
     second.wait_for_epochs(2, taker)
     stopped.send_signal(signal.SIGCONT)
@@ -89,7 +84,7 @@ def take_over_from_one_that_stands_still(first: Killable, second: Killable) -> N
     assert_whole(second.home, second.name, TRIALS)
     assert_same_search(second.home, second.name, second.space)
     # Its unsent records are put aside, and the sweep does not look interrupted.
-    assert not outbox.exists()
+    assert not (first.sweep_folder / "tracking.jsonl").exists()
     assert read_sweep(first.home, first.name) == read_sweep(second.home, second.name)
 
 
@@ -109,6 +104,7 @@ def test_of_several_drivers_that_resume_at_once_one_does_and_nothing_old_is_writ
     first, second = homes
     killed = first.start()
     first.wait_for_epochs(4, killed)
+    first.stand_still_once_recorded(killed)
     first.end(killed, signal.SIGKILL)
     # Its outbox is longer than what MLflow has: all of it would be written once more.
     outbox = first.sweep_folder / "tracking.jsonl"
