@@ -9,7 +9,7 @@ shift
 mkdir -p "$here/results"
 export SEGAN_RAY_HOME=$work/home
 
-python "$here/stores.py" "$work"
+[ -d "$work/wrong-32/store" ] || python "$here/stores.py" "$work" # the last one that it makes
 
 compare() { # NAME STORE ARMS EQUAL
   segan-ray compare "$work/$2" --arms "$here/$3.yaml" --name "$1" --equal "$4" --seeds 5 \
