@@ -9,7 +9,8 @@ shift
 mkdir -p "$here/results"
 export SEGAN_RAY_HOME=$work/home
 
-[ -d "$work/wrong-32/store" ] || python "$here/stores.py" "$work" # the last one that it makes
+# The manifest of the last store is the last file that it writes.
+[ -f "$work/wrong-32/store/manifest.json" ] || python "$here/stores.py" "$work"
 
 compare() { # NAME STORE ARMS EQUAL
   segan-ray compare "$work/$2" --arms "$here/$3.yaml" --name "$1" --equal "$4" --seeds 5 \
