@@ -147,8 +147,6 @@ class Killable:
 
         def still() -> bool:
             process.send_signal(signal.SIGSTOP)
-            # A moment passes before it stops, in which it could append one more.
-            os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
             if taken.exists() and int(taken.read_text()) == outbox.stat().st_size:
                 return True
             process.send_signal(signal.SIGCONT)
