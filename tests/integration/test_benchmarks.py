@@ -21,7 +21,9 @@ BENCHMARKS = sorted(
 pytestmark = pytest.mark.full
 
 SAID = "smoke: ran, no figures"
-WITH_RAY = ("driver_scale", "head_load", "scaling", "tracking", "trial_overhead")
+WITH_RAY = ("driver_scale", "head_load")
+WITH_SEVERAL_SESSIONS = ("scaling", "tracking", "trial_overhead")
+"""These start Ray again and again, a minute or more each."""
 
 
 def test_the_benchmarks_are_found() -> None:
@@ -56,6 +58,14 @@ def test_one_with_ray_runs_at_its_smallest(name: str, smoke: Callable[[str], str
     assert smoke(name) == SAID
 
 
-@pytest.mark.parametrize("name", sorted({*BENCHMARKS} - {*WITH_RAY}))
+@pytest.mark.endurance
+@pytest.mark.parametrize("name", WITH_SEVERAL_SESSIONS)
+def test_one_with_several_sessions_runs_at_its_smallest(
+    name: str, smoke: Callable[[str], str]
+) -> None:
+    assert smoke(name) == SAID
+
+
+@pytest.mark.parametrize("name", sorted({*BENCHMARKS} - {*WITH_RAY, *WITH_SEVERAL_SESSIONS}))
 def test_one_without_ray_runs_at_its_smallest(name: str, smoke: Callable[[str], str]) -> None:
     assert smoke(name) == SAID

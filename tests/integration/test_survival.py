@@ -1,7 +1,7 @@
 """Whatever is killed, a sweep has exactly its trials in the end, each recorded once.
 
-Real processes, really killed. One of each kind here; at random moments and again and again in
-the tests marked ``endurance``.
+Real processes, really killed. One of each kind here, a node in ``test_real_cluster``; two at once,
+at random moments and again and again in the tests marked ``endurance``.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ def test_workers_and_the_sweeps_own_process_may_be_killed(sweep: Killable) -> No
     assert_good(sweep)
 
 
-@pytest.mark.full
+@pytest.mark.endurance
 def test_two_sweeps_share_a_fresh_home_and_one_name_is_run_once(
     store: Path, tmp_path: Path
 ) -> None:
@@ -120,7 +120,7 @@ def test_two_sweeps_share_a_fresh_home_and_one_name_is_run_once(
         assert_same_search(sweep.home, sweep.name, sweep.space)
 
 
-@pytest.mark.full
+@pytest.mark.endurance
 def test_a_node_of_two_may_be_lost(sweep: Killable, monkeypatch: pytest.MonkeyPatch) -> None:
     sweep.space = space_of(trials=4, concurrent=2)
     monkeypatch.setenv("RAY_AUTH_MODE", "token")

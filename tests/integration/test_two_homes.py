@@ -100,6 +100,7 @@ def test_without_postgresql_too(homes) -> None:
     take_over_from_one_that_stands_still(*homes)
 
 
+@pytest.mark.endurance
 def test_of_several_drivers_that_resume_at_once_one_does_and_nothing_old_is_written(homes) -> None:
     first, second = homes
     killed = first.start()
