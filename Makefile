@@ -27,14 +27,18 @@ demo: $(VENV)/.installed ## Data, sweep, promotion, evaluation and report, in fr
 SHARED_OUT := --numprocesses 2 --dist loadgroup --no-loadscope-reorder
 
 test: test-fast ## All that a push needs: the main job, a Ray session, a kill of each kind too
-	OMP_NUM_THREADS=1 $(BIN)/pytest -m "slow and not full and not endurance" $(SHARED_OUT)
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m "slow and not full and not endurance and not gpu" $(SHARED_OUT)
 
 test-fast: $(VENV)/.installed ## Unit tests that take no more than a second or two each
 	OMP_NUM_THREADS=1 $(BIN)/pytest -m "not slow and not full and not endurance" tests/unit \
 		--numprocesses logical --maxprocesses 4 --dist loadfile
 
 test-full: test ## And clusters, jobs, servers, browsers, Slurm, the image: all tests but endurance
-	OMP_NUM_THREADS=1 $(BIN)/pytest -m "full and not endurance" $(SHARED_OUT)
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m "full and not endurance and not gpu" $(SHARED_OUT)
+
+# Needs no Ray and no MLflow, so the rest of the tests' fixtures stay out.
+gpu-check: $(VENV)/.installed ## What only a GPU can settle, in minutes: a table, and gpu-check.json
+	$(BIN)/python -m pytest -q --confcutdir=tests/gpu -p no:xdist tests/gpu
 
 test-endurance: $(VENV)/.installed ## Repeated kills and long soaks
 	$(BIN)/pytest -m endurance

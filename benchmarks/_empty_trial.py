@@ -24,13 +24,13 @@ def stamp_first_steps(trial: str, stamps: Path) -> None:
     """Have the next trial of this process leave ``<stamps>/<trial>`` as its first step begins."""
     from segan_ray.training import build_step, fit
 
-    def make_step(experiment: Any) -> Callable[..., Any]:
-        step = build_step.make_step(experiment)
+    def make_step(*arguments: Any) -> Callable[..., Any]:
+        step = build_step.make_step(*arguments)
 
-        def stamped(*arguments: Any) -> Any:
+        def stamped(*batch: Any) -> Any:
             if not (stamps / trial).exists():
                 (stamps / trial).write_text(repr(time.time()), encoding="utf-8")
-            return step(*arguments)
+            return step(*batch)
 
         return stamped
 
@@ -49,7 +49,7 @@ def train(store: Path, checkpoints: Path) -> None:
     from segan_ray.evaluation.inference.validation import validate, validation_settings
     from segan_ray.models.build import downsampling_levels
     from segan_ray.training.checkpoints.trial_folder import TrialFolder
-    from segan_ray.training.distributed import average, average_buffers, gather
+    from segan_ray.training.distributed import average, gather
     from segan_ray.training.epoch_record import BestEpoch, EpochRecord
     from segan_ray.training.fit import DistributedContext, EpochReport, fit
     from segan_ray.training.state import new_state
@@ -61,7 +61,6 @@ def train(store: Path, checkpoints: Path) -> None:
     settings = validation_settings(experiment, device)
 
     def judge(segmentor: Any) -> Any:
-        average_buffers(segmentor)
         return validate(segmentor, cases.val, settings, rank=0, workers=1, gather=gather)
 
     def report(epoch: EpochReport) -> None:

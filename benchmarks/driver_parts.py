@@ -21,6 +21,7 @@ from segan_ray.data.store.manifest import fingerprint, parse_manifest, read_mani
 from segan_ray.data.store.opened_store import PreparedCase
 from segan_ray.home import Home
 from segan_ray.orchestration.cluster.capacity import Node, how_many_fit
+from segan_ray.orchestration.train.worker_group_spec import WorkerGroupSpec
 from segan_ray.orchestration.tune.sweep import task_of
 from segan_ray.orchestration.tune.sweep_plan import Sweep
 from segan_ray.search.space.search_space import SearchSpace
@@ -138,7 +139,7 @@ def message_bytes(space: SearchSpace) -> dict[str, int]:
     """Return what goes between processes: a task to its trial, each epoch's result back."""
     card = StoreCard("/store", "0123456789abcdef", {})
     sweep = Sweep("parts", space, "", "/store", card, Home(Path("/home")), "")
-    task = task_of(sweep, Point(0, SETTING))
+    task = task_of(sweep, Point(0, SETTING), WorkerGroupSpec(1, 1, 0))
     result = Reading.of(task, read_curves()).next()
     return {"task": len(pickle.dumps(task)), "result": len(pickle.dumps(result))}
 

@@ -46,6 +46,7 @@ from replayed_trials import ReplayedTrainable
 
 from segan_ray.data.store.manifest import read_manifest
 from segan_ray.home import Home
+from segan_ray.orchestration.train.worker_group_spec import WorkerGroupSpec
 from segan_ray.orchestration.tune import run_trials
 from segan_ray.orchestration.tune import sweep as sweeps
 from segan_ray.orchestration.tune.sweep_plan import Sweep
@@ -149,6 +150,11 @@ class Fixed:
     """Room for so many trials, whatever the machine has: they compute nothing."""
 
     count: int
+
+    @property
+    def spec(self) -> WorkerGroupSpec:
+        """What a trial's workers would get."""
+        return WorkerGroupSpec(1, 1, 0)
 
     def now(self, wanted: int) -> int:
         """Return how many of ``wanted`` trials may run at once."""

@@ -53,13 +53,8 @@ from segan_ray.evaluation.inference.inference_settings import Postprocessing
 from segan_ray.evaluation.inference.packaged_model import Model
 from segan_ray.evaluation.inference.segment_volume import probabilities_of_volume
 from segan_ray.evaluation.inference.stream_cases import segment_stream
-from segan_ray.models.build import (
-    Numerics,
-    build_segmentor,
-    choose_numerics,
-    downsampling_levels,
-    move_to_device,
-)
+from segan_ray.models.build import build_segmentor, downsampling_levels
+from segan_ray.models.numerics import choose_precision, move_to_device
 
 TARGET = 2.0
 FILLED = 0.02
@@ -86,7 +81,7 @@ def make_model(data: Path, device: torch.device) -> Model:
     torch.manual_seed(0)
     experiment = load_experiment(None, [])
     segmentor = build_segmentor(experiment).eval()
-    move_to_device([segmentor], device, Numerics(torch.float32, False), synchronised=False)
+    move_to_device([segmentor], device)
     origin = Origin(store="0" * 16, layout="brats2021", preparation=PrepareSettings(), seen={})
     model = Model(segmentor, experiment, origin)
     found = discover(data)
@@ -268,8 +263,8 @@ def compare(
     """Return volumes/s of each side in each round, and how MONAI did it."""
     model = make_model(data, device)
     monai = Monai(model, data, device)
-    numerics = choose_numerics(model.experiment.training, device)
-    ways, tried = best_ways(monai, folder, batches, numerics.precision == torch.bfloat16)
+    precision = choose_precision(model.experiment.training, device)
+    ways, tried = best_ways(monai, folder, batches, precision == torch.bfloat16)
     sides = {
         "ours": lambda: ours(model, data, fresh(folder / "ours"), device),
         **{name: partial(in_fresh, monai, way, folder / name) for name, way in ways.items()},
@@ -285,7 +280,7 @@ def compare(
         "ways": {name: asdict(way) for name, way in ways.items()},
         "tried_s": tried,
         "agreement": {name: agreement(folder / "ours", folder / name) for name in ways},
-        "precision": str(numerics.precision).removeprefix("torch."),
+        "precision": str(precision).removeprefix("torch."),
     }
 
 

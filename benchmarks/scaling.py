@@ -46,7 +46,7 @@ def slices_per_s(
     """Return how fast an epoch goes, after one that warms up."""
     torch.set_num_threads(threads)
     source = slice_source(open_for_tuning(store).train)
-    state, step = new_state(experiment, CPU), make_step(experiment)
+    state, step = new_state(experiment, CPU), make_step(experiment, CPU)
     taken = 0.0
     for epoch, count in ((1, 5), (2, steps)):
         batches = epoch_batches(

@@ -13,7 +13,14 @@ from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    ValidationError,
+    model_validator,
+)
 
 from segan_ray import documents, sizes
 from segan_ray.authors_layout import Published
@@ -127,9 +134,10 @@ class TrainingSettings(Settings):
     ``halve_every`` epochs, the first time after ``halve_after`` (null: as many); never below
     ``min_lr``. With ``ema`` a mean of the segmentor's weights over about the last 1 / (1 − ema)
     updates is validated, kept and promoted in its place. ``patience`` is how many validations in a
-    row may find every map empty or full. At ``auto``, ``precision`` and ``compile`` are chosen for
-    the device. ``deterministic`` makes runs
-    on a GPU repeat exactly, as runs on a CPU always do.
+    row may find every map empty or full. At ``auto``, ``precision`` is bfloat16 where the device
+    multiplies it faster, and ``compile`` compiles steps on CUDA once that pays. In ``float32``,
+    convolutions on CUDA are in TF32, PyTorch's default. ``deterministic`` makes runs on a GPU
+    repeat exactly, compiled or not, as runs on a CPU always do.
     """
 
     epochs: Epochs = 20
@@ -173,22 +181,39 @@ class DataSettings(Settings):
     bias: Fraction = 0.0
 
 
+def _gpus(value: Any) -> Literal["auto"] | float:
+    # A union's own errors would name its parts as if they were settings.
+    if value == "auto":
+        return "auto"
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not number or not 0 <= value <= sizes.MOST_GPUS:
+        raise ValueError(
+            "input should be auto, or a number greater than or equal to 0 and less than or equal "
+            f"to {sizes.MOST_GPUS}"
+        )
+    return float(value)
+
+
 class ResourceSettings(Settings):
     """The resources of one trial: ``workers`` times (CPUs, GPUs).
 
-    A share of a GPU, such as 0.25, lets several trials train on one GPU. ``retries`` is how often
-    a trial whose processes raised or were lost begins again at its last checkpoint. A trial that
-    diverges does not begin again, since it would diverge again.
+    ``gpus_per_worker`` at ``auto`` is one where the cluster has a GPU for each worker of a trial,
+    and none elsewhere. A share of a GPU, such as 0.25, lets several trials train on one.
+    ``retries`` is how often a trial whose processes raised or were lost begins again at its last
+    checkpoint. A trial that diverges or runs out of memory does not begin again, since it would
+    once more.
     """
 
     workers: Annotated[int, Field(ge=1, le=sizes.MOST_WORKERS)] = 1
     cpus_per_worker: Annotated[float, Field(gt=0, le=sizes.MOST_CPUS)] = 1
-    gpus_per_worker: Annotated[float, Field(ge=0, le=sizes.MOST_GPUS)] = 0
+    gpus_per_worker: Annotated[Literal["auto"] | float, PlainValidator(_gpus)] = "auto"
     retries: Annotated[int, Field(ge=0, le=sizes.MOST_RETRIES)] = 2
 
     @model_validator(mode="after")
     def _whole_gpus_between_workers(self) -> ResourceSettings:
         gpus = self.gpus_per_worker
+        if gpus == "auto":
+            return self
         if self.workers > 1 and 0 < gpus < 1:
             raise ValueError(
                 f"resources.gpus_per_worker {gpus:g} with {self.workers} workers: workers that "

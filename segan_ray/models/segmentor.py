@@ -35,7 +35,8 @@ class Double(nn.Module):
         self, image: Float[Tensor, "batch channel height width"]
     ) -> Float[Tensor, "batch channel 2*height 2*width"]:
         """Return ``image`` resized, corners not aligned."""
-        if image.is_cuda:
+        # Where no gradient is wanted, the library's function repeats on CUDA too, in one pass.
+        if image.is_cuda and torch.is_grad_enabled():
             return double_by_neighbours(image)
         return functional.interpolate(image, scale_factor=2, mode="bilinear", align_corners=False)
 

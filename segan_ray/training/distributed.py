@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import Tensor
 
 
 @torch.no_grad()
@@ -26,11 +26,6 @@ def average(tensors: Sequence[Tensor]) -> None:
     sizes = [tensor.numel() for tensor in tensors]
     for tensor, averaged in zip(tensors, flat.split(sizes), strict=True):
         tensor.copy_(averaged.view_as(tensor))
-
-
-def average_buffers(network: nn.Module) -> None:
-    """Average running statistics over the group, so that all workers hold one network."""
-    average([buffer for buffer in network.buffers() if buffer.is_floating_point()])
 
 
 def gather(mine: Any) -> list[Any]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Generator, Iterable, Mapping
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Final
@@ -22,10 +22,12 @@ from segan_ray.data.sampling.augmentation import Augmentation
 from segan_ray.data.sampling.slices import PackedBatch, SliceSource, epoch_batches
 from segan_ray.errors import ConfigError
 from segan_ray.models.build import downsampling_levels
+from segan_ray.training.backend_flags import training_flags, validation_flags
 from segan_ray.training.build_step import Step, make_step
+from segan_ray.training.compiling import CompilePlan, compiled_passes, compiler_flags
 from segan_ray.training.divergence import DivergenceWatch
 from segan_ray.training.state import TrainingState
-from segan_ray.training.step import Average, MicroBatch, StepLosses, keep
+from segan_ray.training.step import EAGER, Average, MicroBatch, StepLosses, keep
 from segan_ray.training.validation_scores import VALIDATION, Validation
 
 Validate = Callable[[nn.Module], Validation]
@@ -35,12 +37,16 @@ CUDA_LOADERS: Final = 4
 
 @dataclass(frozen=True)
 class EpochReport:
-    """One finished epoch: its metrics, whether it is the best, and why training fails, if so."""
+    """One finished epoch: its metrics, whether it is the best, and why training fails, if so.
+
+    ``warning`` is news for the user.
+    """
 
     epoch: int
     metrics: Mapping[str, float]
     improved: bool
     failure: str | None = None
+    warning: str | None = None
 
 
 @dataclass(frozen=True)
@@ -82,18 +88,26 @@ def fit(
     """
     training = experiment.training
     _require_values_to_normalise(experiment, crop, context.workers)
-    step = make_step(experiment)
+    plan = CompilePlan.of(training, steps_per_epoch(experiment, source), context.device)
+    warning = plan.obstacle and f"trains slower than it could, not compiled: {plan.obstacle}"
     parameters = float(sum(weights.numel() for weights in state.segmentor.parameters()))
     for epoch in range(state.epoch + 1, training.epochs + 1):
         started = perf_counter()
         state.set_learning_rates(experiment, epoch)
-        with closing(_batches(experiment, source, crop, context, epoch)) as batches:
+        with (
+            closing(_batches(experiment, source, crop, context, epoch)) as batches,
+            training_flags(training, context.device),
+            compiler_flags(training) if plan.compiles(epoch) else nullcontext(),
+        ):
+            passes = compiled_passes() if plan.compiles(epoch) else EAGER
+            step = make_step(experiment, context.device, passes)
             losses = train_epoch(state, experiment, batches, context, step)
         trained_s = perf_counter() - started
 
         failure, scores = losses.failure, dict.fromkeys(VALIDATION, 0.0)
         if failure is None:
-            validation = validate(state.in_use)
+            with validation_flags(training, context.device):
+                validation = validate(state.in_use)
             state.collapsed = state.collapsed + 1 if validation.collapse else 0
             if state.collapsed < training.patience:
                 scores = dict(validation.scores)
@@ -111,8 +125,9 @@ def fit(
             "model/parameters": parameters,
         }
         improved = state.remember(epoch, scores)
-        if report(EpochReport(epoch, metrics, improved, failure)) or failure is not None:
+        if report(EpochReport(epoch, metrics, improved, failure, warning)) or failure is not None:
             return
+        warning = None
 
 
 def steps_per_epoch(experiment: Experiment, source: SliceSource) -> int:
@@ -198,7 +213,8 @@ def _batches(
 
 def _require_values_to_normalise(experiment: Experiment, crop: int, workers: int) -> None:
     training = experiment.training
-    fewest = training.batch_size // (workers * training.accumulate)
+    # Norms are over all workers' slices of a part.
+    fewest = training.batch_size // (workers * training.accumulate) * workers
     grid = crop // 2 ** downsampling_levels(experiment)
     if fewest * grid * grid < 2:
         raise ConfigError(

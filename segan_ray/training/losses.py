@@ -1,4 +1,7 @@
-"""The losses, each a small function that cites its equation."""
+"""The losses, each a small function that cites its equation.
+
+Weights are tensors, so that one compiled graph serves all of their values.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from torch.nn import functional
 
 
 def multi_scale_l1(
-    predicted: Sequence[Tensor], true: Sequence[Tensor], *, scale_weights: Sequence[float]
+    predicted: Sequence[Tensor], true: Sequence[Tensor], *, scale_weights: Float[Tensor, "scale"]
 ) -> Float[Tensor, ""]:
     """Return Σᵢ wᵢ · mean|fᵢ(x∘S(x)) − fᵢ(x∘y)| / Σᵢ wᵢ.
 
@@ -26,14 +29,13 @@ def multi_scale_l1(
     """
     means = [
         weight * _absolute_sum(ours, truth) / ours.numel()
-        for weight, ours, truth in zip(scale_weights, predicted, true, strict=True)
-        if weight
+        for weight, ours, truth in zip(scale_weights.unbind(), predicted, true, strict=True)
     ]
-    return torch.stack(means).sum() / sum(scale_weights)
+    return torch.stack(means).sum() / scale_weights.sum()
 
 
 def concatenated_l1(
-    predicted: Sequence[Tensor], true: Sequence[Tensor], *, scale_weights: Sequence[float]
+    predicted: Sequence[Tensor], true: Sequence[Tensor], *, scale_weights: Float[Tensor, "scale"]
 ) -> Float[Tensor, ""]:
     """Return the mean of |wᵢ fᵢ(x∘S(x)) − wᵢ fᵢ(x∘y)| over the features of all scales at once.
 
@@ -46,14 +48,14 @@ def concatenated_l1(
     """
     sums = [
         weight * _absolute_sum(ours, truth)
-        for weight, ours, truth in zip(scale_weights, predicted, true, strict=True)
+        for weight, ours, truth in zip(scale_weights.unbind(), predicted, true, strict=True)
     ]
     return torch.stack(sums).sum() / sum(features.numel() for features in predicted)
 
 
 def single_scale_l1(predicted: Sequence[Tensor], true: Sequence[Tensor]) -> Float[Tensor, ""]:
     """Return mean|f(x∘S(x)) − f(x∘y)| of the deepest scale alone, the paper's comparison."""
-    return multi_scale_l1(predicted[-1:], true[-1:], scale_weights=(1.0,))
+    return _absolute_sum(predicted[-1], true[-1]) / predicted[-1].numel()
 
 
 class _AbsoluteSum(torch.autograd.Function):
@@ -105,7 +107,7 @@ def soft_dice_loss(
 def cross_entropy(
     probability: Float[Tensor, "batch region height width"],
     truth: Float[Tensor, "batch region height width"],
-    weights: Sequence[float] | None = None,
+    weights: Float[Tensor, "region"] | None = None,
 ) -> Float[Tensor, ""]:
     """Return −(y·log p + (1 − y)·log(1 − p)), averaged over voxels, slices and regions.
 
@@ -117,14 +119,42 @@ def cross_entropy(
     numbers, no_number = bounded.nan_to_num(nan=0.5), 0.0 * bounded.sum()
     if weights is None:
         return functional.binary_cross_entropy(numbers, truth) + no_number
-    weight = probability.new_tensor(weights)[:, None, None] * len(weights) / sum(weights)
+    weight = weights[:, None, None] * len(weights) / weights.sum()
     return functional.binary_cross_entropy(numbers, truth, weight) + no_number
 
 
 def weighted_mean(
-    per_region: Float[Tensor, "region"], weights: Sequence[float] | None
+    per_region: Float[Tensor, "region"], weights: Float[Tensor, "region"] | None
 ) -> Float[Tensor, ""]:
     """Return the mean over regions, each with its weight; None weighs all alike."""
     if weights is None:
         return per_region.mean()
-    return (per_region * per_region.new_tensor(weights)).sum() / sum(weights)
+    return (per_region * weights).sum() / weights.sum()
+
+
+def weighted_map_loss(
+    probability: Float[Tensor, "batch region height width"],
+    truth: Float[Tensor, "batch region height width"],
+    *,
+    ce_weight: Float[Tensor, ""] | None,
+    dice_weight: Float[Tensor, ""] | None,
+    class_weights: Float[Tensor, "region"] | None,
+    smoothing: float,
+    power: int,
+) -> Float[Tensor, ""]:
+    """Return the weighted sum of cross-entropy and Dice; a weight that is None leaves one out."""
+    total = probability.new_zeros(())
+    if ce_weight is not None:
+        total = total + ce_weight * cross_entropy(probability, truth, class_weights)
+    if dice_weight is not None:
+        dice = soft_dice_loss(probability, truth, smoothing=smoothing, power=power)
+        total = total + dice_weight * weighted_mean(dice, class_weights)
+    return total
+
+
+def no_loss(
+    probability: Float[Tensor, "batch region height width"],
+    truth: Float[Tensor, "batch region height width"],
+) -> Float[Tensor, ""]:
+    """Return 0, of the maps: before the critic comes in, the segmentor stays as it is."""
+    return 0.0 * (probability - truth).sum()

@@ -13,7 +13,8 @@ from torch.optim import Adam, AdamW, Optimizer, RMSprop
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from segan_ray.config import CriticSettings, Experiment, SegmentorSettings
-from segan_ray.models.build import build_critic, build_segmentor, choose_numerics, move_to_device
+from segan_ray.models.build import build_critic, build_segmentor
+from segan_ray.models.numerics import move_to_device
 from segan_ray.training.epoch_record import improves
 from segan_ray.training.validation_scores import SCORE
 
@@ -53,6 +54,11 @@ class TrainingState:
     def in_use(self) -> nn.Module:
         """The segmentor to validate and to keep: the mean, if there is one."""
         return self.segmentor if self.mean is None else self.mean
+
+    @property
+    def device(self) -> torch.device:
+        """The device that it trains on."""
+        return next(self.segmentor.parameters()).device
 
     @torch.no_grad()
     def update_mean(self, decay: float) -> None:
@@ -115,10 +121,6 @@ def new_state(
     experiment: Experiment, device: torch.device, *, synchronised: bool = False
 ) -> TrainingState:
     """Build networks and optimizers, their weights drawn from the experiment's seed."""
-    if device.type == "cuda":
-        # The benchmark times kernels on the first batches; the fastest differs between runs.
-        torch.backends.cudnn.deterministic = experiment.training.deterministic
-        torch.backends.cudnn.benchmark = not experiment.training.deterministic
     torch.manual_seed(experiment.seed)
     segmentor = build_segmentor(experiment)
     critic = build_critic(experiment)
@@ -129,7 +131,6 @@ def new_state(
     move_to_device(
         [network for network in (segmentor, critic, mean) if network is not None],
         device,
-        choose_numerics(experiment.training, device),
         synchronised=synchronised,
     )
     return TrainingState(

@@ -8,6 +8,9 @@ This gives the parameters of the textbook order with two forwards.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from functools import partial
 from typing import Final, NamedTuple
 
 import torch
@@ -67,6 +70,78 @@ def keep(tensors: Sequence[Tensor]) -> None:
     """Leave tensors as they are: the ``Average`` of a single process."""
 
 
+def segment(
+    segmentor: nn.Module, part: MicroBatch, *, precision: torch.dtype = torch.float32
+) -> Float[Tensor, "batch region height width"]:
+    """Return the maps of a part."""
+    with _convolutions_in(precision, part):
+        probability: Tensor = segmentor(part.image)
+    return probability if part.brain is None else probability * part.brain
+
+
+def raised_distance(
+    critic: nn.Module,
+    part: MicroBatch,
+    probability: Tensor,
+    distance: FeatureDistance,
+    *,
+    precision: torch.dtype = torch.float32,
+) -> Float[Tensor, ""]:
+    """Return what the critic raises: how far apart it holds maps and truth."""
+    with _convolutions_in(precision, part):
+        predicted = critic(part.centre, probability)
+        true = critic(part.centre, part.truth)
+    return _over_regions(distance, predicted, true)
+
+
+def lowered_distance(
+    critic: nn.Module,
+    part: MicroBatch,
+    probability: Tensor,
+    distance: FeatureDistance,
+    *,
+    precision: torch.dtype = torch.float32,
+) -> Float[Tensor, ""]:
+    """Return what the segmentor lowers: the truth's features are constants to it."""
+    with _convolutions_in(precision, part):
+        predicted = critic(part.centre, probability)
+        with torch.no_grad():
+            true = critic(part.centre, part.truth)
+    return _over_regions(distance, predicted, true)
+
+
+def loss_of_maps(part: MicroBatch, probability: Tensor, map_loss: MapLoss) -> Float[Tensor, ""]:
+    """Return the loss that compares maps and truth directly."""
+    return map_loss(probability, part.truth)
+
+
+@dataclass(frozen=True)
+class Passes:
+    """The passes through networks and losses that an iteration is made of.
+
+    Each is one function, so that a compiler sees a network together with the loss behind it.
+    """
+
+    segment: Callable[..., Tensor]
+    raised_distance: Callable[..., Tensor]
+    lowered_distance: Callable[..., Tensor]
+    loss_of_maps: Callable[[MicroBatch, Tensor, MapLoss], Tensor]
+
+
+EAGER: Final = Passes(segment, raised_distance, lowered_distance, loss_of_maps)
+"""In single precision."""
+
+
+def in_precision(passes: Passes, precision: torch.dtype) -> Passes:
+    """Return the passes with convolutions in ``precision``; losses stay in single precision."""
+    return Passes(
+        partial(passes.segment, precision=precision),
+        partial(passes.raised_distance, precision=precision),
+        partial(passes.lowered_distance, precision=precision),
+        passes.loss_of_maps,
+    )
+
+
 def adversarial_step(
     segmentor: nn.Module,
     critic: nn.Module,
@@ -82,47 +157,44 @@ def adversarial_step(
     clamp_norm: bool = True,
     pairs: int = 1,
     average: Average = keep,
+    passes: Passes = EAGER,
 ) -> StepLosses:
     """Update the critic ``critic_steps`` times, then the segmentor once, on one batch.
 
     The segmentor lowers ``distance_weight`` times the distance plus ``map_loss``. ``clamp`` bounds
     the critic's weights after each of its updates, also those of its norms if ``clamp_norm`` is
-    set. ``pairs`` is how many
-    segmentors and critics are trained side by side, each pair on its own loss; 1 trains all
-    on the mean over regions.
+    set. ``pairs`` is how many segmentors and critics are trained side by side, each pair on its
+    own loss; 1 trains all on the mean over regions.
     """
     # With several parts the segmentor runs forward again: keeping all their graphs until the
     # critic is updated would take the very memory that cutting the batch saves.
     whole = len(parts) == 1
     with torch.set_grad_enabled(whole):
-        maps = [_segment(segmentor, part) for part in parts]
+        maps = [passes.segment(segmentor, part) for part in parts]
 
     # The critic ascends the distance; the segmentor's maps are constants to it.
     for _ in range(critic_steps):
         raised = []
         critic_optimizer.zero_grad(set_to_none=True)
         for part, probability in zip(parts, maps, strict=True):
-            predicted = critic(part.centre, probability.detach())
-            loss = part.share * _over_regions(distance, predicted, critic(part.centre, part.truth))
+            constant = probability.detach()
+            loss = part.share * passes.raised_distance(critic, part, constant, distance)
             (-pairs * loss).backward()
             raised.append(loss.detach())
         _update(critic_optimizer, average)
         if clamp is not None:
             clamp_weights(critic, clamp, norms=clamp_norm)
 
-    # The segmentor descends the distance; the critic and the truth's features are constants.
+    # The segmentor descends the distance; the critic's weights are constants to it.
     lowered, adversarial = [], []
     critic.requires_grad_(False)
     segmentor_optimizer.zero_grad(set_to_none=True)
     for part, with_graph in zip(parts, maps, strict=True):
-        probability = with_graph if whole else _segment(segmentor, part)
-        predicted = critic(part.centre, probability)
-        with torch.no_grad():
-            true = critic(part.centre, part.truth)
-        loss = distance_weight * _over_regions(distance, predicted, true)
+        probability = with_graph if whole else passes.segment(segmentor, part)
+        loss = distance_weight * passes.lowered_distance(critic, part, probability, distance)
         adversarial.append(part.share * loss.detach())
         if map_loss is not None:
-            loss = loss + map_loss(probability, part.truth)
+            loss = loss + passes.loss_of_maps(part, probability, map_loss)
         loss = part.share * loss
         (pairs * loss).backward()
         lowered.append(loss.detach())
@@ -140,12 +212,14 @@ def supervised_step(
     map_loss: MapLoss,
     pairs: int = 1,
     average: Average = keep,
+    passes: Passes = EAGER,
 ) -> StepLosses:
     """Update a segmentor without critic once on one batch; ``pairs`` as in ``adversarial_step``."""
     lowered = []
     optimizer.zero_grad(set_to_none=True)
     for part in parts:
-        loss = part.share * map_loss(_segment(segmentor, part), part.truth)
+        probability = passes.segment(segmentor, part)
+        loss = part.share * passes.loss_of_maps(part, probability, map_loss)
         (pairs * loss).backward()
         lowered.append(loss.detach())
     _update(optimizer, average)
@@ -159,15 +233,23 @@ def clamp_weights(network: nn.Module, bound: float, *, norms: bool = True) -> No
 
     Without ``norms`` the weights of norms stay: at 0.05 they nearly turn a critic off.
     """
-    for module in network.modules():
-        if norms or not isinstance(module, NORMS):
-            for parameter in module.parameters(recurse=False):
-                parameter.clamp_(-bound, bound)
+    weights: list[Tensor] = [
+        parameter
+        for module in network.modules()
+        if norms or not isinstance(module, NORMS)
+        for parameter in module.parameters(recurse=False)
+    ]
+    if not weights:
+        return
+    # All in one kernel on a GPU, rather than one each.
+    torch._foreach_clamp_min_(weights, -bound)
+    torch._foreach_clamp_max_(weights, bound)
 
 
-def _segment(segmentor: nn.Module, part: MicroBatch) -> Tensor:
-    probability: Tensor = segmentor(part.image)
-    return probability if part.brain is None else probability * part.brain
+def _convolutions_in(precision: torch.dtype, part: MicroBatch) -> AbstractContextManager[object]:
+    if precision == torch.float32:
+        return nullcontext()
+    return torch.autocast(part.image.device.type, precision)
 
 
 def _over_regions(

@@ -26,7 +26,7 @@ from segan_ray.evaluation.comparison_page import render_comparison
 from segan_ray.evaluation.scoring.arms import INTERVAL, ScoredArm, ScoredSeed, differences
 from segan_ray.evaluation.scoring.score_cases import model_predictor, score_cases
 from segan_ray.home import Home
-from segan_ray.models.build import fastest_device
+from segan_ray.models.numerics import fastest_device
 from segan_ray.orchestration.cluster.session import ray_session
 from segan_ray.orchestration.tune.one_trial import train_one
 from segan_ray.orchestration.tune.sweep import run_sweep

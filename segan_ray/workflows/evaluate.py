@@ -41,7 +41,7 @@ from segan_ray.evaluation.scoring.score_cases import (
 )
 from segan_ray.evaluation.scoring.threshold import tuned_threshold
 from segan_ray.home import Home
-from segan_ray.models.build import fastest_device
+from segan_ray.models.numerics import fastest_device
 from segan_ray.tracking.client.connection import connect
 from segan_ray.tracking.description.card import StoreCard
 from segan_ray.tracking.reading.evaluations import DOCUMENT

@@ -156,6 +156,7 @@ def test_the_error_of_an_unknown_preset_names_all_presets() -> None:
     "assignments",
     [
         ["resources.gpus_per_worker=0.25"],
+        ["resources.gpus_per_worker=auto", "resources.workers=4"],
         ["resources.gpus_per_worker=2"],
         ["resources.gpus_per_worker=1", "resources.workers=4"],
         ["resources.gpus_per_worker=0", "resources.workers=4"],
@@ -176,6 +177,7 @@ def test_valid_resources(assignments: list[str]) -> None:
         (["resources.gpus_per_worker=1.5"], "gpus_per_worker 1.5: above 1 it must be whole"),
         (["resources.gpus_per_worker=-1"], "resources.gpus_per_worker is -1"),
         (["resources.gpus_per_worker=.nan"], "resources.gpus_per_worker is nan"),
+        (["resources.gpus_per_worker=all"], "resources.gpus_per_worker is 'all'"),
         (["resources.retries=-1"], "resources.retries is -1"),
         (["resources.retries=1.5"], "resources.retries is 1.5"),
     ],

@@ -10,7 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from segan_ray.brats import REGIONS, Region
 from segan_ray.config import Experiment
-from segan_ray.models.build import choose_numerics, downsampling_levels
+from segan_ray.models.build import downsampling_levels
+from segan_ray.models.numerics import choose_precision
 
 BATCH: Final = {"cpu": 8}
 """Slices at once: on CPUs few, so that feature maps stay in the cache (measured: 8 is best)."""
@@ -80,7 +81,7 @@ class InferenceSettings:
         """
         return cls(
             device=device,
-            precision=choose_numerics(experiment.training, device).precision,
+            precision=choose_precision(experiment.training, device),
             batch_size=batch_size or BATCH.get(device.type, BATCH_ELSEWHERE),
             downsampling_levels=downsampling_levels(experiment),
             context_slices=experiment.data.neighbours,

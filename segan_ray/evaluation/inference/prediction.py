@@ -23,7 +23,7 @@ from segan_ray.data.store.prepare import OnCase, ignore_case
 from segan_ray.errors import DataError, SeganRayError, named
 from segan_ray.evaluation.inference.packaged_model import Model
 from segan_ray.evaluation.inference.stream_cases import Segmented, segment_stream
-from segan_ray.models.build import fastest_device
+from segan_ray.models.numerics import fastest_device
 
 
 @dataclass(frozen=True)

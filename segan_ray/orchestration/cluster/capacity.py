@@ -29,6 +29,42 @@ class Node:
     memory_bytes: float
 
 
+def gpus_for_each(
+    nodes: Iterable[Node], workers: int, cpus_per_worker: float
+) -> tuple[float, str | None]:
+    """Return how many GPUs each worker gets where that is left open, and a line about the choice.
+
+    It is one if the cluster has a GPU for each worker of a trial, else none. On a cluster without
+    GPUs there is nothing to say.
+    """
+    nodes = list(nodes)
+    there = math.floor(sum(node.gpus for node in nodes))
+    if not there:
+        return 0, None
+    gpus = f"{there} GPU{'s' * (there > 1)}"
+    if sum(_workers_on(node, cpus_per_worker, 1) for node in nodes) >= workers:
+        return 1, (
+            f"Training on GPUs, one for each worker: the cluster has {gpus}. "
+            "To train on CPUs: --set resources.gpus_per_worker=0"
+        )
+    return 0, (
+        f"Training on CPUs: the cluster has {gpus}, but no room for {workers} workers of "
+        f"{cpus_per_worker:g} CPU with one GPU each. Lower resources.workers or "
+        "resources.cpus_per_worker to train on GPUs."
+    )
+
+
+def idle_gpus(nodes: Iterable[Node]) -> str | None:
+    """Return a line about the GPUs that trials are told not to use, if there are any."""
+    there = math.floor(sum(node.gpus for node in nodes))
+    if not there:
+        return None
+    return (
+        f"Training on CPUs, as resources.gpus_per_worker is 0; the cluster has {there} "
+        f"GPU{'s' * (there > 1)}. To train on them: --set resources.gpus_per_worker=1"
+    )
+
+
 def how_many_fit(
     nodes: Iterable[Node],
     workers: int,

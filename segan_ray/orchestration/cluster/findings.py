@@ -209,7 +209,10 @@ def servers(facts: Sequence[NodeFacts]) -> list[Check]:
 
 
 def gpus(facts: Iterable[NodeFacts]) -> list[Check]:
-    """Judge whether torch sees the GPUs that Ray hands out."""
+    """Judge whether torch sees the GPUs that Ray hands out, and tell where it cannot compile.
+
+    Steps that are not compiled are slower and right, so that is no failure.
+    """
     checks = []
     for each in facts:
         if each.torch_gpus is None:
@@ -218,6 +221,9 @@ def gpus(facts: Iterable[NodeFacts]) -> list[Check]:
         said = f"Ray has {each.ray_gpus:g}, torch sees {each.torch_gpus}"
         mend = "" if ok else "Install the driver, and a torch built for its CUDA."
         checks.append(Check("GPUs", ok, said, mend, each.node))
+        if each.compile_obstacle is not None:
+            slower = f"steps run slower than they could, not compiled: {each.compile_obstacle}"
+            checks.append(Check("compiling", True, slower, node=each.node))
     return checks
 
 

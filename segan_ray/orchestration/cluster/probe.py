@@ -53,6 +53,8 @@ class NodeFacts:
     reached: Mapping[str, bool] = field(default_factory=dict)
     silent: str = ""
     """Why the node did not answer at all."""
+    compile_obstacle: str | None = None
+    """Why steps cannot be compiled for the node's GPUs, if so."""
 
 
 def look(node: str, host: str, ray_gpus: float, question: ProbeRequest) -> NodeFacts:
@@ -71,6 +73,7 @@ def look(node: str, host: str, ray_gpus: float, question: ProbeRequest) -> NodeF
         storage_problem,
         _free_bytes() if question.closely else {},
         {name: _connects(*server) for name, server in question.servers.items()},
+        compile_obstacle=_compile_obstacle() if question.closely else None,
     )
 
 
@@ -183,6 +186,16 @@ def _torch_gpus() -> int:
     import torch
 
     return torch.cuda.device_count()
+
+
+def _compile_obstacle() -> str | None:
+    import torch
+
+    if not torch.cuda.is_available():
+        return None
+    from segan_ray.training.compiling import obstacle
+
+    return obstacle(torch.device("cuda"))
 
 
 def _free_bytes() -> dict[str, int]:

@@ -14,6 +14,7 @@ from typing import Any
 
 import psutil
 import ray
+import torch
 import torch.distributed as dist
 from ray.train.torch import TorchConfig
 
@@ -36,15 +37,13 @@ class _Backend(TorchConfig().backend_cls):  # type: ignore[misc]
         if more or not address.startswith("127."):
             super().on_start(worker_group, backend_config)
         elif workers > 1:
-            gpus = worker_group.get_resources_per_worker().get("GPU", 0)
+            gpus = worker_group.get_resources_per_worker().get("GPU", 0) > 0
             # The file stays for as long as the group, since NCCL reads it again.
             self._folder = TemporaryDirectory(prefix="segan-ray-rendezvous-")
             url = f"file://{self._folder.name}/rendezvous"
             patience = timedelta(seconds=backend_config.timeout_s)
             joining = [
-                worker_group.execute_single_async(
-                    rank, _join, "nccl" if gpus else "gloo", url, rank, workers, patience
-                )
+                worker_group.execute_single_async(rank, _join, gpus, url, rank, workers, patience)
                 for rank in range(workers)
             ]
             ray.get(joining)
@@ -60,7 +59,7 @@ def _node() -> tuple[str, str]:
     return ray.get_runtime_context().get_node_id(), ray.util.get_node_ip_address()
 
 
-def _join(backend: str, url: str, rank: int, workers: int, patience: timedelta) -> None:
+def _join(gpus: bool, url: str, rank: int, workers: int, patience: timedelta) -> None:
     """Join the group, listening on loopback even if this machine's name has another address."""
     loopback = next(
         name
@@ -68,4 +67,6 @@ def _join(backend: str, url: str, rank: int, workers: int, patience: timedelta) 
         if any(one.address == "127.0.0.1" for one in addresses)
     )
     os.environ.update(GLOO_SOCKET_IFNAME=loopback, NCCL_SOCKET_IFNAME=f"={loopback}")
+    # A torch without CUDA trains on the CPU, whatever Ray has given it.
+    backend = "nccl" if gpus and torch.cuda.is_available() else "gloo"
     dist.init_process_group(backend, url, patience, workers, rank)

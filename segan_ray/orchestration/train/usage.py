@@ -6,13 +6,19 @@ process knows MLflow. The names are those its UI shows under "System metrics".
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 import psutil
 import torch
 
 MEGABYTE: Final = 1e6
+GIGABYTE: Final = 1e9
+STATUS: Final = Path("/proc/self/status")
+PEAK: Final = "memory/peak_gb"
+"""The peak of the memory of the device that is trained on, in 10⁹ bytes."""
 
 
 @dataclass
@@ -37,7 +43,19 @@ class Usage:
             "system/system_memory_usage_percentage": psutil.virtual_memory().percent,
         }
         if self.device.type == "cuda":
-            peak = torch.cuda.max_memory_allocated(self.device) / MEGABYTE
-            used["system/gpu_0_memory_usage_megabytes"] = peak
+            # What PyTorch holds, which others on the device cannot have.
+            peak = float(torch.cuda.max_memory_reserved(self.device))
+            used["system/gpu_0_memory_usage_megabytes"] = peak / MEGABYTE
             torch.cuda.reset_peak_memory_stats(self.device)
-        return used
+        else:
+            peak = self._peak_bytes()
+        return {**used, PEAK: peak / GIGABYTE}
+
+    def _peak_bytes(self) -> float:
+        """Return the most that the process has held of the machine's memory since the last call."""
+        lines = STATUS.read_text().splitlines() if STATUS.exists() else []
+        peaks = [int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:")]
+        with suppress(OSError):
+            # Linux counts the peak from here on anew.
+            STATUS.with_name("clear_refs").write_text("5")
+        return float(max(peaks, default=self.process.memory_info().rss))

@@ -31,6 +31,7 @@ from segan_ray.orchestration.cluster.shared_folder import check_shared
 from segan_ray.orchestration.train.messages import GO_ON, Decision, EpochResult, Task
 from segan_ray.orchestration.train.trial_channel import TrialChannelClient
 from segan_ray.orchestration.train.usage import Usage
+from segan_ray.orchestration.train.worker_group_spec import WorkerGroupSpec
 from segan_ray.training.checkpoints.checkpoint import restore
 from segan_ray.training.checkpoints.remote_folder import (
     TrialCheckpoints,
@@ -38,26 +39,34 @@ from segan_ray.training.checkpoints.remote_folder import (
     trial_checkpoints,
 )
 from segan_ray.training.checkpoints.trial_folder import go_back, read_report
-from segan_ray.training.distributed import average, average_buffers, gather
+from segan_ray.training.compiling import GraphsOfOneArchitecture
+from segan_ray.training.distributed import average, gather
 from segan_ray.training.epoch_record import BestEpoch, EpochRecord
 from segan_ray.training.fit import DistributedContext, EpochReport, fit
+from segan_ray.training.memory import OutOfMemoryError, out_of_memory, ran_out
 from segan_ray.training.state import TrainingState, new_state
-from segan_ray.training.validation_scores import Validation
+from segan_ray.training.validation_scores import VALIDATION, Validation
 
 WORST: Final = 1e9
+NO_GPU: Final = (
+    f"trains on the CPU: Ray gave it a GPU, but torch {torch.__version__} sees none. Install a "
+    "torch that is built for CUDA, or set resources.gpus_per_worker=0"
+)
 
 
 def train_worker(config: dict[str, str]) -> None:
     """Train the tasks of a worker group, one after another, until there are no more."""
     channel, group = TrialChannelClient(config["channel"]), config["group"]
+    graphs, said = GraphsOfOneArchitecture(), set[str]()
     done = 0
     while (task := channel.task(group, done)) is not None:
+        graphs.come_to(task.config["experiment"])
         with TemporaryDirectory(prefix="segan-ray-") as near:
-            TrialTraining.begin(task, channel, group, Path(near)).train()
+            TrialTraining.begin(task, channel, group, Path(near), said).train()
         done = task.number
         gc.collect()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        # Does nothing in a process that has not used CUDA.
+        torch.cuda.empty_cache()
 
 
 @dataclass
@@ -73,6 +82,7 @@ class TrialTraining:
     state: TrainingState
     checkpoints: TrialCheckpoints
     near: Path
+    said: set[str]
     usage: Usage
     best: BestEpoch | None = None
     decision: Decision = GO_ON
@@ -80,21 +90,25 @@ class TrialTraining:
 
     @classmethod
     def begin(
-        cls, task: Task, channel: TrialChannelClient, group: str, near: Path
+        cls, task: Task, channel: TrialChannelClient, group: str, near: Path, said: set[str]
     ) -> TrialTraining:
-        """Set the training up; copies of far checkpoints go below ``near``."""
+        """Set the training up; copies of far checkpoints go below ``near``.
+
+        ``said`` holds what the user was warned of, so that what holds of the process for all of
+        its trials is said in one.
+        """
         experiment: Experiment = task.config["experiment"]
         check_shared(task.config["checkpoints"].rpartition("/")[0], ray.util.get_node_ip_address())
         group_context = ray.train.get_context()
         workers = group_context.get_world_size()
-        resources = experiment.resources
-        device = get_device() if resources.gpus_per_worker else torch.device("cpu")
+        spec: WorkerGroupSpec = task.config["workers"]
+        device = get_device() if spec.gpus_per_worker else torch.device("cpu")
         if device.type == "cuda":
             torch.cuda.set_device(device)
-        torch.set_num_threads(max(1, int(resources.cpus_per_worker)))
+        torch.set_num_threads(max(1, int(spec.cpus_per_worker)))
         cases = open_for_tuning(local_store(task.config["store"]), experiment.data.fold)
-        state = new_state(experiment, device, synchronised=device.type == "cuda" and workers > 1)
-        return cls(
+        state = new_state(experiment, device, synchronised=workers > 1)
+        training = cls(
             task,
             channel,
             group,
@@ -104,31 +118,63 @@ class TrialTraining:
             state,
             trial_checkpoints(task.config["checkpoints"], near),
             near,
+            said,
             Usage.begin(device),
         )
+        if spec.gpus_per_worker and device.type != "cuda" and NO_GPU not in said:
+            training._warn(NO_GPU)
+        return training
 
     def train(self) -> None:
         """Train from the last checkpoint to the last epoch, or until the driver says stop."""
         over = self._restore()
         while not over:
-            depth = downsampling_levels(self.experiment)
-            fit(
-                self.state,
-                self.experiment,
-                slice_source(self.cases.train),
-                crop=fitting_crop(self.experiment.training.crop, self.cases.train, depth),
-                context=self.context,
-                validate=self._validate,
-                report=self._report,
-            )
+            try:
+                self._fit()
+            except Exception as error:
+                if not ran_out(error):
+                    raise
+                self._run_out(out_of_memory(error, self.experiment, self.context.device))
+                return
             over = self._obey()
+
+    def _fit(self) -> None:
+        depth = downsampling_levels(self.experiment)
+        fit(
+            self.state,
+            self.experiment,
+            slice_source(self.cases.train),
+            crop=fitting_crop(self.experiment.training.crop, self.cases.train, depth),
+            context=self.context,
+            validate=self._validate,
+            report=self._report,
+        )
+
+    def _run_out(self, error: OutOfMemoryError) -> None:
+        """Report that the trial cannot go on: with the same settings it would run out again.
+
+        Raises:
+            OutOfMemoryError: if other workers wait for this one, so that their group ends.
+        """
+        metrics = dict.fromkeys(VALIDATION, 0.0)
+        epoch, failure = self.state.epoch + 1, f"{error} (epoch {self.state.epoch + 1})"
+        self._fail(epoch, {**metrics, **self.usage.of_epoch()}, failure)
+        if self.context.workers > 1:
+            raise error
+
+    def _warn(self, warning: str | None) -> None:
+        """Put a warning into the next result, with one that is there already."""
+        if warning is not None:
+            self.said.add(warning)
+            self.warning = "; ".join(filter(None, (self.warning, warning)))
 
     def _restore(self) -> bool:
         """Go back to the last checkpoint, if any; return whether training is over there.
 
         Its epoch is reported again: the driver may have died before it recorded the epoch.
         """
-        last, self.warning = go_back(self.checkpoints.newest_first(), self.state)
+        last, damaged = go_back(self.checkpoints.newest_first(), self.state)
+        self._warn(damaged)
         self._check_together()
         if last is None:
             return False
@@ -161,11 +207,13 @@ class TrialTraining:
     def _report(self, epoch: EpochReport) -> bool:
         """Save and report an epoch; return whether the loop is to end there."""
         metrics = {**epoch.metrics, **self.usage.of_epoch()}
+        if epoch.warning not in self.said:
+            self._warn(epoch.warning)
         objective, mode = self.task.config["metric"], self.task.config["mode"]
         if epoch.failure is not None:
-            # A scheduler must find its objective, as a number: the worst there is.
-            metrics[objective] = 0.0 if mode == "max" else WORST
-            return self._deliver(self._result(epoch.epoch, metrics, epoch.failure))
+            if self.context.rank == 0:
+                self._fail(epoch.epoch, metrics, epoch.failure)
+            return True
         now = BestEpoch(epoch.epoch, metrics)
         self.best = self.best.or_better(now, objective, mode) if self.best else now
         if self.context.rank == 0:
@@ -173,6 +221,12 @@ class TrialTraining:
             overlay = self._overlay() if self.best.epoch == epoch.epoch else None
             self.checkpoints.save(self.state, self.experiment, self.cases.origin, record, overlay)
         return self._deliver(self._result(epoch.epoch, metrics))
+
+    def _fail(self, epoch: int, metrics: dict[str, float], failure: str) -> None:
+        objective, mode = self.task.config["metric"], self.task.config["mode"]
+        # A scheduler must find its objective, as a number: the worst there is.
+        metrics[objective] = 0.0 if mode == "max" else WORST
+        self.channel.report(self.group, self.task.number, self._result(epoch, metrics, failure))
 
     def _deliver(self, result: EpochResult) -> bool:
         """Report a result and wait for the decision; return whether the loop is to end there."""
@@ -211,8 +265,6 @@ class TrialTraining:
         self.state.epoch, self.state.best, self.state.collapsed = epoch, best, 0
 
     def _validate(self, segmentor: nn.Module) -> Validation:
-        for network in {self.state.segmentor, segmentor}:
-            average_buffers(network)
         return validate(
             segmentor,
             self.cases.val,

@@ -8,35 +8,17 @@ from __future__ import annotations
 
 import threading
 import uuid
-from dataclasses import dataclass
 
 from ray.exceptions import OutOfMemoryError, RayActorError, RayTaskError
 from ray.train import FailureConfig, RunConfig, ScalingConfig, WorkerGroupError
 from ray.train.torch import TorchTrainer
 
-from segan_ray.config import ResourceSettings
 from segan_ray.errors import TrialError
 from segan_ray.orchestration.cluster.engine_storage import engine_storage
 from segan_ray.orchestration.train.reaper import new_group_tag, send_heartbeats
 from segan_ray.orchestration.train.rendezvous import Rendezvous
 from segan_ray.orchestration.train.trial_channel import TrialChannelClient
-
-
-@dataclass(frozen=True)
-class WorkerGroupSpec:
-    """How many workers a group has, and what each of them gets.
-
-    Trials of one spec use the same group, one after the other.
-    """
-
-    workers: int
-    cpus_per_worker: float
-    gpus_per_worker: float
-
-    @classmethod
-    def of(cls, resources: ResourceSettings) -> WorkerGroupSpec:
-        """Return the group that these settings ask for."""
-        return cls(resources.workers, resources.cpus_per_worker, resources.gpus_per_worker)
+from segan_ray.orchestration.train.worker_group_spec import WorkerGroupSpec
 
 
 class WorkerGroup:

@@ -16,7 +16,14 @@ import ray
 from segan_ray.config import ResourceSettings
 from segan_ray.errors import SweepError
 from segan_ray.orchestration.cluster import session
-from segan_ray.orchestration.cluster.capacity import Node, check_fits, how_many_fit
+from segan_ray.orchestration.cluster.capacity import (
+    Node,
+    check_fits,
+    gpus_for_each,
+    how_many_fit,
+    idle_gpus,
+)
+from segan_ray.orchestration.train.worker_group_spec import WorkerGroupSpec
 from segan_ray.orchestration.tune.run_trials import DRIVER_BYTES
 from segan_ray.search.space.search_space import SearchSpace
 
@@ -28,7 +35,7 @@ LOOK_S: Final = 5.0
 class ConcurrencyLimit:
     """How many trials may train at once: ``most``, but no more than fit unless nodes may come."""
 
-    resources: ResourceSettings
+    spec: WorkerGroupSpec
     most: int | None
     nodes_come: bool
     _fit: int = 0
@@ -40,22 +47,23 @@ class ConcurrencyLimit:
             return max(1, min(self.most, wanted))
         if time.monotonic() - self._looked >= LOOK_S:
             self._looked = time.monotonic()
-            self._fit = how_many_fit(alive_nodes(), *_ask(self.resources))
+            self._fit = how_many_fit(alive_nodes(), *_ask(self.spec))
         return max(1, self._fit if self.most is None else min(self._fit, self.most))
 
 
 def concurrency_limit(space: SearchSpace, say: Callable[[str], Any]) -> ConcurrencyLimit:
-    """Return the limit on a sweep's concurrent trials.
+    """Return the limit on a sweep's concurrent trials; what their workers get is chosen here.
 
     Raises:
         SweepError: if not even one trial fits, with the numbers, unless nodes are asked for.
     """
-    resources, number = space.base_experiment().resources, space.budget.max_concurrent
+    spec = worker_group_spec(space.base_experiment().resources, say)
+    number = space.budget.max_concurrent
     most = None if number == "auto" else number
-    limit = ConcurrencyLimit(resources, most, session.joined())
+    limit = ConcurrencyLimit(spec, most, session.joined())
     if most is None or not limit.nodes_come:
-        check_one_fits(resources)
-    elif not how_many_fit(alive_nodes(), *_ask(resources)):
+        check_one_fits(spec)
+    elif not how_many_fit(alive_nodes(), *_ask(spec)):
         say(
             f"No node has room for a trial yet. Waiting for nodes: where no autoscaler starts some "
             f"for {most} trials, nothing trains."
@@ -63,14 +71,27 @@ def concurrency_limit(space: SearchSpace, say: Callable[[str], Any]) -> Concurre
     return limit
 
 
-def check_one_fits(resources: ResourceSettings) -> None:
+def worker_group_spec(resources: ResourceSettings, say: Callable[[str], Any]) -> WorkerGroupSpec:
+    """Return what the workers of a trial get; say whether they train on GPUs if there are any."""
+    workers, cpus, gpus = resources.workers, resources.cpus_per_worker, resources.gpus_per_worker
+    told = None
+    if gpus == "auto":
+        gpus, told = gpus_for_each(alive_nodes(), workers, cpus)
+    elif not gpus:
+        told = idle_gpus(alive_nodes())
+    if told is not None:
+        say(told)
+    return WorkerGroupSpec(workers, cpus, gpus)
+
+
+def check_one_fits(spec: WorkerGroupSpec) -> None:
     """Make sure that one trial fits.
 
     Raises:
         SweepError: if not, with the numbers.
     """
     try:
-        check_fits(alive_nodes(), *_ask(resources))
+        check_fits(alive_nodes(), *_ask(spec))
     except SweepError as error:
         if not session.joined():
             raise
@@ -94,10 +115,5 @@ def alive_nodes() -> list[Node]:
     ]
 
 
-def _ask(resources: ResourceSettings) -> tuple[int, float, float, float]:
-    return (
-        resources.workers,
-        resources.cpus_per_worker,
-        resources.gpus_per_worker,
-        float(DRIVER_BYTES),
-    )
+def _ask(spec: WorkerGroupSpec) -> tuple[int, float, float, float]:
+    return (spec.workers, spec.cpus_per_worker, spec.gpus_per_worker, float(DRIVER_BYTES))

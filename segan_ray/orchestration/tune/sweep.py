@@ -19,6 +19,7 @@ from segan_ray.orchestration.cluster.doctor import refuse_if_unfit
 from segan_ray.orchestration.cluster.engine_storage import forget_engine
 from segan_ray.orchestration.cluster.session import ray_session
 from segan_ray.orchestration.cluster.shared_folder import make_shared
+from segan_ray.orchestration.train.worker_group_spec import WorkerGroupSpec
 from segan_ray.orchestration.tune.concurrency_limit import ConcurrencyLimit, concurrency_limit
 from segan_ray.orchestration.tune.open_study import open_study
 from segan_ray.orchestration.tune.run_trials import Tasks, run_tasks
@@ -131,6 +132,8 @@ def _say_estimate(sweep: Sweep, study: SweepStudy, limit: ConcurrencyLimit, say:
         kept = sweep.space.budget.keep_checkpoints
         needs = estimate.estimate(sweep.space, left, limit.now(left), kept)
         say(estimate.sentence(needs, shutil.disk_usage(sweep.home.folder).free))
+    if left and limit.spec.gpus_per_worker:
+        say(estimate.memory_sentence(estimate.memory_bytes(sweep.space)))
 
 
 def _say_reused(study: SweepStudy, say: Any) -> None:
@@ -186,14 +189,14 @@ def _train(
     waiting = iter(cut_off)
 
     def draw() -> dict[str, Any]:
-        return task_of(sweep, next(waiting, None) or study.ask())
+        return task_of(sweep, next(waiting, None) or study.ask(), limit.spec)
 
     retries = sweep.space.base_experiment().resources.retries
     storage = sweep.home.storage_of(sweep.name)
     run_tasks(sweep.folder, storage, Tasks(count, limit.now, retries, draw), lifecycle)
 
 
-def task_of(sweep: Sweep, point: Point) -> dict[str, Any]:
+def task_of(sweep: Sweep, point: Point, workers: WorkerGroupSpec) -> dict[str, Any]:
     """Return the task of one trial's workers: its experiment, and plain values."""
     experiment = sweep.space.experiment(point.params)
     if point.seed is not None:
@@ -202,6 +205,7 @@ def task_of(sweep: Sweep, point: Point) -> dict[str, Any]:
     return {
         "trial": trial,
         "experiment": experiment,
+        "workers": workers,
         "params": dict(point.params),
         "repeat_of": None if point.repeat_of is None else f"{point.repeat_of:03d}",
         "store": absolute(sweep.store),

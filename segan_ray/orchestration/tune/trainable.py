@@ -11,7 +11,8 @@ from typing import Any, Final
 from ray import tune
 
 from segan_ray.orchestration.train.trial_channel import TrialChannelClient
-from segan_ray.orchestration.train.worker_group import WorkerGroup, WorkerGroupSpec
+from segan_ray.orchestration.train.worker_group import WorkerGroup
+from segan_ray.orchestration.train.worker_group_spec import WorkerGroupSpec
 
 CHECK_S: Final = 1.0
 """How often it is checked, while a result is awaited, that the worker group still runs."""
@@ -53,7 +54,7 @@ class ReusableTrainable(tune.Trainable):
         self._end_group()
 
     def _begin(self, config: dict[str, Any]) -> None:
-        spec = WorkerGroupSpec.of(config["task"]["experiment"].resources)
+        spec: WorkerGroupSpec = config["task"]["workers"]
         group = self._group
         if group is not None and group.spec == spec and group.is_running:
             number = self._channel.assign(group.id, config["task"])

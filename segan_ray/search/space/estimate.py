@@ -42,6 +42,8 @@ SIZES: Final = (
     "data.neighbours",
 )
 """The settings that decide how large a checkpoint is."""
+MEMORY_SIZES: Final = (*SIZES, "training.batch_size", "training.crop")
+"""Those that decide how much memory training takes."""
 
 LARGEST: Final = {
     "optimizer": ("adamw", "adam", "rmsprop"),
@@ -178,14 +180,34 @@ def _stored(tensor: Any) -> int:
     return int(tensor.numel() * tensor.element_size()) + HEADER_BYTES
 
 
-def largest(space: SearchSpace) -> Iterator[Experiment]:
-    """Yield experiments one of which has the largest networks.
+def memory_bytes(space: SearchSpace) -> int:
+    """Return about how much GPU memory a worker of the largest trial needs."""
+    import torch
+
+    from segan_ray.training.memory import training_bytes
+
+    def needed(experiment: Experiment) -> int:
+        # Nearly every GPU that is in use multiplies bfloat16.
+        whole = experiment.training.precision == "float32"
+        precision = torch.float32 if whole else torch.bfloat16
+        return training_bytes(experiment, experiment.training.crop, precision)
+
+    return max(needed(experiment) for experiment in largest(space, MEMORY_SIZES))
+
+
+def memory_sentence(size: float) -> str:
+    """Return a line for people about GPU memory."""
+    return f"The largest trial takes about {said_size(size)} of GPU memory in each worker."
+
+
+def largest(space: SearchSpace, sizes: Sequence[str] = SIZES) -> Iterator[Experiment]:
+    """Yield experiments one of which is the largest by ``sizes``.
 
     Every network grows with each number, so numbers are at their upper ends, even if no trial
     draws these together. A choice in ``LARGEST`` is at its largest; other choices are all tried.
     """
     base = space.base_experiment()
-    ends = {path: _ends(path, space) for path in SIZES if path in space.parameters}
+    ends = {path: _ends(path, space) for path in sizes if path in space.parameters}
     for values in product(*ends.values()):
         experiment = _changed(base, nest(dict(zip(ends, values, strict=True))))
         yield _changed(experiment, UNET) if experiment.variant == "unet" else experiment

@@ -64,6 +64,7 @@ METRICS: Final = (
     "time/epoch_s",
     "time/slices_per_s",
     "model/parameters",
+    "memory/peak_gb",
 )
 """Every metric a trial reports, each epoch."""
 

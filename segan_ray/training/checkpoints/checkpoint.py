@@ -28,13 +28,15 @@ from torch.optim import Optimizer
 from segan_ray.config import Experiment, build
 from segan_ray.documents import DocumentError, open_regular
 from segan_ray.errors import CheckpointError, ConfigError, cut, named, said, visible
-from segan_ray.models.build import Numerics, build_segmentor, move_to_device
+from segan_ray.models.build import build_segmentor
+from segan_ray.models.numerics import move_to_device
 from segan_ray.training.checkpoints.saved_state import (
     CHECKPOINT_VERSION,
     STATE,
     check_files,
     fitting_generators,
     fitting_optimizer,
+    generators_of,
     read_progress,
     read_state,
     write_state,
@@ -59,9 +61,7 @@ def save_checkpoint(folder: Path, state: TrainingState, experiment: Experiment) 
     folder.mkdir(parents=True, exist_ok=True)
     for name, network in _networks(state).items():
         _save(folder / name, network.state_dict())
-    tensors = {"rng.torch": torch.get_rng_state()}
-    if torch.cuda.is_available():
-        tensors["rng.cuda"] = torch.cuda.get_rng_state()
+    tensors = generators_of(state.device)
     groups = {}
     for name, optimizer in _optimizers(state):
         content = optimizer.state_dict()
@@ -98,7 +98,7 @@ def restore(folder: Path, state: TrainingState) -> None:
     path = folder / OPTIMIZERS
     tensors = _load(path)
     try:
-        generators = fitting_generators(tensors)
+        generators = fitting_generators(tensors, state.device)
         ready = {
             name: fitting_optimizer(optimizer, name, tensors, progress.optimizers[name])
             for name, optimizer in _optimizers(state)
@@ -145,9 +145,7 @@ def load_segmentor(folder: Path) -> tuple[nn.Module, Experiment]:
         # On this device, networks that the file does not hold take no memory.
         weights = _fitting(build_segmentor(experiment), folder / SEGMENTOR)
     segmentor = build_segmentor(experiment)
-    move_to_device(
-        [segmentor], torch.device("cpu"), Numerics(torch.float32, False), synchronised=False
-    )
+    move_to_device([segmentor], torch.device("cpu"))
     segmentor.load_state_dict(weights)
     return segmentor.eval(), experiment
 

@@ -133,30 +133,44 @@ def read_progress(folder: Path, content: Mapping[str, Any]) -> Progress:
 
 @dataclass(frozen=True)
 class Generators:
-    """The states of the random generators of the CPU and, if there is one, the GPU."""
+    """The states of the random generators of the CPU and, if training is on one, the GPU."""
 
-    torch: Tensor
+    cpu: Tensor
     cuda: Tensor | None
+    device: torch.device
 
     def restore(self) -> None:
         """Make this process draw the numbers that the saving process would have drawn next."""
-        torch.set_rng_state(self.torch)
+        torch.set_rng_state(self.cpu)
         if self.cuda is not None:
-            torch.cuda.set_rng_state(self.cuda)
+            torch.cuda.set_rng_state(self.cuda, self.device)
 
 
-def fitting_generators(tensors: Mapping[str, Tensor]) -> Generators:
-    """Return the generators' states among ``tensors``.
+def generators_of(device: torch.device) -> dict[str, Tensor]:
+    """Return the states of the generators that training on ``device`` draws from, by name.
+
+    A GPU that the process does not train on is not asked: it would begin to use it.
+    """
+    tensors = {"rng.torch": torch.get_rng_state()}
+    if device.type == "cuda":
+        tensors["rng.cuda"] = torch.cuda.get_rng_state(device)
+    return tensors
+
+
+def fitting_generators(tensors: Mapping[str, Tensor], device: torch.device) -> Generators:
+    """Return the states of the generators that training on ``device`` draws from.
 
     Raises:
         KeyError, ValueError: if there is no state, or a state of another kind.
     """
+    present = generators_of(device)
     ours = tensors["rng.torch"]
-    _require(ours, torch.get_rng_state(), "rng.torch")
-    cuda = tensors.get("rng.cuda") if torch.cuda.is_available() else None
+    _require(ours, present["rng.torch"], "rng.torch")
+    # A state that was saved on a CPU says nothing of the GPU on which it goes on.
+    cuda = tensors.get("rng.cuda") if "rng.cuda" in present else None
     if cuda is not None:
-        _require(cuda, torch.cuda.get_rng_state(), "rng.cuda")
-    return Generators(ours, cuda)
+        _require(cuda, present["rng.cuda"], "rng.cuda")
+    return Generators(ours, cuda, device)
 
 
 def fitting_optimizer(

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import shutil
-
 import pytest
 import torch
 from torch import nn
@@ -11,14 +9,12 @@ from segan_ray.config import Experiment, SegmentorSettings, load_experiment
 from segan_ray.errors import ConfigError
 from segan_ray.models.authors import AuthorsSegmentor
 from segan_ray.models.build import (
-    Numerics,
     build_critic,
     build_segmentor,
-    choose_numerics,
     downsampling_levels,
-    move_to_device,
 )
 from segan_ray.models.critic import CriticBank
+from segan_ray.models.numerics import choose_precision
 from segan_ray.models.segmentor import Segmentor, double_by_neighbours
 
 SMALL = ["segmentor.base_width=4", "critic.base_width=4", "segmentor.depth=2", "critic.depth=2"]
@@ -238,56 +234,12 @@ def test_doubling_by_neighbours_is_bilinear_resizing(shape: tuple[int, ...]) -> 
     )
 
 
-def test_precision_and_compilation_are_chosen_or_set() -> None:
+def test_the_precision_is_chosen_or_set() -> None:
     cpu = torch.device("cpu")
-    asked = load_experiment(None, ["training.precision=float32", "training.compile=true"])
-    assert choose_numerics(asked.training, cpu) == Numerics(torch.float32, True)
-    half = load_experiment(None, ["training.precision=bfloat16"])
-    assert choose_numerics(half.training, cpu) == Numerics(torch.bfloat16, False)
+    for precision in ("float32", "bfloat16"):
+        asked = load_experiment(None, [f"training.precision={precision}"])
+        assert choose_precision(asked.training, cpu) == getattr(torch, precision)
     able = torch.cpu.get_capabilities()
     fast = able.get("avx512_bf16") or able.get("amx_bf16")
     expected = torch.bfloat16 if fast else torch.float32
-    assert choose_numerics(Experiment().training, cpu) == Numerics(expected, False)
-
-
-@pytest.mark.parametrize("variant", ["s1-3c", "s3-3c", "unet"])
-def test_half_precision_gives_nearly_the_same_maps_and_the_same_names(variant: str) -> None:
-    experiment = load_experiment(None, [*SMALL, f"variant={variant}"])
-    torch.manual_seed(0)
-    whole = build_segmentor(experiment)
-    torch.manual_seed(0)
-    half = build_segmentor(experiment)
-    for network, precision in ((whole, torch.float32), (half, torch.bfloat16)):
-        move_to_device(
-            [network], torch.device("cpu"), Numerics(precision, False), synchronised=False
-        )
-    image = torch.randn(2, 4, 16, 16)
-    assert half(image).dtype == torch.float32
-    torch.testing.assert_close(half(image), whole(image), atol=0.05, rtol=0.05)
-    assert not torch.equal(half(image), whole(image))
-    assert list(half.state_dict()) == list(whole.state_dict())
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a compiler on CPU")
-def test_a_compiled_network_is_the_same_network() -> None:
-    torch.manual_seed(0)
-    network = build_segmentor(load_experiment(None, SMALL)).eval()
-    names, image = list(network.state_dict()), torch.randn(2, 4, 16, 16)
-    expected = network(image)
-    move_to_device(
-        [network], torch.device("cpu"), Numerics(torch.float32, True), synchronised=False
-    )
-    torch.testing.assert_close(network(image), expected, atol=1e-4, rtol=1e-4)
-    assert list(network.state_dict()) == names
-
-
-def test_norms_are_synchronised_on_request() -> None:
-    network = build_segmentor(load_experiment(None, SMALL))
-    names = list(network.state_dict())
-    move_to_device(
-        [network], torch.device("cpu"), Numerics(torch.float32, False), synchronised=True
-    )
-    kinds = {type(module) for module in network.modules() if "Norm" in type(module).__name__}
-    assert kinds == {nn.SyncBatchNorm}
-    assert list(network.state_dict()) == names
+    assert choose_precision(Experiment().training, cpu) == expected

@@ -9,7 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from segan_ray.errors import SweepError
-from segan_ray.orchestration.cluster.capacity import Node, check_fits, how_many_fit
+from segan_ray.orchestration.cluster.capacity import (
+    Node,
+    check_fits,
+    gpus_for_each,
+    how_many_fit,
+    idle_gpus,
+)
 
 GIB = 2**30
 MEMORY = 300 * 2**20
@@ -196,3 +202,30 @@ def test_the_check_refuses_exactly_what_does_not_fit(nodes, trial) -> None:
         with pytest.raises(SweepError) as caught:
             check_fits(nodes, *trial)
         assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "workers", "cpus", "gpus", "words"),
+    [
+        ([node(8)], 1, 1, 0, None),
+        ([node(8, 4)], 1, 1, 1, "Training on GPUs, one for each worker: the cluster has 4 GPUs."),
+        ([node(8, 1)], 1, 1, 1, "the cluster has 1 GPU. To train on CPUs: --set resources.gpus"),
+        ([node(8, 2), node(8, 2)], 4, 1, 1, "the cluster has 4 GPUs"),
+        ([node(8, 1)], 4, 1, 0, "the cluster has 1 GPU, but no room for 4 workers of 1 CPU with"),
+        ([node(2, 2)], 2, 2, 0, "no room for 2 workers of 2 CPU with one GPU each"),
+        ([node(8), node(0, 8)], 1, 1, 0, "Training on CPUs: the cluster has 8 GPUs, but no room"),
+    ],
+)
+def test_workers_get_a_gpu_where_there_is_one_for_each(nodes, workers, cpus, gpus, words) -> None:
+    chosen, said = gpus_for_each(nodes, workers, cpus)
+    assert chosen == gpus
+    assert (said is None) if words is None else (words in (said or ""))
+    if gpus:
+        check_fits(nodes, workers, cpus, gpus, 0)
+
+
+def test_gpus_that_nothing_trains_on_are_said() -> None:
+    assert idle_gpus([node(8)]) is None
+    said = idle_gpus([node(8, 1), node(8, 1)]) or ""
+    assert "resources.gpus_per_worker is 0; the cluster has 2 GPUs" in said
+    assert said.endswith("--set resources.gpus_per_worker=1")

@@ -172,6 +172,9 @@ def test_a_store_that_differs_or_is_not_there() -> None:
 def test_gpus_disks_clocks_and_network() -> None:
     assert "Ray has 2, torch sees 1" in bad(findings.gpus([replace(GOOD, ray_gpus=2)]))[0]
     assert findings.gpus([replace(GOOD, torch_gpus=None)]) == []
+    _, slower = findings.gpus([replace(GOOD, compile_obstacle="Triton is not installed")])
+    assert slower.ok
+    assert slower.detail.endswith("not compiled: Triton is not installed")
     full = replace(GOOD, free_bytes={"stores (/x)": 10**9})
     assert "1.0 GB for stores (/x)" in bad(findings.disks([full]))[0]
     assert not findings.clock("n", -9.0, 0.5).ok

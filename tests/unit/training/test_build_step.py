@@ -13,6 +13,8 @@ from segan_ray.training.step import MicroBatch, StepLosses, keep
 
 SMALL = ["segmentor.base_width=4", "critic.base_width=4", "segmentor.depth=2", "critic.depth=2"]
 
+CPU = torch.device("cpu")
+
 
 def batch() -> MicroBatch:
     torch.manual_seed(0)
@@ -23,9 +25,9 @@ def batch() -> MicroBatch:
 def update(*settings: str, epoch: int = 1) -> tuple[TrainingState, StepLosses]:
     """Return the state after one update in ``epoch``, and its losses."""
     experiment = load_experiment(None, [*SMALL, *settings])
-    state = new_state(experiment, torch.device("cpu"))
+    state = new_state(experiment, CPU)
     state.epoch = epoch - 1
-    return state, make_step(experiment)(state, [batch()], keep)
+    return state, make_step(experiment, CPU)(state, [batch()], keep)
 
 
 def weights(state: TrainingState) -> list[torch.Tensor]:
@@ -45,8 +47,8 @@ def test_any_segmentor_learns_with_any_critic(network: str, kind: str, variant: 
             "segmentor.lr=0.003",
         ],
     )  # fmt: skip
-    state = new_state(experiment, torch.device("cpu"))
-    step = make_step(experiment)
+    state = new_state(experiment, CPU)
+    step = make_step(experiment, CPU)
     image = torch.randn(2, 4, 64, 64, generator=torch.Generator().manual_seed(0))
     truth = torch.zeros(2, 3, 64, 64)
     truth[:, :, 16:48, 16:48] = 1
@@ -71,7 +73,7 @@ def test_the_critic_comes_in_late_and_step_by_step() -> None:
 def test_before_it_comes_in_the_critic_stays_as_it_is() -> None:
     late = "loss.adversarial_from=3"
     before, losses = update(late, epoch=2)
-    fresh = new_state(load_experiment(None, [*SMALL, late]), torch.device("cpu"))
+    fresh = new_state(load_experiment(None, [*SMALL, late]), CPU)
     assert losses.adversarial == losses.critic == 0
     assert all(map(torch.equal, weights(before), weights(fresh)))
     after, losses = update(late, epoch=3)

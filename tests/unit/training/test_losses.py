@@ -18,20 +18,21 @@ def test_the_multi_scale_loss_worked_out_by_hand() -> None:
     """Scale 0 differs by 1 in one of four values, scale 1 by 2 in both: 0.25 and 2."""
     predicted = [torch.tensor([1.0, 0, 0, 0]), torch.tensor([3.0, 1.0])]
     true = [torch.tensor([0.0, 0, 0, 0]), torch.tensor([1.0, -1.0])]
-    equal = multi_scale_l1(predicted, true, scale_weights=[1, 1])
+    equal = multi_scale_l1(predicted, true, scale_weights=torch.tensor([1, 1]))
     assert equal.item() == pytest.approx((0.25 + 2) / 2)
-    weighted = multi_scale_l1(predicted, true, scale_weights=[3, 1])
+    weighted = multi_scale_l1(predicted, true, scale_weights=torch.tensor([3, 1]))
     assert weighted.item() == pytest.approx((3 * 0.25 + 1 * 2) / 4)
-    assert multi_scale_l1(predicted, true, scale_weights=[0, 1]).item() == pytest.approx(2)
+    deepest = multi_scale_l1(predicted, true, scale_weights=torch.tensor([0, 1]))
+    assert deepest.item() == pytest.approx(2)
 
 
 def test_the_concatenated_loss_worked_out_by_hand() -> None:
     """Differences 1 (of four values) and 2, 2 (of two): sums 1 and 4 over six values."""
     predicted = [torch.tensor([1.0, 0, 0, 0]), torch.tensor([3.0, 1.0])]
     true = [torch.tensor([0.0, 0, 0, 0]), torch.tensor([1.0, -1.0])]
-    equal = concatenated_l1(predicted, true, scale_weights=[1, 1])
+    equal = concatenated_l1(predicted, true, scale_weights=torch.tensor([1, 1]))
     assert equal.item() == pytest.approx((1 + 4) / 6)
-    weighted = concatenated_l1(predicted, true, scale_weights=[1, 2])
+    weighted = concatenated_l1(predicted, true, scale_weights=torch.tensor([1, 2]))
     assert weighted.item() == pytest.approx((1 + 2 * 4) / 6)
 
 
@@ -39,14 +40,15 @@ def test_the_concatenated_loss_is_the_mean_over_weighted_features() -> None:
     """As the authors' code writes it, with its weights."""
     torch.manual_seed(0)
     shapes = [(4, 64), (8, 32), (16, 16), (16, 8), (16, 4), (16, 2), (16, 1)]
-    weights = (1, 1, 2, 2, 2, 2, 4)
+    weights = torch.tensor([1, 1, 2, 2, 2, 2, 4])
     ours, truth = ([torch.randn(2, c, s, s) for c, s in shapes] for _ in range(2))
     flat = [
         torch.cat([w * f.flatten(1) for w, f in zip(weights, scales, strict=True)], dim=1)
         for scales in (ours, truth)
     ]
     torch.testing.assert_close(
-        concatenated_l1(ours, truth, scale_weights=weights), (flat[0] - flat[1]).abs().mean()
+        concatenated_l1(ours, truth, scale_weights=weights),
+        (flat[0] - flat[1]).abs().mean(),
     )
 
 
@@ -59,7 +61,7 @@ def test_a_single_scale_is_the_deepest() -> None:
 def test_two_black_images_are_at_no_distance() -> None:
     features = [torch.zeros(2, 3, 4, 4), torch.randn(2, 6, 2, 2)]
     for loss in (multi_scale_l1, concatenated_l1):
-        assert loss(features, features, scale_weights=[1, 1]).item() == 0
+        assert loss(features, features, scale_weights=torch.tensor([1, 1])).item() == 0
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
@@ -68,21 +70,21 @@ def test_gradients_come_in_the_layout_of_the_features(layout: torch.memory_forma
     one.requires_grad_()
     gradients: list[torch.Tensor] = []
     (through := one * 1).register_hook(gradients.append)
-    multi_scale_l1([through], [two], scale_weights=[1]).backward()
+    multi_scale_l1([through], [two], scale_weights=torch.tensor([1])).backward()
     assert gradients[0].is_contiguous(memory_format=layout)
 
 
 def test_the_scale_of_the_weights_does_not_matter() -> None:
     features = [torch.randn(2, 3, 4, 4), torch.randn(2, 6, 2, 2)]
     other = [torch.randn_like(scale) for scale in features]
-    one = multi_scale_l1(features, other, scale_weights=[1, 2])
-    ten = multi_scale_l1(features, other, scale_weights=[10, 20])
+    one = multi_scale_l1(features, other, scale_weights=torch.tensor([1, 2]))
+    ten = multi_scale_l1(features, other, scale_weights=torch.tensor([10, 20]))
     torch.testing.assert_close(one, ten)
 
 
 def test_a_weight_missing_is_an_error() -> None:
     with pytest.raises(ValueError, match="zip"):
-        multi_scale_l1([torch.zeros(1)] * 2, [torch.zeros(1)] * 2, scale_weights=[1.0])
+        multi_scale_l1([torch.zeros(1)] * 2, [torch.zeros(1)] * 2, scale_weights=torch.ones(1))
 
 
 def test_soft_dice_worked_out_by_hand() -> None:
@@ -127,7 +129,7 @@ def test_the_baselines_loss_is_finite_at_the_ends() -> None:
 def test_regions_count_by_their_weights() -> None:
     losses = torch.tensor([1.0, 2.0, 6.0])
     assert weighted_mean(losses, None).item() == 3
-    assert weighted_mean(losses, (2.0, 1.0, 1.0)).item() == 2.5
+    assert weighted_mean(losses, torch.tensor([2.0, 1.0, 1.0])).item() == 2.5
 
 
 def test_cross_entropy_is_torchs_with_weighted_regions() -> None:
@@ -139,12 +141,12 @@ def test_cross_entropy_is_torchs_with_weighted_regions() -> None:
             for region in range(3)
         ]
     )
-    for weights in (None, (2.0, 1.0, 1.0)):
+    for weights in (None, torch.tensor([2.0, 1.0, 1.0])):
         expected = weighted_mean(library, weights)
         torch.testing.assert_close(cross_entropy(probability, truth, weights), expected)
 
 
-@pytest.mark.parametrize("weights", [None, (1.0, 2.0, 3.0)])
+@pytest.mark.parametrize("weights", [None, torch.tensor([1.0, 2.0, 3.0])])
 def test_maps_that_are_no_numbers_make_a_loss_that_is_none(weights) -> None:
     probability = torch.full((1, 3, 2, 2), 0.5)
     probability[0, 1, 0, 0] = torch.nan

@@ -10,6 +10,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from segan_ray.config import load_experiment
+from segan_ray.models.build import build_segmentor
 from segan_ray.models.critic import CriticBank
 from segan_ray.models.segmentor import Segmentor, SegmentorBank
 from segan_ray.training.losses import (
@@ -18,10 +20,16 @@ from segan_ray.training.losses import (
     multi_scale_l1,
     soft_dice_loss,
 )
-from segan_ray.training.step import FeatureDistance, MicroBatch, adversarial_step, supervised_step
+from segan_ray.training.step import (
+    FeatureDistance,
+    MicroBatch,
+    adversarial_step,
+    segment,
+    supervised_step,
+)
 
 WEIGHTS = (1.0, 2.0, 0.5)
-DISTANCE = partial(multi_scale_l1, scale_weights=WEIGHTS)
+DISTANCE = partial(multi_scale_l1, scale_weights=torch.tensor(WEIGHTS))
 
 
 def dice(probability: Tensor, truth: Tensor) -> Tensor:
@@ -126,7 +134,7 @@ def test_one_forward_gives_the_result_of_the_textbook_order(
     Of two updates by the same statistics the running ones keep (1 − m)², so a textbook whose
     momentum m gives the square of ours must arrive at our buffers.
     """
-    distance = partial(reduction, scale_weights=WEIGHTS)
+    distance = partial(reduction, scale_weights=torch.tensor(WEIGHTS))
     ours = networks(optimizer, spectral_norm=spectral_norm)
     theirs = networks(optimizer, spectral_norm=spectral_norm)
     for module in theirs.segmentor.modules():
@@ -337,3 +345,16 @@ def test_clamping_may_spare_the_norms() -> None:
     for critic in nets.critic.critics:
         assert critic.blocks[1][0].weight.abs().max() <= 0.01
         assert critic.blocks[1][1].weight.min() > 0.9
+
+
+@pytest.mark.parametrize("variant", ["s1-3c", "s3-3c", "unet"])
+def test_half_precision_gives_nearly_the_same_maps_in_single_precision(variant: str) -> None:
+    experiment = load_experiment(None, ["segmentor.base_width=4", f"variant={variant}"])
+    torch.manual_seed(0)
+    network = build_segmentor(experiment)
+    whole, half = (
+        segment(network, slices(), precision=each) for each in (torch.float32, torch.bfloat16)
+    )
+    assert half.dtype == torch.float32
+    torch.testing.assert_close(half, whole, atol=0.05, rtol=0.05)
+    assert not torch.equal(half, whole)

@@ -1,0 +1,112 @@
+"""Batch norm over the batch of a whole worker group.
+
+PyTorch's own SyncBatchNorm needs CUDA, breaks a compiled graph at each layer and makes the CPU
+wait for the GPU there. This one is two all-reduces of sums, which are traced like other operations.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final, cast
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn import functional
+
+AXES: Final = (0, 2, 3)
+
+
+class SynchronisedBatchNorm(nn.BatchNorm2d):
+    """Normalise by the mean and variance of the slices of all workers, however many each has.
+
+    What it computes, and its parameters and buffers, are those of ``BatchNorm2d`` on the joined
+    batch. Every worker must call it equally often, as it waits for the others in training.
+    """
+
+    def __init__(self, of: nn.BatchNorm2d, group: str) -> None:
+        super().__init__(of.num_features, eps=of.eps, momentum=of.momentum, affine=of.affine)
+        self.load_state_dict(of.state_dict())
+        self.group = group
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Return ``image`` (batch, channel, height, width) normalised, in its dtype."""
+        if not self.training:
+            return super().forward(image)
+        normalised, mean, variance, count = _Normalise.apply(
+            image, self.weight, self.bias, self.eps, self.group
+        )  # type: ignore[no-untyped-call]
+        self._remember(mean, variance * (count / (count - 1)))
+        return cast("Tensor", normalised)
+
+    @torch.no_grad()
+    def _remember(self, mean: Tensor, unbiased: Tensor) -> None:
+        assert self.num_batches_tracked is not None
+        assert self.running_mean is not None
+        assert self.running_var is not None
+        assert self.momentum is not None
+        self.num_batches_tracked.add_(1)
+        self.running_mean.lerp_(mean, self.momentum)
+        self.running_var.lerp_(unbiased, self.momentum)
+
+
+def synchronise_norms(network: nn.Module) -> None:
+    """Put a ``SynchronisedBatchNorm`` of the default process group at each batch norm's place."""
+    world = dist.group.WORLD
+    assert world is not None, "workers that train together have a process group"
+    for module in network.modules():
+        for name, child in module.named_children():
+            if type(child) is nn.BatchNorm2d:
+                setattr(module, name, SynchronisedBatchNorm(child, world.group_name))
+
+
+class _Normalise(torch.autograd.Function):
+    """Ioffe and Szegedy 2015, with every sum over the workers' batches together.
+
+    Gradients are those of the sum of the workers' losses, of which each worker's parameters get
+    its own part; averaging them over workers then gives those of the mean loss.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, image: Tensor, weight: Tensor, bias: Tensor, eps: float, group: str
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        ours = image.float()
+        variance, mean = torch.var_mean(ours, AXES, unbiased=False)
+        mean, variance = mean.double(), variance.double()
+        count = mean.new_full((1,), image.numel() // image.shape[1])
+        # Double precision, or a mean far above the deviation would cancel it.
+        sums = torch.cat([count * mean, count * (variance + mean * mean), count])
+        first, second, total = _all_sum(sums, group).split([len(mean), len(mean), 1])
+        mean = first / total
+        variance = (second / total - mean * mean).clamp_min_(0).float()
+        mean, total = mean.float(), total.float()
+        ctx.save_for_backward(image, weight, mean, (variance + eps).rsqrt(), total)
+        ctx.group = group
+        normalised = functional.batch_norm(ours, mean, variance, weight, bias, eps=eps)
+        ctx.mark_non_differentiable(mean, variance, total)
+        return normalised.to(image.dtype), mean, variance, total
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
+        image, weight, mean, inverse, total = ctx.saved_tensors
+        gradient = gradient.float()
+        across = (1, -1, 1, 1)
+        centred = image.float() - mean.view(across)
+        plain = gradient.sum(AXES)
+        along = (gradient * centred).sum(AXES)
+        of_image = None
+        if ctx.needs_input_grad[0]:
+            both = _all_sum(torch.cat([plain, along]), ctx.group) / total
+            plain_mean, along_mean = both.split([len(plain), len(plain)])
+            slope = (weight * inverse).view(across)
+            towards = (along_mean * inverse * inverse).view(across)
+            of_image = slope * (gradient - plain_mean.view(across) - centred * towards)
+            of_image = of_image.to(image.dtype)
+        return of_image, along * inverse, plain, None, None
+
+
+def _all_sum(tensor: Tensor, group: str) -> Tensor:
+    operations = torch.ops._c10d_functional  # noqa: SLF001 - what PyTorch's compiler traces
+    waiting = operations.all_reduce(tensor, "sum", group)
+    summed: Tensor = operations.wait_tensor(waiting)
+    return summed
