@@ -16,6 +16,8 @@ from typing import Any, Final, Literal, Protocol
 
 from recorded import Curves, Setting
 
+from segan_ray.search.study.points import Verdict
+
 SLOTS: Final = 4
 TOP: Final = 0.1
 
@@ -35,7 +37,9 @@ class Search(Protocol):
 
     def ask(self) -> Point: ...
 
-    def report(self, number: int, epoch: int, value: float) -> bool: ...
+    def promote(self) -> Point | None: ...
+
+    def report(self, number: int, epoch: int, value: float) -> Verdict: ...
 
     def tell(
         self, number: int, outcome: Literal["completed", "stopped", "failed"], *, learn: bool
@@ -61,8 +65,11 @@ class GridSearch:
         self._asked += 1
         return Drawn(self._asked - 1, setting.params())
 
-    def report(self, number: int, epoch: int, value: float) -> bool:  # noqa: ARG002
-        return False
+    def promote(self) -> None:
+        """Return None: no point waits."""
+
+    def report(self, number: int, epoch: int, value: float) -> Verdict:  # noqa: ARG002
+        return "continue"
 
     def tell(self, number: int, outcome: str, *, learn: bool) -> None:
         pass
@@ -152,15 +159,16 @@ def measure(curves: Curves) -> Measure:
     return Measure(quality, noise, round(sum(lengths) / len(grid.seeds)))
 
 
-def replay(curves: Curves, search: Search, epochs: int, seed: int) -> Replay:
-    """Spend ``epochs`` epochs on a search."""
+def replay(curves: Curves, search: Search, epochs: int, seed: int, slots: int = SLOTS) -> Replay:
+    """Spend ``epochs`` epochs on a search, ``slots`` trials side by side."""
     random = Random(seed)
-    running: list[_Trial | None] = [None] * SLOTS
+    running: list[_Trial | None] = [None] * slots
+    paused: dict[int, _Trial] = {}
     best: tuple[float, Setting] | None = None
     incumbents: list[Setting] = []
     counts = {"trials": 0, "completed": 0, "stopped": 0}
-    for slot in _turns():
-        trial = running[slot] or _start(curves, search, random)
+    for slot in _turns(slots):
+        trial = running[slot] or _start(curves, search, random, paused)
         if trial is None:
             if not any(running):
                 break
@@ -172,7 +180,9 @@ def replay(curves: Curves, search: Search, epochs: int, seed: int) -> Replay:
             best = score, trial.setting
         incumbents.append(best[1])
         outcome = _outcome(search, trial, score)
-        if outcome:
+        if outcome == "pause":
+            paused[trial.number] = trial
+        elif outcome:
             search.tell(trial.number, outcome, learn=True)
             counts[outcome] = counts.get(outcome, 0) + 1
         running[slot] = None if outcome else trial
@@ -181,12 +191,17 @@ def replay(curves: Curves, search: Search, epochs: int, seed: int) -> Replay:
     return Replay(tuple(incumbents), counts["trials"], counts["completed"], counts["stopped"])
 
 
-def _turns() -> Iterator[int]:
+def _turns(slots: int) -> Iterator[int]:
     while True:
-        yield from range(SLOTS)
+        yield from range(slots)
 
 
-def _start(curves: Curves, search: Search, random: Random) -> _Trial | None:
+def _start(
+    curves: Curves, search: Search, random: Random, paused: dict[int, _Trial]
+) -> _Trial | None:
+    promoted = search.promote()
+    if promoted is not None:
+        return paused.pop(promoted.number)
     try:
         point = search.ask()
     except StopIteration:
@@ -203,10 +218,12 @@ def _start(curves: Curves, search: Search, random: Random) -> _Trial | None:
 
 def _outcome(
     search: Search, trial: _Trial, score: float
-) -> Literal["completed", "stopped", "failed"] | None:
-    stop = search.report(trial.number, trial.epoch, score)
+) -> Literal["completed", "stopped", "failed", "pause"] | None:
+    verdict = search.report(trial.number, trial.epoch, score)
+    if verdict == "pause":
+        return "pause"
     if trial.epoch == trial.ended:
         return "failed"
     if trial.epoch == len(trial.curve):
         return "completed"
-    return "stopped" if stop else None
+    return "stopped" if verdict == "stop" else None

@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 
 OUTBOX: Final = "tracking.jsonl"
 FLAGS: Final = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
-Kind = Literal["open", "known", "start", "epoch", "end", "drop", "suspend", "close"]
+Kind = Literal["open", "known", "start", "epoch", "end", "drop", "suspend", "pause", "close"]
 FACTS: Final[Mapping[str, frozenset[str]]] = {
     "open": frozenset({"sweep", "keep_checkpoints", "outbox"}),
     "known": frozenset({"status", "epochs", "score", "best_epoch", "repeat_of", "objectives"}),
@@ -38,6 +38,7 @@ FACTS: Final[Mapping[str, frozenset[str]]] = {
     "end": frozenset({"status", "reason", "checkpoint"}),
     "drop": frozenset(),
     "suspend": frozenset(),
+    "pause": frozenset(),
     "close": frozenset({"status", "best"}),
 }
 """The facts that a record of each kind has."""

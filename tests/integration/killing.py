@@ -270,13 +270,16 @@ def assert_same_search(home: Home, name: str, space: dict) -> None:
     """The points are those that one process would have drawn, trial by trial."""
     known = optuna.load_study(study_name=name, storage=open_storage(home)).trials
     foretold = SweepStudy.create(name, SearchSpace.model_validate(space), None)
-    for trial in known:
-        point = foretold.ask()
+    while point := foretold.promote() or (foretold.ask() if foretold.asked < len(known) else None):
+        trial = known[point.number]
         assert dict(point.params) == trial.user_attrs["drawn"]
-        for epoch, value in trial.intermediate_values.items():
-            foretold.report(point.number, epoch, value)
-        done = trial.state == TrialState.COMPLETE
-        foretold.tell(point.number, "completed" if done else "stopped")
+        for epoch, value in sorted(trial.intermediate_values.items()):
+            verdict = foretold.report(point.number, epoch, value)
+            if verdict == "pause":
+                break
+        else:
+            done = trial.state == TrialState.COMPLETE
+            foretold.tell(point.number, "completed" if done else "stopped")
 
 
 def runs_of(home: Home, name: str) -> list:

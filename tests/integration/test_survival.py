@@ -176,6 +176,8 @@ def test_a_full_disk_ends_a_sweep_that_goes_on_when_there_is_room(sweep: Killabl
 def test_killed_again_and_again_at_random(sweep: Killable, seed: int) -> None:
     rng = random.Random(seed)
     sweep.space = space_of(trials=4)
+    if seed % 2:
+        sweep.space["scheduler"] |= {"grace_period": 2, "promote": True}
     process = sweep.start()
     for _ in range(6):
         known = len(sweep.epochs())

@@ -228,6 +228,29 @@ def test_a_weak_member_of_a_population_goes_on_from_a_strong_one(
     assert rates == pytest.approx([*[1e-6] * 3, *[taken["params"]["segmentor.lr"]] * 3])
 
 
+def test_a_paused_trial_goes_on_from_its_checkpoint(
+    cluster: None, store: Path, tmp_path: Path
+) -> None:
+    tree = SPACE.model_dump()
+    tree["base"]["training"]["epochs"] = 4
+    tree["budget"] |= {"trials": 4, "max_concurrent": 1}
+    # The first learns best, and has to wait until there are two at a rung.
+    tree |= {
+        "scheduler": {"type": "asha", "reduction_factor": 2, "promote": True},
+        "enqueue": [{"segmentor.lr": rate} for rate in (6e-3, 1e-5, 2e-5, 3e-5)],
+    }
+    home, space = Home.at(tmp_path / "home"), SearchSpace.model_validate(tree)
+    seen: list[tuple[str, str, int]] = []
+    search(space, "waits", store, home, lambda e: seen.append((e.trial, e.status, e.epoch)))
+    first = [(status, epoch) for trial, status, epoch in seen if trial == "000"]
+    assert [each for each in first if each[0] == "paused"] == [("paused", 1), ("paused", 2)]
+    assert first[-1] == ("completed", 4)
+    assert_whole(home, "waits", 4, 4)
+    assert_same_search(home, "waits", tree)
+    epochs = {trial.trial: trial.epochs for trial in read_sweep(home, "waits").trials}
+    assert sorted(epochs.values()) == [1, 1, 2, 4]
+
+
 def test_a_trial_whose_trainable_is_lost_before_it_began_is_trained_all_the_same(
     cluster: None, store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

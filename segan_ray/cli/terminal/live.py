@@ -94,7 +94,7 @@ class LineReporter(Follower):
     def __call__(self, event: TrialState) -> None:
         """Take in an event, and say what there is to say."""
         super().__call__(event)
-        if event.warning or event.status not in {"running", "pending"}:
+        if event.warning or event.status not in {"running", "paused", "pending"}:
             show.note(self._ended(event))
         now = self.clock()
         counts = self.progress.counts

@@ -17,7 +17,10 @@ from segan_ray.cli.terminal.sweep_progress import SweepProgress, TrialProgress
 from segan_ray.search.results.ranking import TrialStatus
 from segan_ray.search.results.trial_state import TrialState
 
-STYLES: Final = {"running": "cyan", "stopped": "dim", "failed": "red", "pending": "dim"}
+STYLES: Final = {
+    "running": "cyan", "stopped": "dim", "failed": "red", "paused": "dim", "pending": "dim",
+}  # fmt: skip
+SHOWN: Final = ("running", "paused", "stopped", "failed")
 TIMES_FROM: Final = 56
 BAR_FROM: Final = 76
 REASON_FROM: Final = 100
@@ -97,7 +100,7 @@ def progress_parts(progress: SweepProgress) -> list[str]:
     """Return the sweep's name and how many of its trials are where."""
     counts = progress.counts
     done = counts["completed"] + counts["stopped"] + counts["failed"]
-    others = [f"{counts[kind]} {kind}" for kind in ("running", "stopped", "failed") if counts[kind]]
+    others = [f"{counts[kind]} {kind}" for kind in SHOWN if counts[kind]]
     return [plain(progress.name), f"{done} of {progress.total} done", *others]
 
 

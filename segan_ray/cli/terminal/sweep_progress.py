@@ -143,7 +143,7 @@ class SweepProgress:
 
 
 def _after(known: TrialProgress | None, event: TrialState, now: float) -> TrialProgress:
-    ended_s = None if event.status in {"running", "pending"} else now
+    ended_s = None if event.status in {"running", "paused", "pending"} else now
     if known is None:
         return TrialProgress(event, (now, event.epoch), ended_s=ended_s)
     further = event.epoch > known.state.epoch

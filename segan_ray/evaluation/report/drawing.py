@@ -31,6 +31,7 @@ MARKERS: Final[dict[TrialStatus, dict[str, Any]]] = {
     "stopped": {"symbol": "square", "color": "#7a8793", "size": 8},
     "failed": {"symbol": "x-thin", "size": 8, "line": {"width": 2.2, "color": INK}},
     "running": {"symbol": "triangle-right", "color": "#009e73", "size": 10},
+    "paused": {"symbol": "square-open", "color": "#7a8793", "size": 8},
     "pending": {"symbol": "circle-open", "color": SOFT, "size": 9},
 }
 

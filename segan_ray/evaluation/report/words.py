@@ -27,6 +27,7 @@ SYMBOLS: Final[dict[TrialStatus, str]] = {
     "stopped": "■",
     "failed": "✕",
     "running": "▶\ufe0e",
+    "paused": "‖",
     "pending": "○",
 }
 WORDS: Final[dict[TrialStatus, str]] = {
@@ -34,6 +35,7 @@ WORDS: Final[dict[TrialStatus, str]] = {
     "stopped": "stopped early",
     "failed": "failed",
     "running": "running",
+    "paused": "paused",
     "pending": "pending",
 }
 

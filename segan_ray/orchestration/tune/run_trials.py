@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import logging
 import uuid
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -37,15 +38,16 @@ DISK_FULL: Final = ("No space left on device", "database or disk is full", "Disk
 
 @dataclass(frozen=True)
 class Tasks:
-    """``count`` trials, at most ``limit(wanted)`` of them at once; ``draw`` returns the next one.
+    """Trials to train, at most ``limit(wanted)`` of them at once.
 
-    A trial that was lost begins again up to ``retries`` times.
+    ``draw`` returns the next one, or None if there is none before another has ended. ``left`` is
+    how many it may yet return. A trial that was lost begins again up to ``retries`` times.
     """
 
-    count: int
+    draw: Callable[[], dict[str, Any] | None]
+    left: Callable[[], int]
     limit: Callable[[int], int]
     retries: int
-    draw: Callable[[], dict[str, Any]]
 
 
 def run_tasks(folder: Path, storage: str, tasks: Tasks, lifecycle: TrialLifecycle) -> None:
@@ -56,32 +58,10 @@ def run_tasks(folder: Path, storage: str, tasks: Tasks, lifecycle: TrialLifecycl
     Raises:
         SweepError: if a trial could not even begin, time and again.
     """
-    lost: list[dict[str, Any]] = []
-    names: set[str] = set()
-
-    def draw() -> dict[str, Any]:
-        task = lost.pop(0) if lost else tasks.draw()
-        names.add(task["trial"])
-        return task
-
-    def left() -> int:
-        return tasks.count - sum(lifecycle.knows(name) for name in names)
-
-    # If a trainable is lost while it begins a trial, Tune ends the trial and does not retry it.
-    # That trial comes next, before any other is drawn, and Tune has then run one too few.
-    for _ in range(tasks.retries + 2):
-        _tune(folder, storage, replace(tasks, count=left(), draw=draw), lifecycle, lost)
-        if not left() or stop_requested(folder):
-            return
-    raise SweepError(f"Trial {lost[0]['trial']} could not begin, time and again.")
-
-
-def _tune(
-    folder: Path, storage: str, tasks: Tasks, lifecycle: TrialLifecycle, lost: list[dict[str, Any]]
-) -> None:
     # Tune repeats each failed trial's traceback and warns about what we do on purpose; the
     # leaderboard and the run have the reason.
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
+    lost: list[dict[str, Any]] = []
     name = f"channel-{uuid.uuid4().hex}"
     actor = open_channel(name)
     channel = TrialChannelClient(name)
@@ -90,8 +70,9 @@ def _tune(
         # every trial to ask for something.
         tune.with_resources(ReusableTrainable, {"memory": DRIVER_BYTES}),
         tune_config=tune.TuneConfig(
-            num_samples=tasks.count,
-            search_alg=_StudySearcher(tasks, name, f"{storage}/{ENGINE}"),
+            # Until the searcher says that all are done.
+            num_samples=-1,
+            search_alg=_StudySearcher(tasks, lost, name, f"{storage}/{ENGINE}"),
             scheduler=_StudyScheduler(lifecycle, channel),
             reuse_actors=True,
             trial_dirname_creator=lambda trial: f"trial_{trial.trial_id}",
@@ -103,7 +84,7 @@ def _tune(
             failure_config=tune.FailureConfig(max_failures=tasks.retries),
             # Workers keep checkpoints; a trainable has none of its own.
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
-            callbacks=[_TrialCallback(lifecycle, lost)],
+            callbacks=[_TrialCallback(lifecycle, lost, tasks.retries)],
             verbose=0,
         ),
     )
@@ -160,20 +141,25 @@ class _StudySearcher(_NotPickled, Searcher):
     Tune's own limit is a constant, while nodes come and go.
     """
 
-    def __init__(self, tasks: Tasks, channel: str, storage: str) -> None:
+    def __init__(
+        self, tasks: Tasks, lost: list[dict[str, Any]], channel: str, storage: str
+    ) -> None:
         super().__init__()
         self._tasks = tasks
-        self._left = tasks.count
+        self._lost = lost
         self._live: set[str] = set()
         self._common = {"channel": channel, "storage": storage}
 
-    def suggest(self, trial_id: str) -> dict[str, Any] | None:
-        wanted = len(self._live) + self._left
+    # Tune leaves its own FINISHED out of the type.
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override]
+        wanted = len(self._live) + len(self._lost) + self._tasks.left()
         if self._live and len(self._live) >= self._tasks.limit(wanted):
             return None
+        task = self._lost.pop(0) if self._lost else self._tasks.draw()
+        if task is None:
+            return None if self._live else Searcher.FINISHED
         self._live.add(trial_id)
-        self._left -= 1
-        return {**self._common, "task": self._tasks.draw()}
+        return {**self._common, "task": task}
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
@@ -213,12 +199,15 @@ class _StudyScheduler(_NotPickled, FIFOScheduler):
 class _TrialCallback(_NotPickled, Callback):
     """Tune's callback: tells the lifecycle what begins, is lost and ends.
 
-    ``lost`` takes the tasks of trials that never began.
+    If a trainable is lost while it begins a trial, Tune ends the trial and does not retry it. Its
+    task goes to ``lost``, from where it is drawn before any other, up to ``retries`` times again.
     """
 
-    def __init__(self, lifecycle: TrialLifecycle, lost: list[dict[str, Any]]) -> None:
+    def __init__(self, lifecycle: TrialLifecycle, lost: list[dict[str, Any]], retries: int) -> None:
         self._lifecycle = lifecycle
         self._lost = lost
+        self._retries = retries
+        self._losses: Counter[str] = Counter()
 
     def on_trial_start(
         self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
@@ -246,6 +235,9 @@ class _TrialCallback(_NotPickled, Callback):
         if self._lifecycle.knows(task["trial"]):
             self._lifecycle.end(task["trial"], _cause(trial))
         else:
+            self._losses[task["trial"]] += 1
+            if self._losses[task["trial"]] > self._retries + 1:
+                raise SweepError(f"Trial {task['trial']} could not begin, time and again.")
             self._lost.append(task)
 
     def on_trial_recover(

@@ -167,6 +167,8 @@ def _draw_new(
 ) -> None:
     wanted = min(study.budget, study.most_trials)
     _train(sweep, study, lifecycle, limit, new=max(0, wanted - study.trials.searched))
+    if not stop_requested(sweep.folder):
+        lifecycle.stop_paused()
 
 
 def _repeat(
@@ -183,17 +185,21 @@ def _train(
     sweep: Sweep, study: SweepStudy, lifecycle: TrialLifecycle, limit: ConcurrencyLimit, new: int
 ) -> None:
     cut_off = study.reopen()
-    count = len(cut_off) + new
-    if not count:
-        return
-    waiting = iter(cut_off)
+    last = study.asked + new
 
-    def draw() -> dict[str, Any]:
-        return task_of(sweep, next(waiting, None) or study.ask(), limit.spec)
+    def draw() -> dict[str, Any] | None:
+        point = cut_off.pop(0) if cut_off else study.promote()
+        if point is None and study.asked < last:
+            point = study.ask()
+        return None if point is None else task_of(sweep, point, limit.spec)
 
-    retries = sweep.space.base_experiment().resources.retries
-    storage = sweep.home.storage_of(sweep.name)
-    run_tasks(sweep.folder, storage, Tasks(count, limit.now, retries, draw), lifecycle)
+    def left() -> int:
+        return len(cut_off) + len(study.trials.paused()) + last - study.asked
+
+    if left():
+        retries = sweep.space.base_experiment().resources.retries
+        storage = sweep.home.storage_of(sweep.name)
+        run_tasks(sweep.folder, storage, Tasks(draw, left, limit.now, retries), lifecycle)
 
 
 def task_of(sweep: Sweep, point: Point, workers: WorkerGroupSpec) -> dict[str, Any]:

@@ -7,7 +7,7 @@ recorded is not recorded again, and ``reconcile`` records the ends that only the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
@@ -50,6 +50,7 @@ class TrialLifecycle:
         self._on_state = on_state
         self.check = check
         self._open: dict[str, TrialState] = {}
+        self._paused: dict[str, TrialState] = {}
         self.ended: dict[str, TrialState] = {}
 
     def begin(
@@ -62,12 +63,14 @@ class TrialLifecycle:
         """Record that a trial trains, for the first time or again."""
         epochs = experiment.training.epochs
         new = TrialState(trial, "running", epochs=epochs, repeat_of=repeat_of)
+        if trial in self._paused:
+            new = replace(self._paused.pop(trial), status="running")
         self._recorder.start_trial(trial, experiment, params, repeat_of)
         self._on_state(self._open.setdefault(trial, new))
 
     def knows(self, trial: str) -> bool:
-        """Tell whether a trial has begun, or ended, in this process."""
-        return trial in self._open or trial in self.ended
+        """Tell whether a trial has begun, paused or ended in this process."""
+        return trial in self._open or trial in self._paused or trial in self.ended
 
     def epoch(self, trial: str, result: EpochResult) -> Decision:
         """Record a finished epoch, once, and return what the trial does next."""
@@ -76,7 +79,7 @@ class TrialLifecycle:
             return Decision(stop=True)
         number, epoch = int(trial), result.epoch
         values = [result.metrics[objective.metric] for objective in self._study.space.objectives]
-        stop = self._study.report(number, epoch, *values)
+        verdict = self._study.report(number, epoch, *values)
         if result.warning:
             self._on_state(replace(state, warning=result.warning))
         if epoch > state.epoch:
@@ -88,8 +91,10 @@ class TrialLifecycle:
             failed = result.failure is not None
             self._recorder.log_epoch(trial, epoch, {**result.metrics, **settings}, failed=failed)
             self._on_state(state)
-        if stop or result.last:
-            return Decision(stop=stop)
+        if verdict == "pause":
+            self._pause(state)
+        if verdict != "continue" or result.last:
+            return Decision(stop=verdict != "continue")
         exploit = self._study.exploit(number, epoch)
         return Decision() if exploit is None else self._exploiting(trial, epoch, exploit)
 
@@ -114,13 +119,18 @@ class TrialLifecycle:
         self._close(state, outcome, reason)
 
     def stop_open(self) -> None:
-        """End the open trials, since the sweep was asked to stop.
+        """End the open and the paused trials, since the sweep was asked to stop.
 
         Trials that were drawn and never began wait, in case the sweep is resumed.
         """
         for trial in sorted(self._open):
             self._close(self._open.pop(trial), "stopped", STOPPED)
+        self._stop_paused(list(self._study.trials.paused()), STOPPED)
         self._study.suspend()
+
+    def stop_paused(self) -> None:
+        """End the paused trials: no more are drawn, and none of them may go on."""
+        self._stop_paused(list(self._study.trials.paused()), None)
 
     def suspend(self) -> None:
         """Leave no trial running in the records: they wait for the sweep to be resumed."""
@@ -136,7 +146,9 @@ class TrialLifecycle:
         self._open.clear()
 
     def reconcile(self) -> None:
-        """Record the ends that only the study knows of."""
+        """Record the pauses and ends that only the study knows of."""
+        for number in self._study.trials.paused():
+            self._recorder.pause_trial(f"{number:03d}")
         ended = self._study.trials.ended()
         for trial in self._recorder.unfinished:
             known = ended.get(int(trial))
@@ -151,6 +163,23 @@ class TrialLifecycle:
         best, objective = result.best, self._study.space.objective
         score = best.metrics.get(objective.metric)
         return replace(state, score=score, best_epoch=best.epoch, best_metrics=best.metrics)
+
+    def _pause(self, state: TrialState) -> None:
+        """Record that a trial waits at a rung, and end the waiting ones that cannot go on."""
+        paused = self._paused[state.trial] = replace(self._open.pop(state.trial), status="paused")
+        self._recorder.pause_trial(state.trial)
+        self._on_state(paused)
+        self._stop_paused(self._study.out_of_reach(), None)
+
+    def _stop_paused(self, numbers: Sequence[int], reason: str | None) -> None:
+        for number in numbers:
+            self._study.stop_paused(number, reason)
+            trial = f"{number:03d}"
+            self._recorder.end_trial(trial, "stopped", reason, best_kept(self._of(trial)))
+            state = self._paused.pop(trial, None)
+            if state is not None:
+                self.ended[trial] = replace(state, status="stopped", reason=reason)
+                self._on_state(self.ended[trial])
 
     def _exploiting(self, trial: str, epoch: int, exploit: Exploit) -> Decision:
         """Keep the source trial's checkpoint for this trial, and have it go on from there."""

@@ -10,7 +10,7 @@ from typing import Any, Literal, Protocol, TypeVar
 
 from segan_ray.training.epoch_record import Mode
 
-TrialStatus = Literal["completed", "stopped", "failed", "running", "pending"]
+TrialStatus = Literal["completed", "stopped", "failed", "running", "paused", "pending"]
 SweepStatus = Literal["running", "finished", "failed", "stopped", "interrupted"]
 
 

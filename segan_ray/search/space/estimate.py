@@ -91,6 +91,11 @@ def estimate(space: SearchSpace, trials: int, concurrent: int, keep_checkpoints:
     most = space.most_epochs()
     size = checkpoint_bytes(space)
     held = concurrent * WHILE_RUNNING + kept * KEPT_LOCALLY + kept
+    scheduler = space.scheduler
+    if isinstance(scheduler, AshaScheduler) and scheduler.promote:
+        # The trials that wait at a rung and may still go on.
+        rungs = len(list(_rungs(scheduler.grace_period, scheduler.reduction_factor, most)))
+        held += KEPT_LOCALLY * min(trials, rungs * (trials // scheduler.reduction_factor))
     return Estimate(
         trials=trials,
         concurrent=concurrent,
@@ -135,6 +140,8 @@ def expected_epochs(scheduler: Any, trials: int, most: int) -> int | None:
         return None
     factor = scheduler.reduction_factor
     rungs = list(_rungs(scheduler.grace_period, factor, most))
+    if isinstance(scheduler, AshaScheduler) and scheduler.promote:
+        return _promoted_epochs(rungs, factor, most, trials)
     brackets = _brackets(scheduler.grace_period, factor, most)
     weights = brackets if scheduler.type == "hyperband" else [1]
     rounds = max(1, SIMULATED // trials)
@@ -262,6 +269,19 @@ def _simulate(
             if not _passes(worth, seen.setdefault((start, rung), []), factor)
         )
         total += next(stopped_at, most)
+    return total
+
+
+def _promoted_epochs(rungs: Sequence[int], factor: int, most: int, trials: int) -> int:
+    """Return the epochs of trials that wait at rungs until they are among the best.
+
+    Ranked alike at every rung, just the best go on, whatever the order in which trials came; of
+    few trials at least one goes all the way.
+    """
+    total, here, before = 0, trials, 0
+    for rung in (*rungs, most):
+        total += max(1, here) * (rung - before)
+        here, before = here // factor, rung
     return total
 
 

@@ -48,12 +48,14 @@ class AshaScheduler(Frozen):
     """Stops a trial at a rung unless it is among the best 1/``reduction_factor`` there.
 
     The first rung is after ``grace_period`` epochs, each later one after ``reduction_factor``
-    times as many.
+    times as many. With ``promote`` a trial is not stopped but paused, and goes on from its
+    checkpoint once later trials have put it among the best.
     """
 
     type: Literal["asha"] = "asha"
     grace_period: Epochs = 1
     reduction_factor: Factor = 3
+    promote: bool = False
 
 
 class HyperbandScheduler(Frozen):

@@ -7,10 +7,14 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 Outcome = Literal["completed", "stopped", "failed"]
+Verdict = Literal["continue", "stop", "pause"]
+"""What a trial does after an epoch. A paused trial may go on later, from its checkpoint."""
 
 DRAWN: Final = "drawn"
 EPOCHS: Final = "epochs"
 STOP: Final = "stop"
+RUNG: Final = "rung"
+"""The last rung that a trial has reached, an epoch, and whether it waits there."""
 TAKEN_OVER: Final = "taken_over"
 REPEAT_OF: Final = "repeat_of"
 SEED: Final = "seed"
@@ -40,6 +44,14 @@ class Exploit:
 
     source: int
     params: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class AtRung:
+    """A trial at a rung, which is an epoch: ``paused`` there, or past it."""
+
+    epoch: int
+    paused: bool
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,16 @@ from dataclasses import dataclass
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from segan_ray.search.study.points import ENDED, EPOCHS, REPEAT_OF, REUSED, SEED, Ended
+from segan_ray.search.study.points import (
+    ENDED,
+    EPOCHS,
+    REPEAT_OF,
+    REUSED,
+    RUNG,
+    SEED,
+    AtRung,
+    Ended,
+)
 from segan_ray.search.study.repeats import Repeat
 
 Values = dict[int, tuple[float, ...]]
@@ -66,6 +75,14 @@ class StudyTrials:
             if ENDED in frozen.user_attrs and frozen.state.is_finished()
         }
 
+    def paused(self) -> dict[int, int]:
+        """Return the rung, an epoch, at which each paused trial waits."""
+        return {
+            number: rung.epoch
+            for number, frozen in enumerate(self.all())
+            if (rung := rung_of(frozen)) is not None and rung.paused
+        }
+
     def values(self) -> dict[int, Values]:
         """Return the objectives of each trial, epoch by epoch."""
         return {number: _values(frozen) for number, frozen in enumerate(self.all())}
@@ -93,6 +110,13 @@ class StudyTrials:
             and {REPEAT_OF, REUSED}.isdisjoint(frozen.user_attrs)
             and frozen.user_attrs[ENDED]["outcome"] != "failed"
         }
+
+
+def rung_of(frozen: FrozenTrial) -> AtRung | None:
+    """Return where a trial that has not ended is among the rungs; None if it has reached none."""
+    if frozen.state.is_finished() or RUNG not in frozen.user_attrs:
+        return None
+    return AtRung(**frozen.user_attrs[RUNG])
 
 
 def _values(frozen: FrozenTrial) -> Values:

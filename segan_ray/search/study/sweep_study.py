@@ -24,7 +24,7 @@ from optuna.trial import FrozenTrial, TrialState
 from segan_ray.errors import SweepError, many
 from segan_ray.search.optuna_adapters import make_sampler
 from segan_ray.search.space.grid import grid_size
-from segan_ray.search.space.scheduler_settings import PbtScheduler
+from segan_ray.search.space.scheduler_settings import AshaScheduler, PbtScheduler
 from segan_ray.search.space.search_space import SearchSpace
 from segan_ray.search.storage.study_record import (
     BUDGET,
@@ -44,20 +44,26 @@ from segan_ray.search.study.points import (
     ENDED,
     EPOCHS,
     REPEAT_OF,
+    REUSED,
+    RUNG,
     SEED,
     STOP,
     TAKEN_OVER,
     TOP,
+    AtRung,
     Ended,
     Exploit,
     Outcome,
     Point,
+    Verdict,
     numbers,
     settings_now,
 )
 from segan_ray.search.study.population import perturb, scores_by, source_trial
 from segan_ray.search.study.repeats import Repeat, best_trials, plan_repeats
+from segan_ray.search.study.rungs import Rungs
 from segan_ray.search.study.same_points import have_tried_all, tell_again, twin_of
+from segan_ray.search.study.sampler_view import sampler_view
 from segan_ray.search.study.study_trials import StudyTrials, Values
 from segan_ray.training.epoch_record import best_epoch
 
@@ -207,7 +213,11 @@ class SweepStudy:
 
     def left(self, repeats: int = 0) -> int:
         """Return how many trials are left to train, with that many ``repeats`` in all."""
-        return max(0, min(self.budget, self.most_trials) + repeats - len(self.trials.ended()))
+        return max(0, self._most + repeats - len(self.trials.ended()))
+
+    @property
+    def _most(self) -> int:
+        return min(self.budget, self.most_trials)
 
     def ask(self) -> Point:
         """Draw the next point: a planned repeat, one that is to be tried first, or a new one.
@@ -243,7 +253,7 @@ class SweepStudy:
         # the study alone, not on how often the sweep's process was started anew.
         self.study.sampler = make_sampler(self.space, self._asked)
         with _without_warnings():
-            point = self._draw(self.study.ask())
+            point = self._draw(self._as_sampled().ask())
         self._asked += 1
         return point
 
@@ -262,30 +272,35 @@ class SweepStudy:
 
     def reopen(self) -> list[Point]:
         """Return the points of all trials that were asked for and did not end, in order."""
-        points = []
+        points, paused = [], self.trials.paused()
         for frozen in self.trials.all():
             number, attributes = frozen.number - self.trials.warm, frozen.user_attrs
             if frozen.state.is_finished() or number in self._open:
                 continue
-            if frozen.state == TrialState.WAITING:
-                self._set_state(frozen, TrialState.RUNNING)
-            # A point that was drawn before is not drawn again, so there is nothing to sample.
-            known = DRAWN in attributes
-            self.study.sampler = (
-                optuna.samplers.RandomSampler() if known else make_sampler(self.space, number)
-            )
-            with _without_warnings():
-                # Optuna's own ask makes its Trial in this way.
-                trial = optuna.Trial(self.study, frozen._trial_id)  # noqa: SLF001
-                if ENDED in attributes:
-                    # The process was killed between the decision on its end and the telling.
-                    self._close(trial, number, Ended(**attributes[ENDED]))
-                else:
+            trial = self._again(frozen, number)
+            if ENDED in attributes:
+                # The process was killed between the decision on its end and the telling.
+                self._close(trial, number, Ended(**attributes[ENDED]))
+            elif number not in paused:
+                with _without_warnings():
                     points.append(self._draw(trial))
         return points
 
-    def report(self, number: int, epoch: int, *values: float) -> bool:
-        """Record the objectives after one epoch; return whether the trial is to stop there.
+    def _again(self, frozen: FrozenTrial, number: int) -> optuna.Trial:
+        """Return a trial that was asked for before and did not end, as running."""
+        if frozen.state == TrialState.WAITING:
+            self._set_state(frozen, TrialState.RUNNING)
+        # A point that was drawn before is not drawn again, so there is nothing to sample.
+        known = DRAWN in frozen.user_attrs
+        self.study.sampler = (
+            optuna.samplers.RandomSampler() if known else make_sampler(self.space, number)
+        )
+        with _without_warnings():
+            # Optuna's own ask makes its Trial in this way.
+            return optuna.Trial(self._as_sampled(), frozen._trial_id)  # noqa: SLF001
+
+    def report(self, number: int, epoch: int, *values: float) -> Verdict:
+        """Record the objectives after one epoch; return what the trial does next.
 
         An epoch that was reported before is not reported again. It gets the same answer, as long
         as no later epoch was reported.
@@ -298,14 +313,72 @@ class SweepStudy:
             else:
                 trial.trial.report(values[0], epoch)
         if len(values) > 1 or trial.repeated or epoch >= trial.last_epoch or epoch < max(known):
-            return False
+            return "continue"
+        if self._rungs is not None:
+            return self._at_rung(number, epoch, self._rungs)
         # Optuna's halving judges a rung once: asked again, it lets every trial go on.
         if trial.trial.user_attrs.get(STOP) == epoch:
-            return True
+            return "stop"
         stop = trial.trial.should_prune()
         if stop:
             trial.trial.set_user_attr(STOP, epoch)
-        return stop
+        return "stop" if stop else "continue"
+
+    def promote(self) -> Point | None:
+        """Return the paused trial that goes on now, or None; a later report may change that."""
+        if self._rungs is None:
+            return None
+        scores, paused = self._scores(), self.trials.paused()
+        number = self._rungs.next_to_go_on(scores, paused)
+        if number is None and not self._open and self.trials.searched >= self._most:
+            number = self._rungs.last_to_go_on(scores, paused)
+        if number is None:
+            return None
+        trial = self._again(self.trials.all()[number], number)
+        trial.set_user_attr(RUNG, asdict(AtRung(paused[number], paused=False)))
+        return self._draw(trial)
+
+    def out_of_reach(self) -> list[int]:
+        """Return the paused trials that cannot go on, however the trials to come do."""
+        if self._rungs is None:
+            return []
+        return self._rungs.out_of_reach(self._scores(), self.trials.paused(), self._most)
+
+    def stop_paused(self, number: int, reason: str | None = None) -> None:
+        """End a paused trial as stopped."""
+        self._draw(self._again(self.trials.all()[number], number))
+        self.tell(number, "stopped", reason)
+
+    @property
+    def _rungs(self) -> Rungs | None:
+        scheduler = self.space.scheduler
+        if not isinstance(scheduler, AshaScheduler) or not scheduler.promote:
+            return None
+        return Rungs.of(scheduler, self.space.most_epochs(), self.space.objective.mode)
+
+    def _at_rung(self, number: int, epoch: int, rungs: Rungs) -> Verdict:
+        if epoch not in rungs.epochs:
+            return "continue"
+        trial = self._open[number].trial
+        # A trial that was lost after a rung reports it again, when others may have come.
+        if trial.user_attrs.get(RUNG, {}).get("epoch") == epoch:
+            return "continue"
+        waits = rungs.has_to_wait(self._scores(), number, epoch)
+        trial.set_user_attr(RUNG, asdict(AtRung(epoch, paused=waits)))
+        if waits:
+            self._open.pop(number)
+        return "pause" if waits else "continue"
+
+    def _as_sampled(self) -> optuna.Study:
+        return self.study if self._rungs is None else sampler_view(self.study)
+
+    def _scores(self) -> dict[int, dict[int, float]]:
+        """Return the score of each searched trial by epoch."""
+        return {
+            number: {epoch: values[0] for epoch, values in self._values[number].items()}
+            for number, frozen in enumerate(self.trials.all())
+            if {REPEAT_OF, REUSED}.isdisjoint(frozen.user_attrs)
+        }
 
     def exploit(self, number: int, epoch: int) -> Exploit | None:
         """Return the trial to exploit after ``epoch`` and the new settings, or None.
@@ -397,6 +470,8 @@ class SweepStudy:
         for point in self.reopen():
             outcome: Outcome = "stopped" if self._values[point.number] else "failed"
             self.tell(point.number, outcome, reason)
+        for number in self.trials.paused():
+            self.stop_paused(number, reason)
         return self.trials.ended()
 
     def _draw(self, trial: optuna.Trial) -> Point:

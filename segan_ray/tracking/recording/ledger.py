@@ -56,6 +56,8 @@ class Ledger:
             state = replace(state, status=cast("TrialStatus", facts["status"]))
         elif new.kind == "suspend":
             state = replace(state, status="pending")
+        elif new.kind == "pause":
+            state = replace(state, status="paused")
         elif new.kind == "drop":
             self.dropped.add(new.trial)
         self.trials[new.trial] = state

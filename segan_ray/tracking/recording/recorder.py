@@ -154,6 +154,13 @@ class Recorder:
             facts: dict[str, Any] = {"failed": True} if failed else {}
             self._append("epoch", trial, epoch=epoch, metrics=values, tags=tags, **facts)
 
+    def pause_trial(self, trial: str) -> None:
+        """Record that a trial waits at its last epoch, unless that is recorded already."""
+        with self.lock:
+            known = self.ledger.trials.get(trial)
+            if known is not None and known.status != "paused":
+                self._append("pause", trial)
+
     def end_trial(
         self, trial: str, status: TrialStatus, reason: str | None, checkpoint: str | None
     ) -> None:

@@ -64,6 +64,8 @@ class RunWriter:
             self._drop(str(first.trial))
         elif first.kind == "suspend":
             self._suspend(first)
+        elif first.kind == "pause":
+            self._pause(first)
 
     @property
     def _client(self) -> MlflowClient:
@@ -141,6 +143,11 @@ class RunWriter:
         run = self.runs.of(str(record.trial))
         self._client.set_tag(run, tag_names.STATUS, "pending")
         self._client.set_terminated(run, "KILLED", record.at)
+
+    def _pause(self, record: Record) -> None:
+        run = self.runs.of(str(record.trial))
+        self._client.set_tag(run, tag_names.STATUS, "paused")
+        self._client.update_run(run, status="SCHEDULED")
 
     def _close(self, record: Record) -> None:
         parent = self.runs.parent

@@ -50,6 +50,9 @@ class Records:
     def end_trial(self, trial: str, status: str, reason: str | None, checkpoint: Any) -> None:
         self.calls.append(("end", trial, status, reason, checkpoint))
 
+    def pause_trial(self, trial: str) -> None:
+        self.calls.append(("pause", trial))
+
     def suspend(self, *, patience_s: float) -> None:
         self.calls.append(("suspend",))
 
@@ -80,8 +83,8 @@ class Run:
             SweepStudy.open("sweep", self.space, open_storage(Home(self.folder))),
         )  # fmt: skip
 
-    def begin(self) -> str:
-        point = self.study.ask()
+    def begin(self, point: Point | None = None) -> str:
+        point = point or self.study.ask()
         trial = f"{point.number:03d}"
         self.book.begin(trial, self.space.experiment(point.params), point.params)
         return trial
@@ -172,6 +175,68 @@ def test_a_lost_trial_begins_again_as_the_same(run: Run) -> None:
     run.book.end(trial, "lost again")
     assert (run.events[-1].retries, run.events[-1].reason) == (1, "lost again")
     assert len(run.study.trials.ended()) == 1
+
+
+@pytest.fixture
+def promoting(tmp_path: Path) -> Run:
+    scheduler = {"type": "asha", "reduction_factor": 2, "promote": True}
+    return Run(tmp_path, space(base=BASE, scheduler=scheduler, budget={"trials": 4}))
+
+
+def test_a_trial_waits_and_goes_on_when_it_is_among_the_best(promoting: Run) -> None:
+    book, study = promoting.book, promoting.study
+    first = promoting.begin()
+    assert book.epoch(first, result(1, 0.5)).stop
+    book.end(first)
+    assert promoting.records.calls[-1] == ("pause", first)
+    assert promoting.events[-1] == TrialState(
+        first, "paused", 1, EPOCHS, score=0.5, best_epoch=1, best_metrics=result(1, 0.5).metrics
+    )
+    assert book.knows(first)
+    assert study.promote() is None
+
+    second = promoting.begin()
+    assert not book.epoch(second, result(1, 0.6)).stop
+    assert book.epoch(second, result(2, 0.65)).stop
+    # The third of four cannot come to be among the best two.
+    third = promoting.begin()
+    assert book.epoch(third, result(1, 0.4)).stop
+    assert promoting.records.of("end") == [(third, "stopped", None, None)]
+    assert study.promote() is None
+    promoting.begin()
+    assert book.epoch("003", result(1, 0.3)).stop
+    assert promoting.records.of("end")[1:] == [("003", "stopped", None, None)]
+
+    assert promoting.begin(study.promote()) == first
+    assert promoting.events[-1].status == "running"
+    # Its worker reports the epoch of its checkpoint first.
+    for epoch in range(1, EPOCHS + 1):
+        assert not book.epoch(first, result(epoch, 0.5 + epoch / 10)).stop
+    book.end(first)
+    assert promoting.records.of("end")[-1] == (first, "completed", None, None)
+    assert [epoch for trial, epoch, _ in promoting.records.of("epoch") if trial == first] == [
+        *range(1, EPOCHS + 1)
+    ]
+
+
+def test_pauses_that_only_the_study_knows_are_recorded(promoting: Run) -> None:
+    number = promoting.study.ask().number
+    assert promoting.study.report(number, 1, 0.5) == "pause"
+    later = promoting.again()
+    assert later.study.reopen() == []
+    later.book.reconcile()
+    assert later.records.of("pause") == [("000",)]
+    # No more are drawn, so it ends.
+    later.book.stop_paused()
+    assert later.records.of("end") == [("000", "stopped", None, None)]
+    assert later.study.trials.paused() == {}
+
+
+def test_a_sweep_that_is_stopped_ends_what_is_paused(promoting: Run) -> None:
+    trial = promoting.begin()
+    promoting.book.epoch(trial, result(1))
+    promoting.book.stop_open()
+    assert promoting.records.of("end") == [(trial, "stopped", "Stopped by segan-ray stop.", None)]
 
 
 def test_suspended_trials_are_pending_and_go_on(run: Run) -> None:

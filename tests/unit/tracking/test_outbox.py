@@ -97,6 +97,7 @@ def one_of_each_kind() -> list[Record]:
         *sample(trials=1, epochs=1),
         record("drop", "000"),
         record("suspend", "000"),
+        record("pause", "000"),
         record("close", None, status="finished", best=0.5),
     ]  # fmt: skip
 

@@ -355,6 +355,29 @@ def test_an_interrupted_sweep_leaves_nothing_running_and_can_go_on(home: Home) -
     assert {run.info.status for run in runs(home).values()} == {"FINISHED"}
 
 
+def test_a_paused_trial_has_one_run_for_ever(home: Home) -> None:
+    recorder = opened(home)
+    recorder.start_trial("000", Experiment(), {})
+    recorder.log_epoch("000", 1, {METRIC: 0.1})
+    for _ in range(2):
+        recorder.pause_trial("000")
+    recorder.suspend()
+    assert runs(home)["000"].info.status == "SCHEDULED"
+    assert read_sweep(home, "s").trials[0].status == "paused"
+
+    recorder = opened(home, resume=True)
+    assert recorder.ledger.trials["000"].status == "paused"
+    recorder.start_trial("000", Experiment(), {})
+    assert recorder.ledger.trials["000"].status == "running"
+    recorder.log_epoch("000", 2, {METRIC: 0.3})
+    recorder.end_trial("000", "completed", None, None)
+    recorder.close("finished")
+    run = runs(home)["000"]
+    assert (run.info.status, run.data.tags["segan.epochs"]) == ("FINISHED", "2")
+    kinds = [one.kind for one in read_outbox(home.sweeps / "s" / OUTBOX)]
+    assert kinds.count("pause") == 1
+
+
 def test_a_sweep_whose_outbox_was_lost_goes_on_from_its_runs(home: Home) -> None:
     recorder = opened(home, keep=1)
     train(recorder, home, "000", 0.5, 0.9)

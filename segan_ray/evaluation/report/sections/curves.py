@@ -37,6 +37,7 @@ PENS: Final[dict[TrialStatus, dict[str, Any]]] = {
     "stopped": {"color": "#7a8793", "dash": "dot"},
     "failed": {"color": INK, "dash": "dash"},
     "running": {"color": "#009e73", "dash": "longdash"},
+    "paused": {"color": "#7a8793", "dash": "dot"},
     "pending": {"color": "#009e73", "dash": "longdash"},
 }
 """How the line of a trial is drawn, by how it ended: told apart by dashes as well as colour."""

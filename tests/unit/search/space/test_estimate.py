@@ -7,6 +7,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 from random import Random
+from statistics import fmean
 
 import optuna
 import pytest
@@ -26,6 +27,7 @@ from segan_ray.search.space.estimate import (
 )
 from segan_ray.search.space.search_space import SearchSpace
 from segan_ray.search.space.space_file import load_space
+from segan_ray.search.study.sweep_study import SweepStudy
 from segan_ray.training.checkpoints.checkpoint import save_checkpoint
 from segan_ray.training.state import new_state
 from tests.unit.shipped import SPACES
@@ -140,6 +142,33 @@ def played(tree: dict[str, object], trials: int, most: int, rounds: int) -> floa
             study.tell(trial, state=TrialState.PRUNED)
             total += epoch
     return total / rounds
+
+
+@pytest.mark.parametrize(
+    ("trials", "grace", "factor", "most"), [(50, 3, 3, 20), (6, 2, 2, 8), (4, 1, 4, 16)]
+)
+def test_epochs_are_those_of_trials_that_wait(trials, grace, factor, most) -> None:
+    scheduler = {
+        "type": "asha", "grace_period": grace, "reduction_factor": factor, "promote": True,
+    }  # fmt: skip
+    base = {"training": {"epochs": most}}
+    searched = space(scheduler=scheduler, base=base, budget={"trials": trials})
+    random, counted = Random(0), []
+    for each in range(6):
+        study = SweepStudy.create(f"wait {each}", searched, None)
+        worth = [random.random() for _ in range(trials)]
+        done = [0] * trials
+        while point := study.promote() or (study.ask() if study.asked < trials else None):
+            number, verdict = point.number, "continue"
+            while done[number] < most and verdict == "continue":
+                done[number] += 1
+                verdict = study.report(number, done[number], worth[number])
+            if verdict == "continue":
+                study.tell(number, "completed")
+        assert max(done) == most
+        counted.append(sum(done))
+    expected = expected_epochs(searched.scheduler, trials, most)
+    assert expected == pytest.approx(fmean(counted), rel=0.25)
 
 
 @pytest.mark.parametrize(

@@ -374,10 +374,10 @@ def test_asha_stops_the_same_trials_again(tmp_path: Path) -> None:
         for _ in range(2):
             halving.again().reopen()
             assert halving.study.report(number, 1, value) == stopped[-1]
-    assert stopped == [True, False, True]
-    assert not halving.study.report(3, 2, 0.1)
+    assert stopped == ["stop", "continue", "stop"]
+    assert halving.study.report(3, 2, 0.1) == "continue"
     # At its last epoch there is nothing to stop.
-    assert not halving.study.report(3, 9, 0.0)
+    assert halving.study.report(3, 9, 0.0) == "continue"
 
 
 def test_several_objectives_stop_nothing_and_are_all_told(tmp_path: Path) -> None:
@@ -388,7 +388,7 @@ def test_several_objectives_stop_nothing_and_are_all_told(tmp_path: Path) -> Non
     several.study.ask()
     several.study.report(0, 1, 0.6, 3.0)
     several.again().reopen()
-    assert not several.study.report(0, 2, 0.4, 1.0)
+    assert several.study.report(0, 2, 0.4, 1.0) == "continue"
     several.study.tell(0, "completed")
     several.study.ask()
     several.study.report(1, 1, 0.2, 9.0)
@@ -404,7 +404,7 @@ def test_what_a_population_decided_stays_decided(tmp_path: Path) -> None:
         number = population.study.ask().number
         assert population.study.exploit(number, 1) is None
         for epoch in (1, 2):
-            assert not population.study.report(number, epoch, value)
+            assert population.study.report(number, epoch, value) == "continue"
     drawn = population.study.ask().params
     population.study.report(4, 2, 0.95)
     first = {number: population.study.exploit(number, 2) for number in (0, 3)}

@@ -15,7 +15,7 @@ from optuna.storages import BaseStorage, RDBStorage
 from segan_ray.home import Home
 from segan_ray.search.space.search_space import SearchSpace
 from segan_ray.search.storage.study_storage import open_storage
-from segan_ray.search.study.sweep_study import SweepStudy
+from segan_ray.search.study.sweep_study import Point, SweepStudy
 from tests.unit.search.study.test_study import space
 
 pytestmark = pytest.mark.slow
@@ -25,6 +25,7 @@ REPEATS = 2
 EPOCHS = 4
 SAMPLERS = {
     "tpe": {"type": "tpe", "seed": 3, "startup_trials": 3},
+    "tpe, promoting": {"type": "tpe", "seed": 3, "startup_trials": 3},
     "random": {"type": "random", "seed": 3},
     "grid": {"type": "grid", "seed": 3},
     "cmaes": {"type": "cmaes", "seed": 3, "startup_trials": 1, "population": 4},
@@ -44,6 +45,10 @@ few = settings(
 )
 
 
+HALVING = {"type": "asha", "grace_period": 1, "reduction_factor": 2}
+SCHEDULERS = {"tpe, promoting": {**HALVING, "promote": True}}
+
+
 def searched(sampler: str) -> SearchSpace:
     depth: dict[str, Any] = {"type": "int", "low": 1, "high": 4}
     lr: dict[str, Any] = {"type": "float", "low": 1e-5, "high": 1e-2, "log": True}
@@ -54,7 +59,7 @@ def searched(sampler: str) -> SearchSpace:
         base={"training": {"epochs": EPOCHS}},
         parameters={"segmentor.lr": lr, "critic.depth": depth},
         sampler=SAMPLERS[sampler],
-        scheduler={"type": "asha", "grace_period": 1, "reduction_factor": 2},
+        scheduler=SCHEDULERS.get(sampler, HALVING),
         enqueue=[] if sampler == "grid" else [{"critic.depth": 2, "segmentor.lr": 1e-3}],
         budget={"trials": TRIALS},
     )
@@ -76,18 +81,28 @@ def train(study: SweepStudy) -> Iterator[None]:
             if repeats
             else TRIALS - study.asked + study.trials.repeats
         )
+        last = study.asked + new
         yield
-        for waiting in (*cut_off, *[None] * new):
-            point = waiting or study.ask()
+        while point := next_of(study, cut_off, last):
             yield
             # A checkpoint is as far as the last epoch that was reported, at least.
             for epoch in range(max(study._values[point.number], default=1), EPOCHS + 1):
-                stop = study.report(point.number, epoch, score(point.params, point.seed, epoch))
+                value = score(point.params, point.seed, epoch)
+                verdict = study.report(point.number, epoch, value)
                 yield
-                if stop:
+                if verdict != "continue":
                     break
-            study.tell(point.number, "stopped" if stop else "completed")
+            if verdict != "pause":
+                study.tell(point.number, "completed" if verdict == "continue" else "stopped")
+                yield
+        for number in study.trials.paused():
+            study.stop_paused(number)
             yield
+
+
+def next_of(study: SweepStudy, cut_off: list[Point], last: int) -> Point | None:
+    point = cut_off.pop(0) if cut_off else study.promote()
+    return study.ask() if point is None and study.asked < last else point
 
 
 def outcome(study: SweepStudy) -> list[tuple[Any, ...]]:

@@ -35,9 +35,9 @@ def test_repeats_are_not_stopped_early(tmp_path: Path) -> None:
         sweep.train(value)
     sweep.study.enqueue_repeats(top=1, seeds=1)
     repeat = sweep.study.ask()
-    assert not sweep.study.report(repeat.number, 1, 0.0)
+    assert sweep.study.report(repeat.number, 1, 0.0) == "continue"
     other = sweep.study.ask()
-    assert sweep.study.report(other.number, 1, 0.0)
+    assert sweep.study.report(other.number, 1, 0.0) == "stop"
 
 
 def test_the_best_trials_stay_and_each_repeat_runs_once(tmp_path: Path) -> None:

@@ -92,7 +92,7 @@ def test_a_warm_sweep_counts_its_own_trials(storage: BaseStorage) -> None:
     first = study.ask()
     assert first.number == 0
     # Earlier trials stop none of these: no trial of this sweep was at this rung before.
-    assert not study.report(0, 1, 0.0)
+    assert study.report(0, 1, 0.0) == "continue"
     study.tell(0, "completed")
     again = SweepStudy.reopened("later", storage)
     assert (again.asked, list(again.trials.ended())) == (1, [0])
