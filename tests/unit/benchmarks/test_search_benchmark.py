@@ -29,10 +29,11 @@ from recorded import (
     scale_weights,
     write_rows,
 )
-from replay import SLOTS, GridSearch, Measure, Replay, measure, replay
+from replay import SLOTS, Drawn, GridSearch, Measure, Replay, measure, replay
 from search import KINDS, play
 
 from segan_ray.search.space.space_file import load_space
+from segan_ray.search.study.points import Verdict
 
 GRID = Grid((1, 2), (1e-3, 1e-2), (1e-4,), ("equal", "falling"), seeds=(0, 1), epochs=3)
 RECORDED = read_grid()
@@ -159,9 +160,9 @@ class Recorder(GridSearch):
     def __post_init__(self) -> None:
         super().__init__(self.settings)
 
-    def report(self, number: int, epoch: int, value: float) -> bool:
+    def report(self, number: int, epoch: int, value: float) -> Verdict:
         self.heard.append((number, epoch, value))
-        return epoch >= self.stop_at
+        return "stop" if epoch >= self.stop_at else "continue"
 
     def tell(self, number: int, outcome: str, *, learn: bool) -> None:
         assert learn
@@ -174,6 +175,37 @@ def test_a_stopped_trial_makes_room_at_once() -> None:
     assert search.told == [(number, "stopped") for number in range(8)]
     assert len(found.incumbents) == 16
     assert [epoch for _, epoch, _ in search.heard[: SLOTS * 2]] == [1] * SLOTS + [2] * SLOTS
+
+
+@dataclass
+class Pausing(Recorder):
+    """Lets each trial wait after its first epoch, and go on when all have begun."""
+
+    def promote(self) -> Drawn | None:
+        """Return the first that waits."""
+        waiting = [number for number, epoch, _ in self.heard if epoch == 1]
+        gone_on = {number for number, _ in self.begun_again}
+        left = [number for number in waiting if number not in gone_on]
+        if len(waiting) < len(self.settings) or not left:
+            return None
+        self.begun_again.append((left[0], len(self.heard)))
+        return Drawn(left[0], self.settings[left[0]].params())
+
+    def report(self, number: int, epoch: int, value: float) -> Verdict:
+        super().report(number, epoch, value)
+        return "pause" if epoch == 1 else "continue"
+
+    begun_again: list[tuple[int, int]] = field(default_factory=list)
+
+
+def test_a_paused_trial_goes_on_where_it_was() -> None:
+    search = Pausing(GRID.settings(), stop_at=9)
+    found = replay(toy([0.5] * 8), search, 24, seed=0, slots=2)
+    assert (found.trials, found.completed, found.stopped) == (8, 8, 0)
+    assert [epoch for _, epoch, _ in search.heard[:8]] == [1] * 8
+    assert search.begun_again[0] == (0, 8)
+    assert [epoch for number, epoch, _ in search.heard if number == 3] == [1, 2, 3]
+    assert search.told[0] == (0, "completed")
 
 
 def test_a_trial_is_whole_at_its_last_epoch_whatever_the_scheduler_says() -> None:
