@@ -21,9 +21,9 @@ BENCHMARKS = sorted(
 pytestmark = pytest.mark.full
 
 SAID = "smoke: ran, no figures"
-WITH_RAY = ("driver_scale", "head_load")
-WITH_SEVERAL_SESSIONS = ("scaling", "tracking", "trial_overhead")
-"""These start Ray again and again, a minute or more each."""
+WITH_RAY = ("head_load",)
+LONG = ("driver_scale", "scaling", "tracking", "trial_overhead")
+"""These take a minute or more each, most of them since they start Ray again and again."""
 
 
 def test_the_benchmarks_are_found() -> None:
@@ -59,13 +59,11 @@ def test_one_with_ray_runs_at_its_smallest(name: str, smoke: Callable[[str], str
 
 
 @pytest.mark.endurance
-@pytest.mark.parametrize("name", WITH_SEVERAL_SESSIONS)
-def test_one_with_several_sessions_runs_at_its_smallest(
-    name: str, smoke: Callable[[str], str]
-) -> None:
+@pytest.mark.parametrize("name", LONG)
+def test_a_long_one_runs_at_its_smallest(name: str, smoke: Callable[[str], str]) -> None:
     assert smoke(name) == SAID
 
 
-@pytest.mark.parametrize("name", sorted({*BENCHMARKS} - {*WITH_RAY, *WITH_SEVERAL_SESSIONS}))
+@pytest.mark.parametrize("name", sorted({*BENCHMARKS} - {*WITH_RAY, *LONG}))
 def test_one_without_ray_runs_at_its_smallest(name: str, smoke: Callable[[str], str]) -> None:
     assert smoke(name) == SAID

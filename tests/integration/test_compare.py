@@ -21,7 +21,7 @@ from segan_ray.tracking.reading.sweeps import list_sweeps, read_sweep
 from tests.integration.killing import Killable
 from tests.unit.command_line import refused, segan
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 ARMS: dict[str, Any] = {
     "name": "methods",
@@ -72,11 +72,11 @@ def comparison(tmp_path: Path, store: Path) -> Iterator[Comparison]:
 
 def test_a_killed_comparison_goes_on_with_what_is_not_done(comparison: Comparison) -> None:
     first = comparison.start()
-    comparison.wait_for_epochs(1, first, limit_s=400)
+    comparison.wait_for_epochs(1, first, limit_s=600)
     comparison.end(first, signal.SIGKILL)
     done = {trial.mlflow_run for trial in read_sweep(comparison.home, "m-segan").trials}
 
-    assert comparison.start().wait(400) == 0, comparison.log
+    assert comparison.start().wait(900) == 0, comparison.log
     document = json.loads((comparison.folder / "m.json").read_text())
     assert {trial.mlflow_run for trial in read_sweep(comparison.home, "m-segan").trials} == done
     check_document(document)

@@ -142,6 +142,7 @@ def test_a_sweep_runs_as_a_job_and_no_secret_is_seen(servers: Servers, store: Pa
     servers.assert_none_in(str([run.to_dictionary() for run in runs]), "runs")
 
 
+@pytest.mark.endurance
 def test_a_job_whose_driver_is_killed_is_resumed_stopped_and_finished(
     servers: Servers, store: Path
 ) -> None:

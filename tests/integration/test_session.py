@@ -70,7 +70,7 @@ print("changed", {name for name in changed if "AUTH" in name})
 """
 
 
-@pytest.mark.parametrize("mode", [None, "disabled"])
+@pytest.mark.parametrize("mode", [pytest.param(None, marks=pytest.mark.endurance), "disabled"])
 def test_no_other_user_gets_into_a_cluster_of_our_own(mode: str | None, tmp_path: Path) -> None:
     """The token is in no file and, afterwards, in no environment, with any setting for others."""
     environment = {**os.environ, "HOME": str(tmp_path), "STRANGER": STRANGER}

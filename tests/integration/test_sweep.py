@@ -251,6 +251,7 @@ def test_a_paused_trial_goes_on_from_its_checkpoint(
     assert sorted(epochs.values()) == [1, 1, 2, 4]
 
 
+@pytest.mark.endurance
 def test_a_trial_whose_trainable_is_lost_before_it_began_is_trained_all_the_same(
     cluster: None, store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -276,6 +277,7 @@ def test_a_trial_whose_trainable_is_lost_before_it_began_is_trained_all_the_same
     assert_same_search(home, "lost", tree)
 
 
+@pytest.mark.endurance
 def test_a_finished_sweep_goes_on_to_more_trials(
     cluster: None, store: Path, tmp_path: Path
 ) -> None:
@@ -287,6 +289,7 @@ def test_a_finished_sweep_goes_on_to_more_trials(
     assert_whole(home, "more", 2, EPOCHS)
 
 
+@pytest.mark.endurance
 def test_two_workers_train_one_model(cluster: None, store: Path, tmp_path: Path) -> None:
     experiment = load_experiment(None, [*TINY, "resources.workers=2"])
     home = Home.at(tmp_path / "home")

@@ -198,6 +198,7 @@ recorder.close("finished")
 """
 
 
+@pytest.mark.endurance
 def test_a_process_killed_again_and_again_leaves_every_epoch_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
