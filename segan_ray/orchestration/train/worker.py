@@ -102,8 +102,9 @@ class TrialTraining:
         group_context = ray.train.get_context()
         workers = group_context.get_world_size()
         spec: WorkerGroupSpec = task.config["workers"]
-        device = get_device() if spec.gpus_per_worker else torch.device("cpu")
-        if device.type == "cuda":
+        device = torch.device("cpu")
+        if spec.gpus_per_worker and torch.cuda.is_available():
+            device = get_device()
             torch.cuda.set_device(device)
         torch.set_num_threads(max(1, int(spec.cpus_per_worker)))
         cases = open_for_tuning(local_store(task.config["store"]), experiment.data.fold)
