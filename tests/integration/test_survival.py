@@ -137,7 +137,7 @@ def test_a_node_of_two_may_be_lost(sweep: Killable, monkeypatch: pytest.MonkeyPa
         assert placement_groups(address) == 0
 
 
-@pytest.mark.full
+@pytest.mark.endurance
 def test_the_tracking_server_may_be_away(sweep: Killable) -> None:
     sweep.space = of_two_trials()
     with mlflow_server(sweep.folder) as (uri, restart):

@@ -140,6 +140,7 @@ def shown_by_mlflow(at: Killable) -> list:
     ]
 
 
+@pytest.mark.endurance
 def test_another_home_ends_a_sweep_through_its_own_process(homes) -> None:
     first, second = homes
     first.space = space_of(trials=50)
