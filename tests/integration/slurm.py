@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from tests.integration.backends import free_ports
 
@@ -80,11 +81,13 @@ class Slurm:
 @contextmanager
 def slurm(folder: Path) -> Iterator[Slurm]:
     """Slurm with two nodes of two CPUs each, both of them this machine."""
-    (folder / "slurm.conf").write_text(_configuration(folder))
     (folder / "state").mkdir()
     (folder / "munge.key").write_bytes(os.urandom(64))
     (folder / "munge.key").chmod(0o600)
     with contextlib.ExitStack() as running:
+        # slurmd opens sockets there, whose paths may have 108 characters.
+        spool = running.enter_context(TemporaryDirectory(prefix="slurmd-", dir="/tmp"))
+        (folder / "slurm.conf").write_text(_configuration(folder, spool))
         here = Slurm(folder, running.enter_context(_network()))
 
         def start(program: str, *arguments: str) -> None:
@@ -132,7 +135,7 @@ def _network() -> Iterator[int]:
         holder.communicate()
 
 
-def _configuration(folder: Path) -> str:
+def _configuration(folder: Path, spool: str) -> str:
     controller, *ports = free_ports(1 + len(NODES))
     nodes = "\n".join(
         f"NodeName={node} NodeHostname={os.uname().nodename} NodeAddr={ADDRESS} Port={port} "
@@ -149,7 +152,7 @@ FirstJobId={os.getpid()}
 AuthType=auth/munge
 AuthInfo=socket={folder}/munge.socket
 StateSaveLocation={folder}/state
-SlurmdSpoolDir={folder}/spool-%n
+SlurmdSpoolDir={spool}/%n
 SlurmctldPidFile={folder}/slurmctld.pid
 SlurmdPidFile={folder}/slurmd-%n.pid
 SlurmctldLogFile={folder}/slurmctld.log

@@ -113,7 +113,7 @@ def log(cluster: Slurm) -> str:
 
 
 def eventually(condition: Callable[[], bool], cluster: Slurm, job: str) -> None:
-    end = time.monotonic() + 900
+    end = time.monotonic() + 600
     while not condition():
         assert cluster.job(job)["JobState"] not in {"FAILED", "CANCELLED"}, log(cluster)[-4000:]
         assert time.monotonic() < end, log(cluster)[-4000:]
