@@ -29,6 +29,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.gpu)
 
 
+@pytest.fixture(autouse=True)
+def nothing_compiled() -> None:
+    """Forget the graphs of the test before, as a process of its own would not have them."""
+    torch.compiler.reset()
+
+
 @pytest.fixture
 def row(request: pytest.FixtureRequest) -> Row:
     """Add a line to the table: what was looked at, and what was seen."""
