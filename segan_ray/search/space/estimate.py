@@ -15,7 +15,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 from segan_ray.config import UNET, Experiment, nest
 from segan_ray.errors import many
-from segan_ray.search.space.scheduler_settings import AshaScheduler, HyperbandScheduler
+from segan_ray.search.space.scheduler_settings import (
+    AshaScheduler,
+    HyperbandScheduler,
+    rung_epochs,
+)
 
 if TYPE_CHECKING:
     from torch import nn
@@ -94,7 +98,7 @@ def estimate(space: SearchSpace, trials: int, concurrent: int, keep_checkpoints:
     scheduler = space.scheduler
     if isinstance(scheduler, AshaScheduler) and scheduler.promote:
         # The trials that wait at a rung and may still go on.
-        rungs = len(list(_rungs(scheduler.grace_period, scheduler.reduction_factor, most)))
+        rungs = len(rung_epochs(scheduler.grace_period, scheduler.reduction_factor, most))
         held += KEPT_LOCALLY * min(trials, rungs * (trials // scheduler.reduction_factor))
     return Estimate(
         trials=trials,
@@ -139,7 +143,7 @@ def expected_epochs(scheduler: Any, trials: int, most: int) -> int | None:
     if not isinstance(scheduler, AshaScheduler | HyperbandScheduler):
         return None
     factor = scheduler.reduction_factor
-    rungs = list(_rungs(scheduler.grace_period, factor, most))
+    rungs = rung_epochs(scheduler.grace_period, factor, most)
     if isinstance(scheduler, AshaScheduler) and scheduler.promote:
         return _promoted_epochs(rungs, factor, most, trials)
     brackets = _brackets(scheduler.grace_period, factor, most)
@@ -235,13 +239,6 @@ def _changed(base: Experiment, tree: Mapping[str, Any]) -> Experiment:
         for name, value in tree.items()
     }
     return base.model_copy(update=groups)
-
-
-def _rungs(first: int, factor: int, most: int) -> Iterator[int]:
-    rung = first
-    while rung < most:
-        yield rung
-        rung *= factor
 
 
 def _brackets(first: int, factor: int, most: int) -> list[float]:

@@ -58,6 +58,16 @@ class AshaScheduler(Frozen):
     promote: bool = False
 
 
+def rung_epochs(first: int, factor: int, most: int) -> tuple[int, ...]:
+    """Return the rungs of trials that run at most ``most`` epochs; their last epoch is none."""
+    rungs = []
+    rung = first
+    while rung < most:
+        rungs.append(rung)
+        rung *= factor
+    return tuple(rungs)
+
+
 class HyperbandScheduler(Frozen):
     """ASHA with several grace periods, one for each trial; ``grace_period`` is the least."""
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from segan_ray.search.space.scheduler_settings import AshaScheduler
+from segan_ray.search.space.scheduler_settings import AshaScheduler, rung_epochs
 from segan_ray.training.epoch_record import Mode, best_epoch
 
 Scores = Mapping[int, Mapping[int, float]]
@@ -28,12 +28,8 @@ class Rungs:
     @classmethod
     def of(cls, scheduler: AshaScheduler, most_epochs: int, mode: Mode) -> Rungs:
         """Return the rungs of trials that run at most ``most_epochs``; the last epoch is none."""
-        epochs = []
-        rung = scheduler.grace_period
-        while rung < most_epochs:
-            epochs.append(rung)
-            rung *= scheduler.reduction_factor
-        return cls(tuple(epochs), scheduler.reduction_factor, mode)
+        factor = scheduler.reduction_factor
+        return cls(rung_epochs(scheduler.grace_period, factor, most_epochs), factor, mode)
 
     def has_to_wait(self, scores: Scores, trial: int, epoch: int) -> bool:
         """Tell whether ``trial``, which has just ended ``epoch``, waits there."""
