@@ -33,14 +33,14 @@ test-fast: $(VENV)/.installed ## Unit tests that take no more than a second or t
 	OMP_NUM_THREADS=1 $(BIN)/pytest -m "not slow and not full and not endurance" tests/unit \
 		--numprocesses logical --maxprocesses 4 --dist loadfile
 
-test-full: test ## And clusters, jobs, servers, browsers, Slurm, the image: all tests but endurance
+test-full: test ## And clusters, jobs, servers, browsers, the image: all tests but endurance
 	OMP_NUM_THREADS=1 $(BIN)/pytest -m "full and not endurance and not gpu" $(SHARED_OUT)
 
 # Needs no Ray and no MLflow, so the rest of the tests' fixtures stay out.
 gpu-check: $(VENV)/.installed ## What only a GPU can settle, in minutes: a table, and gpu-check.json
 	$(BIN)/python -m pytest -q --confcutdir=tests/gpu -p no:xdist tests/gpu
 
-test-endurance: $(VENV)/.installed ## Repeated kills and long soaks
+test-endurance: $(VENV)/.installed ## Repeated kills, long soaks, Slurm, an autoscaler
 	$(BIN)/pytest -m endurance
 
 check: lint types test ## Lint, types and tests: what must hold before a push

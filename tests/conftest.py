@@ -34,10 +34,7 @@ MakeFolder = Callable[[Path], object]
 UNIT = Path(__file__).parent / "unit"
 CASES = 12
 SPLIT = SplitSettings(val=0.17, gate=0.17, test=0.17)
-SHARED_SESSION = (
-    "test_one_with_ray", "test_reused_trainables.py", "test_listening.py", "test_preparation.py",
-    "test_sweep.py",
-)  # fmt: skip
+SHARED_SESSION = ("test_listening.py", "test_preparation.py", "test_sweep.py")
 """What runs in one Ray session of the process of its tests."""
 
 

@@ -190,7 +190,7 @@ def ui(desk: Desk) -> Iterator[str]:
         yield address[0]
     finally:
         server.send_signal(signal.SIGTERM)
-        server.communicate(timeout=30)
+        server.communicate(timeout=300)
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="needs Debian's chromium")
@@ -206,10 +206,10 @@ def test_the_ui_shows_the_sweep(desk: Desk, ui: str) -> None:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=quiet)
         page = browser.new_page()
         page.goto(f"{ui}#/experiments/1/runs")
-        page.get_by_text("first", exact=True).first.wait_for(timeout=60_000)
+        page.get_by_text("first", exact=True).first.wait_for(timeout=300_000)
         page.goto(f"{ui}#/experiments/1/runs/{best['mlflow_run']}")
-        page.get_by_text(f"first-{best['trial']}").first.wait_for(timeout=60_000)
-        page.get_by_text("val/dice_mean").first.wait_for(timeout=60_000)
+        page.get_by_text(f"first-{best['trial']}").first.wait_for(timeout=300_000)
+        page.get_by_text("val/dice_mean").first.wait_for(timeout=300_000)
         page.goto((desk.folder / "report.html").as_uri())
-        page.locator(".main-svg").first.wait_for(timeout=60_000)
+        page.locator(".main-svg").first.wait_for(timeout=300_000)
         browser.close()

@@ -85,7 +85,7 @@ def postgresql(folder: Path) -> Iterator[PostgreSQL]:
         yield postgres
     finally:
         process.send_signal(signal.SIGINT)  # PostgreSQL's fast shutdown
-        process.wait(60)
+        process.wait(900)
 
 
 def _connects(postgres: PostgreSQL) -> bool:
@@ -156,7 +156,7 @@ def object_store(folder: Path) -> Iterator[ObjectStore]:
         yield store
     finally:
         process.kill()  # its own shutdown waits for its parts for half a minute
-        process.wait(60)
+        process.wait(900)
 
 
 def _has_bucket(store: ObjectStore) -> bool:
@@ -191,7 +191,7 @@ def mlflow_server(
         yield url
     finally:
         os.killpg(process.pid, signal.SIGTERM)
-        process.wait(60)
+        process.wait(900)
 
 
 def _answers(url: str) -> bool:

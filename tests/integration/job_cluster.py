@@ -46,7 +46,7 @@ class JobCluster:
     def submit(self, *arguments: object, **more: str) -> subprocess.CompletedProcess[str]:
         """Run ``segan-ray submit`` for this cluster to its end."""
         process = self.start(*arguments, **more)
-        out, err = process.communicate(timeout=300)
+        out, err = process.communicate(timeout=900)
         return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
     def get(self, path: str) -> str:
@@ -99,7 +99,7 @@ def job_cluster(folder: Path, token: str, secrets: Mapping[str, str]) -> Iterato
     finally:
         below = root.children(recursive=True)
         process.terminate()
-        process.wait(60)
+        process.wait(900)
         _, left = psutil.wait_procs(below, 20)
         for one in [*left, *(each for each in cluster.started if each.poll() is None)]:
             one.kill()

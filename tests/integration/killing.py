@@ -102,7 +102,7 @@ class Killable:
         agents = titled(root, AGENTS)
         below = [each for each in family(root) if each not in agents]
         process.send_signal(number)
-        code = process.wait(60)
+        code = process.wait(900)
         _, left = psutil.wait_procs(below, 90)
         assert left == []
         self.agents += agents
@@ -128,7 +128,7 @@ class Killable:
             if entry.kind == "epoch"
         ]
 
-    def wait_for_epochs(self, count: int, process: subprocess.Popen[str], limit_s: float = 240):
+    def wait_for_epochs(self, count: int, process: subprocess.Popen[str], limit_s: float = 900):
         """Wait until ``count`` epochs are noted."""
 
         def there() -> bool:
@@ -152,10 +152,10 @@ class Killable:
             process.send_signal(signal.SIGCONT)
             return False
 
-        assert eventually(still, 60), self.log
+        assert eventually(still, 900), self.log
 
 
-def eventually(holds: Callable[[], bool], within_s: float = 30.0) -> bool:
+def eventually(holds: Callable[[], bool], within_s: float = 300.0) -> bool:
     """Tell whether something comes true in time, looking twenty times a second."""
     never = threading.Event()
     deadline = time.monotonic() + within_s
@@ -200,7 +200,7 @@ def kill_one_if_any(root: psutil.Process, title: tuple[str, ...]) -> int | None:
         return not root.is_running() or root.status() == psutil.STATUS_ZOMBIE
 
     found: list[psutil.Process] = []
-    assert eventually(lambda: bool(found.extend(titled(root, title)) or found or ended()), 120)
+    assert eventually(lambda: bool(found.extend(titled(root, title)) or found or ended()), 900)
     if not found:
         return None
     with contextlib.suppress(psutil.NoSuchProcess):

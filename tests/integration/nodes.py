@@ -96,8 +96,8 @@ class Nodes:
         """End a node as a power cut does."""
         before = self.alive()
         os.killpg(node.pid, signal.SIGKILL)
-        node.wait(30)
-        assert eventually(lambda: self.alive() == before - 1, 60), "the node is still there"
+        node.wait(300)
+        assert eventually(lambda: self.alive() == before - 1, 900), "the node is still there"
 
     def alive(self) -> int:
         """How many nodes the cluster has; none before it answers."""
@@ -155,7 +155,7 @@ class Nodes:
         for process in reversed(self.processes):
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)
-                process.wait(30)
+                process.wait(300)
 
 
 @contextmanager

@@ -189,10 +189,10 @@ def _running(program: str | None, arguments: tuple[str, ...], slurm: Slurm) -> I
     finally:
         process.terminate()
         try:
-            process.wait(20)
+            process.wait(300)
         except subprocess.TimeoutExpired:
             process.kill()
-            process.wait(20)
+            process.wait(300)
 
 
 def _until(ready: Callable[[], bool], slurm: Slurm) -> None:

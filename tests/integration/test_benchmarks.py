@@ -21,9 +21,8 @@ BENCHMARKS = sorted(
 pytestmark = pytest.mark.full
 
 SAID = "smoke: ran, no figures"
-WITH_RAY = ("head_load",)
-LONG = ("driver_scale", "scaling", "tracking", "trial_overhead")
-"""These take a minute or more each, most of them since they start Ray again and again."""
+WITH_RAY = ("driver_scale", "head_load", "scaling", "tracking", "trial_overhead")
+"""Most of these take a minute or more each, since they start Ray again and again."""
 
 
 def test_the_benchmarks_are_found() -> None:
@@ -53,17 +52,12 @@ def smoke(
     return run
 
 
+@pytest.mark.endurance
 @pytest.mark.parametrize("name", WITH_RAY)
 def test_one_with_ray_runs_at_its_smallest(name: str, smoke: Callable[[str], str]) -> None:
     assert smoke(name) == SAID
 
 
-@pytest.mark.endurance
-@pytest.mark.parametrize("name", LONG)
-def test_a_long_one_runs_at_its_smallest(name: str, smoke: Callable[[str], str]) -> None:
-    assert smoke(name) == SAID
-
-
-@pytest.mark.parametrize("name", sorted({*BENCHMARKS} - {*WITH_RAY, *LONG}))
+@pytest.mark.parametrize("name", sorted({*BENCHMARKS} - {*WITH_RAY}))
 def test_one_without_ray_runs_at_its_smallest(name: str, smoke: Callable[[str], str]) -> None:
     assert smoke(name) == SAID

@@ -90,7 +90,7 @@ def compose(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Places]:
                 places.command("bucket"),
                 env=places.environment("bucket"),
                 check=True,
-                timeout=120,
+                timeout=900,
             )
             url = f"http://{LOOPBACK}:{places.ports['5000']}/health"
             with _service("mlflow", places, url):
@@ -131,7 +131,7 @@ def _service(name: str, places: Places, health: str) -> Iterator[None]:
     finally:
         # SeaweedFS' own shutdown waits for its parts for half a minute.
         os.killpg(process.pid, signal.SIGKILL)
-        process.wait(60)
+        process.wait(900)
 
 
 def test_a_run_and_its_artifact_are_kept(compose: Places, tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ from packaging.requirements import Requirement
 from segan_ray import __version__
 from tests.unit.shipped import SPACES
 
-pytestmark = [pytest.mark.full, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.full, pytest.mark.timeout(2400)]
 
 ROOT = Path(__file__).parents[2]
 DOCKERFILE = ROOT / "cluster" / "Dockerfile"

@@ -18,7 +18,7 @@ from segan_ray.tracking.reading.sweeps import SweepRecord, read_sweep
 from tests.integration.slurm import Slurm, missing, slurm
 
 pytestmark = [
-    pytest.mark.full,
+    pytest.mark.endurance,
     pytest.mark.timeout(2700),
     pytest.mark.skipif(bool(missing()), reason=f"no Slurm here: {missing()}"),
 ]

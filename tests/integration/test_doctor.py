@@ -16,7 +16,7 @@ import yaml
 from tests.integration.killing import Killable, eventually, space_of
 from tests.integration.nodes import Nodes, nodes
 
-pytestmark = [pytest.mark.full, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.full, pytest.mark.timeout(2400)]
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,7 @@ def segan_ray(cluster: Nodes, *words: str, **environment: str) -> subprocess.Com
         check=False,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=900,
         env={**os.environ, **cluster.environment, **environment},
     )
 
@@ -88,6 +88,7 @@ def test_faults_are_named_with_their_node(cluster: Nodes, store: Path, tmp_path:
     assert "hunter2" not in json.dumps(checks)
 
 
+@pytest.mark.endurance
 @pytest.mark.parametrize("command", ["tune", "train"])
 def test_nothing_is_begun_on_a_cluster_that_would_lose_it(
     cluster: Nodes, store: Path, shared: str, tmp_path: Path, command: str
@@ -108,6 +109,7 @@ def test_nothing_is_begun_on_a_cluster_that_would_lose_it(
     assert not (home / "optuna.db").exists()
 
 
+@pytest.mark.endurance
 def test_a_node_that_comes_late_and_shares_no_disk_trains_nothing(
     store: Path, tmp_path: Path
 ) -> None:
@@ -117,14 +119,15 @@ def test_a_node_that_comes_late_and_shares_no_disk_trains_nothing(
         sweep.space["base"]["resources"]["retries"] = 0
         process = sweep.start()
         log = tmp_path / "sweep.log"
-        assert eventually(lambda: "Waiting for nodes" in log.read_text(), 120), log.read_text()
+        assert eventually(lambda: "Waiting for nodes" in log.read_text(), 900), log.read_text()
         cluster.add(1, ip="127.0.0.2")
-        assert process.wait(300) == 1
+        assert process.wait(900) == 1
     assert "checkpoints is not there on 127.0.0.2" in log.read_text()
     assert "Set SEGAN_RAY_STORAGE" in log.read_text()
     assert list((sweep.sweep_folder / "checkpoints").iterdir()) == []
 
 
+@pytest.mark.endurance
 def test_a_node_that_died_is_no_riddle(cluster: Nodes, shared: str, tmp_path: Path) -> None:
     third = cluster.add(1, ip="127.0.0.3")
     cluster.kill(third)
@@ -156,7 +159,7 @@ def test_a_machine_by_itself(store: Path, tmp_path: Path) -> None:
         check=False,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=900,
     )
     assert done.returncode == 0, done.stderr + done.stdout
     lines = done.stdout.splitlines()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = [pytest.mark.full, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.full, pytest.mark.timeout(2400)]
 
 DECLARED = """
 import ray
@@ -57,10 +57,11 @@ with ray_session():
 def run(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-c", DECLARED + code, *arguments],
-        check=False, capture_output=True, text=True, timeout=400,
+        check=False, capture_output=True, text=True, timeout=900,
     )  # fmt: skip
 
 
+@pytest.mark.endurance
 def test_each_worker_sees_its_own_share_of_the_gpus(tmp_path: Path) -> None:
     done = run(PLACED, str(tmp_path))
     assert done.returncode == 0, done.stderr

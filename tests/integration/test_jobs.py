@@ -22,7 +22,7 @@ from tests.integration.backends import mlflow_server, postgresql
 from tests.integration.job_cluster import JobCluster, job_cluster
 from tests.integration.killing import eventually, space_of
 
-pytestmark = [pytest.mark.full, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.full, pytest.mark.timeout(2400)]
 
 TOKEN = "planted-cluster-token-71"
 PASSWORD = "planted-mlflow-password-72"
@@ -153,7 +153,7 @@ def test_a_job_whose_driver_is_killed_is_resumed_stopped_and_finished(
     begun = cluster.submit("--no-wait", "--json", *command)
     assert begun.returncode == 0, begun.stderr
     assert json.loads(begun.stdout)["job"] == "kills-1"
-    assert eventually(lambda: epochs(cluster, "kills") >= 2, 300)
+    assert eventually(lambda: epochs(cluster, "kills") >= 2, 900)
 
     second = cluster.submit(*command)
     assert second.returncode == 1
@@ -161,7 +161,7 @@ def test_a_job_whose_driver_is_killed_is_resumed_stopped_and_finished(
     follower = cluster.start("--follow", "kills")
     assert "Running entrypoint" in "".join(follower.stdout.readline() for _ in range(3))
     follower.send_signal(signal.SIGINT)
-    _, said = follower.communicate(timeout=60)
+    _, said = follower.communicate(timeout=300)
     assert follower.returncode == 130
     assert "kills-1 goes on" in said
     assert f"End it: segan-ray submit --address {cluster.address} --stop kills-1" in said
@@ -177,7 +177,7 @@ def test_a_job_whose_driver_is_killed_is_resumed_stopped_and_finished(
     known = epochs(cluster, "kills")
     again = cluster.submit("--no-wait", "--json", *command, "--resume")
     assert json.loads(again.stdout)["job"] == "kills-2", again.stderr
-    assert eventually(lambda: epochs(cluster, "kills") >= known + 2, 300)
+    assert eventually(lambda: epochs(cluster, "kills") >= known + 2, 900)
     stopped = cluster.submit("--stop", "kills")
     assert "kills-2 has ended: STOPPED" in stopped.stdout, stopped.stderr
     assert driver(cluster, "kills") is None

@@ -288,7 +288,7 @@ def other_pages(server: Served) -> Iterator[str]:
 def test_ctrl_c_ends_it_without_a_word(home: Home) -> None:
     with served(home) as server:
         server.process.send_signal(signal.SIGINT)
-        out, err = server.process.communicate(timeout=60)
+        out, err = server.process.communicate(timeout=300)
     assert (server.process.returncode, out, err) == (0, "", "")
 
 

@@ -87,7 +87,7 @@ def test_the_command_uses_the_cluster_of_ray_address(
         env={**os.environ, **theirs},
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=900,
         check=False,
     )
     assert done.returncode == 0, done.stderr

@@ -471,7 +471,7 @@ def test_two_promotions_at_once_leave_one_champion(home: Home, force: str) -> No
         assert process.stdin is not None
         process.stdin.write("go\n")
         process.stdin.flush()
-    results = [process.communicate(timeout=300)[0].split() for process in processes]
+    results = [process.communicate(timeout=900)[0].split() for process in processes]
     assert [process.returncode for process in processes] == [0, 0]
 
     found = versions(home)

@@ -25,7 +25,7 @@ from segan_ray.orchestration.tune import sweep as sweeps
 from segan_ray.orchestration.tune.sweep_plan import Sweep
 from segan_ray.search.space.space_file import load_space
 
-pytestmark = pytest.mark.full
+pytestmark = pytest.mark.endurance
 
 TRAINABLES, TRIALS = 3, 60
 EPOCH_S = 0.25

@@ -54,7 +54,7 @@ class Server:
             command, stdout=self._log, stderr=self._log, start_new_session=True,
             env=environment | quiet,
         )  # fmt: skip
-        assert eventually(self._healthy, within_s=300)
+        assert eventually(self._healthy, within_s=900)
 
     def signal(self, number: signal.Signals) -> None:
         assert self._process is not None
@@ -115,7 +115,7 @@ def test_records_outlive_a_server_that_hangs_and_dies(server: Server, tmp_path: 
     )
     recorder.start_trial("000", Experiment(), {})
     record(recorder, "000", range(1, 6))
-    assert eventually(lambda: recorder.uploader.waiting == 0, within_s=120)
+    assert eventually(lambda: recorder.uploader.waiting == 0, within_s=900)
 
     server.signal(signal.SIGSTOP)
     recorder.start_trial("001", Experiment(), {})
@@ -123,9 +123,9 @@ def test_records_outlive_a_server_that_hangs_and_dies(server: Server, tmp_path: 
     record(recorder, "000", range(6, 11))
     # Every call has returned while the server still hangs.
     assert recorder.uploader.waiting == 36
-    assert eventually(lambda: recorder.uploader._failing, within_s=120)
+    assert eventually(lambda: recorder.uploader._failing, within_s=900)
     server.signal(signal.SIGCONT)
-    assert eventually(lambda: recorder.uploader.waiting == 0, within_s=120)
+    assert eventually(lambda: recorder.uploader.waiting == 0, within_s=900)
 
     server.kill()
     recorder.start_trial("002", Experiment(), {})
