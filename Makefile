@@ -25,16 +25,19 @@ demo: $(VENV)/.installed ## Data, sweep, promotion, evaluation and report, in fr
 # Two processes share the tests out by file, a thread each; those of one Ray session stay together.
 # They come in the order of their folders, so that the longest begin first.
 SHARED_OUT := --numprocesses 2 --dist loadgroup --no-loadscope-reorder
+# Most of their time goes into starting processes. In huge pages these take a fifth of the page
+# faults, which some virtual machines make dear.
+TESTED_WITH := OMP_NUM_THREADS=1 PYTHONMALLOC=malloc GLIBC_TUNABLES=glibc.malloc.hugetlb=1
 
 test: test-fast ## All that a push needs: the main job, a Ray session, a kill of each kind too
-	OMP_NUM_THREADS=1 $(BIN)/pytest -m "slow and not full and not endurance and not gpu" $(SHARED_OUT)
+	$(TESTED_WITH) $(BIN)/pytest -m "slow and not full and not endurance and not gpu" $(SHARED_OUT)
 
 test-fast: $(VENV)/.installed ## Unit tests that take no more than a second or two each
-	OMP_NUM_THREADS=1 $(BIN)/pytest -m "not slow and not full and not endurance" tests/unit \
+	$(TESTED_WITH) $(BIN)/pytest -m "not slow and not full and not endurance" tests/unit \
 		--numprocesses logical --maxprocesses 4 --dist loadfile
 
 test-full: test ## And clusters, jobs, servers, browsers, the image: all tests but endurance
-	OMP_NUM_THREADS=1 $(BIN)/pytest -m "full and not endurance and not gpu" $(SHARED_OUT)
+	$(TESTED_WITH) $(BIN)/pytest -m "full and not endurance and not gpu" $(SHARED_OUT)
 
 # Needs no Ray and no MLflow, so the rest of the tests' fixtures stay out.
 gpu-check: $(VENV)/.installed ## What only a GPU can settle, in minutes: a table, and gpu-check.json

@@ -1,4 +1,4 @@
-"""The environment variables that Ray and MLflow read, and why they are set.
+"""The environment variables that Ray, its processes and MLflow read, and why they are set.
 
 Importing a module sets nothing. A command calls these functions before it imports an engine, since
 engines read some of the variables when they are imported.
@@ -25,6 +25,9 @@ RAY: Final = {
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
     # How soon the controller sees a report or the end of training, in seconds.
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
+    # The C library of the processes that Ray starts asks Linux for pages of 2 MiB: a training step
+    # frees its large tensors and would get the next ones page by page. Elsewhere it means nothing.
+    "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
 }
 RAY_ALWAYS: Final = {
     # Our trainables need this version, even if other programs set another.
@@ -33,7 +36,7 @@ RAY_ALWAYS: Final = {
     "RAY_AIR_NEW_OUTPUT": "0",
 }
 ON_NODES: Final = (
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S",
+    "GLIBC_TUNABLES", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S",
     "RAY_TRAIN_V2_ENABLED",
 )  # fmt: skip
 """The variables that trainables and workers need, on every node."""

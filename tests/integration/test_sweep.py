@@ -9,6 +9,7 @@ from pathlib import Path
 
 import optuna
 import pytest
+import torch
 from mlflow import MlflowClient
 from optuna.trial import TrialState as OptunaState
 
@@ -44,6 +45,7 @@ import ray  # isort: skip
 
 pytestmark = pytest.mark.slow
 
+HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 TINY = [
     "segmentor.base_width=4", "segmentor.depth=2", "critic.base_width=4", "critic.depth=1",
     "training.epochs=2", "training.steps_per_epoch=3", "training.batch_size=4", "training.crop=48",
@@ -375,3 +377,18 @@ def test_every_process_is_told_its_own_cluster(cluster: None) -> None:
     assert told == ray.get_runtime_context().gcs_address
     assert told.startswith("127.0.0.1:")
     assert "RAY_ADDRESS" not in os.environ
+
+
+@pytest.mark.skipif(
+    not HUGE_PAGES.exists() or "[never]" in HUGE_PAGES.read_text(),
+    reason="this kernel gives no huge pages on request",
+)
+def test_a_worker_keeps_tensors_in_huge_pages(cluster: None) -> None:
+    def kib_while_a_tensor_is_there() -> int:
+        tensor = torch.ones(2**24)
+        lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
+        (held,) = (line.split()[1] for line in lines if line.startswith("AnonHugePages"))
+        return int(held) if tensor.all() else 0
+
+    # The tensor takes 64 MiB.
+    assert ray.get(ray.remote(kib_while_a_tensor_is_there).remote()) > 32 * 2**10
