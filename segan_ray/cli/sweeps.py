@@ -45,7 +45,7 @@ def sweeps(home: HomeFolder = None, as_json: Json = False) -> None:
         (
             (
                 sweep.sweep,
-                sweep.status,
+                f"{sweep.status}, no gain" if sweep.ended_by == "no_gain_for" else sweep.status,
                 len(sweep.trials),
                 sweep.metric,
                 show.figure(sweep.best.score if sweep.best else None),

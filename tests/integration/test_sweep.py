@@ -292,6 +292,25 @@ def test_a_finished_sweep_goes_on_to_more_trials(
 
 
 @pytest.mark.endurance
+def test_a_sweep_ends_once_trials_bring_no_gain_and_goes_on_with_more_patience(
+    cluster: None, store: Path, tmp_path: Path
+) -> None:
+    tree, home = SPACE.model_dump(), Home.at(tmp_path / "home")
+    # Of this all trials have the same.
+    tree |= {"objective": {"metric": "model/parameters"}, "scheduler": {"type": "none"}}
+
+    def trials(patience: int, *, resume: bool) -> int:
+        tree["budget"] |= {"max_concurrent": 1, "no_gain_for": {"trials": patience}}
+        space = SearchSpace.model_validate(tree)
+        assert search(space, "gains", store, home, resume=resume) == "finished"
+        return len(read_sweep(home, "gains").trials)
+
+    assert trials(1, resume=False) == 2
+    assert read_sweep(home, "gains").ended_by == "no_gain_for"
+    assert trials(2, resume=True) == 3
+
+
+@pytest.mark.endurance
 def test_two_workers_train_one_model(cluster: None, store: Path, tmp_path: Path) -> None:
     experiment = load_experiment(None, [*TINY, "resources.workers=2"])
     home = Home.at(tmp_path / "home")

@@ -100,8 +100,10 @@ def search(sweep: Sweep, on_state: OnState, say: Any) -> tuple[SweepStatus, Swee
             _repeat(sweep, study, lifecycle, limit)
             lifecycle.stop_open()
             status = _status(sweep, study)
-            recorder.close(status)
+            recorder.close(status, ended_by=study.ended_by if status == "finished" else None)
     forget_engine(sweep.home.storage_of(sweep.name))
+    if status == "finished":
+        _say_no_gain(sweep, study, say)
     return status, study
 
 
@@ -134,6 +136,16 @@ def _say_estimate(sweep: Sweep, study: SweepStudy, limit: ConcurrencyLimit, say:
         say(estimate.sentence(needs, shutil.disk_usage(sweep.home.folder).free))
     if left and limit.spec.gpus_per_worker:
         say(estimate.memory_sentence(estimate.memory_bytes(sweep.space)))
+
+
+def _say_no_gain(sweep: Sweep, study: SweepStudy, say: Any) -> None:
+    patience = sweep.space.budget.no_gain_for
+    if patience is not None and study.ended_by == "no_gain_for":
+        say(
+            f"The last {many(patience.trials, 'trial')} brought no gain, so '{sweep.name}' ended "
+            f"after {study.trials.searched} of {study.budget}. It goes on with a larger "
+            f"budget.no_gain_for: {sweep.resume_with}"
+        )
 
 
 def _say_reused(study: SweepStudy, say: Any) -> None:
@@ -189,12 +201,13 @@ def _train(
 
     def draw() -> dict[str, Any] | None:
         point = cut_off.pop(0) if cut_off else study.promote()
-        if point is None and study.asked < last:
+        if point is None and study.asked < last and study.wants_more:
             point = study.ask()
         return None if point is None else task_of(sweep, point, limit.spec)
 
     def left() -> int:
-        return len(cut_off) + len(study.trials.paused()) + last - study.asked
+        new = last - study.asked if study.wants_more else 0
+        return len(cut_off) + len(study.trials.paused()) + new
 
     if left():
         retries = sweep.space.base_experiment().resources.retries

@@ -12,6 +12,8 @@ from segan_ray.training.epoch_record import Mode
 
 TrialStatus = Literal["completed", "stopped", "failed", "running", "paused", "pending"]
 SweepStatus = Literal["running", "finished", "failed", "stopped", "interrupted"]
+EndedBy = Literal["trials", "no_gain_for"]
+"""The part of its budget that a finished sweep has used up."""
 
 
 class Scored(Protocol):
@@ -79,7 +81,10 @@ class Repeats:
 
 @dataclass(frozen=True)
 class SweepRecord:
-    """One sweep with its trials, best first; ``objectives`` is empty unless it has several."""
+    """One sweep with its trials, best first; ``objectives`` is empty unless it has several.
+
+    ``ended_by`` is None unless it is finished, and where an earlier version recorded it.
+    """
 
     sweep: str
     status: SweepStatus
@@ -89,6 +94,7 @@ class SweepRecord:
     created: str
     trials: tuple[TrialRecord, ...]
     objectives: tuple[tuple[str, Mode], ...] = ()
+    ended_by: EndedBy | None = None
 
     @property
     def best(self) -> TrialRecord | None:
@@ -119,6 +125,7 @@ class SweepRecord:
         return {
             "sweep": self.sweep,
             "status": self.status,
+            "ended_by": self.ended_by,
             "trials": len(self.trials),
             "metric": self.metric,
             "mode": self.mode,

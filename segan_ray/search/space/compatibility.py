@@ -43,6 +43,8 @@ def refusals(space: SearchSpace) -> Iterator[Problem]:
         )
     yield from _sampler(space)
     yield from _scheduler(space)
+    if space.budget.no_gain_for is not None:
+        yield from _no_gain(space)
     yield from _enqueue(space)
 
 
@@ -147,6 +149,22 @@ def _pbt(space: SearchSpace, scheduler: PbtScheduler) -> Iterator[Problem]:
             ("scheduler", "interval"),
             f"scheduler.interval {scheduler.interval} is not below the {space.fewest_epochs()} "
             "epochs a trial runs: nothing would ever be taken over.",
+        )
+
+
+def _no_gain(space: SearchSpace) -> Iterator[Problem]:
+    where = ("budget", "no_gain_for")
+    if len(space.objectives) > 1:
+        yield Problem(
+            where,
+            f"budget.no_gain_for follows one objective, found {len(space.objectives)}. Leave it "
+            "out.",
+        )
+    if isinstance(space.scheduler, PbtScheduler):
+        yield Problem(
+            where,
+            "scheduler pbt draws its trials at the beginning, so budget.no_gain_for could end "
+            "nothing. Leave it out.",
         )
 
 

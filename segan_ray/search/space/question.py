@@ -100,4 +100,6 @@ def _component(component: BaseModel) -> str:
 def _budget(space: SearchSpace) -> str:
     at_once = space.budget.max_concurrent
     limit = "as many at once as there is room for" if at_once == "auto" else f"{at_once} at once"
-    return f"{space.budget.trials} trials of at most {space.most_epochs()} epochs, {limit}"
+    trials = f"{space.budget.trials} trials of at most {space.most_epochs()} epochs, {limit}"
+    patience = space.budget.no_gain_for
+    return trials if patience is None else f"{trials}, until {patience.trials} bring no gain"

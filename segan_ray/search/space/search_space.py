@@ -92,13 +92,21 @@ def _concurrent(value: Any) -> Any:
     return value
 
 
+class NoGain(Frozen):
+    """How many trials in a row may be drawn without a better score than before."""
+
+    trials: Annotated[int, Field(ge=1, le=MOST_TRIALS)]
+
+
 class Budget(Frozen):
     """How many trials, and how many at once (``auto``: as many as the cluster holds).
 
-    The checkpoints of the best ``keep_checkpoints`` trials are kept.
+    No more are drawn either once those of ``no_gain_for`` brought no gain. The checkpoints of the
+    best ``keep_checkpoints`` trials are kept.
     """
 
     trials: Annotated[int, Field(ge=1, le=MOST_TRIALS)] = 20
+    no_gain_for: NoGain | None = None
     max_concurrent: Annotated[int | Literal["auto"], PlainValidator(_concurrent)] = "auto"
     keep_checkpoints: Annotated[int, Field(ge=1, le=MOST_TRIALS)] = 10
 

@@ -23,6 +23,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from segan_ray.errors import SweepError, many
 from segan_ray.search.optuna_adapters import make_sampler
+from segan_ray.search.results.ranking import EndedBy
 from segan_ray.search.space.grid import grid_size
 from segan_ray.search.space.scheduler_settings import AshaScheduler, PbtScheduler
 from segan_ray.search.space.search_space import SearchSpace
@@ -39,6 +40,7 @@ from segan_ray.search.storage.study_record import (
     study_exists,
 )
 from segan_ray.search.study.first_points import first_points
+from segan_ray.search.study.gains import Gains
 from segan_ray.search.study.points import (
     DRAWN,
     ENDED,
@@ -103,6 +105,10 @@ class SweepStudy:
     _repeats: list[Repeat] = field(default_factory=list)
     _open: dict[int, _Open] = field(default_factory=dict)
     _values: dict[int, Values] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        scores = [score for of in self._scores().values() for score in of.values()]
+        self._gains = Gains.of(self.study, self.space.objective.mode, scores)
 
     @classmethod
     def create(
@@ -216,6 +222,23 @@ class SweepStudy:
         return max(0, self._most + repeats - len(self.trials.ended()))
 
     @property
+    def ended_by(self) -> EndedBy | None:
+        """What has ended the drawing of new trials; None while more are to be drawn.
+
+        A running trial may still bring a gain, and then more are drawn.
+        """
+        if self.trials.searched >= self._most:
+            return "trials"
+        patience = self.space.budget.no_gain_for
+        missing = self._gains.missing_for(self.trials.searched)
+        return "no_gain_for" if patience is not None and missing >= patience.trials else None
+
+    @property
+    def wants_more(self) -> bool:
+        """Whether there is a repeat to be asked for, or a gain may still come of a new point."""
+        return bool(self._repeats) or self.ended_by != "no_gain_for"
+
+    @property
     def _most(self) -> int:
         return min(self.budget, self.most_trials)
 
@@ -307,6 +330,8 @@ class SweepStudy:
         """
         trial, known = self._open[number], self._values[number]
         if epoch not in known:
+            if len(values) == 1 and not trial.repeated and self._gains.is_one(values[0]):
+                self._gains.note(values[0], self.trials.searched)
             known[epoch] = values
             if len(values) > 1:
                 trial.trial.set_user_attr(EPOCHS, {str(e): list(v) for e, v in known.items()})
@@ -330,7 +355,7 @@ class SweepStudy:
             return None
         scores, paused = self._scores(), self.trials.paused()
         number = self._rungs.next_to_go_on(scores, paused)
-        if number is None and not self._open and self.trials.searched >= self._most:
+        if number is None and not self._open and self.ended_by:
             number = self._rungs.last_to_go_on(scores, paused)
         if number is None:
             return None

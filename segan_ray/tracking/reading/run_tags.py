@@ -17,7 +17,13 @@ from typing import TYPE_CHECKING, Any, Final, cast, get_args
 from segan_ray.documents import DocumentError, parse_json
 from segan_ray.errors import RunError, cut
 from segan_ray.home import NAME
-from segan_ray.search.results.ranking import SweepRecord, SweepStatus, TrialRecord, TrialStatus
+from segan_ray.search.results.ranking import (
+    EndedBy,
+    SweepRecord,
+    SweepStatus,
+    TrialRecord,
+    TrialStatus,
+)
 from segan_ray.tracking import tag_names
 from segan_ray.training.epoch_record import Mode
 
@@ -32,7 +38,7 @@ READ: Final[tuple[str, ...]] = (
     tag_names.KIND, tag_names.SWEEP, tag_names.PARENT, tag_names.TRIAL, tag_names.STORE,
     tag_names.STATUS, tag_names.EPOCHS, tag_names.SCORE, tag_names.BEST_EPOCH, tag_names.PARAMS,
     tag_names.REPEAT_OF, tag_names.OBJECTIVES, tag_names.REASON, tag_names.METRIC, tag_names.MODE,
-    tag_names.OUTBOX,
+    tag_names.OUTBOX, tag_names.ENDED_BY,
 )  # fmt: skip
 """The tags that are read."""
 
@@ -79,6 +85,7 @@ def read_sweep_tags(run: TaggedRun) -> SweepRecord:
         created=_created(run),
         trials=(),
         objectives=_directions(run),
+        ended_by=_ended_by(run),
     )
 
 
@@ -208,6 +215,12 @@ def _like(run: TaggedRun, name: str, pattern: re.Pattern[str], expected: str) ->
     if value is None or not pattern.fullmatch(value):
         raise _wrong(run, name, expected)
     return value
+
+
+def _ended_by(run: TaggedRun) -> EndedBy | None:
+    if run.tags.get(tag_names.STATUS) != "finished" or not run.tags.get(tag_names.ENDED_BY):
+        return None
+    return cast("EndedBy", _one_of(run, tag_names.ENDED_BY, get_args(EndedBy)))
 
 
 def _one_of(run: TaggedRun, name: str, values: tuple[str, ...]) -> str:

@@ -25,7 +25,7 @@ from segan_ray.config import Experiment, flatten
 from segan_ray.errors import StoreError, TrackingError
 from segan_ray.home import Home
 from segan_ray.redaction import mask
-from segan_ray.search.results.ranking import SweepStatus, TrialStatus
+from segan_ray.search.results.ranking import EndedBy, SweepStatus, TrialStatus
 from segan_ray.search.results.trial_state import TrialState
 from segan_ray.tracking import tag_names
 from segan_ray.tracking.client.connection import Check, always
@@ -182,8 +182,16 @@ class Recorder:
         """Record that the sweep was interrupted: its open trials wait for a resume."""
         self.close("interrupted", patience_s=patience_s)
 
-    def close(self, status: SweepStatus, *, patience_s: float = PATIENCE_S) -> None:
+    def close(
+        self,
+        status: SweepStatus,
+        *,
+        ended_by: EndedBy | None = None,
+        patience_s: float = PATIENCE_S,
+    ) -> None:
         """Record the sweep's end and wait until MLflow has every record.
+
+        ``ended_by`` is what of its budget a finished sweep has used up.
 
         Open trials are suspended if the sweep was interrupted, and ended otherwise. Records that
         MLflow does not take in time stay on disk, with a warning. A second call does nothing.
@@ -194,7 +202,8 @@ class Recorder:
         try:
             with self.lock:
                 self._close_trials(status)
-                self._append("close", None, status=status, best=self.ledger.best_score)
+                best = self.ledger.best_score
+                self._append("close", None, status=status, best=best, ended_by=ended_by)
         finally:
             # Also when the disk is full: the records it took before still go to MLflow.
             left = self.uploader.finish(patience_s)

@@ -152,7 +152,10 @@ class RunWriter:
     def _close(self, record: Record) -> None:
         parent = self.runs.parent
         status, best = record.facts["status"], record.facts["best"]
-        self._client.set_tag(parent, tag_names.STATUS, status)
+        # Records of earlier versions do not say it.
+        ended_by = record.facts.get("ended_by") or ""
+        tags = {tag_names.STATUS: status, tag_names.ENDED_BY: ended_by}
+        self._client.log_batch(parent, tags=_tags(tags))
         if best is not None:
             self._client.log_metric(parent, self.runs.facts.metric, best, record.at)
         self._describe(parent)

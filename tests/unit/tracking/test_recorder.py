@@ -44,6 +44,7 @@ from segan_ray.tracking.registry.aliases import move_alias
 from segan_ray.training.checkpoints.trial_folder import TrialFolder
 from segan_ray.training.epoch_record import BestEpoch, EpochRecord
 from segan_ray.training.state import new_state
+from tests.unit.command_line import segan
 from tests.unit.stored import ORIGIN, bare_version
 
 METRIC = "val/dice_mean"
@@ -160,6 +161,17 @@ def test_a_sweep_is_a_parent_and_a_run_a_trial(home: Home) -> None:
     assert artifacts(home, found["000"]) == {"checkpoint", "overlays"}
     assert artifacts(home, found[""]) == {"space.yaml"}
     assert recorder.run_id("000") == found["000"].info.run_id
+
+
+def test_what_of_its_budget_a_finished_sweep_used_up_is_recorded(home: Home) -> None:
+    recorder = opened(home)
+    recorder.close("finished", ended_by="no_gain_for")
+    assert read_sweep(home, "s").summary()["ended_by"] == "no_gain_for"
+    assert "finished, no gain" in segan("sweeps", cwd=home.folder, home=home.folder).stdout
+    again = opened(home, resume=True)
+    again.uploader.finish(60)
+    assert read_sweep(home, "s").ended_by is None
+    killed(again)
 
 
 def test_several_objectives_are_kept_at_the_best_epoch(home: Home) -> None:

@@ -229,6 +229,7 @@ def test_what_not_every_trial_draws_is_known() -> None:
 
 LR = {"type": "float", "low": 1e-4, "high": 1e-2}
 INT = {"type": "int", "low": 1, "high": 3}
+PATIENT = {"no_gain_for": {"trials": 5}}
 TWO = [{"metric": "val/dice_mean"}, {"metric": "model/parameters", "mode": "min"}]
 SKIP = {"type": "choice", "values": ["add", "concat"]}
 
@@ -344,6 +345,10 @@ WHEN = {"segmentor.skip": SKIP, "critic.lr": {**LR, "when": {"segmentor.skip": "
          "of loss.scale_weights, its length depends on critic.depth, which is drawn. Use asha"),
         (having({"critic.lr": LR}, scheduler={"type": "pbt"}, budget={"trials": 3}),
          "scheduler pbt needs at least 4 trials, found 3"),
+        (having({"critic.lr": LR}, scheduler={"type": "pbt"}, budget=PATIENT),
+         "so budget.no_gain_for could end nothing"),
+        (having({"critic.lr": LR}, objective=TWO, scheduler={"type": "none"}, budget=PATIENT),
+         "budget.no_gain_for follows one objective, found 2"),
         (having({"critic.lr": LR}, scheduler={"type": "pbt", "interval": 20}),
          "scheduler.interval 20 is not below the 20 epochs"),
         (having({"critic.steps": INT}, scheduler={"type": "pbt"}, sampler={"type": "grid"}),
