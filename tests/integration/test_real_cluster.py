@@ -168,6 +168,7 @@ def test_a_node_that_comes_is_used_and_one_that_goes_costs_little(
     assert cluster.placement_groups() == 0
 
 
+@pytest.mark.endurance
 def test_two_workers_on_different_nodes_train_one_model(cluster: Nodes, backends: Backends) -> None:
     cluster.add(1)
     folder = cluster.folder
