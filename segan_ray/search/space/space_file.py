@@ -23,7 +23,7 @@ from segan_ray.search.space.compatibility import refusals
 from segan_ray.search.space.parameters import Parameter, said_as
 from segan_ray.search.space.sampler_settings import Sampler
 from segan_ray.search.space.scheduler_settings import Scheduler
-from segan_ray.search.space.search_space import Budget, Objective, SearchSpace
+from segan_ray.search.space.search_space import Budget, NoGain, Objective, SearchSpace
 from segan_ray.search.space.yaml_lines import YamlLines
 
 Tree = dict[str, Any]
@@ -196,7 +196,8 @@ def _explain(error: Mapping[str, Any], tree: Tree) -> Problem:
         case "dict_type" | "model_type" | "model_attributes_type":
             text = f"{where}: found {_shape(error['input'])}, expected settings as key: value."
         case _:
-            text = f"{where}: {message[:1].lower()}{message[1:].rstrip('.')}."
+            stop = "" if message.endswith((".", "?")) else "."
+            text = f"{where}: {message[:1].lower()}{message[1:]}{stop}"
     return Problem(loc, text)
 
 
@@ -234,6 +235,7 @@ def _tagged(union: Any) -> dict[str, type[BaseModel]]:
 KNOWN: Final = frozenset(paths())
 GROUPS: Final[dict[str, type[BaseModel]]] = {
     "budget": Budget,
+    "no_gain_for": NoGain,
     **_tagged(Sampler),
     **_tagged(Scheduler),
     **_tagged(Parameter),

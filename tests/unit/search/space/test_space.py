@@ -73,6 +73,10 @@ def parameters(**entry: object) -> dict:
             "no trial reports the metric 'val/dice_meen'. Did you mean 'val/dice_mean'?",
         ),
         (
+            changed(budget={"no_gain_for": {"trails": 3}}),
+            "unknown key 'budget.no_gain_for.trails'. Did you mean 'trials'?",
+        ),
+        (
             changed(parameters={"critic.depth": {"type": "int", "low": 3, "high": 1}}),
             "low 3 to high 1 is no range",
         ),
@@ -146,6 +150,7 @@ def test_what_cannot_be_is_refused_in_words(tmp_path: Path, tree: object, words:
         load_space(file)
     assert words in str(caught.value)
     assert str(file) in str(caught.value)
+    assert "?." not in str(caught.value)
 
 
 def test_all_problems_are_said_at_once(tmp_path: Path) -> None:
