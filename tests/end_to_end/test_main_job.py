@@ -132,6 +132,7 @@ def test_promotion_evaluation_and_report(desk: Desk) -> None:
     assert '<th scope="row">1</th><td>champion</td>' in page
 
 
+@pytest.mark.endurance
 def test_a_run_of_train_can_be_evaluated_by_name(desk: Desk) -> None:
     small = ["segmentor.base_width=4", "segmentor.depth=2", "training.batch_size=4"]
     settings = [*small, "variant=unet", "training.epochs=2", "training.steps_per_epoch=3"]

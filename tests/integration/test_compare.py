@@ -21,7 +21,7 @@ from segan_ray.tracking.reading.sweeps import list_sweeps, read_sweep
 from tests.integration.killing import Killable
 from tests.unit.command_line import refused, segan
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(2400)]
+pytestmark = [pytest.mark.endurance, pytest.mark.timeout(2400)]
 
 ARMS: dict[str, Any] = {
     "name": "methods",

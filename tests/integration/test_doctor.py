@@ -153,6 +153,7 @@ def test_a_cluster_that_asks_for_a_token(
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.endurance
 def test_a_machine_by_itself(store: Path, tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "segan_ray", "doctor", str(store), "--home", str(tmp_path)],

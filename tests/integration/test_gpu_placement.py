@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = [pytest.mark.full, pytest.mark.timeout(2400)]
+pytestmark = [pytest.mark.endurance, pytest.mark.timeout(2400)]
 
 DECLARED = """
 import ray
@@ -61,7 +61,6 @@ def run(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     )  # fmt: skip
 
 
-@pytest.mark.endurance
 def test_each_worker_sees_its_own_share_of_the_gpus(tmp_path: Path) -> None:
     done = run(PLACED, str(tmp_path))
     assert done.returncode == 0, done.stderr

@@ -101,6 +101,7 @@ def status(cluster: JobCluster, sweep: str) -> str:
     return [job["status"] for job in jobs if job["sweep"] == sweep][-1]
 
 
+@pytest.mark.endurance
 def test_a_sweep_runs_as_a_job_and_no_secret_is_seen(servers: Servers, store: Path) -> None:
     cluster, seen = servers.cluster, set()
     space = write_space(cluster, trials=2, epochs=4)

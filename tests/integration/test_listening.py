@@ -90,6 +90,7 @@ print(len(found) > 0, [at for at in found if not is_loopback(at)])
 """
 
 
+@pytest.mark.endurance
 def test_a_setting_for_clusters_opens_none_of_our_own(tmp_path: Path) -> None:
     """As somebody has it in their profile who joins clusters from a Mac."""
     environment = {**os.environ, "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "1"}

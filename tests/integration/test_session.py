@@ -22,6 +22,7 @@ with ray_session():
 """
 
 
+@pytest.mark.endurance
 def test_uv_run_sends_no_folder_to_workers(tmp_path: Path) -> None:
     """What "uv run" starts has it for a parent, by which Ray knows."""
     (tmp_path / "run").write_text('"$PROGRAM" -c "$BEGUN"\nexit $?\n')

@@ -154,6 +154,7 @@ def test_the_tracking_server_may_be_away(sweep: Killable) -> None:
 
 
 @pytest.mark.full
+@pytest.mark.endurance
 def test_a_full_disk_ends_a_sweep_that_goes_on_when_there_is_room(sweep: Killable) -> None:
     sweep.space = of_two_trials()
     with small_disk(sweep.folder / "home", megabytes=60) as disk:

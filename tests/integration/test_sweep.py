@@ -140,6 +140,7 @@ def test_a_name_that_is_taken_is_refused(sweep: FinishedSweep) -> None:
         search(SPACE, SWEEP, sweep.store, sweep.home)
 
 
+@pytest.mark.endurance
 def test_a_trial_that_raises_fails_with_its_cause(
     cluster: None, store: Path, tmp_path: Path
 ) -> None:
@@ -204,6 +205,7 @@ def test_a_trial_that_cannot_be_trained_is_retried_then_failed_and_the_others_go
     assert {event.retries for event in events if event.trial == completed.trial} == {0}
 
 
+@pytest.mark.endurance
 def test_a_weak_member_of_a_population_goes_on_from_a_strong_one(
     cluster: None, store: Path, tmp_path: Path
 ) -> None:
@@ -323,6 +325,7 @@ def test_two_workers_train_one_model(cluster: None, store: Path, tmp_path: Path)
     assert client.get_run(result.run).data.tags["segan.trial"] == "000"
 
 
+@pytest.mark.endurance
 def test_a_fold_of_a_store_elsewhere_is_trained_on_in_the_nodes_copy(
     cluster: None, phantom_folder: Path, tmp_path: Path
 ) -> None:
