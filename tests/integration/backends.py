@@ -21,7 +21,7 @@ import s3fs
 from botocore.exceptions import BotoCoreError
 
 LOOPBACK = "127.0.0.1"
-UP_S = 120
+UP_S = 600
 WEED = Path(sys.executable).with_name("weed")
 
 

@@ -29,6 +29,8 @@ os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
 main()
 """
 MEMORY_BYTES = 8 * 2**30
+TOO_SLOW = "The current node timed out during startup"
+"""Ray gives a node 30 seconds to start, however busy the machine is."""
 # It connects once: one that did for each question would take the cores from what is tested.
 ANSWER = """
 import json, sys, ray
@@ -70,20 +72,26 @@ class Nodes:
         ]  # fmt: skip
         hide = f"mount -t tmpfs none {shlex.quote(str(self.folder))} && exec "
         log = self.folder / f"node-{number}.log"
-        process = subprocess.Popen(
-            ["unshare", "-m", "sh", "-c", hide + shlex.join(map(str, command))],
-            env={
-                **os.environ,
-                **self.environment,
-                "SEGAN_RAY_CACHE": str(self.folder / f"cache-{number}"),
-                **environment,
-            },
-            stdout=log.open("w"),
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-        self.processes.append(process)
-        until(lambda: self.alive() == before + 1, process, log)
+        hidden = ["unshare", "-m", "sh", "-c", hide + shlex.join(map(str, command))]
+        variables = {
+            **os.environ,
+            **self.environment,
+            "SEGAN_RAY_CACHE": str(self.folder / f"cache-{number}"),
+            **environment,
+        }
+        for last_try in (False, False, True):
+            process = subprocess.Popen(
+                hidden, env=variables, stdout=log.open("w"), stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )  # fmt: skip
+            self.processes.append(process)
+            try:
+                until(lambda: self.alive() == before + 1, process, log)
+            except AssertionError:
+                if last_try or TOO_SLOW not in log.read_text():
+                    raise
+            else:
+                break
         return process
 
     def _as_head(self) -> list[str]:

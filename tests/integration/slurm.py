@@ -22,7 +22,7 @@ from tests.integration.backends import free_ports
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "ip", "nsenter", "unshare")
 ADDRESS = "10.77.0.1"
 NODES = ("first", "second")
-UP_S = 60
+UP_S = 300
 
 
 def missing() -> str:

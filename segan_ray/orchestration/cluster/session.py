@@ -41,6 +41,7 @@ LOCAL_SETTINGS: Final = {
 OBJECT_STORE_BYTES: Final = 256 * 2**20
 """Nothing large goes through Ray's object store: slices are memory-mapped, checkpoints files."""
 
+TIMED_OUT: Final = "timed out during startup"
 TOKEN: Final = secrets.token_hex(32)
 """The token of clusters that this process starts; Ray would write its own to a readable file."""
 
@@ -136,6 +137,13 @@ def _said_in_words() -> Iterator[None]:
             f"Ray cannot be started on this machine ({said(error)}). Its files and sockets are "
             f"in {parent_folder()}: set RAY_TMPDIR to a short path that you can write, "
             "such as /tmp/me."
+        ) from None
+    except Exception as error:
+        if TIMED_OUT not in str(error):
+            raise
+        raise SweepError(
+            "Ray did not start: it gives its own processes 30 seconds, and this machine was too "
+            "busy for that. Try again when less runs on it."
         ) from None
 
 
