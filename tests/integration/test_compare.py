@@ -47,7 +47,7 @@ class Comparison(Killable):
     def words(self) -> list[str]:
         return [
             "compare", str(self.store), "--arms", str(self.folder / "arms.yaml"), "--name", "m",
-            "--seeds", "1", "--home", str(self.home.folder), "--resume",
+            "--seeds", "2", "--home", str(self.home.folder), "--resume",
             "--output", str(self.folder / "m.json"), "--page", str(self.folder / "m.html"),
         ]  # fmt: skip
 
@@ -84,8 +84,8 @@ def test_a_killed_comparison_goes_on_with_what_is_not_done(comparison: Compariso
     # Nothing is left to do: the same scores again, without training or scoring.
     again = segan(*comparison.words, "--json", cwd=comparison.folder)
     assert json.loads(again.stdout) == document
-    other = [word if word != "1" else "3" for word in comparison.words]
-    refused(segan(*other, cwd=comparison.folder), "began otherwise: seeds was 1, is 3.")
+    other = [word if word != "2" else "3" for word in comparison.words]
+    refused(segan(*other, cwd=comparison.folder), "began otherwise: seeds was 2, is 3.")
 
 
 def check_document(document: dict[str, Any]) -> None:
@@ -95,7 +95,8 @@ def check_document(document: dict[str, Any]) -> None:
     assert segan_arm["epochs"] == unet["epochs"] == 2
     assert unet["params"] > segan_arm["params"]
     for arm in (segan_arm, unet):
-        assert (arm["seeds"], arm["failed_seeds"], len(arm["runs"])) == (1, 0, 1)
+        assert (arm["seeds"], arm["failed_seeds"], len(arm["runs"])) == (2, 0, 2)
+        assert len({run["seed"] for run in arm["runs"]}) == 2
         for region in REGIONS:
             assert 0 <= arm["summary"][region]["dice"]["mean"] <= 1
     (pair,) = document["differences"]
@@ -108,8 +109,8 @@ def check_records(comparison: Comparison, document: dict[str, Any]) -> None:
     sweeps = {sweep.sweep: sweep for sweep in list_sweeps(comparison.home)}
     assert set(sweeps) == {"m-segan", "m-unet"}
     assert {sweep.status for sweep in sweeps.values()} == {"finished"}
-    # A trial, or one experiment, and a seed.
-    assert [len(sweeps[name].trials) for name in ("m-segan", "m-unet")] == [2, 2]
+    # A trial, or one experiment, and two seeds.
+    assert [len(sweeps[name].trials) for name in ("m-segan", "m-unet")] == [3, 3]
     client = connect(comparison.home)
     (parent,) = search(client, "tags.`segan.kind` = 'comparison'")
     assert parent.info.status == "FINISHED"
