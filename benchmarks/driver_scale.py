@@ -52,6 +52,7 @@ from segan_ray.orchestration.tune import sweep as sweeps
 from segan_ray.orchestration.tune.sweep_plan import Sweep
 from segan_ray.search.results.trial_state import TrialState
 from segan_ray.search.space.space_file import load_space
+from segan_ray.search.study.study_budget import Limits
 from segan_ray.search.study.sweep_study import Point, SweepStudy
 from segan_ray.tracking.description.card import StoreCard
 from segan_ray.tracking.recording.recorder import Recorder
@@ -191,7 +192,7 @@ def simulate(
     """Run a sweep of so many trials, so many at once; return what was seen and its files' MB."""
     home, space = Home(folder / "home"), load_space(SPACE)
     card = StoreCard(store, read_manifest(store).fingerprint, {})
-    sweep = Sweep("simulated", space, SPACE.read_text(), store, card, home, "…", trials=trials)
+    sweep = Sweep("simulated", space, SPACE.read_text(), store, card, home, "…", Limits(trials))
     watch = Watch(max(1, trials // TENTHS))
     with replayed(watch, at_once):
         status = sweeps.run_sweep(sweep, watch.event, say=lambda *_: None)

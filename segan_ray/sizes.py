@@ -37,6 +37,8 @@ MOST_CASES: Final = 100_000
 MOST_SEED: Final = 2**63 - 1
 MOST_TRIALS: Final = 100_000
 MOST_SEEDS: Final = 1000
+MOST_HOURS: Final = 1_000_000
+"""Of a sweep, or of its GPUs together: more than a century of one."""
 MOST_WEIGHTS: Final = 10**9
 """Of one network; 4 GB, and twice that again for its optimizer."""
 

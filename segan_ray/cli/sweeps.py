@@ -6,13 +6,19 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
 from segan_ray.cli.options import HomeFolder, Json, SweepName
 from segan_ray.cli.terminal import show
 from segan_ray.errors import SweepError, many
+
+SAID_END: Final = {
+    "hours": ", hours used up",
+    "gpu_hours": ", GPU hours used up",
+    "no_gain_for": ", no gain",
+}  # fmt: skip
 
 
 def register(app: typer.Typer) -> None:
@@ -45,7 +51,7 @@ def sweeps(home: HomeFolder = None, as_json: Json = False) -> None:
         (
             (
                 sweep.sweep,
-                f"{sweep.status}, no gain" if sweep.ended_by == "no_gain_for" else sweep.status,
+                sweep.status + SAID_END.get(sweep.ended_by or "trials", ""),
                 len(sweep.trials),
                 sweep.metric,
                 show.figure(sweep.best.score if sweep.best else None),

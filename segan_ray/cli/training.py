@@ -15,7 +15,7 @@ from segan_ray.cli.options import HomeFolder, Json, Store
 from segan_ray.cli.terminal import show
 from segan_ray.engine_settings import prepare_ray
 from segan_ray.errors import Interrupted, SweepError
-from segan_ray.sizes import MOST_SEEDS, MOST_TRIALS, MOST_WORKERS
+from segan_ray.sizes import MOST_HOURS, MOST_SEEDS, MOST_TRIALS, MOST_WORKERS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -101,6 +101,18 @@ def tune(
         int | None,
         typer.Option(min=1, max=MOST_TRIALS, help="How many trials (else the space's budget)."),
     ] = None,
+    hours: Annotated[
+        float | None,
+        typer.Option(
+            min=0.01, max=MOST_HOURS, help="After how many hours nothing trains any more."
+        ),
+    ] = None,
+    gpu_hours: Annotated[
+        float | None,
+        typer.Option(
+            min=0.01, max=MOST_HOURS, help="The same, GPUs times the hours they are held."
+        ),
+    ] = None,
     resume: Resume = False,
     repeat_top: Annotated[
         int,
@@ -134,11 +146,12 @@ def tune(
         from segan_ray.cli.terminal.live import live_view
         from segan_ray.orchestration.tune.sweep import run_sweep
         from segan_ray.orchestration.tune.sweep_plan import Sweep
+        from segan_ray.search.study.study_budget import Limits
         from segan_ray.tracking.reading.sweeps import read_sweep
 
         sweep = Sweep(
             sweep_name, checked, read_settings(file), store, card, where,
-            again, trials, resume, repeat_top, seeds,
+            again, Limits(trials, hours, gpu_hours), resume, repeat_top, seeds,
         )  # fmt: skip
         total = (trials or checked.budget.trials) + repeat_top * seeds
         objective = checked.objective

@@ -160,9 +160,12 @@ def sweep_store(home: Home, record: SweepRecord) -> Path:
 
 
 def _best_ended(record: SweepRecord) -> TrialRecord:
-    """Return the winner of the ended trials, whose checkpoints are with the records."""
-    ended = [trial for trial in record.trials if trial.status in ("completed", "stopped")]
-    best = winner(ended, record.mode)
+    """Return the winner of the trials whose checkpoints are with the records.
+
+    They are those that ended, and once the sweep itself has, also those that wait for more hours.
+    """
+    with_checkpoint = {"completed", "stopped", *(["paused"] if record.status == "finished" else [])}
+    best = winner([each for each in record.trials if each.status in with_checkpoint], record.mode)
     if best is None:
         raise SweepError(f"The sweep '{record.sweep}' has no ended trial with a score to promote.")
     return best

@@ -60,7 +60,7 @@ def live_placement_groups() -> int:
     return sum(group["state"] != "REMOVED" for group in table.values())
 
 
-def ignore(event: TrialState) -> None:
+def ignore(told: TrialState | str) -> None:
     """Watch nothing."""
 
 
@@ -70,10 +70,12 @@ def card(store: Path) -> StoreCard:
     return StoreCard(store, manifest.fingerprint, counts)
 
 
-def search(space: SearchSpace, name: str, store: Path, home: Home, on_event=ignore, **more) -> str:
+def search(
+    space: SearchSpace, name: str, store: Path, home: Home, on_event=ignore, say=ignore, **more
+) -> str:
     """Run a sweep in this process."""
     sweep = Sweep(name, space, "name: test\n", store, card(store), home, "…", **more)
-    return run_sweep(sweep, on_event, lambda sentence: None)
+    return run_sweep(sweep, on_event, say)
 
 
 def train(experiment: Experiment, name: str, store: Path, place, home: Home) -> TrainResult:

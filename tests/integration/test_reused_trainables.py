@@ -24,6 +24,7 @@ from replayed_trials import ReplayedTrainable
 from segan_ray.orchestration.tune import sweep as sweeps
 from segan_ray.orchestration.tune.sweep_plan import Sweep
 from segan_ray.search.space.space_file import load_space
+from segan_ray.search.study.study_budget import Limits
 
 pytestmark = pytest.mark.endurance
 
@@ -53,7 +54,7 @@ def test_no_trainable_is_started_twice(cluster: None, store: Path, tmp_path: Pat
     )
     sweep = Sweep(
         "reused", random, SPACE.read_text(), seen, card(store), Home.at(tmp_path / "home"), "…",
-        trials=TRIALS,
+        given=Limits(TRIALS),
     )  # fmt: skip
     watch = Watch(TRIALS)
     with replayed(watch, TRAINABLES), pytest.MonkeyPatch.context() as patch:

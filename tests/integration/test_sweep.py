@@ -27,6 +27,7 @@ from segan_ray.orchestration.tune.trainable import ReusableTrainable
 from segan_ray.search.results.trial_state import TrialState
 from segan_ray.search.space.search_space import METRICS, ChoiceParameter, SearchSpace
 from segan_ray.search.storage.study_storage import open_storage
+from segan_ray.search.study.study_budget import Limits
 from segan_ray.tracking.reading.sweeps import list_sweeps, read_sweep
 from segan_ray.training.checkpoints.checkpoint import load_segmentor
 from tests.integration.conftest import (
@@ -150,7 +151,7 @@ def test_a_trial_that_raises_fails_with_its_cause(
         image.write_bytes(b"no array")
     home = Home.at(tmp_path / "home")
     with pytest.raises(SweepError, match=r"1 trial of 'broken' failed.*image\.npy"):
-        search(SPACE, "broken", broken, home, trials=1)
+        search(SPACE, "broken", broken, home, given=Limits(1))
     (trial,) = read_sweep(home, "broken").trials
     assert trial.status == "failed"
     assert "image.npy" in (trial.reason or "")
@@ -195,7 +196,9 @@ def test_a_trial_that_cannot_be_trained_is_retried_then_failed_and_the_others_go
     }  # fmt: skip
     home = Home.at(tmp_path / "home")
     events: list[TrialState] = []
-    status = search(SearchSpace.model_validate(tree), "folds", store, home, events.append, trials=5)
+    status = search(
+        SearchSpace.model_validate(tree), "folds", store, home, events.append, given=Limits(5)
+    )
     # A grid of two has two trials with any budget.
     failed, completed = sorted(read_sweep(home, "folds").trials, key=lambda t: t.status)[::-1]
     assert status == "finished"
@@ -289,7 +292,7 @@ def test_a_finished_sweep_goes_on_to_more_trials(
     tree["budget"] |= {"trials": 1, "max_concurrent": 1}
     space, home = SearchSpace.model_validate(tree), Home.at(tmp_path / "home")
     assert search(space, "more", store, home) == "finished"
-    assert search(space, "more", store, home, resume=True, trials=2) == "finished"
+    assert search(space, "more", store, home, resume=True, given=Limits(2)) == "finished"
     assert_whole(home, "more", 2, EPOCHS)
 
 
@@ -310,6 +313,28 @@ def test_a_sweep_ends_once_trials_bring_no_gain_and_goes_on_with_more_patience(
     assert trials(1, resume=False) == 2
     assert read_sweep(home, "gains").ended_by == "no_gain_for"
     assert trials(2, resume=True) == 3
+
+
+@pytest.mark.endurance
+def test_a_sweep_waits_once_its_hours_are_used_up_and_goes_on_with_more(
+    cluster: None, store: Path, tmp_path: Path
+) -> None:
+    tree, home = SPACE.model_dump(), Home.at(tmp_path / "home")
+    # They are used up when the first trial begins; it ends its epoch.
+    tree["budget"] |= {"trials": 2, "max_concurrent": 1, "hours": 1e-6}
+    space, said = SearchSpace.model_validate(tree), []
+    assert search(space, "hours", store, home, say=said.append) == "finished"
+    assert said[-1].startswith("The 1e-06 hours are used up, so 'hours' ended after 1 of 2 trials.")
+    record = read_sweep(home, "hours")
+    (waiting,) = record.trials
+    assert (record.ended_by, waiting.status, waiting.epochs) == ("hours", "paused", 1)
+    client = MlflowClient(home.tracking_uri)
+    load_segmentor(Path(client.download_artifacts(waiting.mlflow_run, "checkpoint", str(tmp_path))))
+
+    more = Limits(hours=9)
+    assert search(space, "hours", store, home, resume=True, given=more) == "finished"
+    assert_whole(home, "hours", 2, EPOCHS)
+    assert read_sweep(home, "hours").ended_by == "trials"
 
 
 @pytest.mark.endurance

@@ -15,3 +15,8 @@ class WorkerGroupSpec:
     workers: int
     cpus_per_worker: float
     gpus_per_worker: float
+
+    @property
+    def gpus(self) -> float:
+        """How many GPUs the group holds."""
+        return self.workers * self.gpus_per_worker

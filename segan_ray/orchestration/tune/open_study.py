@@ -50,10 +50,11 @@ def open_study(
 
 def _earlier_study(sweep: Sweep, storage: Storage, say: Any) -> SweepStudy:
     study = SweepStudy.open(sweep.name, sweep.space, storage, store=sweep.card.fingerprint)
-    before = study.budget
-    study.take_budget(sweep.trials)
-    if study.budget != before and sweep.trials is None:
-        say(f"'{sweep.name}' is to have {study.budget} trials, as its space file says now.")
+    before = study.budget.limits
+    study.take_budget(sweep.given)
+    now = study.budget.limits
+    if now.trials != before.trials and sweep.given.trials is None:
+        say(f"'{sweep.name}' is to have {now.trials} trials, as its space file says now.")
     return study
 
 
@@ -73,7 +74,7 @@ def _new_study(sweep: Sweep, storage: Storage, earlier: EarlierTrials, say: Any)
     )
     for sentence in (*earlier.said, *study.skipped):
         say(sentence)
-    study.take_budget(sweep.trials)
+    study.take_budget(sweep.given)
     return study
 
 

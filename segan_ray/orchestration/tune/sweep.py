@@ -81,6 +81,7 @@ def search(sweep: Sweep, on_state: OnState, say: Any) -> tuple[SweepStatus, Swee
     ):
         refuse_if_unfit(sweep.home, absolute(sweep.store))
         limit = concurrency_limit(sweep.space, say)
+        _check_gpu_hours(sweep, limit)
         study, holding = open_study(sweep, until_the_end, say)
         _say_estimate(sweep, study, limit, say)
         with request.later():
@@ -90,7 +91,8 @@ def search(sweep: Sweep, on_state: OnState, say: Any) -> tuple[SweepStatus, Swee
             recorder,
             sweep.home.checkpoints(sweep.name),
             on_state,
-            holding.check,
+            gpus=limit.spec.gpus,
+            check=holding.check,
         )
         with suspended_if_cut_off(sweep.name, sweep.resume_with, lifecycle, request):
             make_shared(sweep.home.checkpoints(sweep.name))
@@ -98,12 +100,15 @@ def search(sweep: Sweep, on_state: OnState, say: Any) -> tuple[SweepStatus, Swee
             _draw_new(sweep, study, lifecycle, limit)
             _say_reused(study, say)
             _repeat(sweep, study, lifecycle, limit)
-            lifecycle.stop_open()
+            if study.is_cut_short and not stop_requested(sweep.folder):
+                lifecycle.pause_open()
+            else:
+                lifecycle.stop_open()
             status = _status(sweep, study)
             recorder.close(status, ended_by=study.ended_by if status == "finished" else None)
     forget_engine(sweep.home.storage_of(sweep.name))
     if status == "finished":
-        _say_no_gain(sweep, study, say)
+        _say_early_end(sweep, study, say)
     return status, study
 
 
@@ -122,13 +127,23 @@ def check_servers(home: Home) -> None:
         open_storage(home)
 
 
+def _check_gpu_hours(sweep: Sweep, limit: ConcurrencyLimit) -> None:
+    hours = sweep.given.gpu_hours or sweep.space.budget.gpu_hours
+    if hours is not None and not limit.spec.gpus:
+        raise SweepError(
+            f"The trials hold no GPU (resources.gpus_per_worker), so {hours:g} GPU hours would "
+            "never be used up. Give them GPUs, or a budget of hours."
+        )
+
+
 def _say_estimate(sweep: Sweep, study: SweepStudy, limit: ConcurrencyLimit, say: Any) -> None:
     left = study.left(sweep.repeat_top * sweep.seeds)
     points = count_points(sweep.space)
-    if left and points is not None and points < min(study.budget, study.most_trials):
+    wanted = study.budget.trials
+    if left and points is not None and points < min(wanted, study.most_trials):
         say(
-            f"The space has {points} different points, fewer than {study.budget} trials: what "
-            "remains trains points again, with fresh seeds."
+            f"The space has {points} different points, fewer than {wanted} trials: what remains "
+            "trains points again, with fresh seeds."
         )
     if left:
         kept = sweep.space.budget.keep_checkpoints
@@ -138,14 +153,21 @@ def _say_estimate(sweep: Sweep, study: SweepStudy, limit: ConcurrencyLimit, say:
         say(estimate.memory_sentence(estimate.memory_bytes(sweep.space)))
 
 
-def _say_no_gain(sweep: Sweep, study: SweepStudy, say: Any) -> None:
-    patience = sweep.space.budget.no_gain_for
-    if patience is not None and study.ended_by == "no_gain_for":
-        say(
-            f"The last {many(patience.trials, 'trial')} brought no gain, so '{sweep.name}' ended "
-            f"after {study.trials.searched} of {study.budget}. It goes on with a larger "
-            f"budget.no_gain_for: {sweep.resume_with}"
-        )
+def _say_early_end(sweep: Sweep, study: SweepStudy, say: Any) -> None:
+    patience, ended_by, limits = sweep.space.budget.no_gain_for, study.ended_by, study.budget.limits
+    if patience is not None and ended_by == "no_gain_for":
+        why = f"The last {many(patience.trials, 'trial')} brought no gain"
+        more = "a larger budget.no_gain_for"
+    elif ended_by == "hours":
+        why, more = f"The {limits.hours:g} hours are used up", "more --hours"
+    elif ended_by == "gpu_hours":
+        why, more = f"The {limits.gpu_hours:g} GPU hours are used up", "more --gpu-hours"
+    else:
+        return
+    say(
+        f"{why}, so '{sweep.name}' ended after {study.trials.searched} of {limits.trials} trials. "
+        f"It goes on with {more}: {sweep.resume_with}"
+    )
 
 
 def _say_reused(study: SweepStudy, say: Any) -> None:
@@ -177,9 +199,9 @@ def _recorder(sweep: Sweep, holding: HeldLease) -> Recorder:
 def _draw_new(
     sweep: Sweep, study: SweepStudy, lifecycle: TrialLifecycle, limit: ConcurrencyLimit
 ) -> None:
-    wanted = min(study.budget, study.most_trials)
+    wanted = min(study.budget.trials, study.most_trials)
     _train(sweep, study, lifecycle, limit, new=max(0, wanted - study.trials.searched))
-    if not stop_requested(sweep.folder):
+    if not stop_requested(sweep.folder) and not study.is_cut_short:
         lifecycle.stop_paused()
 
 
@@ -200,12 +222,16 @@ def _train(
     last = study.asked + new
 
     def draw() -> dict[str, Any] | None:
+        if study.budget.used_up:
+            return None
         point = cut_off.pop(0) if cut_off else study.promote()
         if point is None and study.asked < last and study.wants_more:
             point = study.ask()
         return None if point is None else task_of(sweep, point, limit.spec)
 
     def left() -> int:
+        if study.budget.used_up:
+            return 0
         new = last - study.asked if study.wants_more else 0
         return len(cut_off) + len(study.trials.paused()) + new
 
@@ -235,6 +261,6 @@ def task_of(sweep: Sweep, point: Point, workers: WorkerGroupSpec) -> dict[str, A
 
 
 def _status(sweep: Sweep, study: SweepStudy) -> SweepStatus:
-    if study.trials.all_failed:
+    if study.trials.all_failed and not study.is_cut_short:
         return "failed"
     return "stopped" if stop_requested(sweep.folder) else "finished"

@@ -7,6 +7,7 @@ recorded is not recorded again, and ``reconcile`` records the ends that only the
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -38,16 +39,23 @@ class TrialLifecycle:
         recorder: Recorder,
         checkpoints: str,
         on_state: OnState,
+        *,
+        gpus: float = 0.0,
+        clock: Callable[[], float] = time.monotonic,
         check: Callable[[], None] = lambda: None,
     ) -> None:
         """Follow the trials of this process; ``check`` raises if the sweep is another's by now.
 
-        ``checkpoints`` is the folder or URL with a folder a trial.
+        ``checkpoints`` is the folder or URL with a folder a trial, ``gpus`` how many GPUs a trial
+        holds while it trains. The hours by ``clock`` count from now on.
         """
         self._study = study
         self._recorder = recorder
         self._checkpoints = checkpoints
         self._on_state = on_state
+        self._gpus = gpus
+        self._clock = clock
+        self._counted_s = clock()
         self.check = check
         self._open: dict[str, TrialState] = {}
         self._paused: dict[str, TrialState] = {}
@@ -61,6 +69,7 @@ class TrialLifecycle:
         repeat_of: str | None = None,
     ) -> None:
         """Record that a trial trains, for the first time or again."""
+        self._count_hours()
         epochs = experiment.training.epochs
         new = TrialState(trial, "running", epochs=epochs, repeat_of=repeat_of)
         if trial in self._paused:
@@ -77,6 +86,7 @@ class TrialLifecycle:
         state = self._open.get(trial)
         if state is None:
             return Decision(stop=True)
+        self._count_hours()
         number, epoch = int(trial), result.epoch
         values = [result.metrics[objective.metric] for objective in self._study.space.objectives]
         verdict = self._study.report(number, epoch, *values)
@@ -108,6 +118,7 @@ class TrialLifecycle:
 
     def end(self, trial: str, crash: str | None = None) -> None:
         """Record that a trial ended: after its last epoch, stopped before it, or crashed."""
+        self._count_hours()
         state = self._open.pop(trial, None)
         if state is None:
             return
@@ -132,8 +143,21 @@ class TrialLifecycle:
         """End the paused trials: no more are drawn, and none of them may go on."""
         self._stop_paused(list(self._study.trials.paused()), None)
 
+    def pause_open(self) -> None:
+        """Let every trial that has not ended wait: the sweep has used up its hours.
+
+        Their best checkpoints are recorded, so that the sweep's best can be promoted.
+        """
+        self._count_hours()
+        for trial in sorted(self._open):
+            self._on_state(replace(self._open.pop(trial), status="paused"))
+        self._study.suspend()
+        waiting = self._recorder.unfinished
+        self._recorder.hold({trial: best_kept(self._of(trial)) for trial in waiting})
+
     def suspend(self) -> None:
         """Leave no trial running in the records: they wait for the sweep to be resumed."""
+        self._count_hours()
         self._study.suspend()
         self._recorder.suspend(patience_s=SUSPEND_S)
         for state in self._open.values():
@@ -155,6 +179,12 @@ class TrialLifecycle:
             if known is not None:
                 best = best_kept(self._of(trial))
                 self._recorder.end_trial(trial, known.outcome, known.reason, best)
+
+    def _count_hours(self) -> None:
+        """Count the hours since the last event, at which as many trials trained as do until now."""
+        now = self._clock()
+        hours, self._counted_s = (now - self._counted_s) / 3600, now
+        self._study.budget.spend(hours, hours * len(self._open) * self._gpus)
 
     def _after(self, state: TrialState, result: EpochResult) -> TrialState:
         state = replace(state, epoch=result.epoch, failure=result.failure)

@@ -12,7 +12,7 @@ from segan_ray.training.epoch_record import Mode
 
 TrialStatus = Literal["completed", "stopped", "failed", "running", "paused", "pending"]
 SweepStatus = Literal["running", "finished", "failed", "stopped", "interrupted"]
-EndedBy = Literal["trials", "no_gain_for"]
+EndedBy = Literal["trials", "hours", "gpu_hours", "no_gain_for"]
 """The part of its budget that a finished sweep has used up."""
 
 

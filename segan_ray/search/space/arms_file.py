@@ -30,6 +30,8 @@ from segan_ray.search.space.yaml_lines import YamlLines
 Tree = dict[str, Any]
 Where = tuple[str | int, ...]
 ARM_KEYS: Final = ("space", "preset", "base", "parameters", "enqueue")
+EARLY_ENDS: Final = ("hours", "gpu_hours", "no_gain_for")
+"""The parts of a budget that may end a sweep before all of its trials."""
 TIMING: Final = "-timing"
 """How the names of the runs end that time an arm."""
 LENGTHS: Final = ("training.epochs", "training.steps_per_epoch", "training.batch_size")
@@ -90,6 +92,7 @@ def _shape_problems(tree: Tree) -> Iterator[Problem]:
         yield Problem(("arms",), "expected at least two arms to compare, as arms: {name: {…}}.")
         return
     yield from _no_settings(tree, ())
+    yield from _early_ends(tree.get("budget"))
     if "enqueue" in tree:
         yield Problem(("enqueue",), "enqueue: say of each arm what it tries first, below arms.")
     for arm, settings in arms.items():
@@ -107,6 +110,13 @@ def _shape_problems(tree: Tree) -> Iterator[Problem]:
                     "sampler, scheduler and objective are those of all arms, at the top."
                 )
                 yield Problem(("arms", arm, key), text)
+
+
+def _early_ends(budget: object) -> Iterator[Problem]:
+    for key in EARLY_ENDS:
+        if isinstance(budget, dict) and key in budget:
+            text = f"budget.{key} would end some arms before others. Leave it out."
+            yield Problem(("budget", key), text)
 
 
 def _no_settings(tree: Tree, where: Where) -> Iterator[Problem]:

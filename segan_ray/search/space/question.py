@@ -101,5 +101,11 @@ def _budget(space: SearchSpace) -> str:
     at_once = space.budget.max_concurrent
     limit = "as many at once as there is room for" if at_once == "auto" else f"{at_once} at once"
     trials = f"{space.budget.trials} trials of at most {space.most_epochs()} epochs, {limit}"
-    patience = space.budget.no_gain_for
-    return trials if patience is None else f"{trials}, until {patience.trials} bring no gain"
+    budget, ends = space.budget, []
+    if budget.hours is not None:
+        ends.append(f"for {budget.hours:g} hours at most")
+    if budget.gpu_hours is not None:
+        ends.append(f"for {budget.gpu_hours:g} GPU hours at most")
+    if budget.no_gain_for is not None:
+        ends.append(f"until {budget.no_gain_for.trials} bring no gain")
+    return ", ".join([trials, *ends])

@@ -36,7 +36,7 @@ from segan_ray.search.space.parameters import (
 )
 from segan_ray.search.space.sampler_settings import RandomSampler, Sampler, TpeSampler
 from segan_ray.search.space.scheduler_settings import AshaScheduler, NoScheduler, Scheduler
-from segan_ray.sizes import MOST_TRIALS
+from segan_ray.sizes import MOST_HOURS, MOST_TRIALS
 from segan_ray.training.epoch_record import Mode
 from segan_ray.training.validation_scores import VALIDATION
 
@@ -98,14 +98,20 @@ class NoGain(Frozen):
     trials: Annotated[int, Field(ge=1, le=MOST_TRIALS)]
 
 
+Hours = Annotated[float, Field(gt=0, le=MOST_HOURS, allow_inf_nan=False)]
+
+
 class Budget(Frozen):
     """How many trials, and how many at once (``auto``: as many as the cluster holds).
 
-    No more are drawn either once those of ``no_gain_for`` brought no gain. The checkpoints of the
-    best ``keep_checkpoints`` trials are kept.
+    No more are drawn either once those of ``no_gain_for`` brought no gain. After ``hours`` of a
+    running sweep, or once its trials held GPUs for ``gpu_hours``, nothing trains any more. The
+    checkpoints of the best ``keep_checkpoints`` trials are kept.
     """
 
     trials: Annotated[int, Field(ge=1, le=MOST_TRIALS)] = 20
+    hours: Hours | None = None
+    gpu_hours: Hours | None = None
     no_gain_for: NoGain | None = None
     max_concurrent: Annotated[int | Literal["auto"], PlainValidator(_concurrent)] = "auto"
     keep_checkpoints: Annotated[int, Field(ge=1, le=MOST_TRIALS)] = 10

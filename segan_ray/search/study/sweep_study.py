@@ -21,16 +21,12 @@ from optuna.exceptions import ExperimentalWarning
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
-from segan_ray.errors import SweepError, many
 from segan_ray.search.optuna_adapters import make_sampler
 from segan_ray.search.results.ranking import EndedBy
 from segan_ray.search.space.grid import grid_size
 from segan_ray.search.space.scheduler_settings import AshaScheduler, PbtScheduler
 from segan_ray.search.space.search_space import SearchSpace
 from segan_ray.search.storage.study_record import (
-    BUDGET,
-    IN_FILE,
-    SPACE,
     WARM,
     delete_study,
     fill_study,
@@ -66,6 +62,7 @@ from segan_ray.search.study.repeats import Repeat, best_trials, plan_repeats
 from segan_ray.search.study.rungs import Rungs
 from segan_ray.search.study.same_points import have_tried_all, tell_again, twin_of
 from segan_ray.search.study.sampler_view import sampler_view
+from segan_ray.search.study.study_budget import Limits, StudyBudget
 from segan_ray.search.study.study_trials import StudyTrials, Values
 from segan_ray.training.epoch_record import best_epoch
 
@@ -109,6 +106,7 @@ class SweepStudy:
     def __post_init__(self) -> None:
         scores = [score for of in self._scores().values() for score in of.values()]
         self._gains = Gains.of(self.study, self.space.objective.mode, scores)
+        self.budget = StudyBudget(self.study)
 
     @classmethod
     def create(
@@ -180,37 +178,13 @@ class SweepStudy:
         """How many trials have been asked for, repeats included."""
         return self._asked
 
-    @property
-    def budget(self) -> int:
-        """How many trials the sweep is to have, repeats aside; see ``take_budget``."""
-        return int(self.study.user_attrs[BUDGET])
-
-    def take_budget(self, trials: int | None) -> None:
-        """Let the sweep have ``trials`` trials, or None: as many as its space file says.
-
-        While the file says what it did before, the sweep keeps what it was given.
+    def take_budget(self, given: Limits) -> None:
+        """Let the sweep have what is ``given``, the rest as its space file says or as before.
 
         Raises:
-            SweepError: if it has more already.
+            SweepError: if it has more trials already.
         """
-        in_file = self.space.budget.trials
-        wanted = trials or (in_file if in_file != self._budget_in_file() else self.budget)
-        searched = self.trials.searched
-        if wanted < searched:
-            given = "--trials" if trials else "budget.trials:"
-            raise SweepError(
-                f"'{self.study.study_name}' has {many(searched, 'trial')} already; "
-                f"{given} {wanted} cannot take any away."
-            )
-        self.study.set_user_attr(BUDGET, wanted)
-        self.study.set_user_attr(IN_FILE, in_file)
-
-    def _budget_in_file(self) -> int:
-        attributes = self.study.user_attrs
-        if IN_FILE in attributes:
-            return int(attributes[IN_FILE])
-        # An earlier segan-ray kept only the file that it began with.
-        return SearchSpace.model_validate_json(attributes[SPACE]).budget.trials
+        self.budget.take(Limits.of(self.space.budget), given, self.trials.searched)
 
     @property
     def most_trials(self) -> int:
@@ -223,15 +197,23 @@ class SweepStudy:
 
     @property
     def ended_by(self) -> EndedBy | None:
-        """What has ended the drawing of new trials; None while more are to be drawn.
+        """What has ended the sweep, or the drawing of new trials; None while more are to be drawn.
 
         A running trial may still bring a gain, and then more are drawn.
         """
+        if self.is_cut_short:
+            return self.budget.used_up
         if self.trials.searched >= self._most:
             return "trials"
         patience = self.space.budget.no_gain_for
         missing = self._gains.missing_for(self.trials.searched)
         return "no_gain_for" if patience is not None and missing >= patience.trials else None
+
+    @property
+    def is_cut_short(self) -> bool:
+        """Whether the hours are used up, with trials or repeats left that wait for more of them."""
+        repeats = self.trials.repeats + len(self._repeats)
+        return self.budget.used_up is not None and self.left(repeats) > 0
 
     @property
     def wants_more(self) -> bool:
@@ -240,7 +222,7 @@ class SweepStudy:
 
     @property
     def _most(self) -> int:
-        return min(self.budget, self.most_trials)
+        return min(self.budget.trials, self.most_trials)
 
     def ask(self) -> Point:
         """Draw the next point: a planned repeat, one that is to be tried first, or a new one.
@@ -337,7 +319,19 @@ class SweepStudy:
                 trial.trial.set_user_attr(EPOCHS, {str(e): list(v) for e, v in known.items()})
             else:
                 trial.trial.report(values[0], epoch)
-        if len(values) > 1 or trial.repeated or epoch >= trial.last_epoch or epoch < max(known):
+        if epoch >= trial.last_epoch or epoch < max(known):
+            return "continue"
+        verdict = self._verdict(number, epoch, alone=len(values) > 1 or trial.repeated)
+        if verdict == "continue" and self.budget.used_up:
+            # It goes on once the sweep has more hours, as one does that was cut off.
+            self._open.pop(number)
+            return "pause"
+        return verdict
+
+    def _verdict(self, number: int, epoch: int, *, alone: bool) -> Verdict:
+        """Return what a trial does by its rank among the others; one that is ``alone`` has none."""
+        trial = self._open[number]
+        if alone:
             return "continue"
         if self._rungs is not None:
             return self._at_rung(number, epoch, self._rungs)

@@ -82,6 +82,11 @@ class Ledger:
         best = winner(list(self.trials.values()), self.mode)
         return None if best is None else best.score
 
+    def best(self, most: int | None) -> frozenset[str]:
+        """Return the ``most`` best trials, ended or not; those without a score are left out."""
+        scored = [each for each in self.trials.values() if each.score is not None]
+        return frozenset(each.trial for each in rank(scored, self.mode)[:most])
+
     def superfluous(self, keep: int) -> tuple[str, ...]:
         """Return the ended trials whose checkpoints are to be deleted: all but the ``keep`` best.
 

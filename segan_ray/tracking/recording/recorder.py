@@ -55,6 +55,8 @@ PATIENCE_S: Final = 60.0
 """For how long ``close`` waits for MLflow while it fails."""
 NOT_IN_NAMES: Final = re.compile(r"[^\w./ :-]")
 CUT_OFF: Final = "The sweep ended before this trial did."
+WAITING: Final = ("hours", "gpu_hours")
+"""What may end a sweep whose trials have not all ended."""
 Objectives = Sequence[tuple[str, Mode]]
 
 
@@ -161,6 +163,17 @@ class Recorder:
             if known is not None and known.status != "paused":
                 self._append("pause", trial)
 
+    def hold(self, checkpoints: Mapping[str, str | None]) -> None:
+        """Record that the unfinished trials wait for a resume, with their best ``checkpoints``.
+
+        Those of the sweep's best trials go to MLflow.
+        """
+        with self.lock:
+            best = self.ledger.best(self.keep_checkpoints)
+            for trial in (state.trial for state in self.ledger.unfinished):
+                checkpoint = checkpoints.get(trial) if trial in best else None
+                self._append("pause", trial, checkpoint=checkpoint)
+
     def end_trial(
         self, trial: str, status: TrialStatus, reason: str | None, checkpoint: str | None
     ) -> None:
@@ -193,7 +206,8 @@ class Recorder:
 
         ``ended_by`` is what of its budget a finished sweep has used up.
 
-        Open trials are suspended if the sweep was interrupted, and ended otherwise. Records that
+        Open trials are suspended if the sweep was interrupted, left as they are if it has used up
+        its hours (see ``hold``), and ended otherwise. Records that
         MLflow does not take in time stay on disk, with a warning. A second call does nothing.
         """
         if self.ledger.status != "running":
@@ -201,7 +215,8 @@ class Recorder:
         self.check()
         try:
             with self.lock:
-                self._close_trials(status)
+                if ended_by not in WAITING:
+                    self._close_trials(status)
                 best = self.ledger.best_score
                 self._append("close", None, status=status, best=best, ended_by=ended_by)
         finally:

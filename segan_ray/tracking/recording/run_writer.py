@@ -109,17 +109,21 @@ class RunWriter:
     def _end(self, record: Record) -> None:
         trial, facts = str(record.trial), record.facts
         run = self.runs.of(trial)
-        if facts["checkpoint"] is not None:
-            # A checkpoint that is to be dropped is not uploaded first.
-            whole = not self.checkpoints.is_dropped(trial)
-            here = self.checkpoints.here(trial, facts["checkpoint"])
-            self._upload(run, here, whole=whole)
+        self._checkpoint(run, record)
         tags = {tag_names.STATUS: facts["status"]}
         if facts["reason"]:
             tags[tag_names.REASON] = facts["reason"][:4000]
         self._client.log_batch(run, tags=_tags(tags))
         self._client.set_terminated(run, ENDED_AS.get(facts["status"], "FINISHED"), record.at)
         self.runs.delete_doubles(trial)
+
+    def _checkpoint(self, run: str, record: Record) -> None:
+        """Upload the checkpoint that a record names, if it names one."""
+        trial, checkpoint = str(record.trial), record.facts.get("checkpoint")
+        if checkpoint is not None:
+            # A checkpoint that is to be dropped is not uploaded first.
+            whole = not self.checkpoints.is_dropped(trial)
+            self._upload(run, self.checkpoints.here(trial, checkpoint), whole=whole)
 
     def _upload(self, run: str, checkpoint: str, *, whole: bool) -> None:
         """Log the files of a checkpoint, or its pictures alone, if it still exists.
@@ -146,6 +150,7 @@ class RunWriter:
 
     def _pause(self, record: Record) -> None:
         run = self.runs.of(str(record.trial))
+        self._checkpoint(run, record)
         self._client.set_tag(run, tag_names.STATUS, "paused")
         self._client.update_run(run, status="SCHEDULED")
 

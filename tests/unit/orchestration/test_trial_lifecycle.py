@@ -53,6 +53,9 @@ class Records:
     def pause_trial(self, trial: str) -> None:
         self.calls.append(("pause", trial))
 
+    def hold(self, checkpoints: dict[str, str | None]) -> None:
+        self.calls.append(("hold", checkpoints))
+
     def suspend(self, *, patience_s: float) -> None:
         self.calls.append(("suspend",))
 
@@ -61,11 +64,12 @@ class Records:
 
 
 class Run:
-    """One process of a sweep; ``again`` is the next one."""
+    """One process of a sweep, at ``now`` seconds; ``again`` is the next one."""
 
     def __init__(
         self, folder: Path, searched: SearchSpace, study: SweepStudy | None = None
     ) -> None:
+        self.now = 0.0
         self.folder, self.space = folder, searched
         self.study = study or SweepStudy.create("sweep", searched, open_storage(Home(folder)))
         self.records = Records()
@@ -75,6 +79,8 @@ class Run:
             self.records,
             str(folder / "checkpoints"),
             self.events.append,
+            gpus=2,
+            clock=lambda: self.now,
         )
 
     def again(self) -> Run:
@@ -237,6 +243,33 @@ def test_a_sweep_that_is_stopped_ends_what_is_paused(promoting: Run) -> None:
     promoting.book.epoch(trial, result(1))
     promoting.book.stop_open()
     assert promoting.records.of("end") == [(trial, "stopped", "Stopped by segan-ray stop.", None)]
+
+
+def test_trials_wait_with_their_checkpoints_when_the_hours_are_used_up(tmp_path: Path) -> None:
+    run = Run(tmp_path, space(base=BASE, budget={"trials": 4, "hours": 1}))
+    first, second = run.begin(), run.begin()
+    run.now = 1800
+    assert not run.book.epoch(first, result(1)).stop
+    run.now = 3000
+    third = run.begin()
+    best = save(run, first, 1, 1)
+    run.now = 3601
+    assert run.book.epoch(first, result(2)).stop
+    run.book.end(first)
+    assert (run.events[-1].status, run.events[-1].epoch) == ("paused", 2)
+    assert run.study.ended_by == "hours"
+    run.now = 7200
+    assert run.book.epoch(second, result(1)).stop
+    run.records.unfinished = [first, second, third]
+    run.book.pause_open()
+    assert run.records.calls[-1] == ("hold", {first: best, second: None, third: None})
+    assert run.records.of("end") == []
+    assert [event.status for event in run.events[-2:]] == ["paused", "paused"]
+    assert [trial.state.name for trial in run.study.study.trials] == ["WAITING"] * 3
+    # Two trials with two GPUs each for 3000 s, three for 601 s, two for 3599 s.
+    spent = run.again().study.budget.spent
+    assert spent.hours == pytest.approx(2)
+    assert spent.gpu_hours == pytest.approx((2 * 2 * 3000 + 3 * 2 * 601 + 2 * 2 * 3599) / 3600)
 
 
 def test_suspended_trials_are_pending_and_go_on(run: Run) -> None:

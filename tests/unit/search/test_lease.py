@@ -33,6 +33,7 @@ from segan_ray.search.storage.recorded_locations import settle_records, settle_s
 from segan_ray.search.storage.server_lock import ServerLock
 from segan_ray.search.storage.study_record import READY, SPACE, empty_study, reserve_study
 from segan_ray.search.storage.study_storage import Storage, open_storage
+from segan_ray.search.study.study_budget import Limits
 from segan_ray.search.study.sweep_study import SweepStudy
 from tests.unit.search.study.test_study import space
 
@@ -199,7 +200,7 @@ def test_a_holder_writes_and_a_former_holder_does_not(tmp_path: Path) -> None:
                 lambda: ours.report(waiting.number, 1, 0.5),
                 lambda: ours.tell(asked.number, "completed"),
                 lambda: ours.enqueue_repeats(1, 1),
-                lambda: ours.take_budget(30),
+                lambda: ours.take_budget(Limits(30)),
                 lambda: ours.end("ended"),
                 ours.suspend,
                 lambda: settle_storage(ours.study, "s3://b/s"),

@@ -174,6 +174,41 @@ def test_what_of_its_budget_a_finished_sweep_used_up_is_recorded(home: Home) -> 
     killed(again)
 
 
+def test_trials_that_wait_for_hours_have_their_checkpoints_with_the_records(home: Home) -> None:
+    recorder = opened(home, keep=2)
+    train(recorder, home, "000", 0.1, 0.6)
+    folders = {}
+    for trial, score in {"001": 0.7, "002": 0.5, "003": 0.8}.items():
+        recorder.start_trial(trial, Experiment(), {})
+        recorder.log_epoch(trial, 1, {METRIC: score})
+        folders[trial] = str(checkpoint(home, trial))
+    recorder.pause_trial("001")
+    recorder.start_trial("004", Experiment(), {})
+    recorder.hold({**folders, "004": None})
+    recorder.close("finished", ended_by="hours")
+
+    record = read_sweep(home, "s")
+    assert (record.status, record.ended_by) == ("finished", "hours")
+    assert {each.trial: each.status for each in record.trials} == {
+        "000": "completed", "001": "paused", "002": "paused", "003": "paused", "004": "paused"
+    }  # fmt: skip
+    found = runs(home)
+    assert found["003"].info.status == "SCHEDULED"
+    # The best two, ended or not.
+    assert [trial for trial in folders if "checkpoint" in artifacts(home, found[trial])] == [
+        "001", "003"
+    ]  # fmt: skip
+    listed = segan("sweeps", cwd=home.folder, home=home.folder).stdout
+    assert "finished, hours used up" in listed
+
+    again = opened(home, resume=True, keep=2)
+    again.start_trial("002", Experiment(), {})
+    again.close("interrupted")
+    assert {each.trial: each.status for each in read_sweep(home, "s").trials} == {
+        "000": "completed", "001": "paused", "002": "pending", "003": "paused", "004": "paused"
+    }  # fmt: skip
+
+
 def test_several_objectives_are_kept_at_the_best_epoch(home: Home) -> None:
     objectives = ((METRIC, "max"), ("time/epoch_s", "min"))
     recorder = opened(home, objectives=objectives)

@@ -114,6 +114,8 @@ def test_an_arm_may_begin_with_a_space_beside_the_file_or_a_shipped_one(tmp_path
             {"arms": {"a": {"parameters": {"critic.depht": DEPTH}}, "b": {}}},
             "arms.yaml:24: a: unknown parameter 'critic.depht'. Did you mean 'critic.depth'?",
         ),
+        ({"budget": {"trials": 3, "hours": 2}}, "budget.hours would end some arms before others."),
+        ({"budget": {"no_gain_for": {"trials": 2}}}, "budget.no_gain_for would end some arms"),
         ({"smapler": {}}, "unknown key 'smapler'. Did you mean 'sampler'?"),
         (
             {"arms": {"a": {}, "b": {"base": {"training": {"epochs": 20}}}}},

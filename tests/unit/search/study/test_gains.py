@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from segan_ray.search.study.study_budget import Limits
 from segan_ray.search.study.sweep_study import SweepStudy
 from tests.unit.search.study.test_study import Sweep, space
 
@@ -73,7 +74,7 @@ def test_a_larger_budget_goes_on_and_the_trials_may_end_it_first(sweep: Sweep) -
         sweep.train(score)
     more = space(budget={"trials": 5, "no_gain_for": {"trials": 4}})
     study = SweepStudy.open("sweep", more, sweep.storage, store="f")
-    study.take_budget(None)
+    study.take_budget(Limits())
     assert study.ended_by is None
     study.report(study.ask().number, 1, 0.1)
     assert study.ended_by == "trials"

@@ -16,6 +16,7 @@ from segan_ray.search.storage.study_record import READY, SPACE, is_half_made
 from segan_ray.search.storage.study_storage import open_storage
 from segan_ray.search.study.points import REUSED
 from segan_ray.search.study.same_points import count_points
+from segan_ray.search.study.study_budget import Limits
 from segan_ray.search.study.sweep_study import (
     Ended,
     Exploit,
@@ -170,11 +171,11 @@ def test_an_end_that_was_decided_and_not_told_is_told(sweep: Sweep) -> None:
 
 
 def test_the_budget_can_be_raised_and_counts_what_is_left(sweep: Sweep) -> None:
-    assert (sweep.study.budget, sweep.study.left()) == (20, 20)
-    sweep.study.take_budget(4)
+    assert (sweep.study.budget.trials, sweep.study.left()) == (20, 20)
+    sweep.study.take_budget(Limits(4))
     sweep.train(0.1)
     sweep.study.ask()
-    assert sweep.again().budget == 4
+    assert sweep.again().budget.trials == 4
     assert (sweep.study.asked, sweep.study.left(), sweep.study.left(repeats=2)) == (2, 3, 5)
 
 
@@ -183,8 +184,8 @@ def test_a_budget_that_the_file_changed_counts(sweep: Sweep) -> None:
         opened = SweepStudy.open(
             "sweep", space(budget={"trials": trials}), sweep.storage, store="f"
         )
-        opened.take_budget(given)
-        return opened.budget
+        opened.take_budget(Limits(given))
+        return opened.budget.trials
 
     assert again(20) == 20
     assert again(20, given=5) == 5
