@@ -113,6 +113,9 @@ def tune(
             min=0.01, max=MOST_HOURS, help="The same, GPUs times the hours they are held."
         ),
     ] = None,
+    price_per_gpu_hour: Annotated[
+        float | None, typer.Option(min=0, help="Say what the sweep costs, in any currency.")
+    ] = None,
     resume: Resume = False,
     repeat_top: Annotated[
         int,
@@ -152,10 +155,12 @@ def tune(
         sweep = Sweep(
             sweep_name, checked, read_settings(file), store, card, where,
             again, Limits(trials, hours, gpu_hours), resume, repeat_top, seeds,
+            price_per_gpu_hour,
         )  # fmt: skip
         total = (trials or checked.budget.trials) + repeat_top * seeds
         objective = checked.objective
-        with live_view(sweep_name, objective.metric, objective.mode, total) as on_state:
+        shown = (sweep_name, objective.metric, objective.mode, total)
+        with live_view(*shown, price=price_per_gpu_hour) as on_state:
             run_sweep(sweep, on_state, show.note)
         with show.noting() as note:
             record = read_sweep(sweep.home, sweep_name, note)

@@ -17,9 +17,16 @@ from rich.console import Console, RenderableType
 from rich.live import Live
 
 from segan_ray.cli.terminal import show
-from segan_ray.cli.terminal.live_table import RunView, SweepView, gain_parts, progress_parts, rough
+from segan_ray.cli.terminal.live_table import (
+    RunView,
+    SweepView,
+    first_estimate,
+    gain_parts,
+    progress_parts,
+)
 from segan_ray.cli.terminal.show import figure
 from segan_ray.cli.terminal.sweep_progress import SweepProgress
+from segan_ray.search.results.needs import rough
 from segan_ray.search.results.trial_state import OnState, TrialState
 from segan_ray.training.epoch_record import Mode
 
@@ -33,12 +40,31 @@ QUIET_S: Final = 600.0
 
 @contextmanager
 def live_view(
-    name: str, metric: str, mode: Mode, trials: int, *, clock: Clock = time.monotonic
+    name: str,
+    metric: str,
+    mode: Mode,
+    trials: int,
+    *,
+    price: float | None = None,
+    clock: Clock = time.monotonic,
 ) -> Iterator[OnState]:
-    """Show a sweep of ``trials`` trials while the block runs; yield what takes its events."""
-    begin = SweepProgress(name, metric, mode, trials, clock())
+    """Show a sweep of ``trials`` trials while the block runs; yield what takes its events.
+
+    ``price`` is that of a GPU hour.
+    """
+    begin = SweepProgress(name, metric, mode, trials, clock(), price=price)
     with _follow(begin, SweepView, _ended_trial, _how_far, clock) as on_event:
-        yield on_event
+        estimated = False
+
+        def take(event: TrialState) -> None:
+            nonlocal estimated
+            on_event(event)
+            said = None if estimated else first_estimate(on_event.progress, clock())
+            if said is not None:
+                estimated = True
+                show.note(said)
+
+        yield take
 
 
 @contextmanager
@@ -76,6 +102,22 @@ class Follower:
         self.progress = self.progress.after(event, self.clock())
 
 
+class TerminalView(Follower):
+    """Says above the view what stays on the screen, as the view may soon have no line for it."""
+
+    def __init__(
+        self, progress: SweepProgress, clock: Clock, ended: Callable[[TrialState], str]
+    ) -> None:
+        super().__init__(progress, clock)
+        self._ended = ended
+
+    def __call__(self, event: TrialState) -> None:
+        """Take in an event."""
+        super().__call__(event)
+        if event.warning or event.status == "failed":
+            show.note(self._ended(event))
+
+
 class LineReporter(Follower):
     """Prints, away from a terminal, how trials end, and now and then how far the sweep is."""
 
@@ -110,19 +152,12 @@ def _follow(
     ended: Callable[[TrialState], str],
     how_far: Callable[[SweepProgress, float], str],
     clock: Clock,
-) -> Iterator[OnState]:
+) -> Iterator[Follower]:
     console = Console(stderr=True, highlight=False)
     if not (sys.stderr.isatty() and console.is_terminal) or console.is_dumb_terminal:
         yield LineReporter(begin, clock, ended, how_far)
         return
-    follower = Follower(begin, clock)
-
-    def take(event: TrialState) -> None:
-        follower(event)
-        if event.warning or event.status == "failed":
-            # Stays on the screen above the view, which may soon have no line for it.
-            show.note(ended(event))
-
+    follower = TerminalView(begin, clock, ended)
     drawn = Live(
         get_renderable=lambda: view(follower.progress, clock()),
         console=console,
@@ -133,7 +168,7 @@ def _follow(
     )
     terminal = sys.stderr
     with drawn, _logs_above(terminal):
-        yield take
+        yield follower
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from rich.text import Text
 
 from segan_ray.cli.terminal.show import figure, plain
 from segan_ray.cli.terminal.sweep_progress import SweepProgress, TrialProgress
+from segan_ray.search.results.needs import rough
 from segan_ray.search.results.ranking import TrialStatus
 from segan_ray.search.results.trial_state import TrialState
 
@@ -111,8 +112,16 @@ def gain_parts(progress: SweepProgress, now: float) -> list[str]:
     return [
         f"best {figure(best.state.score)} (trial {plain(best.state.trial)})" if best else "best –",
         *([f"{saved} epochs saved"] if saved else []),
-        *([f"left {rough(progress.left_s(now))}"] if going else []),
+        *([f"left {_left(progress, now)}"] if going else []),
     ]
+
+
+def first_estimate(progress: SweepProgress, now: float) -> str | None:
+    """Say what the sweep will take, as soon as its epochs are timed without the start-up."""
+    needs = progress.needs(now) if progress.is_timed else None
+    if needs is None:
+        return None
+    return f"By its first epochs {plain(progress.name)} takes about {needs.said()} more."
 
 
 def choose(progress: SweepProgress, room: int) -> list[TrialProgress]:
@@ -136,18 +145,9 @@ def watch(seconds: float | None) -> str:
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
-def rough(seconds: float | None) -> str:
-    """Return a time as one says it: 40 s, 12 min, 2 h 5 min, 3 d 4 h."""
-    if seconds is None:
-        return "–"
-    if seconds < 57.5:
-        return f"{5 * round(seconds / 5)} s"
-    minutes = round(seconds / 60)
-    hours, minutes = divmod(minutes, 60)
-    days, hours = divmod(hours, 24)
-    if days:
-        return f"{days} d {hours} h"
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min"
+def _left(progress: SweepProgress, now: float) -> str:
+    needs = progress.needs(now)
+    return rough(None) if needs is None else needs.said()
 
 
 def _flow(parts: Sequence[str], width: int) -> list[Text]:

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
+from segan_ray.search.results.needs import Needs
 from segan_ray.search.results.ranking import TrialStatus
 from segan_ray.search.results.trial_state import TrialState
 from segan_ray.training.epoch_record import Mode
@@ -59,7 +60,7 @@ class TrialProgress:
 class SweepProgress:
     """The progress of all trials of a sweep; ``after`` returns a new one for each event.
 
-    ``total`` is how many trials the sweep is to have.
+    ``total`` is how many trials the sweep is to have, ``price`` that of a GPU hour.
     """
 
     name: str
@@ -68,6 +69,7 @@ class SweepProgress:
     total: int
     began_s: float
     trials: Mapping[str, TrialProgress] = field(default_factory=dict)
+    price: float | None = None
 
     def after(self, event: TrialState, now: float) -> SweepProgress:
         """Return the progress after ``event``."""
@@ -134,6 +136,22 @@ class SweepProgress:
         left = sum(trial.left_epochs(now) for trial in self.running)
         left += self.counts["pending"] * self._usual_epochs()
         return left * spent / epochs / max(1, self.counts["running"])
+
+    @property
+    def is_timed(self) -> bool:
+        """Whether a trial has ended two epochs, so that its start-up can be left out."""
+        return any(
+            each.first is not None and each.state.epoch > each.first[1]
+            for each in self.trials.values()
+        )
+
+    def needs(self, now: float) -> Needs | None:
+        """Return what the sweep may still take (see ``left_s``), or None while unknown."""
+        seconds = self.left_s(now)
+        if seconds is None:
+            return None
+        gpus = max((trial.state.gpus for trial in self.trials.values()), default=0.0)
+        return Needs(seconds, seconds * max(1, self.counts["running"]) * gpus, self.price)
 
     def _usual_epochs(self) -> float:
         ended = [trial for trial in self.ended if trial.state.status != "failed"]

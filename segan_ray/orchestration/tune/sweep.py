@@ -149,6 +149,9 @@ def _say_estimate(sweep: Sweep, study: SweepStudy, limit: ConcurrencyLimit, say:
         kept = sweep.space.budget.keep_checkpoints
         needs = estimate.estimate(sweep.space, left, limit.now(left), kept)
         say(estimate.sentence(needs, shutil.disk_usage(sweep.home.folder).free))
+    more = study.needs(left, sweep.price)
+    if left and more is not None:
+        say(f"At the pace of '{sweep.name}' so far that takes about {more.said()}.")
     if left and limit.spec.gpus_per_worker:
         say(estimate.memory_sentence(estimate.memory_bytes(sweep.space)))
 

@@ -16,7 +16,7 @@ class Sweep:
     """The plan of a sweep. What is not ``given`` of its budget is as before or as in its space.
 
     The settings of the ``repeat_top`` best trials are trained again with ``seeds`` fresh seeds;
-    ``resume_with`` is the command that resumes the sweep.
+    ``resume_with`` is the command that resumes the sweep, ``price`` that of a GPU hour.
     """
 
     name: str
@@ -30,6 +30,7 @@ class Sweep:
     resume: bool = False
     repeat_top: int = 0
     seeds: int = 3
+    price: float | None = None
 
     @property
     def folder(self) -> Path:

@@ -71,7 +71,7 @@ class TrialLifecycle:
         """Record that a trial trains, for the first time or again."""
         self._count_hours()
         epochs = experiment.training.epochs
-        new = TrialState(trial, "running", epochs=epochs, repeat_of=repeat_of)
+        new = TrialState(trial, "running", epochs=epochs, repeat_of=repeat_of, gpus=self._gpus)
         if trial in self._paused:
             new = replace(self._paused.pop(trial), status="running")
         self._recorder.start_trial(trial, experiment, params, repeat_of)

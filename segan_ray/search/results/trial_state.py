@@ -15,7 +15,8 @@ class TrialState:
     ``score`` is the first objective at the best epoch, ``best_metrics`` are the metrics there.
     ``repeat_of`` is the trial whose settings this trial repeats. ``retries`` counts how often the
     trial was lost and begun again at its last checkpoint, ``failure`` says why its training cannot
-    go on, ``reason`` how it ended. ``warning`` is news for the user, said once.
+    go on, ``reason`` how it ended. ``warning`` is news for the user, said once. ``gpus`` is how
+    many its workers hold while it runs.
     """
 
     trial: str
@@ -30,6 +31,7 @@ class TrialState:
     best_metrics: Mapping[str, float] = field(default_factory=dict)
     failure: str | None = None
     repeat_of: str | None = None
+    gpus: float = 0.0
 
 
 OnState = Callable[[TrialState], None]

@@ -22,6 +22,7 @@ from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from segan_ray.search.optuna_adapters import make_sampler
+from segan_ray.search.results.needs import Needs
 from segan_ray.search.results.ranking import EndedBy
 from segan_ray.search.space.grid import grid_size
 from segan_ray.search.space.scheduler_settings import AshaScheduler, PbtScheduler
@@ -194,6 +195,19 @@ class SweepStudy:
     def left(self, repeats: int = 0) -> int:
         """Return how many trials are left to train, with that many ``repeats`` in all."""
         return max(0, self._most + repeats - len(self.trials.ended()))
+
+    def needs(self, trials: int, price: float | None) -> Needs | None:
+        """Return what so many more trials take if they are as those so far; None if none ended.
+
+        ``price`` is that of a GPU hour.
+        """
+        epochs = {number: len(values) for number, values in self._values.items()}
+        ended, spent = self.trials.ended(), self.budget.spent
+        if not ended or not any(epochs.values()):
+            return None
+        usual = sum(epochs.get(number, 0) for number in ended) / len(ended)
+        share = trials * usual / sum(epochs.values())
+        return Needs(share * spent.hours * 3600, share * spent.gpu_hours * 3600, price)
 
     @property
     def ended_by(self) -> EndedBy | None:

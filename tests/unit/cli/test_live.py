@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from rich.console import Console, RenderableType
 
 from segan_ray.cli.terminal.live import live_run, live_view
-from segan_ray.cli.terminal.live_table import RunView, SweepView, choose, rough, watch
+from segan_ray.cli.terminal.live_table import RunView, SweepView, choose, watch
 from segan_ray.cli.terminal.sweep_progress import SweepProgress
+from segan_ray.search.results.needs import Needs, rough
 from segan_ray.search.results.trial_state import TrialState
 
 REASON = "ValueError: the loss is not finite: every map was empty in three validations in a row"
@@ -111,6 +112,22 @@ def test_the_time_left_of_a_sweep_can_be_checked_by_hand() -> None:
     for name in ("001", "002"):
         progress = end(progress, name, "stopped", 100)
     assert progress.left_s(100) == 0
+
+
+def test_what_a_sweep_needs_can_be_checked_by_hand() -> None:
+    progress = replace(begun(4), price=2.5)
+    for name in ("000", "001"):
+        for epoch in (0, 1, 2):
+            assert progress.is_timed == (name == "001")
+            progress = progress.after(TrialState(name, "running", epoch, 20, gpus=2), 300 * epoch)
+    assert progress.is_timed
+    # 18 epochs of each of two trials, and 20 of each of two to come, two at once.
+    needs = progress.needs(600)
+    assert needs == Needs(38 * 300, 38 * 300 * 2 * 2, 2.5)
+    assert needs.said() == "3 h 10 min (12.7 GPU hours, costs 31.67)"
+    assert Needs(600, 3600).said() == "10 min (1.0 GPU hours)"
+    assert Needs(600, 0, 2.5).said() == "10 min"
+    assert "left 3 h 10 min (12.7 GPU" in "\n".join(drawn(SweepView(progress, 600), 120, 24))
 
 
 def test_trials_are_counted_and_the_scheduler_is_given_its_due() -> None:
@@ -219,6 +236,7 @@ def test_away_from_a_terminal_ends_are_told_and_now_and_then_the_way_left(capsys
     out, err = capsys.readouterr()
     assert out == ""
     assert err.splitlines() == [
+        "By its first epochs critic takes about 1 h 58 min more.",
         "critic: 0 of 4 done, 1 running, best 0.400 (trial 000), left 1 h 51 min",
         "critic: 0 of 4 done, 1 running, best 0.400 (trial 000), left 1 h 41 min",
         "trial 000 stopped at epoch 23/30, best 0.412 (It was told to)",

@@ -196,8 +196,9 @@ def test_a_trial_waits_and_goes_on_when_it_is_among_the_best(promoting: Run) -> 
     book.end(first)
     assert promoting.records.calls[-1] == ("pause", first)
     assert promoting.events[-1] == TrialState(
-        first, "paused", 1, EPOCHS, score=0.5, best_epoch=1, best_metrics=result(1, 0.5).metrics
-    )
+        first, "paused", 1, EPOCHS, score=0.5, best_epoch=1, best_metrics=result(1, 0.5).metrics,
+        gpus=2,
+    )  # fmt: skip
     assert book.knows(first)
     assert study.promote() is None
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from segan_ray.search.results.needs import Needs
 from segan_ray.search.study.study_budget import Limits, Spent
 from segan_ray.search.study.sweep_study import SweepStudy
 from tests.unit.search.study.test_study import Sweep, space
@@ -97,6 +98,18 @@ def test_a_repeat_and_a_trial_of_several_objectives_wait_too(tmp_path: Path) -> 
     number = several.ask().number
     several.budget.spend(1, 0)
     assert several.report(number, 1, 0.3, 9.0) == "pause"
+
+
+def test_what_more_trials_need_is_known_from_those_before(tmp_path: Path) -> None:
+    sweep = hourly(tmp_path, hours=9)
+    assert sweep.study.needs(2, None) is None
+    for scores in ((0.1, 0.2, 0.3), (0.1,)):
+        sweep.train(*scores)
+    running = sweep.study.ask().number
+    assert sweep.study.report(running, 1, 0.1) == "continue"
+    sweep.study.budget.spend(1, 4)
+    # Five epochs took an hour, and a trial has two.
+    assert sweep.again().needs(10, 3.0) == Needs(10 * 2 / 5 * 3600, 10 * 2 / 5 * 4 * 3600, 3.0)
 
 
 def test_what_waits_at_a_rung_stays_there_when_the_hours_end(tmp_path: Path) -> None:
