@@ -451,9 +451,20 @@ def parse_assignments(assignments: Iterable[str]) -> dict[str, Any]:
     Raises:
         ConfigError: if an item has no ``=``, an unknown path or a value that is no YAML.
     """
+    return nest(read_assignments(assignments, paths(), "--set"))
+
+
+def read_assignments(
+    assignments: Iterable[str], known: Iterable[str], source: str
+) -> dict[str, Any]:
+    """Turn ``["critic.depth=3"]`` into the values of ``known`` settings, which are read as YAML.
+
+    Raises:
+        ConfigError: as ``parse_assignments``; ``source`` is where they stand.
+    """
     flat: dict[str, Any] = {}
     problems = []
-    valid = set(paths())
+    valid = set(known)
     for item in assignments:
         path, equals, text = item.partition("=")
         if not equals:
@@ -470,8 +481,8 @@ def parse_assignments(assignments: Iterable[str]) -> dict[str, Any]:
             except documents.DocumentError:
                 problems.append(f"{path}: '{cut(text)}' is not a YAML value.")
     if problems:
-        raise ConfigError("--set", problems)
-    return nest(flat)
+        raise ConfigError(source, problems)
+    return flat
 
 
 def load_yaml(path: Path) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from typing import Annotated, Final
 import typer
 
 from segan_ray import __version__
-from segan_ray.cli import comparison, data, doctor, jobs, models, sweeps, training
+from segan_ray.cli import comparison, data, doctor, jobs, models, steering, sweeps, training
 from segan_ray.cli.terminal import show
 from segan_ray.cli.terminal.encoding import show_anything
 from segan_ray.engine_settings import prepare_mlflow
@@ -30,7 +30,7 @@ app = typer.Typer(
     help="Segment brain tumours with SegAN: search on Ray, compare in MLflow, promote, evaluate.",
     epilog="Begin with: segan-ray phantom data && segan-ray prepare data store",
 )
-for group in (data, training, comparison, jobs, doctor, sweeps, models):
+for group in (data, training, comparison, jobs, doctor, sweeps, steering, models):
     group.register(app)
 
 

@@ -11,6 +11,7 @@ from typing import Annotated, Final
 import typer
 
 from segan_ray.cli.options import HomeFolder, Json, SweepName
+from segan_ray.cli.steering import tell
 from segan_ray.cli.terminal import show
 from segan_ray.errors import SweepError, many
 
@@ -109,11 +110,23 @@ def trials(sweep: SweepName, home: HomeFolder = None, as_json: Json = False) -> 
             show.say(f"Trial {trial.trial}: {trial.reason}")
 
 
-def stop(sweep: SweepName, home: HomeFolder = None, as_json: Json = False) -> None:
+def stop(
+    sweep: SweepName,
+    trial: Annotated[
+        int | None, typer.Option(min=0, help="End this trial alone, at its epoch's end.")
+    ] = None,
+    home: HomeFolder = None,
+    as_json: Json = False,
+) -> None:
     """End a sweep or run: trials that are running end as stopped."""
     from segan_ray.home import Home
     from segan_ray.orchestration.tune.end_sweep import stop as end
+    from segan_ray.workflows.steer import stop_trial
 
+    if trial is not None:
+        asked = stop_trial(Home.at(home), sweep, trial)
+        tell(asked, f"Trial {trial:03d} of '{sweep}' ends with its epoch.", as_json)
+        return
     ended = end(Home.at(home), sweep, show.note)
     if as_json:
         show.document({"sweep": sweep, "status": ended.status})

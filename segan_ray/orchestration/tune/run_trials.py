@@ -7,6 +7,7 @@ free, reuses them for the next trial, and starts a lost trial again.
 from __future__ import annotations
 
 import logging
+import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -33,6 +34,8 @@ from segan_ray.orchestration.tune.trial_lifecycle import TrialLifecycle
 
 DRIVER_BYTES: Final = 600 * 2**20
 """Memory of a trainable and Ray Train's controller of its worker group."""
+ASK_S: Final = 2.0
+"""How often requests are looked for."""
 DISK_FULL: Final = ("No space left on device", "database or disk is full", "Disk quota exceeded")
 
 
@@ -251,17 +254,24 @@ class _TrialCallback(_NotPickled, Callback):
 
 
 class _SweepStopper(_NotPickled, Stopper):
-    """Ends a sweep when a stop was requested, or another process has taken it over."""
+    """Ends a sweep when a stop was requested, or another process has taken it over.
+
+    Tune calls it again and again, so it also has the lifecycle look for what was asked.
+    """
 
     def __init__(self, folder: Path, lifecycle: TrialLifecycle) -> None:
         self._folder = folder
         self._lifecycle = lifecycle
+        self._asked = time.monotonic()
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
         return False
 
     def stop_all(self) -> bool:
         self._lifecycle.check()
+        if time.monotonic() - self._asked >= ASK_S:
+            self._lifecycle.take_requests()
+            self._asked = time.monotonic()
         return stop_requested(self._folder)
 
 

@@ -83,6 +83,7 @@ def search(sweep: Sweep, on_state: OnState, say: Any) -> tuple[SweepStatus, Swee
         limit = concurrency_limit(sweep.space, say)
         _check_gpu_hours(sweep, limit)
         study, holding = open_study(sweep, until_the_end, say)
+        limit.most = study.budget.at_once
         _say_estimate(sweep, study, limit, say)
         with request.later():
             recorder = _recorder(sweep, holding)
@@ -97,6 +98,7 @@ def search(sweep: Sweep, on_state: OnState, say: Any) -> tuple[SweepStatus, Swee
         with suspended_if_cut_off(sweep.name, sweep.resume_with, lifecycle, request):
             make_shared(sweep.home.checkpoints(sweep.name))
             lifecycle.reconcile()
+            lifecycle.take_requests()
             _draw_new(sweep, study, lifecycle, limit)
             _say_reused(study, say)
             _repeat(sweep, study, lifecycle, limit)
@@ -202,8 +204,7 @@ def _recorder(sweep: Sweep, holding: HeldLease) -> Recorder:
 def _draw_new(
     sweep: Sweep, study: SweepStudy, lifecycle: TrialLifecycle, limit: ConcurrencyLimit
 ) -> None:
-    wanted = min(study.budget.trials, study.most_trials)
-    _train(sweep, study, lifecycle, limit, new=max(0, wanted - study.trials.searched))
+    _train(sweep, study, lifecycle, limit)
     if not stop_requested(sweep.folder) and not study.is_cut_short:
         lifecycle.stop_paused()
 
@@ -214,34 +215,36 @@ def _repeat(
     """Train the best settings again with fresh seeds, so that a lucky trial does not win."""
     if stop_requested(sweep.folder) or not sweep.repeat_top:
         return
-    new = study.enqueue_repeats(sweep.repeat_top, sweep.seeds)
-    _train(sweep, study, lifecycle, limit, new=new)
+    study.enqueue_repeats(sweep.repeat_top, sweep.seeds)
+    _train(sweep, study, lifecycle, limit)
 
 
 def _train(
-    sweep: Sweep, study: SweepStudy, lifecycle: TrialLifecycle, limit: ConcurrencyLimit, new: int
+    sweep: Sweep, study: SweepStudy, lifecycle: TrialLifecycle, limit: ConcurrencyLimit
 ) -> None:
-    cut_off = study.reopen()
-    last = study.asked + new
+    cut_off: list[Point] = []
 
     def draw() -> dict[str, Any] | None:
         if study.budget.used_up:
             return None
+        # Also those that had to make room meanwhile.
+        cut_off.extend(study.reopen())
         point = cut_off.pop(0) if cut_off else study.promote()
-        if point is None and study.asked < last and study.wants_more:
+        if point is None and study.more:
             point = study.ask()
         return None if point is None else task_of(sweep, point, limit.spec)
 
     def left() -> int:
-        if study.budget.used_up:
-            return 0
-        new = last - study.asked if study.wants_more else 0
-        return len(cut_off) + len(study.trials.paused()) + new
+        return 0 if study.budget.used_up else len(cut_off) + len(study.waiting) + study.more
+
+    def at_once(wanted: int) -> int:
+        limit.most = study.budget.at_once
+        return limit.now(wanted)
 
     if left():
         retries = sweep.space.base_experiment().resources.retries
         storage = sweep.home.storage_of(sweep.name)
-        run_tasks(sweep.folder, storage, Tasks(draw, left, limit.now, retries), lifecycle)
+        run_tasks(sweep.folder, storage, Tasks(draw, left, at_once, retries), lifecycle)
 
 
 def task_of(sweep: Sweep, point: Point, workers: WorkerGroupSpec) -> dict[str, Any]:

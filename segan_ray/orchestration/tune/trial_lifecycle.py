@@ -27,6 +27,7 @@ from segan_ray.training.checkpoints.remote_folder import (
 SUSPEND_S: Final = 5.0
 """How long an interrupted sweep waits for MLflow; what MLflow does not take stays on disk."""
 STOPPED: Final = "Stopped by segan-ray stop."
+TRIAL_STOPPED: Final = "Stopped by segan-ray stop --trial."
 NO_EPOCH: Final = "It ended without a single epoch."
 
 
@@ -101,6 +102,9 @@ class TrialLifecycle:
             failed = result.failure is not None
             self._recorder.log_epoch(trial, epoch, {**result.metrics, **settings}, failed=failed)
             self._on_state(state)
+        if verdict == "continue" and not result.last and not self._has_room:
+            self._study.hold(number)
+            verdict = "pause"
         if verdict == "pause":
             self._pause(state)
         if verdict != "continue" or result.last:
@@ -127,7 +131,18 @@ class TrialLifecycle:
         else:
             outcome = "completed" if state.epoch >= state.epochs else "stopped"
         reason = crash or state.failure or (None if state.epoch else NO_EPOCH)
+        if reason is None and outcome == "stopped" and self._study.is_to_stop(int(trial)):
+            reason = TRIAL_STOPPED
         self._close(state, outcome, reason)
+
+    def take_requests(self) -> None:
+        """Take in what was asked of the sweep: its limits, trials to end, points to try.
+
+        A trial that trains ends with its epoch, one that waits at once.
+        """
+        self._study.take_requests()
+        waiting = [each for each in self._study.waiting if self._study.is_to_stop(each)]
+        self._stop_waiting(waiting, TRIAL_STOPPED)
 
     def stop_open(self) -> None:
         """End the open and the paused trials, since the sweep was asked to stop.
@@ -136,12 +151,12 @@ class TrialLifecycle:
         """
         for trial in sorted(self._open):
             self._close(self._open.pop(trial), "stopped", STOPPED)
-        self._stop_paused(list(self._study.trials.paused()), STOPPED)
+        self._stop_waiting(list(self._study.trials.paused()), STOPPED)
         self._study.suspend()
 
     def stop_paused(self) -> None:
         """End the paused trials: no more are drawn, and none of them may go on."""
-        self._stop_paused(list(self._study.trials.paused()), None)
+        self._stop_waiting(list(self._study.trials.paused()), None)
 
     def pause_open(self) -> None:
         """Let every trial that has not ended wait: the sweep has used up its hours.
@@ -186,6 +201,12 @@ class TrialLifecycle:
         hours, self._counted_s = (now - self._counted_s) / 3600, now
         self._study.budget.spend(hours, hours * len(self._open) * self._gpus)
 
+    @property
+    def _has_room(self) -> bool:
+        """Whether no more trials train than may at once."""
+        most = self._study.budget.at_once
+        return most is None or len(self._open) <= most
+
     def _after(self, state: TrialState, result: EpochResult) -> TrialState:
         state = replace(state, epoch=result.epoch, failure=result.failure)
         if result.best is None:
@@ -195,17 +216,18 @@ class TrialLifecycle:
         return replace(state, score=score, best_epoch=best.epoch, best_metrics=best.metrics)
 
     def _pause(self, state: TrialState) -> None:
-        """Record that a trial waits at a rung, and end the waiting ones that cannot go on."""
+        """Record that a trial waits, and end those waiting at a rung that cannot go on."""
         paused = self._paused[state.trial] = replace(self._open.pop(state.trial), status="paused")
         self._recorder.pause_trial(state.trial)
         self._on_state(paused)
-        self._stop_paused(self._study.out_of_reach(), None)
+        self._stop_waiting(self._study.out_of_reach(), None)
 
-    def _stop_paused(self, numbers: Sequence[int], reason: str | None) -> None:
+    def _stop_waiting(self, numbers: Sequence[int], reason: str | None) -> None:
         for number in numbers:
-            self._study.stop_paused(number, reason)
+            self._study.stop_waiting(number, reason)
             trial = f"{number:03d}"
-            self._recorder.end_trial(trial, "stopped", reason, best_kept(self._of(trial)))
+            if trial in self._recorder.unfinished:
+                self._recorder.end_trial(trial, "stopped", reason, best_kept(self._of(trial)))
             state = self._paused.pop(trial, None)
             if state is not None:
                 self.ended[trial] = replace(state, status="stopped", reason=reason)

@@ -43,7 +43,7 @@ def first_points(space: SearchSpace) -> FirstPoints:
             values = flatten(build(load_preset(entry), label))
         else:
             label, values = f"entry {index + 1} of enqueue", entry
-        point, reasons = _point(space, values, whole=isinstance(entry, str))
+        point, reasons = point_of(space, values, whole=isinstance(entry, str))
         if reasons:
             skipped.append(f"{label} is not tried: {'; '.join(reasons)}.")
         elif point and point not in points:
@@ -51,10 +51,13 @@ def first_points(space: SearchSpace) -> FirstPoints:
     return FirstPoints(tuple(points), tuple(skipped))
 
 
-def _point(
+def point_of(
     space: SearchSpace, values: Mapping[str, Any], *, whole: bool
 ) -> tuple[dict[str, Any], list[str]]:
-    """Return the point, or why there is none; ``whole`` values give every setting there is."""
+    """Return the point of ``values``, or why there is none.
+
+    ``whole`` values give every setting there is, also those that are not drawn beside others.
+    """
     known = space.settings()
     drawn: dict[str, Any] = {}
     left_open: set[str] = set()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Final, Literal
 
 import optuna
@@ -11,28 +11,34 @@ import optuna
 from segan_ray.errors import SweepError, many
 from segan_ray.search.space.search_space import Budget, SearchSpace
 from segan_ray.search.storage.study_record import BUDGET, IN_FILE, SPACE
+from segan_ray.search.study.requests import DONE, Requests
 
 SPENT: Final = "spent"
 KEYS: Final = {
     "trials": (BUDGET, IN_FILE),
     "hours": ("hours", "hours_in_file"),
     "gpu_hours": ("gpu_hours", "gpu_hours_in_file"),
+    "max_concurrent": ("max_concurrent", "max_concurrent_in_file"),
 }
 """The attributes with each limit, and with what the space file said of it when last read."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """The most that a sweep may have; None: no limit, or where limits are given, none given."""
+    """The most that a sweep may have; None: no limit, or where limits are given, none given.
+
+    ``max_concurrent`` is how many trials may train at once, ``auto`` as many as there is room for.
+    """
 
     trials: int | None = None
     hours: float | None = None
     gpu_hours: float | None = None
+    max_concurrent: int | Literal["auto"] | None = None
 
     @classmethod
     def of(cls, budget: Budget) -> Limits:
         """Return the limits of a space file."""
-        return cls(budget.trials, budget.hours, budget.gpu_hours)
+        return cls(budget.trials, budget.hours, budget.gpu_hours, budget.max_concurrent)
 
 
 @dataclass(frozen=True)
@@ -59,6 +65,12 @@ class StudyBudget:
     def trials(self) -> int:
         """How many trials the sweep is to have."""
         return self.limits.trials or 0
+
+    @property
+    def at_once(self) -> int | None:
+        """How many trials may train at once; None: as many as there is room for."""
+        most = self.limits.max_concurrent
+        return most if isinstance(most, int) else None
 
     @property
     def used_up(self) -> Literal["hours", "gpu_hours"] | None:
@@ -88,6 +100,27 @@ class StudyBudget:
             for key, value in zip(keys, (wanted[limit], now[limit]), strict=True):
                 self._study.set_user_attr(key, value)
         self.limits, self._in_file = Limits(**wanted), in_file
+
+    def after(self, requests: Requests) -> Limits:
+        """Return the limits once those are set that were asked for since the last time."""
+        limits = self.limits
+        for request in requests.limits_to_set:
+            limits = replace(limits, **request.content)
+        return limits
+
+    def fulfil(self, requests: Requests) -> None:
+        """Set the limits that were asked for since the last time.
+
+        After a kill between the limits and the note that they are set, they are set once more.
+        """
+        wanted = self.after(requests)
+        for limit, (key, _) in KEYS.items():
+            if getattr(wanted, limit) != getattr(self.limits, limit):
+                self._study.set_user_attr(key, getattr(wanted, limit))
+        self.limits = wanted
+        if requests.limits_to_set:
+            names = [request.name for request in requests.limits_to_set]
+            self._study.set_user_attr(DONE, sorted({*requests.done, *names}))
 
     def spend(self, hours: float, gpu_hours: float) -> None:
         """Record that the sweep has run for more hours and its trials held GPUs for more."""

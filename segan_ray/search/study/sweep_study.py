@@ -43,6 +43,7 @@ from segan_ray.search.study.points import (
     ENDED,
     EPOCHS,
     REPEAT_OF,
+    REQUESTED,
     REUSED,
     RUNG,
     SEED,
@@ -60,6 +61,7 @@ from segan_ray.search.study.points import (
 )
 from segan_ray.search.study.population import perturb, scores_by, source_trial
 from segan_ray.search.study.repeats import Repeat, best_trials, plan_repeats
+from segan_ray.search.study.requests import Requests
 from segan_ray.search.study.rungs import Rungs
 from segan_ray.search.study.same_points import have_tried_all, tell_again, twin_of
 from segan_ray.search.study.sampler_view import sampler_view
@@ -108,6 +110,7 @@ class SweepStudy:
         scores = [score for of in self._scores().values() for score in of.values()]
         self._gains = Gains.of(self.study, self.space.objective.mode, scores)
         self.budget = StudyBudget(self.study)
+        self._requests = Requests()
 
     @classmethod
     def create(
@@ -187,6 +190,24 @@ class SweepStudy:
         """
         self.budget.take(Limits.of(self.space.budget), given, self.trials.searched)
 
+    def take_requests(self) -> None:
+        """Read what was asked of the sweep, and set the limits that were."""
+        self._requests = Requests.of(self.study.user_attrs)
+        self.budget.fulfil(self._requests)
+
+    def is_to_stop(self, number: int) -> bool:
+        """Tell whether a trial was asked to end."""
+        return number in self._requests.trials_to_stop
+
+    @property
+    def waiting(self) -> list[int]:
+        """The trials that have not ended and do not train: paused, cut off, or without room."""
+        return [
+            number
+            for number, frozen in enumerate(self.trials.all())
+            if number not in self._open and not frozen.state.is_finished()
+        ]
+
     @property
     def most_trials(self) -> int:
         """How many trials there can be: a grid has only so many points."""
@@ -226,13 +247,16 @@ class SweepStudy:
     @property
     def is_cut_short(self) -> bool:
         """Whether the hours are used up, with trials or repeats left that wait for more of them."""
-        repeats = self.trials.repeats + len(self._repeats)
-        return self.budget.used_up is not None and self.left(repeats) > 0
+        if self.budget.used_up is None:
+            return False
+        return self.left(self.trials.repeats + len(self._repeats)) > 0
 
     @property
-    def wants_more(self) -> bool:
-        """Whether there is a repeat to be asked for, or a gain may still come of a new point."""
-        return bool(self._repeats) or self.ended_by != "no_gain_for"
+    def more(self) -> int:
+        """How many trials may yet be asked for: repeats that were planned, else new points."""
+        if self._repeats:
+            return len(self._repeats)
+        return max(0, self._most - self.trials.searched) if self.ended_by is None else 0
 
     @property
     def _most(self) -> int:
@@ -268,6 +292,9 @@ class SweepStudy:
             self.study.enqueue_trial(drawn, user_attrs={REPEAT_OF: repeat.of, SEED: repeat.seed})
         elif searched < len(self.first):
             self.study.enqueue_trial(self.first[searched])
+        elif (asked_for := self._point_asked_for()) is not None:
+            name, drawn = asked_for
+            self.study.enqueue_trial(drawn, user_attrs={REQUESTED: name})
         # Each trial has a sampler of its own, seeded by the trial's number: the draw depends on
         # the study alone, not on how often the sweep's process was started anew.
         self.study.sampler = make_sampler(self.space, self._asked)
@@ -275,6 +302,12 @@ class SweepStudy:
             point = self._draw(self._as_sampled().ask())
         self._asked += 1
         return point
+
+    def _point_asked_for(self) -> tuple[str, dict[str, Any]] | None:
+        """Return the first point that was asked for and has not been tried, with its request."""
+        tried = {frozen.user_attrs.get(REQUESTED) for frozen in self.trials.all()}
+        waiting = (each for each in self._requests.points.items() if each[0] not in tried)
+        return next(waiting, None)
 
     def _twin(self, point: Point) -> FrozenTrial | None:
         """Return the trial that was at the same point with the same seed before, if one was."""
@@ -335,12 +368,17 @@ class SweepStudy:
                 trial.trial.report(values[0], epoch)
         if epoch >= trial.last_epoch or epoch < max(known):
             return "continue"
+        if self.is_to_stop(number):
+            return "stop"
         verdict = self._verdict(number, epoch, alone=len(values) > 1 or trial.repeated)
         if verdict == "continue" and self.budget.used_up:
-            # It goes on once the sweep has more hours, as one does that was cut off.
-            self._open.pop(number)
+            self.hold(number)
             return "pause"
         return verdict
+
+    def hold(self, number: int) -> None:
+        """Let a trial wait at its last epoch; ``reopen`` returns it as one that was cut off."""
+        self._open.pop(number)
 
     def _verdict(self, number: int, epoch: int, *, alone: bool) -> Verdict:
         """Return what a trial does by its rank among the others; one that is ``alone`` has none."""
@@ -377,8 +415,8 @@ class SweepStudy:
             return []
         return self._rungs.out_of_reach(self._scores(), self.trials.paused(), self._most)
 
-    def stop_paused(self, number: int, reason: str | None = None) -> None:
-        """End a paused trial as stopped."""
+    def stop_waiting(self, number: int, reason: str | None = None) -> None:
+        """End a trial that waits as stopped."""
         self._draw(self._again(self.trials.all()[number], number))
         self.tell(number, "stopped", reason)
 
@@ -504,7 +542,7 @@ class SweepStudy:
             outcome: Outcome = "stopped" if self._values[point.number] else "failed"
             self.tell(point.number, outcome, reason)
         for number in self.trials.paused():
-            self.stop_paused(number, reason)
+            self.stop_waiting(number, reason)
         return self.trials.ended()
 
     def _draw(self, trial: optuna.Trial) -> Point:

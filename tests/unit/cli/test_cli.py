@@ -24,7 +24,8 @@ from tests.unit.orchestration.test_end_sweep import killed
 COMMANDS = (
     "doctor",
     "phantom", "inspect", "prepare", "train", "tune", "compare", "sweeps", "trials", "stop",
-    "delete", "promote", "rollback", "evaluate", "predict", "export", "report", "ui", "submit",
+    "enqueue", "set", "delete", "promote", "rollback", "evaluate", "predict", "export", "report",
+    "ui", "submit",
 )  # fmt: skip
 SPACE = {
     "name": "test",

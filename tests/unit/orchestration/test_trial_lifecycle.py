@@ -12,10 +12,11 @@ import torch
 from segan_ray.config import Experiment, load_experiment
 from segan_ray.home import Home
 from segan_ray.orchestration.train.messages import Decision, EpochResult
-from segan_ray.orchestration.tune.trial_lifecycle import NO_EPOCH, TrialLifecycle
+from segan_ray.orchestration.tune.trial_lifecycle import NO_EPOCH, TRIAL_STOPPED, TrialLifecycle
 from segan_ray.search.results.trial_state import TrialState
 from segan_ray.search.space.search_space import SearchSpace
 from segan_ray.search.storage.study_storage import open_storage
+from segan_ray.search.study.requests import ask
 from segan_ray.search.study.sweep_study import Ended, SweepStudy
 from segan_ray.tracking.outbox import record
 from segan_ray.tracking.recording.ledger import Ledger
@@ -43,12 +44,15 @@ class Records:
 
     def start_trial(self, trial: str, experiment: Experiment, params: Any, repeat_of: Any) -> None:
         self.calls.append(("start", trial, repeat_of))
+        if trial not in self.unfinished:
+            self.unfinished.append(trial)
 
     def log_epoch(self, trial: str, epoch: int, metrics: Any, *, failed: bool = False) -> None:
         self.calls.append(("epoch", trial, epoch, dict(metrics)))
 
     def end_trial(self, trial: str, status: str, reason: str | None, checkpoint: Any) -> None:
         self.calls.append(("end", trial, status, reason, checkpoint))
+        self.unfinished = [each for each in self.unfinished if each != trial]
 
     def pause_trial(self, trial: str) -> None:
         self.calls.append(("pause", trial))
@@ -230,6 +234,7 @@ def test_pauses_that_only_the_study_knows_are_recorded(promoting: Run) -> None:
     number = promoting.study.ask().number
     assert promoting.study.report(number, 1, 0.5) == "pause"
     later = promoting.again()
+    later.records.unfinished = ["000"]
     assert later.study.reopen() == []
     later.book.reconcile()
     assert later.records.of("pause") == [("000",)]
@@ -261,7 +266,6 @@ def test_trials_wait_with_their_checkpoints_when_the_hours_are_used_up(tmp_path:
     assert run.study.ended_by == "hours"
     run.now = 7200
     assert run.book.epoch(second, result(1)).stop
-    run.records.unfinished = [first, second, third]
     run.book.pause_open()
     assert run.records.calls[-1] == ("hold", {first: best, second: None, third: None})
     assert run.records.of("end") == []
@@ -271,6 +275,44 @@ def test_trials_wait_with_their_checkpoints_when_the_hours_are_used_up(tmp_path:
     spent = run.again().study.budget.spent
     assert spent.hours == pytest.approx(2)
     assert spent.gpu_hours == pytest.approx((2 * 2 * 3000 + 3 * 2 * 601 + 2 * 2 * 3599) / 3600)
+
+
+def test_trials_make_room_where_fewer_may_train_and_go_on(run: Run) -> None:
+    trials = [run.begin() for _ in range(3)]
+    ask("sweep", open_storage(Home(run.folder)), "set_limits", {"max_concurrent": 2})
+    assert not run.book.epoch(trials[2], result(1)).stop
+    run.book.take_requests()
+    assert run.book.epoch(trials[1], result(1)).stop
+    run.book.end(trials[1])
+    assert run.events[-1].status == "paused"
+    assert run.records.calls[-1] == ("pause", trials[1])
+    # Two are left, so these go on.
+    assert not run.book.epoch(trials[0], result(1)).stop
+    run.book.epoch(trials[0], result(EPOCHS))
+    run.book.end(trials[0])
+    (point,) = run.study.reopen()
+    assert run.begin(point) == trials[1]
+    assert not run.book.epoch(trials[1], result(1)).stop
+    assert [trial.state.name for trial in run.study.study.trials] == [
+        "COMPLETE", "RUNNING", "RUNNING"
+    ]  # fmt: skip
+
+
+def test_a_trial_that_is_to_end_ends_with_its_epoch_or_while_it_waits(promoting: Run) -> None:
+    paused, running = promoting.begin(), promoting.begin()
+    assert promoting.book.epoch(paused, result(1, 0.4)).stop
+    for number in (0, 1):
+        ask("sweep", open_storage(Home(promoting.folder)), "stop_trial", {"trial": number})
+    promoting.book.take_requests()
+    assert promoting.records.of("end") == [(paused, "stopped", TRIAL_STOPPED, None)]
+    assert promoting.events[-1].status == "stopped"
+    assert promoting.book.epoch(running, result(1, 0.9)).stop
+    promoting.book.end(running)
+    assert promoting.records.of("end")[1:] == [(running, "stopped", TRIAL_STOPPED, None)]
+    assert [trial.state.name for trial in promoting.study.study.trials] == ["PRUNED", "PRUNED"]
+    # Asked once, told once.
+    promoting.book.take_requests()
+    assert len(promoting.records.of("end")) == 2
 
 
 def test_suspended_trials_are_pending_and_go_on(run: Run) -> None:

@@ -24,9 +24,10 @@ def test_a_gain_counts_from_the_trials_drawn_by_then(sweep: Sweep) -> None:
     sweep.train(0.3)
     sweep.train(0.1, 0.5)
     for score in (0.4, 0.5, 0.2):
-        assert (sweep.study.ended_by, sweep.study.wants_more) == (None, True)
+        assert sweep.study.ended_by is None
+        assert sweep.study.more
         sweep.train(score, outcome="stopped")
-    assert (sweep.study.ended_by, sweep.study.wants_more) == ("no_gain_for", False)
+    assert (sweep.study.ended_by, sweep.study.more) == ("no_gain_for", 0)
     assert sweep.again().ended_by == "no_gain_for"
 
 
@@ -63,9 +64,9 @@ def test_repeats_are_drawn_all_the_same_and_are_no_gains(sweep: Sweep) -> None:
         sweep.train(score)
     assert sweep.study.enqueue_repeats(1, 2) == 2
     for _ in range(2):
-        assert sweep.study.wants_more
+        assert sweep.study.more
         sweep.train(0.9)
-    assert not sweep.study.wants_more
+    assert not sweep.study.more
     assert sweep.again().ended_by == "no_gain_for"
 
 

@@ -23,7 +23,7 @@ def test_hours_are_added_up_over_processes(tmp_path: Path) -> None:
     sweep.study.budget.spend(0.5, 1)
     sweep.again().budget.spend(1, 2)
     assert sweep.again().budget.spent == Spent(1.5, 3)
-    assert sweep.study.budget.limits == Limits(3, 2, 5)
+    assert sweep.study.budget.limits == Limits(3, 2, 5, "auto")
     assert sweep.study.budget.used_up is None
 
 
@@ -136,18 +136,19 @@ def test_limits_that_were_given_stay_while_the_file_says_the_same(tmp_path: Path
         study.take_budget(given)
         return study.budget.limits
 
-    assert again(Limits(), hours=1) == Limits(3, 1)
-    assert again(Limits(hours=5, gpu_hours=7), hours=1) == Limits(3, 5, 7)
-    assert again(Limits(), hours=1) == Limits(3, 5, 7)
-    assert again(Limits(), hours=2) == Limits(3, 2, 7)
-    assert again(Limits(), gpu_hours=1) == Limits(3, None, 1)
+    assert again(Limits(), hours=1) == Limits(3, 1, None, "auto")
+    assert again(Limits(hours=5, gpu_hours=7), hours=1) == Limits(3, 5, 7, "auto")
+    assert again(Limits(), hours=1) == Limits(3, 5, 7, "auto")
+    assert again(Limits(), hours=2) == Limits(3, 2, 7, "auto")
+    assert again(Limits(), gpu_hours=1) == Limits(3, None, 1, "auto")
+    assert again(Limits(), gpu_hours=1, max_concurrent=2) == Limits(3, None, 1, 2)
 
 
 def test_a_study_of_an_earlier_version_has_the_hours_that_its_file_gets(tmp_path: Path) -> None:
     sweep = Sweep(tmp_path, space(budget={"trials": 3}))
-    assert sweep.study.budget.limits == Limits(3)
+    assert sweep.study.budget.limits == Limits(3, max_concurrent="auto")
     study = SweepStudy.open(
         "sweep", space(budget={"trials": 3, "hours": 4}), sweep.storage, store="f"
     )
     study.take_budget(Limits())
-    assert study.budget.limits == Limits(3, 4)
+    assert study.budget.limits == Limits(3, 4, None, "auto")

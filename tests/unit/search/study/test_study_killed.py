@@ -96,7 +96,7 @@ def train(study: SweepStudy) -> Iterator[None]:
                 study.tell(point.number, "completed" if verdict == "continue" else "stopped")
                 yield
         for number in study.trials.paused():
-            study.stop_paused(number)
+            study.stop_waiting(number)
             yield
 
 
