@@ -50,6 +50,8 @@ def open_study(
 
 def _earlier_study(sweep: Sweep, storage: Storage, say: Any) -> SweepStudy:
     study = SweepStudy.open(sweep.name, sweep.space, storage, store=sweep.card.fingerprint)
+    # What was asked for while none ran comes before what is given now.
+    study.take_requests()
     before = study.budget.limits
     study.take_budget(sweep.given)
     now = study.budget.limits

@@ -141,17 +141,18 @@ class TrialLifecycle:
         A trial that trains ends with its epoch, one that waits at once.
         """
         self._study.take_requests()
-        waiting = [each for each in self._study.waiting if self._study.is_to_stop(each)]
+        waiting = [number for number in self._study.waiting if self._study.is_to_stop(number)]
         self._stop_waiting(waiting, TRIAL_STOPPED)
 
     def stop_open(self) -> None:
-        """End the open and the paused trials, since the sweep was asked to stop.
+        """End the open trials and those that wait, since the sweep was asked to stop.
 
-        Trials that were drawn and never began wait, in case the sweep is resumed.
+        Trials that were drawn and never began wait on, in case the sweep is resumed.
         """
         for trial in sorted(self._open):
             self._close(self._open.pop(trial), "stopped", STOPPED)
-        self._stop_waiting(list(self._study.trials.paused()), STOPPED)
+        begun = self._recorder.unfinished
+        self._stop_waiting([n for n in self._study.unfinished if f"{n:03d}" in begun], STOPPED)
         self._study.suspend()
 
     def stop_paused(self) -> None:

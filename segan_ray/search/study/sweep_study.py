@@ -201,12 +201,14 @@ class SweepStudy:
 
     @property
     def waiting(self) -> list[int]:
-        """The trials that have not ended and do not train: paused, cut off, or without room."""
-        return [
-            number
-            for number, frozen in enumerate(self.trials.all())
-            if number not in self._open and not frozen.state.is_finished()
-        ]
+        """The trials that have not ended and are not under way: paused, cut off, without room."""
+        return [number for number in self.unfinished if number not in self._open]
+
+    @property
+    def unfinished(self) -> list[int]:
+        """The trials that have not ended."""
+        every = enumerate(self.trials.all())
+        return [number for number, frozen in every if not frozen.state.is_finished()]
 
     @property
     def most_trials(self) -> int:

@@ -298,6 +298,24 @@ def test_trials_make_room_where_fewer_may_train_and_go_on(run: Run) -> None:
     ]  # fmt: skip
 
 
+def test_a_sweep_that_is_stopped_ends_what_waits_for_room_or_was_cut_off(run: Run) -> None:
+    first, second = run.begin(), run.begin()
+    ask("sweep", open_storage(Home(run.folder)), "set_limits", {"max_concurrent": 1})
+    run.book.take_requests()
+    assert run.book.epoch(first, result(1)).stop
+    run.book.end(first)
+    # The process is killed; the next one has taken up the first again, and began neither.
+    next_run = run.again()
+    next_run.records.unfinished = [first, second]
+    assert len(next_run.study.reopen()) == 2
+    next_run.book.stop_open()
+    assert [call[:2] for call in next_run.records.of("end")] == [
+        (first, "stopped"), (second, "stopped")
+    ]  # fmt: skip
+    assert next_run.study.unfinished == []
+    assert next_run.again().study.reopen() == []
+
+
 def test_a_trial_that_is_to_end_ends_with_its_epoch_or_while_it_waits(promoting: Run) -> None:
     paused, running = promoting.begin(), promoting.begin()
     assert promoting.book.epoch(paused, result(1, 0.4)).stop
