@@ -27,13 +27,14 @@ from segan_ray.cli.terminal.live_table import (
 from segan_ray.cli.terminal.show import figure
 from segan_ray.cli.terminal.sweep_progress import SweepProgress
 from segan_ray.search.results.needs import rough
-from segan_ray.search.results.trial_state import OnState, TrialState
+from segan_ray.search.results.trial_state import OnState, SweepEvent, TrialState
 from segan_ray.training.epoch_record import Mode
 
 Clock = Callable[[], float]
 View = Callable[[SweepProgress, float], RenderableType]
 
 REFRESHES_PER_SECOND: Final = 2
+UNDER_WAY: Final = ("running", "paused", "pending")
 QUIET_S: Final = 600.0
 """Away from a terminal, progress is printed at most this often."""
 
@@ -56,7 +57,7 @@ def live_view(
     with _follow(begin, SweepView, _ended_trial, _how_far, clock) as on_event:
         estimated = False
 
-        def take(event: TrialState) -> None:
+        def take(event: SweepEvent) -> None:
             nonlocal estimated
             on_event(event)
             said = None if estimated else first_estimate(on_event.progress, clock())
@@ -97,7 +98,7 @@ class Follower:
         self.progress = progress
         self.clock = clock
 
-    def __call__(self, event: TrialState) -> None:
+    def __call__(self, event: SweepEvent) -> None:
         """Take in an event."""
         self.progress = self.progress.after(event, self.clock())
 
@@ -111,10 +112,10 @@ class TerminalView(Follower):
         super().__init__(progress, clock)
         self._ended = ended
 
-    def __call__(self, event: TrialState) -> None:
+    def __call__(self, event: SweepEvent) -> None:
         """Take in an event."""
         super().__call__(event)
-        if event.warning or event.status == "failed":
+        if isinstance(event, TrialState) and (event.warning or event.status == "failed"):
             show.note(self._ended(event))
 
 
@@ -133,10 +134,10 @@ class LineReporter(Follower):
         self._how_far = how_far
         self._told_s = clock()
 
-    def __call__(self, event: TrialState) -> None:
+    def __call__(self, event: SweepEvent) -> None:
         """Take in an event, and say what there is to say."""
         super().__call__(event)
-        if event.warning or event.status not in {"running", "paused", "pending"}:
+        if isinstance(event, TrialState) and (event.warning or event.status not in UNDER_WAY):
             show.note(self._ended(event))
         now = self.clock()
         counts = self.progress.counts

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 
 from segan_ray.search.results.needs import Needs
 from segan_ray.search.results.ranking import TrialStatus
-from segan_ray.search.results.trial_state import TrialState
+from segan_ray.search.results.trial_state import MoreTrials, SweepEvent, TrialState
 from segan_ray.training.epoch_record import Mode
 
 
@@ -71,8 +71,10 @@ class SweepProgress:
     trials: Mapping[str, TrialProgress] = field(default_factory=dict)
     price: float | None = None
 
-    def after(self, event: TrialState, now: float) -> SweepProgress:
+    def after(self, event: SweepEvent, now: float) -> SweepProgress:
         """Return the progress after ``event``."""
+        if isinstance(event, MoreTrials):
+            return replace(self, total=self.total + event.count)
         trial = _after(self.trials.get(event.trial), event, now)
         return replace(self, trials={**self.trials, event.trial: trial})
 

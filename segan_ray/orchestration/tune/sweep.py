@@ -32,7 +32,7 @@ from segan_ray.orchestration.tune.sweep_lock import (
 from segan_ray.orchestration.tune.sweep_plan import Sweep
 from segan_ray.orchestration.tune.trial_lifecycle import TrialLifecycle
 from segan_ray.search.results.ranking import SweepStatus
-from segan_ray.search.results.trial_state import OnState
+from segan_ray.search.results.trial_state import MoreTrials, OnState
 from segan_ray.search.space import estimate
 from segan_ray.search.storage.lease import HeldLease
 from segan_ray.search.storage.study_storage import open_storage
@@ -84,6 +84,10 @@ def search(sweep: Sweep, on_state: OnState, say: Any) -> tuple[SweepStatus, Swee
         _check_gpu_hours(sweep, limit)
         study, holding = open_study(sweep, until_the_end, say)
         limit.most = study.budget.at_once
+        more = study.budget.trials - (sweep.given.trials or sweep.space.budget.trials)
+        if more:
+            # An earlier process was given them.
+            on_state(MoreTrials(more))
         _say_estimate(sweep, study, limit, say)
         with request.later():
             recorder = _recorder(sweep, holding)

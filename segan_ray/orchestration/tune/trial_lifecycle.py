@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from segan_ray.config import Experiment
 from segan_ray.orchestration.train.messages import Decision, EpochResult
-from segan_ray.search.results.trial_state import OnState, TrialState
+from segan_ray.search.results.trial_state import MoreTrials, OnState, TrialState
 from segan_ray.search.study.sweep_study import Exploit, Outcome, SweepStudy
 from segan_ray.tracking.recording.recorder import Recorder
 from segan_ray.training.checkpoints.remote_folder import (
@@ -140,7 +140,10 @@ class TrialLifecycle:
 
         A trial that trains ends with its epoch, one that waits at once.
         """
+        before = self._study.budget.trials
         self._study.take_requests()
+        if self._study.budget.trials != before:
+            self._on_state(MoreTrials(self._study.budget.trials - before))
         waiting = [number for number in self._study.waiting if self._study.is_to_stop(number)]
         self._stop_waiting(waiting, TRIAL_STOPPED)
 

@@ -34,5 +34,13 @@ class TrialState:
     gpus: float = 0.0
 
 
-OnState = Callable[[TrialState], None]
-"""Takes the state of a trial whenever it changes."""
+@dataclass(frozen=True)
+class MoreTrials:
+    """A sweep is to have ``count`` more trials than was said before, fewer if it is negative."""
+
+    count: int
+
+
+SweepEvent = TrialState | MoreTrials
+OnState = Callable[[SweepEvent], None]
+"""Takes the state of a trial whenever it changes, and changes of how many there are to be."""

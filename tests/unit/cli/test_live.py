@@ -16,7 +16,7 @@ from segan_ray.cli.terminal.live import live_run, live_view
 from segan_ray.cli.terminal.live_table import RunView, SweepView, choose, watch
 from segan_ray.cli.terminal.sweep_progress import SweepProgress
 from segan_ray.search.results.needs import Needs, rough
-from segan_ray.search.results.trial_state import TrialState
+from segan_ray.search.results.trial_state import MoreTrials, TrialState
 
 REASON = "ValueError: the loss is not finite: every map was empty in three validations in a row"
 
@@ -128,6 +128,15 @@ def test_what_a_sweep_needs_can_be_checked_by_hand() -> None:
     assert Needs(600, 3600).said() == "10 min (1.0 GPU hours)"
     assert Needs(600, 0, 2.5).said() == "10 min"
     assert "left 3 h 10 min (12.7 GPU" in "\n".join(drawn(SweepView(progress, 600), 120, 24))
+
+
+def test_a_sweep_may_get_more_trials_while_it_runs(capsys) -> None:
+    progress = run(begun(4), "000", at=0, epochs=1, every=1).after(MoreTrials(3), 20)
+    assert (progress.total, progress.counts["pending"]) == (7, 6)
+    assert progress.after(MoreTrials(-2), 30).total == 5
+    with live_view("critic", "val/dice_mean", "max", 4) as tell:
+        tell(MoreTrials(3))
+    assert capsys.readouterr().err == ""
 
 
 def test_trials_are_counted_and_the_scheduler_is_given_its_due() -> None:

@@ -13,7 +13,7 @@ from segan_ray.config import Experiment, load_experiment
 from segan_ray.home import Home
 from segan_ray.orchestration.train.messages import Decision, EpochResult
 from segan_ray.orchestration.tune.trial_lifecycle import NO_EPOCH, TRIAL_STOPPED, TrialLifecycle
-from segan_ray.search.results.trial_state import TrialState
+from segan_ray.search.results.trial_state import MoreTrials, TrialState
 from segan_ray.search.space.search_space import SearchSpace
 from segan_ray.search.storage.study_storage import open_storage
 from segan_ray.search.study.requests import ask
@@ -279,9 +279,11 @@ def test_trials_wait_with_their_checkpoints_when_the_hours_are_used_up(tmp_path:
 
 def test_trials_make_room_where_fewer_may_train_and_go_on(run: Run) -> None:
     trials = [run.begin() for _ in range(3)]
-    ask("sweep", open_storage(Home(run.folder)), "set_limits", {"max_concurrent": 2})
+    limits = {"max_concurrent": 2, "trials": 23}
+    ask("sweep", open_storage(Home(run.folder)), "set_limits", limits)
     assert not run.book.epoch(trials[2], result(1)).stop
     run.book.take_requests()
+    assert run.events[-1] == MoreTrials(3)
     assert run.book.epoch(trials[1], result(1)).stop
     run.book.end(trials[1])
     assert run.events[-1].status == "paused"
