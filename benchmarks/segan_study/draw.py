@@ -107,6 +107,7 @@ def draw_small_data(results: dict[str, Document]) -> None:
                 label=("with critic", "without critic")[place],
             )  # fmt: skip
         axis.set_xscale("log", base=2)
+        axis.set_xlim(0.85 * min(SIZES), 1.18 * max(SIZES))
         axis.set_xticks(SIZES, [str(size) for size in SIZES])
         axis.set_xlabel("training patients")
         axis.set_title(title, fontsize=10)
