@@ -32,6 +32,8 @@ from segan_ray.orchestration.tune.sweep_lock import stop_requested
 from segan_ray.orchestration.tune.trainable import ReusableTrainable
 from segan_ray.orchestration.tune.trial_lifecycle import TrialLifecycle
 
+log = logging.getLogger(__name__)
+
 DRIVER_BYTES: Final = 600 * 2**20
 """Memory of a trainable and Ray Train's controller of its worker group."""
 ASK_S: Final = 2.0
@@ -270,9 +272,18 @@ class _SweepStopper(_NotPickled, Stopper):
     def stop_all(self) -> bool:
         self._lifecycle.check()
         if time.monotonic() - self._asked >= ASK_S:
-            self._lifecycle.take_requests()
+            self._take_requests()
             self._asked = time.monotonic()
         return stop_requested(self._folder)
+
+    def _take_requests(self) -> None:
+        try:
+            self._lifecycle.take_requests()
+        except SeganRayError:
+            raise
+        except Exception as error:  # every database has errors of its own
+            # It may be back the next time; trials that need it now say what is wrong.
+            log.debug("Requests could not be read: %s", said(error))
 
 
 def _cause(trial: Trial) -> str:

@@ -1,9 +1,10 @@
 """A sweep's Optuna study: asks for points and tells their results.
 
 One study per sweep, named after it, in a real storage; only the process that runs the sweep
-writes to it. The study is the truth about a sweep: the points that were drawn, the scores of every
-epoch, the end of each trial. Samplers and pruners keep nothing in memory that the study does not
-hold, so a sweep whose process was killed goes on from its study as if nothing had happened.
+writes to it, and others leave requests (``requests.py``). The study is the truth about a sweep: the
+points that were drawn, the scores of every epoch, the end of each trial. Samplers and pruners keep
+nothing in memory that the study does not hold, so a sweep whose process was killed goes on from its
+study as if nothing had happened.
 """
 
 from __future__ import annotations
