@@ -25,7 +25,9 @@ def register(app: typer.Typer) -> None:
 
 def enqueue(
     sweep: SweepName,
-    settings: Annotated[list[str], typer.Argument(help="Settings, e.g. critic.depth=4.")],
+    settings: Annotated[
+        list[str], typer.Argument(metavar="SETTING...", help="E.g. critic.depth=4.")
+    ],
     home: HomeFolder = None,
     as_json: Json = False,
 ) -> None:
@@ -42,7 +44,8 @@ def enqueue(
 def set_limits(
     sweep: SweepName,
     limits: Annotated[
-        list[str], typer.Argument(help="trials, max_concurrent, hours or gpu_hours, as key=value.")
+        list[str],
+        typer.Argument(metavar="LIMIT...", help="One of trials, max_concurrent, hours, gpu_hours."),
     ],
     home: HomeFolder = None,
     as_json: Json = False,

@@ -110,7 +110,7 @@ def tune(
     gpu_hours: Annotated[
         float | None,
         typer.Option(
-            min=0.01, max=MOST_HOURS, help="The same, GPUs times the hours they are held."
+            min=0.01, max=MOST_HOURS, help="The same, for hours times the GPUs that trials hold."
         ),
     ] = None,
     price_per_gpu_hour: Annotated[
