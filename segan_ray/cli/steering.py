@@ -26,7 +26,7 @@ def register(app: typer.Typer) -> None:
 def enqueue(
     sweep: SweepName,
     settings: Annotated[
-        list[str], typer.Argument(metavar="SETTING...", help="E.g. critic.depth=4.")
+        list[str], typer.Argument(metavar="SETTING", help="E.g. critic.depth=4.")
     ],
     home: HomeFolder = None,
     as_json: Json = False,
@@ -45,7 +45,7 @@ def set_limits(
     sweep: SweepName,
     limits: Annotated[
         list[str],
-        typer.Argument(metavar="LIMIT...", help="One of trials, max_concurrent, hours, gpu_hours."),
+        typer.Argument(metavar="LIMIT", help="One of trials, max_concurrent, hours, gpu_hours."),
     ],
     home: HomeFolder = None,
     as_json: Json = False,
