@@ -25,9 +25,7 @@ def register(app: typer.Typer) -> None:
 
 def enqueue(
     sweep: SweepName,
-    settings: Annotated[
-        list[str], typer.Argument(metavar="SETTING", help="E.g. critic.depth=4.")
-    ],
+    settings: Annotated[list[str], typer.Argument(metavar="SETTING", help="E.g. critic.depth=4.")],
     home: HomeFolder = None,
     as_json: Json = False,
 ) -> None:

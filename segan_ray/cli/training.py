@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from segan_ray.config import Experiment
     from segan_ray.home import Home
+    from segan_ray.search.results.ranking import SweepRecord
     from segan_ray.tracking.description.card import StoreCard
 
 Resume = Annotated[
@@ -166,11 +167,15 @@ def tune(
             record = read_sweep(sweep.home, sweep_name, note)
     if as_json:
         show.document(record.document())
-        return
-    if record.best is not None:
-        best = record.best
-        show.say(f"Best of {sweep_name}: trial {best.trial}, {record.metric} {best.score:.3f}")
-    show.say(f"Leaderboard: segan-ray trials {sweep_name}")
+    else:
+        _say_best(record)
+
+
+def _say_best(record: SweepRecord) -> None:
+    best = record.best
+    if best is not None:
+        show.say(f"Best of {record.sweep}: trial {best.trial}, {record.metric} {best.score:.3f}")
+    show.say(f"Leaderboard: segan-ray trials {record.sweep}")
 
 
 @contextmanager
