@@ -39,7 +39,7 @@ FIGURES = (START, STEP, "page faults a step", "peak memory, MB")
 def measure(steps: int) -> None:
     """Print what training takes in this process: seconds and page faults a step, and memory."""
     device = torch.device("cpu")
-    experiment = load_experiment(None, ["training.precision=auto"])
+    experiment = load_experiment(None, ["segmentor.network=segan", "training.precision=auto"])
     state, step = new_state(experiment, device), make_step(experiment, device)
     torch.manual_seed(1)
     image = torch.randn(BATCH, 4, CROP, CROP).contiguous(memory_format=torch.channels_last)

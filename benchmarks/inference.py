@@ -79,7 +79,7 @@ class Way:
 def make_model(data: Path, device: torch.device) -> Model:
     """Return a network that is not trained, with thresholds that fill a part of a volume."""
     torch.manual_seed(0)
-    experiment = load_experiment(None, [])
+    experiment = load_experiment(None, ["segmentor.network=segan"])
     segmentor = build_segmentor(experiment).eval()
     move_to_device([segmentor], device)
     origin = Origin(store="0" * 16, layout="brats2021", preparation=PrepareSettings(), seen={})

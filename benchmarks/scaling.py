@@ -110,7 +110,12 @@ def main() -> None:
     if CORES < 2:
         raise SystemExit("Two workers need two cores; this machine lends one.")
     experiment = load_experiment(
-        None, [f"segmentor.base_width={options.width}", f"critic.base_width={options.width}"]
+        None,
+        [
+            "segmentor.network=segan",
+            f"segmentor.base_width={options.width}",
+            f"critic.base_width={options.width}",
+        ],
     )
     with tempfile.TemporaryDirectory() as temporary, ray_session():
         folder = Path(temporary)

@@ -67,6 +67,7 @@ def settings(width: int, crop: int, precision: str) -> Experiment:
     return load_experiment(
         None,
         [
+            "segmentor.network=segan",
             f"segmentor.base_width={width}",
             f"critic.base_width={width}",
             f"training.crop={crop}",
@@ -192,6 +193,7 @@ def compare(device: torch.device, width: int, crop: int, rounds: int) -> dict[st
         uncompiled = load_experiment(
             None,
             [
+                "segmentor.network=segan",
                 f"segmentor.base_width={width}",
                 f"critic.base_width={width}",
                 "training.compile=false",

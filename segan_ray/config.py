@@ -50,14 +50,14 @@ class Settings(BaseModel):
 class SegmentorSettings(Settings):
     """The segmentor S and its optimizer.
 
-    ``network`` is the paper's (``segan``), one of the authors' published networks (``authors``:
-    the ``brain`` or the ``skin`` network, of fixed depth), or MONAI's ``unet``, ``residual-unet``
-    or ``segresnet``. The width of ``segan`` doubles at each of ``depth`` downsampling levels, up
-    to eight times ``base_width``; ``full_resolution`` gives it one more convolution before the
-    maps, as the authors' networks have, and ``skip`` says how it joins mirrored levels.
+    ``network`` is MONAI's ``unet``, ``residual-unet`` or ``segresnet``, the paper's (``segan``), or
+    one of the authors' published networks (``authors``: the ``brain`` or the ``skin`` network, of
+    fixed depth). The width of ``segan`` doubles at each of ``depth`` downsampling levels, up to
+    eight times ``base_width``; ``full_resolution`` gives it one more convolution before the maps,
+    as the authors' networks have, and ``skip`` says how it joins mirrored levels.
     """
 
-    network: Network = "segan"
+    network: Network = "unet"
     authors: Published = "brain"
     full_resolution: bool = True
     lr: PositiveFloat = 1e-3

@@ -140,7 +140,7 @@ def test_the_papers_networks_have_the_papers_sizes() -> None:
 def test_variants_have_as_many_networks_as_they_say(
     variant: str, segmentors: int, critics: int
 ) -> None:
-    experiment = load_experiment(None, [*SMALL, f"variant={variant}"])
+    experiment = load_experiment(None, [*SMALL, f"variant={variant}", "segmentor.network=segan"])
     outputs = 3 // segmentors
     one = Segmentor(4, outputs, depth=2, base_width=4, concat_skips=True, full_resolution=True)
     assert parameters(build_segmentor(experiment)) == segmentors * parameters(one)

@@ -108,7 +108,7 @@ def test_choices_are_ranked_by_what_they_take(path: str, variant: str) -> None:
 
 def test_networks_are_measured_without_being_made() -> None:
     # Ten gigabytes with their optimizer.
-    huge = load_experiment(None, ["segmentor.base_width=512", "segmentor.depth=5"])
+    huge = load_experiment(None, ["segmentor.base_width=300", "segmentor.depth=5"])
     assert experiment_bytes(huge) > 8 * GB
 
 
