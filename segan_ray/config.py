@@ -200,14 +200,16 @@ class ResourceSettings(Settings):
     ``gpus_per_worker`` at ``auto`` is one where the cluster has a GPU for each worker of a trial,
     and none elsewhere. A share of a GPU, such as 0.25, lets several trials train on one.
     ``retries`` is how often a trial whose processes raised or were lost begins again at its last
-    checkpoint. A trial that diverges or runs out of memory does not begin again, since it would
-    once more.
+    checkpoint. A trial that diverges does not begin again, since it would once more. One that runs
+    out of memory is infeasible, or with ``on_out_of_memory`` accumulate goes on with its batches
+    in twice as many parts (``training.accumulate``), as long as a part has a slice.
     """
 
     workers: Annotated[int, Field(ge=1, le=sizes.MOST_WORKERS)] = 1
     cpus_per_worker: Annotated[float, Field(gt=0, le=sizes.MOST_CPUS)] = 1
     gpus_per_worker: Annotated[Literal["auto"] | float, PlainValidator(_gpus)] = "auto"
     retries: Annotated[int, Field(ge=0, le=sizes.MOST_RETRIES)] = 2
+    on_out_of_memory: Literal["end", "accumulate"] = "end"
 
     @model_validator(mode="after")
     def _whole_gpus_between_workers(self) -> ResourceSettings:

@@ -70,6 +70,7 @@ def sweeps(home: HomeFolder = None, as_json: Json = False) -> None:
 def trials(sweep: SweepName, home: HomeFolder = None, as_json: Json = False) -> None:
     """Show the leaderboard of one sweep."""
     from segan_ray.home import Home
+    from segan_ray.search.results.ranking import said_status
     from segan_ray.tracking.reading.sweeps import read_sweep
 
     with show.noting() as note:
@@ -85,7 +86,7 @@ def trials(sweep: SweepName, home: HomeFolder = None, as_json: Json = False) -> 
         (
             (
                 trial.trial,
-                trial.status,
+                said_status(trial),
                 trial.epochs,
                 show.figure(trial.score),
                 *(show.setting(trial.objectives.get(metric)) for metric in others),

@@ -25,7 +25,8 @@ from segan_ray.orchestration.train.trial_channel import TrialChannelClient, open
 from segan_ray.orchestration.tune import run_trials
 from segan_ray.orchestration.tune.trainable import ReusableTrainable
 from segan_ray.search.results.trial_state import TrialState
-from segan_ray.search.space.search_space import METRICS, ChoiceParameter, SearchSpace
+from segan_ray.search.space.objectives import METRICS
+from segan_ray.search.space.search_space import ChoiceParameter, SearchSpace
 from segan_ray.search.storage.study_storage import open_storage
 from segan_ray.search.study.study_budget import Limits
 from segan_ray.tracking.reading.sweeps import list_sweeps, read_sweep

@@ -18,7 +18,7 @@ from segan_ray.data.layouts.dataset_file import read_dataset_file
 from segan_ray.data.layouts.name_mapping import with_grades
 from segan_ray.data.store.split_file import read_split_file
 from segan_ray.errors import MOST_PROBLEMS, ConfigError, DataError, SeganRayError, SplitError
-from segan_ray.search.space.question import question
+from segan_ray.search.results.question import question
 from segan_ray.search.space.space_file import load_space
 
 READERS = {

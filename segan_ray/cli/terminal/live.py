@@ -27,6 +27,7 @@ from segan_ray.cli.terminal.live_table import (
 from segan_ray.cli.terminal.show import figure
 from segan_ray.cli.terminal.sweep_progress import SweepProgress
 from segan_ray.search.results.needs import rough
+from segan_ray.search.results.ranking import said_status
 from segan_ray.search.results.trial_state import OnState, SweepEvent, TrialState
 from segan_ray.training.epoch_record import Mode
 
@@ -200,7 +201,7 @@ def _ending(what: str, event: TrialState) -> str:
         return f"{what} {event.warning}."
     score = f", best {event.score:.3f}" if event.score is not None else ""
     reason = f" ({event.reason})" if event.reason else ""
-    return f"{what} {event.status} at epoch {event.epoch}/{event.epochs}{score}{reason}"
+    return f"{what} {said_status(event)} at epoch {event.epoch}/{event.epochs}{score}{reason}"
 
 
 def _how_far(progress: SweepProgress, now: float) -> str:

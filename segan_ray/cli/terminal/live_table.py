@@ -15,7 +15,7 @@ from rich.text import Text
 from segan_ray.cli.terminal.show import figure, plain
 from segan_ray.cli.terminal.sweep_progress import SweepProgress, TrialProgress
 from segan_ray.search.results.needs import rough
-from segan_ray.search.results.ranking import TrialStatus
+from segan_ray.search.results.ranking import TrialStatus, said_status
 from segan_ray.search.results.trial_state import TrialState
 
 STYLES: Final = {
@@ -184,7 +184,7 @@ def _table(view: SweepView, shown: Sequence[TrialProgress], width: int) -> Table
         is_best = best is not None and state.trial == best.state.trial
         cells: list[Text | ProgressBar | str] = [
             Text(plain(state.trial)),
-            state.status,
+            said_status(state),
             f"{state.epoch}/{state.epochs}",
             *([_bar(state, 20 if wider else 12)] if wide else []),
             figure(state.score),

@@ -101,9 +101,13 @@ class SweepProgress:
 
     @property
     def by_score(self) -> list[TrialProgress]:
-        """The trials with a score, best first."""
+        """The trials that have a score and may win, best first."""
         sign = -1 if self.mode == "max" else 1
-        scored = [trial for trial in self.trials.values() if trial.state.score is not None]
+        scored = [
+            trial
+            for trial in self.trials.values()
+            if trial.state.score is not None and not trial.state.infeasible
+        ]
         return sorted(
             scored, key=lambda trial: (sign * (trial.state.score or 0.0), trial.state.trial)
         )

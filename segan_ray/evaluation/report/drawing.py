@@ -13,7 +13,7 @@ from typing import Any, Final
 import plotly.graph_objects as go
 
 from segan_ray.evaluation.report.page import label
-from segan_ray.evaluation.report.words import WORDS
+from segan_ray.evaluation.report.words import words_of
 from segan_ray.search.results.ranking import SweepRecord, TrialRecord, TrialStatus
 
 INK: Final = "#1b2733"
@@ -84,7 +84,7 @@ def add(figure: go.Figure, points: Sequence[Any], **style: Any) -> None:
 def told(trial: TrialRecord, *more: str) -> str:
     """Return what a mark of ``trial`` says when it is pointed at; ``more`` is escaped already."""
     score = "no score" if trial.score is None else f"score {trial.score:.4f}"
-    return "<br>".join([f"<b>trial {label(trial.trial)}</b>, {WORDS[trial.status]}", score, *more])
+    return "<br>".join([f"<b>trial {label(trial.trial)}</b>, {words_of(trial)}", score, *more])
 
 
 def winner_of(sweep: SweepRecord) -> TrialRecord | None:

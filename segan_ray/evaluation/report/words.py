@@ -10,7 +10,7 @@ from segan_ray.brats import REGIONS, Region
 from segan_ray.errors import many
 from segan_ray.evaluation.figures.palette import COLOURS
 from segan_ray.evaluation.report.page import esc
-from segan_ray.search.results.ranking import SweepRecord, TrialStatus
+from segan_ray.search.results.ranking import SweepRecord, TrialRecord, TrialStatus
 
 # The colours in which the overlays draw the regions (Okabe and Ito's palette).
 REGION_COLOURS: Final[dict[Region, str]] = {
@@ -38,6 +38,11 @@ WORDS: Final[dict[TrialStatus, str]] = {
     "paused": "paused",
     "pending": "pending",
 }
+
+
+def words_of(trial: TrialRecord) -> str:
+    """Return how a trial ended, and that it is infeasible if it is."""
+    return f"{WORDS[trial.status]}{', infeasible' * trial.infeasible}"
 
 
 def direction(sweep: SweepRecord) -> str:

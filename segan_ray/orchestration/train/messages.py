@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from segan_ray.config import Experiment
-from segan_ray.training.epoch_record import BestEpoch
+from segan_ray.training.epoch_record import BestEpoch, Mode
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,8 @@ class Task:
 class EpochResult:
     """A finished epoch of at most ``epochs``, and the best one so far, if any is worth it.
 
-    ``failure`` says why training cannot go on, ``warning`` is news for the user.
+    ``failure`` says why training cannot go on, which with ``out_of_memory`` is that; ``warning``
+    is news for the user.
     """
 
     epoch: int
@@ -34,6 +35,7 @@ class EpochResult:
     best: BestEpoch | None
     failure: str | None = None
     warning: str | None = None
+    out_of_memory: bool = False
 
     @property
     def last(self) -> bool:
@@ -56,3 +58,8 @@ class Decision:
 
 GO_ON: Final = Decision()
 STOP: Final = Decision(stop=True)
+
+
+def worst(mode: Mode) -> float:
+    """Return the objective of an epoch that came to nothing: schedulers must find a number."""
+    return 0.0 if mode == "max" else 1e9

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final
@@ -28,7 +28,7 @@ from segan_ray.evaluation.figures.overlays import draw_overlay
 from segan_ray.evaluation.inference.validation import validate, validation_settings
 from segan_ray.models.build import downsampling_levels
 from segan_ray.orchestration.cluster.shared_folder import check_shared
-from segan_ray.orchestration.train.messages import GO_ON, Decision, EpochResult, Task
+from segan_ray.orchestration.train.messages import GO_ON, Decision, EpochResult, Task, worst
 from segan_ray.orchestration.train.trial_channel import TrialChannelClient
 from segan_ray.orchestration.train.usage import Usage
 from segan_ray.orchestration.train.worker_group_spec import WorkerGroupSpec
@@ -47,7 +47,6 @@ from segan_ray.training.memory import OutOfMemoryError, out_of_memory, ran_out
 from segan_ray.training.state import TrainingState, new_state
 from segan_ray.training.validation_scores import VALIDATION, Validation
 
-WORST: Final = 1e9
 NO_GPU: Final = (
     f"trains on the CPU: Ray gave it a GPU, but torch {torch.__version__} sees none. Install a "
     "torch that is built for CUDA, or set resources.gpus_per_worker=0"
@@ -159,7 +158,8 @@ class TrialTraining:
         """
         metrics = dict.fromkeys(VALIDATION, 0.0)
         epoch, failure = self.state.epoch + 1, f"{error} (epoch {self.state.epoch + 1})"
-        self._fail(epoch, {**metrics, **self.usage.of_epoch()}, failure)
+        measured = {**metrics, **self.usage.of_epoch()}
+        self._fail(epoch, measured, failure, out_of_memory=True)
         if self.context.workers > 1:
             raise error
 
@@ -223,11 +223,13 @@ class TrialTraining:
             self.checkpoints.save(self.state, self.experiment, self.cases.origin, record, overlay)
         return self._deliver(self._result(epoch.epoch, metrics))
 
-    def _fail(self, epoch: int, metrics: dict[str, float], failure: str) -> None:
+    def _fail(
+        self, epoch: int, metrics: dict[str, float], failure: str, *, out_of_memory: bool = False
+    ) -> None:
         objective, mode = self.task.config["metric"], self.task.config["mode"]
-        # A scheduler must find its objective, as a number: the worst there is.
-        metrics[objective] = 0.0 if mode == "max" else WORST
-        self.channel.report(self.group, self.task.number, self._result(epoch, metrics, failure))
+        metrics[objective] = worst(mode)
+        result = replace(self._result(epoch, metrics, failure), out_of_memory=out_of_memory)
+        self.channel.report(self.group, self.task.number, result)
 
     def _deliver(self, result: EpochResult) -> bool:
         """Report a result and wait for the decision; return whether the loop is to end there."""

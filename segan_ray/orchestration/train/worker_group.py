@@ -67,6 +67,12 @@ class WorkerGroup:
         if not self.is_running:
             raise TrialError(cause(self._failure))
 
+    @property
+    def ran_out_of_memory(self) -> str | None:
+        """In words that the group has ended for want of memory, or None if it has not."""
+        ended = not self.is_running and any(map(_is_memory, _failures(self._failure)))
+        return cause(self._failure) if ended else None
+
     def wait(self, timeout_s: float) -> None:
         """Wait until the group has ended."""
         self._thread.join(timeout_s)
@@ -92,9 +98,10 @@ def cause(error: BaseException | None) -> str:
     if isinstance(error, WorkerGroupError) and error.worker_failures:
         # Of several workers the one that failed first takes the others with it; its own words
         # say more than "a peer closed the connection".
-        failures = [error.worker_failures[rank] for rank in sorted(error.worker_failures)]
+        failures = _failures(error)
+        memory = [failure for failure in failures if _is_memory(failure)]
         told = [failure for failure in failures if not isinstance(failure, RayActorError)]
-        return cause((told or failures)[0])
+        return cause((memory or told or failures)[0])
     if isinstance(error, OutOfMemoryError):
         return "out of memory: Ray ended a training process because its node had no memory left."
     if isinstance(error, RayTaskError):
@@ -106,3 +113,15 @@ def cause(error: BaseException | None) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     kind = "" if error is None else f"{type(error).__name__}: "
     return f"{kind}{lines[-1] if lines else 'the training processes ended.'}"
+
+
+def _failures(error: BaseException | None) -> list[BaseException]:
+    """Return what each worker of a group failed with, by rank."""
+    if not isinstance(error, WorkerGroupError):
+        return [] if error is None else [error]
+    return [error.worker_failures[rank] for rank in sorted(error.worker_failures)]
+
+
+def _is_memory(error: BaseException) -> bool:
+    inner = error.cause if isinstance(error, RayTaskError) else error
+    return isinstance(inner, OutOfMemoryError | MemoryError)

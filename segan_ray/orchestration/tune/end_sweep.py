@@ -121,7 +121,10 @@ def stop(home: Home, name: str, say: Say, *, wait_s: float = WAIT_S) -> Stopped:
     say(f"No process runs '{name}': ending what is left open in its records.")
     with held(folder, name), _study_held(home, name, say, dead) as holding:
         ends = {} if holding is None else _end_study(home, name, holding)
-        told = {f"{number:03d}": (end.outcome, end.reason) for number, end in ends.items()}
+        told = {
+            f"{number:03d}": (end.outcome, end.reason, end.infeasible)
+            for number, end in ends.items()
+        }
         check = always if holding is None else holding.check
         close_dead_sweep(home, name, folder, told, check)
     return Stopped(name, "stopped", already=False)

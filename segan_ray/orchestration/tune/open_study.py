@@ -17,8 +17,8 @@ from segan_ray.search.storage.owned_storage import OwnedStorage
 from segan_ray.search.storage.recorded_locations import settle_records, settle_storage
 from segan_ray.search.storage.study_record import empty_study, reserve_study, study_exists
 from segan_ray.search.storage.study_storage import Storage, open_storage, studies_location
+from segan_ray.search.storage.warm_start import EarlierTrials, earlier_trials
 from segan_ray.search.study.sweep_study import SweepStudy
-from segan_ray.search.study.warm_start import EarlierTrials, earlier_trials
 from segan_ray.tracking.reading.sweeps import name_is_taken
 from segan_ray.training.checkpoints.remote_folder import anything_at
 

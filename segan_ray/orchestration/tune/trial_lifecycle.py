@@ -7,6 +7,7 @@ recorded is not recorded again, and ``reconcile`` records the ends that only the
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -16,7 +17,7 @@ from typing import Any, Final
 from segan_ray.config import Experiment
 from segan_ray.orchestration.train.messages import Decision, EpochResult
 from segan_ray.search.results.trial_state import MoreTrials, OnState, TrialState
-from segan_ray.search.study.sweep_study import Exploit, Outcome, SweepStudy
+from segan_ray.search.study.sweep_study import Ended, Exploit, Outcome, SweepStudy
 from segan_ray.tracking.recording.recorder import Recorder
 from segan_ray.training.checkpoints.remote_folder import (
     TrialCheckpoints,
@@ -89,8 +90,10 @@ class TrialLifecycle:
             return Decision(stop=True)
         self._count_hours()
         number, epoch = int(trial), result.epoch
-        values = [result.metrics[objective.metric] for objective in self._study.space.objectives]
-        verdict = self._study.report(number, epoch, *values)
+        # An epoch that came to nothing has only the first objective.
+        objectives = self._study.space.objectives
+        values = [result.metrics.get(each.metric, math.nan) for each in objectives]
+        verdict = self._study.report(number, epoch, *values, metrics=result.metrics)
         if result.warning:
             self._on_state(replace(state, warning=result.warning))
         if epoch > state.epoch:
@@ -172,7 +175,8 @@ class TrialLifecycle:
             self._on_state(replace(self._open.pop(trial), status="paused"))
         self._study.suspend()
         waiting = self._recorder.unfinished
-        self._recorder.hold({trial: best_kept(self._of(trial)) for trial in waiting})
+        infeasible = [each for each in waiting if self._study.broken(int(each)) is not None]
+        self._recorder.hold({each: best_kept(self._of(each)) for each in waiting}, infeasible)
 
     def suspend(self) -> None:
         """Leave no trial running in the records: they wait for the sweep to be resumed."""
@@ -196,8 +200,7 @@ class TrialLifecycle:
         for trial in self._recorder.unfinished:
             known = ended.get(int(trial))
             if known is not None:
-                best = best_kept(self._of(trial))
-                self._recorder.end_trial(trial, known.outcome, known.reason, best)
+                self._record_end(trial, known)
 
     def _count_hours(self) -> None:
         """Count the hours since the last event, at which as many trials trained as do until now."""
@@ -212,7 +215,8 @@ class TrialLifecycle:
         return most is None or len(self._open) <= most
 
     def _after(self, state: TrialState, result: EpochResult) -> TrialState:
-        state = replace(state, epoch=result.epoch, failure=result.failure)
+        failure, memory = result.failure, result.out_of_memory
+        state = replace(state, epoch=result.epoch, failure=failure, infeasible=memory)
         if result.best is None:
             return state
         best, objective = result.best, self._study.space.objective
@@ -228,14 +232,13 @@ class TrialLifecycle:
 
     def _stop_waiting(self, numbers: Sequence[int], reason: str | None) -> None:
         for number in numbers:
-            self._study.stop_waiting(number, reason)
+            ended = self._study.stop_waiting(number, reason)
             trial = f"{number:03d}"
             if trial in self._recorder.unfinished:
-                self._recorder.end_trial(trial, "stopped", reason, best_kept(self._of(trial)))
+                self._record_end(trial, ended)
             state = self._paused.pop(trial, None)
             if state is not None:
-                self.ended[trial] = replace(state, status="stopped", reason=reason)
-                self._on_state(self.ended[trial])
+                self._show_end(state, ended)
 
     def _exploiting(self, trial: str, epoch: int, exploit: Exploit) -> Decision:
         """Keep the source trial's checkpoint for this trial, and have it go on from there."""
@@ -248,11 +251,20 @@ class TrialLifecycle:
     def _close(self, state: TrialState, outcome: Outcome, reason: str | None) -> None:
         # The sampler learns from settings that diverge or collapse, not from a crash.
         learn = state.failure is not None and reason == state.failure
-        self._study.tell(int(state.trial), outcome, reason, learn=learn)
-        ended = replace(state, status=outcome, reason=reason)
-        self.ended[state.trial] = ended
-        self._recorder.end_trial(state.trial, outcome, reason, best_kept(self._of(state.trial)))
-        self._on_state(ended)
+        memory = learn and state.infeasible
+        number = int(state.trial)
+        ended = self._study.tell(number, outcome, reason, learn=learn, out_of_memory=memory)
+        self._record_end(state.trial, ended)
+        self._show_end(state, ended)
+
+    def _record_end(self, trial: str, ended: Ended) -> None:
+        best, infeasible = best_kept(self._of(trial)), ended.infeasible
+        self._recorder.end_trial(trial, ended.outcome, ended.reason, best, infeasible=infeasible)
+
+    def _show_end(self, state: TrialState, ended: Ended) -> None:
+        known = replace(state, status=ended.outcome, reason=ended.reason)
+        self.ended[state.trial] = replace(known, infeasible=ended.infeasible)
+        self._on_state(self.ended[state.trial])
 
     def _of(self, trial: str) -> TrialCheckpoints:
         """Return the checkpoints of a trial, without a folder for copies of far ones."""

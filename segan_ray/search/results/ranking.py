@@ -25,6 +25,10 @@ class Scored(Protocol):
     def score(self) -> float | None: ...
     @property
     def repeat_of(self) -> str | None: ...
+    @property
+    def status(self) -> TrialStatus: ...
+    @property
+    def infeasible(self) -> bool: ...
 
 
 AnyScored = TypeVar("AnyScored", bound=Scored)
@@ -35,7 +39,8 @@ class TrialRecord:
     """One trial: ``epochs`` finished, ``score`` its best epoch's objective or None.
 
     ``repeat_of`` names the trial whose settings it repeats with a fresh seed; ``objectives``
-    holds every objective's value at the best epoch, where there are several.
+    holds every objective's value at the best epoch, where there are several. An ``infeasible``
+    trial broke a constraint or ran out of memory, as ``reason`` says, and cannot win.
     """
 
     trial: str
@@ -47,6 +52,7 @@ class TrialRecord:
     reason: str | None = None
     repeat_of: str | None = None
     objectives: Mapping[str, float] = field(default_factory=dict)
+    infeasible: bool = False
 
     def document(self) -> dict[str, Any]:
         """Return the record as the ``--json`` documents show it."""
@@ -110,10 +116,11 @@ class SweepRecord:
     def pareto(self) -> tuple[str, ...]:
         """The trials that no other dominates (see ``pareto_front``); none with one objective."""
         names = [name for name, _ in self.objectives]
+        able = [trial for trial in self.trials if names and not trial.infeasible]
         scored = [
             trial
-            for trial in self.trials
-            if names and not any(math.isnan(trial.objectives.get(name, math.nan)) for name in names)
+            for trial in able
+            if not any(math.isnan(trial.objectives.get(name, math.nan)) for name in names)
         ]
         values = [tuple(trial.objectives[name] for name in names) for trial in scored]
         front = pareto_front(values, [mode for _, mode in self.objectives])
@@ -149,12 +156,17 @@ class SweepRecord:
         }
 
 
-def rank(trials: Sequence[AnyScored], mode: Mode) -> tuple[AnyScored, ...]:
-    """Order trials best first; trials without a score come last, in order of their numbers."""
+def said_status(trial: Scored) -> str:
+    """Return a trial's status in a word, ``infeasible`` of one that cannot win."""
+    return "infeasible" if trial.infeasible else trial.status
 
-    def key(trial: AnyScored) -> tuple[bool, float, int, str]:
+
+def rank(trials: Sequence[AnyScored], mode: Mode) -> tuple[AnyScored, ...]:
+    """Order trials best first, then infeasible ones, then those without a score by number."""
+
+    def key(trial: AnyScored) -> tuple[bool, bool, float, int, str]:
         score = 0.0 if trial.score is None else _sign(mode) * trial.score
-        return trial.score is None, -score, len(trial.trial), trial.trial
+        return trial.score is None, trial.infeasible, -score, len(trial.trial), trial.trial
 
     return tuple(sorted(trials, key=key))
 
@@ -163,19 +175,20 @@ def repeats(trials: Sequence[Scored], mode: Mode) -> tuple[Repeats, ...]:
     """Return the scores of repeats by the trial they repeat, best mean first."""
     scores: dict[str, list[float]] = {}
     for trial in sorted(trials, key=lambda trial: (len(trial.trial), trial.trial)):
-        if trial.repeat_of is not None and trial.score is not None:
+        if trial.repeat_of is not None and trial.score is not None and not trial.infeasible:
             scores.setdefault(trial.repeat_of, []).append(trial.score)
     groups = [Repeats(original, tuple(found)) for original, found in scores.items()]
     return tuple(sorted(groups, key=lambda g: (-_sign(mode) * g.mean, len(g.trial), g.trial)))
 
 
 def winner(trials: Sequence[AnyScored], mode: Mode) -> AnyScored | None:
-    """Return the trial that won, or None if none has a score.
+    """Return the trial that won, or None if none that is feasible has a score.
 
     Where settings were repeated, the settings with the best mean over fresh seeds win: the best
     of many single scores is partly luck, and only repeats tell how much. Of the trials with these
     settings, the original included, the one with the best score wins.
     """
+    trials = [trial for trial in trials if not trial.infeasible]
     groups = repeats(trials, mode)
     if groups:
         original = groups[0].trial

@@ -16,7 +16,7 @@ class TrialState:
     ``repeat_of`` is the trial whose settings this trial repeats. ``retries`` counts how often the
     trial was lost and begun again at its last checkpoint, ``failure`` says why its training cannot
     go on, ``reason`` how it ended. ``warning`` is news for the user, said once. ``gpus`` is how
-    many its workers hold while it runs.
+    many its workers hold while it runs. An ``infeasible`` trial cannot win.
     """
 
     trial: str
@@ -32,6 +32,7 @@ class TrialState:
     failure: str | None = None
     repeat_of: str | None = None
     gpus: float = 0.0
+    infeasible: bool = False
 
 
 @dataclass(frozen=True)

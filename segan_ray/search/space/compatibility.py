@@ -72,6 +72,12 @@ def _cmaes(space: SearchSpace) -> Iterator[Problem]:
                 f"sampler cmaes draws numbers alone, and {path} is a choice. Use tpe or gp, or "
                 "fix it.",
             )
+    if space.constraints:
+        yield Problem(
+            ("constraints",),
+            "sampler cmaes learns nothing of constraints and would be drawn to what breaks them. "
+            "Use tpe, gp or nsga2.",
+        )
     if len(space.objectives) > 1:
         yield Problem(
             ("sampler", "type"),
@@ -99,11 +105,11 @@ def _grid(space: SearchSpace) -> Iterator[Problem]:
 
 def _scheduler(space: SearchSpace) -> Iterator[Problem]:
     scheduler = space.scheduler
-    if len(space.objectives) > 1 and not isinstance(scheduler, NoScheduler):
+    if len(space.objectives) > 1 and not isinstance(scheduler, (AshaScheduler, NoScheduler)):
         yield Problem(
             ("scheduler", "type"),
             f"scheduler {scheduler.type} stops or changes trials by one objective, found "
-            f"{len(space.objectives)}. Write scheduler: {{type: none}}, with sampler nsga2 or tpe.",
+            f"{len(space.objectives)}. Use asha or none, with sampler nsga2 or tpe.",
         )
     if isinstance(scheduler, (AshaScheduler, HyperbandScheduler, MedianScheduler)):
         fewest = space.fewest_epochs()

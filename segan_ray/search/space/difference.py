@@ -20,6 +20,7 @@ def difference(a: SearchSpace, b: SearchSpace) -> list[str]:
             "", *({key: d[key] for key in ("name", "enqueue", "warm_start")} for d in (was, now))
         ),
         *_objectives(a, b),
+        *_constraints(a, b),
         *_settings(a, b),
         *_parameters(was["parameters"], now["parameters"]),
         *_part("sampler", was["sampler"], now["sampler"]),
@@ -33,6 +34,12 @@ def _objectives(a: SearchSpace, b: SearchSpace) -> Iterator[str]:
     )
     if was != now:
         yield f"objective was {was} and is {now}."
+
+
+def _constraints(a: SearchSpace, b: SearchSpace) -> Iterator[str]:
+    was, now = (", ".join(each.said() for each in space.constraints) or "none" for space in (a, b))
+    if was != now:
+        yield f"constraints were {was} and are {now}."
 
 
 def _settings(a: SearchSpace, b: SearchSpace) -> Iterator[str]:

@@ -7,7 +7,7 @@ parameters become Optuna distributions; one drawn point becomes one whole ``Expe
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from optuna import Trial
 from pydantic import (
@@ -21,8 +21,8 @@ from pydantic import (
 )
 
 from segan_ray.config import Experiment, build, flatten, load_preset, merge, nest
-from segan_ray.errors import nearest
 from segan_ray.home import NAME, NAMES
+from segan_ray.search.space.objectives import Constraint, Objective
 from segan_ray.search.space.parameters import (
     ChoiceParameter,
     FixedParameter,
@@ -37,11 +37,8 @@ from segan_ray.search.space.parameters import (
 from segan_ray.search.space.sampler_settings import RandomSampler, Sampler, TpeSampler
 from segan_ray.search.space.scheduler_settings import AshaScheduler, NoScheduler, Scheduler
 from segan_ray.sizes import MOST_HOURS, MOST_TRIALS
-from segan_ray.training.epoch_record import Mode
-from segan_ray.training.validation_scores import VALIDATION
 
 __all__ = [
-    "METRICS",
     "AshaScheduler",
     "Budget",
     "ChoiceParameter",
@@ -56,31 +53,6 @@ __all__ = [
     "TpeSampler",
     "in_order_of_need",
 ]
-
-METRICS: Final = (
-    "train/loss_critic",
-    "train/loss_segmentor",
-    *VALIDATION,
-    "time/epoch_s",
-    "time/slices_per_s",
-    "model/parameters",
-    "memory/peak_gb",
-)
-"""Every metric a trial reports, each epoch."""
-
-
-class Objective(Frozen):
-    """What a trial is judged by."""
-
-    metric: str = "val/dice_mean"
-    mode: Mode = "max"
-
-    @field_validator("metric")
-    @classmethod
-    def _reported(cls, metric: str) -> str:
-        if metric not in METRICS:
-            raise ValueError(f"no trial reports the metric '{metric}'.{nearest(metric, METRICS)}")
-        return metric
 
 
 def _concurrent(value: Any) -> Any:
@@ -136,12 +108,15 @@ def _name(value: str) -> str:
 
 
 Name = Annotated[str, AfterValidator(_name)]
+AnyJudge = TypeVar("AnyJudge", Objective, Constraint)
 Entry = Annotated[str | dict[str, Any], PlainValidator(_entry)]
 
 
 class SearchSpace(Frozen):
     """A whole space file. ``base`` is put over ``preset``, and a drawn point over both.
 
+    A trial that breaks one of the ``constraints`` cannot win, whatever its score: those on
+    ``model/parameters`` and ``memory/peak_gb`` end it, the others are judged at its best epoch.
     ``enqueue`` holds the points tried first, ``warm_start`` names an earlier sweep to learn
     from. ``model_dump_json`` and ``model_validate_json`` keep every part of it.
     """
@@ -152,6 +127,7 @@ class SearchSpace(Frozen):
         BeforeValidator(_one_or_more),
         Field(min_length=1, alias="objective"),
     ] = (Objective(),)
+    constraints: tuple[Constraint, ...] = ()
     preset: str | None = None
     base: dict[str, Any] = Field(default_factory=dict)
     parameters: Annotated[dict[str, Parameter], Field(min_length=1)]
@@ -176,14 +152,14 @@ class SearchSpace(Frozen):
             }
         )
 
-    @field_validator("objectives")
+    @field_validator("objectives", "constraints")
     @classmethod
-    def _distinct(cls, objectives: tuple[Objective, ...]) -> tuple[Objective, ...]:
-        metrics = [objective.metric for objective in objectives]
+    def _distinct(cls, judged_by: tuple[AnyJudge, ...]) -> tuple[AnyJudge, ...]:
+        metrics = [each.metric for each in judged_by]
         for metric in metrics:
             if metrics.count(metric) > 1:
                 raise ValueError(f"the metric '{metric}' is named twice; each counts once")
-        return objectives
+        return judged_by
 
     @model_serializer(mode="wrap")
     def _as_in_a_file(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:

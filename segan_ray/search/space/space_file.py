@@ -20,10 +20,11 @@ from segan_ray.search.space.checks import (
     networks_too_large,
 )
 from segan_ray.search.space.compatibility import refusals
+from segan_ray.search.space.objectives import Constraint, Objective
 from segan_ray.search.space.parameters import Parameter, said_as
 from segan_ray.search.space.sampler_settings import Sampler
 from segan_ray.search.space.scheduler_settings import Scheduler
-from segan_ray.search.space.search_space import Budget, NoGain, Objective, SearchSpace
+from segan_ray.search.space.search_space import Budget, NoGain, SearchSpace
 from segan_ray.search.space.yaml_lines import YamlLines
 
 Tree = dict[str, Any]
@@ -222,8 +223,8 @@ def _without_tags(loc: tuple[str | int, ...], tree: Any) -> Iterator[str | int]:
 def _keys(loc: tuple[str | int, ...]) -> list[str]:
     """Return the keys that may stand beside the last of ``loc``."""
     model = GROUPS.get(str(loc[-2])) if len(loc) > 1 else SearchSpace
-    if len(loc) > 1 and loc[0] == "objective":
-        model = Objective
+    if len(loc) > 1 and loc[0] in JUDGES:
+        model = JUDGES[str(loc[0])]
     return [field.alias or name for name, field in model.model_fields.items()] if model else []
 
 
@@ -233,6 +234,7 @@ def _tagged(union: Any) -> dict[str, type[BaseModel]]:
 
 
 KNOWN: Final = frozenset(paths())
+JUDGES: Final[dict[str, type[BaseModel]]] = {"objective": Objective, "constraints": Constraint}
 GROUPS: Final[dict[str, type[BaseModel]]] = {
     "budget": Budget,
     "no_gain_for": NoGain,

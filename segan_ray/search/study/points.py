@@ -61,11 +61,13 @@ class Ended:
     """How a trial ended, and why if that needs saying.
 
     ``learn`` is true of a trial that failed because of its settings: the sampler learns from it.
+    An ``infeasible`` one broke a constraint or ran out of memory, and cannot win.
     """
 
     outcome: Outcome
     reason: str | None
     learn: bool = False
+    infeasible: bool = False
 
 
 def settings_now(attributes: Mapping[str, Any]) -> dict[str, Any]:

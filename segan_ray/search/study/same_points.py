@@ -36,6 +36,8 @@ def tell_again(study: optuna.Study, trial: optuna.Trial, twin: FrozenTrial, numb
     trial.set_user_attr(REUSED, number)
     for epoch, value in twin.intermediate_values.items():
         trial.report(value, epoch)
+    for name, violation in twin.constraints.items():
+        trial.set_constraint(name, violation)
     if twin.state == TrialState.COMPLETE:
         study.tell(trial, twin.values)
     else:

@@ -102,13 +102,14 @@ class StudyTrials:
         }
 
     def scores(self, values: Mapping[int, Values]) -> dict[int, list[float]]:
-        """Return the scores of each searched trial that ended well, epoch by epoch."""
+        """Return the scores of each searched trial that may win, epoch by epoch."""
         return {
             number: [of_epoch[0] for of_epoch in values[number].values()]
             for number, frozen in enumerate(self.all())
             if frozen.state in (TrialState.COMPLETE, TrialState.PRUNED)
             and {REPEAT_OF, REUSED}.isdisjoint(frozen.user_attrs)
             and frozen.user_attrs[ENDED]["outcome"] != "failed"
+            and not frozen.user_attrs[ENDED].get("infeasible", False)
         }
 
 

@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from random import Random
+from types import MappingProxyType
 from typing import Any, Final
 
 import optuna
@@ -39,6 +40,7 @@ from segan_ray.search.storage.study_record import (
 )
 from segan_ray.search.study.first_points import first_points
 from segan_ray.search.study.gains import Gains
+from segan_ray.search.study.measured import MEMORY, Measured, Metrics
 from segan_ray.search.study.points import (
     DRAWN,
     ENDED,
@@ -80,6 +82,7 @@ __all__ = [
     "study_exists",
 ]
 
+NO_METRICS: Final[Metrics] = MappingProxyType({})
 DRAWS: Final = 10
 """A draw of a point that was tried before is repeated this often, then the point is trained."""
 
@@ -108,9 +111,15 @@ class SweepStudy:
     _values: dict[int, Values] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        scores = [score for of in self._scores().values() for score in of.values()]
-        self._gains = Gains.of(self.study, self.space.objective.mode, scores)
         self.budget = StudyBudget(self.study)
+        self._measured = Measured.of(self.space.constraints, self.trials.all())
+        scores = [
+            values[0]
+            for number, of_trial in self._reached().items()
+            for epoch, values in of_trial.items()
+            if not self._broken_at(number, epoch)
+        ]
+        self._gains = Gains.of(self.study, self.space.objective.mode, scores)
         self._requests = Requests()
 
     @classmethod
@@ -354,15 +363,20 @@ class SweepStudy:
             # Optuna's own ask makes its Trial in this way.
             return optuna.Trial(self._as_sampled(), frozen._trial_id)  # noqa: SLF001
 
-    def report(self, number: int, epoch: int, *values: float) -> Verdict:
+    def report(
+        self, number: int, epoch: int, *values: float, metrics: Metrics = NO_METRICS
+    ) -> Verdict:
         """Record the objectives after one epoch; return what the trial does next.
 
-        An epoch that was reported before is not reported again. It gets the same answer, as long
-        as no later epoch was reported.
+        ``metrics`` holds those that the space's constraints bound. An epoch that was reported
+        before is not reported again. It gets the same answer, as long as no later epoch was
+        reported.
         """
         trial, known = self._open[number], self._values[number]
         if epoch not in known:
-            if len(values) == 1 and not trial.repeated and self._gains.is_one(values[0]):
+            self._measured.note(trial.trial, number, epoch, metrics)
+            counts = len(values) == 1 and not trial.repeated
+            if counts and self._gains.is_one(values[0]) and not self._broken_at(number, epoch):
                 self._gains.note(values[0], self.trials.searched)
             known[epoch] = values
             if len(values) > 1:
@@ -371,9 +385,9 @@ class SweepStudy:
                 trial.trial.report(values[0], epoch)
         if epoch >= trial.last_epoch or epoch < max(known):
             return "continue"
-        if self.is_to_stop(number):
+        if self.is_to_stop(number) or self._measured.breaks_for_good(number):
             return "stop"
-        verdict = self._verdict(number, epoch, alone=len(values) > 1 or trial.repeated)
+        verdict = self._verdict(number, epoch)
         if verdict == "continue" and self.budget.used_up:
             self.hold(number)
             return "pause"
@@ -383,13 +397,15 @@ class SweepStudy:
         """Let a trial wait at its last epoch; ``reopen`` returns it as one that was cut off."""
         self._open.pop(number)
 
-    def _verdict(self, number: int, epoch: int, *, alone: bool) -> Verdict:
-        """Return what a trial does by its rank among the others; one that is ``alone`` has none."""
+    def _verdict(self, number: int, epoch: int) -> Verdict:
+        """Return what a trial does by its rank among the others; one that is repeated has none."""
         trial = self._open[number]
-        if alone:
+        if trial.repeated:
             return "continue"
         if self._rungs is not None:
             return self._at_rung(number, epoch, self._rungs)
+        if len(self.space.objectives) > 1:
+            return "continue"
         # Optuna's halving judges a rung once: asked again, it lets every trial go on.
         if trial.trial.user_attrs.get(STOP) == epoch:
             return "stop"
@@ -402,10 +418,10 @@ class SweepStudy:
         """Return the paused trial that goes on now, or None; a later report may change that."""
         if self._rungs is None:
             return None
-        scores, paused = self._scores(), self.trials.paused()
-        number = self._rungs.next_to_go_on(scores, paused)
+        reached, paused = self._reached(), self.trials.paused()
+        number = self._rungs.next_to_go_on(reached, paused)
         if number is None and not self._open and self.ended_by:
-            number = self._rungs.last_to_go_on(scores, paused)
+            number = self._rungs.last_to_go_on(reached, paused)
         if number is None:
             return None
         trial = self._again(self.trials.all()[number], number)
@@ -416,19 +432,23 @@ class SweepStudy:
         """Return the paused trials that cannot go on, however the trials to come do."""
         if self._rungs is None:
             return []
-        return self._rungs.out_of_reach(self._scores(), self.trials.paused(), self._most)
+        return self._rungs.out_of_reach(self._reached(), self.trials.paused(), self._most)
 
-    def stop_waiting(self, number: int, reason: str | None = None) -> None:
-        """End a trial that waits as stopped."""
+    def stop_waiting(self, number: int, reason: str | None = None) -> Ended:
+        """End a trial that waits as stopped, and return how it ended."""
         self._draw(self._again(self.trials.all()[number], number))
-        self.tell(number, "stopped", reason)
+        return self.tell(number, "stopped", reason)
 
     @property
     def _rungs(self) -> Rungs | None:
-        scheduler = self.space.scheduler
-        if not isinstance(scheduler, AshaScheduler) or not scheduler.promote:
+        """The rungs of trials that pause, or have several objectives; Optuna knows neither."""
+        scheduler, objectives = self.space.scheduler, self.space.objectives
+        if not isinstance(scheduler, AshaScheduler):
             return None
-        return Rungs.of(scheduler, self.space.most_epochs(), self.space.objective.mode)
+        if not scheduler.promote and len(objectives) == 1:
+            return None
+        modes = [objective.mode for objective in objectives]
+        return Rungs.of(scheduler, self.space.most_epochs(), modes)
 
     def _at_rung(self, number: int, epoch: int, rungs: Rungs) -> Verdict:
         if epoch not in rungs.epochs:
@@ -436,22 +456,34 @@ class SweepStudy:
         trial = self._open[number].trial
         # A trial that was lost after a rung reports it again, when others may have come.
         if trial.user_attrs.get(RUNG, {}).get("epoch") == epoch:
-            return "continue"
-        waits = rungs.has_to_wait(self._scores(), number, epoch)
-        trial.set_user_attr(RUNG, asdict(AtRung(epoch, paused=waits)))
-        if waits:
+            return "stop" if trial.user_attrs.get(STOP) == epoch else "continue"
+        verdict = self._rank_at(number, epoch, rungs)
+        if verdict == "stop":
+            trial.set_user_attr(STOP, epoch)
+        trial.set_user_attr(RUNG, asdict(AtRung(epoch, paused=verdict == "pause")))
+        if verdict == "pause":
             self._open.pop(number)
-        return "pause" if waits else "continue"
+        return verdict
+
+    def _rank_at(self, number: int, epoch: int, rungs: Rungs) -> Verdict:
+        reached, scheduler = self._reached(), self.space.scheduler
+        if isinstance(scheduler, AshaScheduler) and not scheduler.promote:
+            return "stop" if rungs.has_to_stop(reached, number, epoch) else "continue"
+        if not rungs.has_to_wait(reached, number, epoch):
+            return "continue"
+        # To go on it would have to win, which it cannot.
+        return "pause" if self.broken(number) is None else "stop"
 
     def _as_sampled(self) -> optuna.Study:
         return self.study if self._rungs is None else sampler_view(self.study)
 
-    def _scores(self) -> dict[int, dict[int, float]]:
-        """Return the score of each searched trial by epoch."""
+    def _reached(self) -> dict[int, Values]:
+        """Return the objectives by epoch of each searched trial that may yet win."""
         return {
-            number: {epoch: values[0] for epoch, values in self._values[number].items()}
+            number: self._values[number]
             for number, frozen in enumerate(self.trials.all())
             if {REPEAT_OF, REUSED}.isdisjoint(frozen.user_attrs)
+            and not self._measured.breaks_for_good(number)
         }
 
     def exploit(self, number: int, epoch: int) -> Exploit | None:
@@ -476,7 +508,7 @@ class SweepStudy:
         the whole population would have to run at once; so the first to arrive are judged leniently.
         """
         random = Random(f"{self.study.study_name}/{number}/{epoch}")
-        scores = scores_by(self._values, epoch)
+        scores = scores_by(self._reached(), epoch)
         mode = self.space.objective.mode
         chosen = source_trial(scores, number, mode, scheduler.quantile, random)
         if chosen is None:
@@ -492,25 +524,55 @@ class SweepStudy:
         return numbers(settings_now(self.trials.all()[number].user_attrs))
 
     def tell(
-        self, number: int, outcome: Outcome, reason: str | None = None, *, learn: bool = False
-    ) -> None:
+        self,
+        number: int,
+        outcome: Outcome,
+        reason: str | None = None,
+        *,
+        learn: bool = False,
+        out_of_memory: bool = False,
+    ) -> Ended:
         """Close a trial: COMPLETE with its best value, PRUNED if stopped early, or FAIL.
 
         A trial that failed because of its settings (``learn``) is PRUNED at its last, worst value,
-        so that the sampler avoids them; a FAIL tells the sampler nothing.
+        so that the sampler avoids them; a FAIL tells the sampler nothing. One that ran
+        ``out_of_memory``, or breaks a constraint of the space, is infeasible: samplers that know
+        constraints take it for worse than any that keeps them.
         """
         opened = self._open.pop(number, None)
         if opened is None:
-            return
-        ended = Ended(outcome, reason, learn)
+            return Ended(outcome, reason)
+        broken = self.broken(number)
+        reason = "; ".join(filter(None, (reason, broken))) or None
+        infeasible = out_of_memory or broken is not None
+        ended = Ended(outcome, reason, learn or out_of_memory, infeasible)
         opened.trial.set_user_attr(ENDED, asdict(ended))
         self._close(opened.trial, number, ended)
+        return ended
+
+    def broken(self, number: int) -> str | None:
+        """Return in words which constraints a trial breaks at its best epoch so far, if any."""
+        return self._measured.broken(number, self._best_epoch(number))
+
+    def _broken_at(self, number: int, epoch: int) -> bool:
+        return self._measured.broken(number, epoch) is not None
+
+    def _best_epoch(self, number: int) -> int | None:
+        first = {epoch: of_epoch[0] for epoch, of_epoch in self._values.get(number, {}).items()}
+        return best_epoch(first, self.space.objective.mode)
 
     def _close(self, trial: optuna.Trial, number: int, ended: Ended) -> None:
-        values = self._values[number]
-        first = {epoch: of_epoch[0] for epoch, of_epoch in values.items()}
-        best = best_epoch(first, self.space.objective.mode)
-        if ended.outcome == "completed" and best is not None:
+        values, best = self._values[number], self._best_epoch(number)
+        violations = self._measured.violations(number, best)
+        if ended.infeasible and not any(each > 0 for each in violations.values()):
+            violations[MEMORY] = 1.0
+        for name, violation in violations.items():
+            # The process may have been killed between this and the telling.
+            if name not in trial.constraints:
+                trial.set_constraint(name, violation)
+        # Of stopped trials with several objectives Optuna's samplers would learn nothing.
+        learnt = ended.outcome == "completed" or len(self.space.objectives) > 1
+        if learnt and ended.outcome != "failed" and best is not None:
             self.study.tell(trial, list(values[best]))
         elif values and (ended.outcome == "stopped" or ended.learn):
             self.study.tell(trial, state=TrialState.PRUNED)

@@ -16,7 +16,7 @@ from mlflow import MlflowClient
 from segan_ray.brats import REGIONS
 from segan_ray.documents import DocumentError, parse_yaml
 from segan_ray.filesystem.locations import absolute, location_name
-from segan_ray.search.results.ranking import SweepRecord
+from segan_ray.search.results.ranking import SweepRecord, said_status
 from segan_ray.tracking import tag_names
 from segan_ray.tracking.description.facts import SweepFacts
 from segan_ray.tracking.description.views import run_page, trials_page
@@ -107,7 +107,8 @@ def sweep_result(record: SweepRecord, experiment: str) -> str:
     """Return the best trial of a sweep and how its trials ended, in one paragraph."""
     counts: dict[str, int] = {}
     for trial in record.trials:
-        counts[trial.status] = counts.get(trial.status, 0) + 1
+        status = said_status(trial)
+        counts[status] = counts.get(status, 0) + 1
     ended = ", ".join(f"{count} {status}" for status, count in counts.items()) or "no trials"
     best = record.best
     if best is None:

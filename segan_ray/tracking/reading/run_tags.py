@@ -38,7 +38,7 @@ READ: Final[tuple[str, ...]] = (
     tag_names.KIND, tag_names.SWEEP, tag_names.PARENT, tag_names.TRIAL, tag_names.STORE,
     tag_names.STATUS, tag_names.EPOCHS, tag_names.SCORE, tag_names.BEST_EPOCH, tag_names.PARAMS,
     tag_names.REPEAT_OF, tag_names.OBJECTIVES, tag_names.REASON, tag_names.METRIC, tag_names.MODE,
-    tag_names.OUTBOX, tag_names.ENDED_BY,
+    tag_names.OUTBOX, tag_names.ENDED_BY, tag_names.INFEASIBLE,
 )  # fmt: skip
 """The tags that are read."""
 
@@ -110,7 +110,13 @@ def read_trial_tags(run: TaggedRun, sweep: str) -> TrialRecord:
         reason=run.tags.get(tag_names.REASON),
         repeat_of=repeated and _like(run, tag_names.REPEAT_OF, NUMBER, "a number such as 007"),
         objectives=read_objectives(run),
+        infeasible=is_infeasible(run),
     )
+
+
+def is_infeasible(run: TaggedRun) -> bool:
+    """Tell whether a trial broke a constraint or ran out of memory."""
+    return run.tags.get(tag_names.INFEASIBLE) == "true"
 
 
 def read_whole(run: TaggedRun, name: str, default: str | None = None) -> int:

@@ -22,7 +22,8 @@ from segan_ray.tracking.recording.ledger import Ledger
 from segan_ray.tracking.recording.recorder import open_recorder
 from segan_ray.tracking.recording.runs import SweepRuns, reach
 
-Ends = Mapping[str, tuple[TrialStatus, str | None]]
+Ends = Mapping[str, tuple[TrialStatus, str | None, bool]]
+"""How trials ended: status, reason, whether they are infeasible."""
 
 
 @dataclass(frozen=True)

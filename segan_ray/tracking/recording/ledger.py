@@ -47,17 +47,21 @@ class Ledger:
         if new.kind == "known":
             state = _known(new.trial, facts)
         elif new.kind == "start":
-            state = replace(state, status="running", repeat_of=facts["repeat_of"])
+            again = {"repeat_of": facts["repeat_of"], "infeasible": False}
+            state = replace(state, status="running", **again)
             self.dropped.discard(new.trial)
         elif new.kind == "epoch":
             failed = facts.get("failed", False)
             state = self.with_epoch(new.trial, facts["epoch"], facts["metrics"], failed=failed)
         elif new.kind == "end":
-            state = replace(state, status=cast("TrialStatus", facts["status"]))
+            infeasible = facts.get("infeasible") or False
+            status = cast("TrialStatus", facts["status"])
+            state = replace(state, status=status, infeasible=infeasible)
         elif new.kind == "suspend":
             state = replace(state, status="pending")
         elif new.kind == "pause":
-            state = replace(state, status="paused")
+            infeasible = facts.get("infeasible") or False
+            state = replace(state, status="paused", infeasible=infeasible)
         elif new.kind == "drop":
             self.dropped.add(new.trial)
         self.trials[new.trial] = state
@@ -83,8 +87,9 @@ class Ledger:
         return None if best is None else best.score
 
     def best(self, most: int | None) -> frozenset[str]:
-        """Return the ``most`` best trials, ended or not; those without a score are left out."""
-        scored = [each for each in self.trials.values() if each.score is not None]
+        """Return the ``most`` best trials, ended or not, of those with a score that may win."""
+        states = self.trials.values()
+        scored = [each for each in states if each.score is not None and not each.infeasible]
         return frozenset(each.trial for each in rank(scored, self.mode)[:most])
 
     def superfluous(self, keep: int) -> tuple[str, ...]:
@@ -95,9 +100,10 @@ class Ledger:
         """
         states = self.trials.values()
         ended = [each for each in states if each.status in ENDS and each.score is not None]
-        kept = {each.trial for each in rank(ended, self.mode)[:keep]}
+        able = [each for each in ended if not each.infeasible]
+        kept = {each.trial for each in rank(able, self.mode)[:keep]}
         for original in {each.repeat_of for each in states} - {None}:
-            repeats = [each for each in ended if original in (each.trial, each.repeat_of)]
+            repeats = [each for each in able if original in (each.trial, each.repeat_of)]
             kept |= {each.trial for each in rank(repeats, self.mode)[:1]}
         return tuple(each.trial for each in ended if each.trial not in kept | self.dropped)
 
@@ -126,4 +132,5 @@ def _known(trial: str, facts: Mapping[str, Any]) -> TrialState:
         best_epoch=facts["best_epoch"],
         best_metrics=facts["objectives"],
         repeat_of=facts["repeat_of"],
+        infeasible=facts.get("infeasible", False),
     )

@@ -14,7 +14,7 @@ import logging
 import re
 import secrets
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -41,7 +41,13 @@ from segan_ray.tracking.outbox import (
     record,
     tokens_of,
 )
-from segan_ray.tracking.reading.run_tags import read_objectives, read_score, read_whole, tagged
+from segan_ray.tracking.reading.run_tags import (
+    is_infeasible,
+    read_objectives,
+    read_score,
+    read_whole,
+    tagged,
+)
 from segan_ray.tracking.recording.checkpoints import CheckpointFolders
 from segan_ray.tracking.recording.ledger import ENDS, Ledger
 from segan_ray.tracking.recording.run_writer import RunWriter
@@ -163,33 +169,47 @@ class Recorder:
             if known is not None and known.status != "paused":
                 self._append("pause", trial)
 
-    def hold(self, checkpoints: Mapping[str, str | None]) -> None:
+    def hold(self, checkpoints: Mapping[str, str | None], infeasible: Collection[str] = ()) -> None:
         """Record that the unfinished trials wait for a resume, with their best ``checkpoints``.
 
-        Those of the sweep's best trials go to MLflow.
+        Those of the sweep's best trials go to MLflow; ``infeasible`` ones are not among them.
         """
         with self.lock:
+            waiting = [state.trial for state in self.ledger.unfinished]
+            for trial in infeasible:
+                self._append("pause", trial, infeasible=True)
             best = self.ledger.best(self.keep_checkpoints)
-            for trial in (state.trial for state in self.ledger.unfinished):
+            for trial in (each for each in waiting if each not in infeasible):
                 checkpoint = checkpoints.get(trial) if trial in best else None
-                self._append("pause", trial, checkpoint=checkpoint)
+                self._append("pause", trial, checkpoint=checkpoint, infeasible=False)
 
     def end_trial(
-        self, trial: str, status: TrialStatus, reason: str | None, checkpoint: str | None
+        self,
+        trial: str,
+        status: TrialStatus,
+        reason: str | None,
+        checkpoint: str | None,
+        *,
+        infeasible: bool = False,
     ) -> None:
         """Record a trial's end, and drop the checkpoints that are not among the best any more."""
         clean = None if reason is None else mask(reason.replace("\0", ""))
+        facts = {"status": status, "reason": clean, "infeasible": infeasible}
         with self.lock:
-            self._append("end", trial, status=status, reason=clean, checkpoint=checkpoint)
+            self._append("end", trial, checkpoint=checkpoint, **facts)
             if self.keep_checkpoints is not None:
                 for other in self.ledger.superfluous(self.keep_checkpoints):
                     self._append("drop", other)
 
-    def end_unfinished(self, ends: Mapping[str, tuple[TrialStatus, str | None]]) -> None:
-        """Record the ends in ``ends`` (trial: status and reason) of trials that have none yet."""
+    def end_unfinished(self, ends: Mapping[str, tuple[TrialStatus, str | None, bool]]) -> None:
+        """Record the ends in ``ends`` of trials that have none yet.
+
+        An end is a status, a reason, and whether the trial is infeasible.
+        """
         for state in self.ledger.unfinished:
             if state.trial in ends:
-                self._end_cut_off(state, *ends[state.trial])
+                status, reason, infeasible = ends[state.trial]
+                self._end_cut_off(state, status, reason, infeasible=infeasible)
 
     def suspend(self, *, patience_s: float = PATIENCE_S) -> None:
         """Record that the sweep was interrupted: its open trials wait for a resume."""
@@ -265,13 +285,21 @@ class Recorder:
             for state in self.ledger.unfinished:
                 self._end_cut_off(state, "stopped" if state.epoch else "failed", CUT_OFF)
 
-    def _end_cut_off(self, state: TrialState, status: TrialStatus, reason: str | None) -> None:
+    def _end_cut_off(
+        self,
+        state: TrialState,
+        status: TrialStatus,
+        reason: str | None,
+        *,
+        infeasible: bool = False,
+    ) -> None:
         trial, checkpoints = state.trial, self.writer.checkpoints
         last = checkpoints.last_report(trial)
         if last is not None and last.epoch == state.epoch + 1:
             # The process was killed between saving this epoch and recording it.
             self.log_epoch(trial, last.epoch, last.metrics)
-        self.end_trial(trial, status, reason, checkpoints.best(trial))
+        best = checkpoints.best(trial)
+        self.end_trial(trial, status, reason, best, infeasible=infeasible)
 
 
 def open_recorder(
@@ -320,6 +348,7 @@ def known_facts(run: Run) -> dict[str, Any]:
         "best_epoch": read_whole(trial, tag_names.BEST_EPOCH, "0"),
         "repeat_of": trial.tags.get(tag_names.REPEAT_OF),
         "objectives": read_objectives(trial),
+        "infeasible": is_infeasible(trial),
     }
 
 

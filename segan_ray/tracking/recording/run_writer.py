@@ -87,6 +87,8 @@ class RunWriter:
             run, logged = existing.info.run_id, existing.data.params
             self._client.update_run(run, status="RUNNING")
             self._client.set_tag(run, tag_names.STATUS, "running")
+            if existing.data.tags.get(tag_names.INFEASIBLE):
+                self._client.set_tag(run, tag_names.INFEASIBLE, "")
         # MLflow changes no parameter. Settings that change during a trial are metrics.
         settings = record.facts["settings"]
         missing = [Param(key, value) for key, value in settings.items() if key not in logged]
@@ -110,7 +112,7 @@ class RunWriter:
         trial, facts = str(record.trial), record.facts
         run = self.runs.of(trial)
         self._checkpoint(run, record)
-        tags = {tag_names.STATUS: facts["status"]}
+        tags = {tag_names.STATUS: facts["status"], **_feasibility(facts)}
         if facts["reason"]:
             tags[tag_names.REASON] = facts["reason"][:4000]
         self._client.log_batch(run, tags=_tags(tags))
@@ -151,7 +153,8 @@ class RunWriter:
     def _pause(self, record: Record) -> None:
         run = self.runs.of(str(record.trial))
         self._checkpoint(run, record)
-        self._client.set_tag(run, tag_names.STATUS, "paused")
+        tags = {tag_names.STATUS: "paused", **_feasibility(record.facts)}
+        self._client.log_batch(run, tags=_tags(tags))
         self._client.update_run(run, status="SCHEDULED")
 
     def _close(self, record: Record) -> None:
@@ -177,6 +180,13 @@ class RunWriter:
         result = sweep_result(record, self.runs.experiment)
         note = with_result(run.data.tags.get(NOTE, ""), result)
         self._client.set_tag(parent, NOTE, note)
+
+
+def _feasibility(facts: Mapping[str, Any]) -> dict[str, str]:
+    """Return the tag of an infeasible trial; one that may yet win has none, or an empty one."""
+    # Records of earlier versions do not say it.
+    known = facts.get("infeasible")
+    return {} if known is None else {tag_names.INFEASIBLE: "true" if known else ""}
 
 
 def _parts(items: Sequence[Item], most: int) -> Iterator[Sequence[Item]]:

@@ -41,6 +41,7 @@ class Records:
 
     calls: list[tuple[Any, ...]] = field(default_factory=list)
     unfinished: list[str] = field(default_factory=list)
+    infeasible: set[str] = field(default_factory=set)
 
     def start_trial(self, trial: str, experiment: Experiment, params: Any, repeat_of: Any) -> None:
         self.calls.append(("start", trial, repeat_of))
@@ -50,15 +51,19 @@ class Records:
     def log_epoch(self, trial: str, epoch: int, metrics: Any, *, failed: bool = False) -> None:
         self.calls.append(("epoch", trial, epoch, dict(metrics)))
 
-    def end_trial(self, trial: str, status: str, reason: str | None, checkpoint: Any) -> None:
+    def end_trial(
+        self, trial: str, status: str, reason: str | None, checkpoint: Any, *, infeasible: bool
+    ) -> None:
         self.calls.append(("end", trial, status, reason, checkpoint))
+        self.infeasible |= {trial} if infeasible else set()
         self.unfinished = [each for each in self.unfinished if each != trial]
 
     def pause_trial(self, trial: str) -> None:
         self.calls.append(("pause", trial))
 
-    def hold(self, checkpoints: dict[str, str | None]) -> None:
+    def hold(self, checkpoints: dict[str, str | None], infeasible: list[str]) -> None:
         self.calls.append(("hold", checkpoints))
+        self.infeasible |= set(infeasible)
 
     def suspend(self, *, patience_s: float) -> None:
         self.calls.append(("suspend",))

@@ -124,7 +124,7 @@ def test_the_seed_decides_everything(tuning_cases: TuningCases) -> None:
 
 def test_a_report_holds_the_metrics_of_the_contract(tuning_cases: TuningCases) -> None:
     from segan_ray.orchestration.train.usage import PEAK
-    from segan_ray.search.space.search_space import METRICS
+    from segan_ray.search.space.objectives import METRICS
 
     experiment = load_experiment(None, [*SMALL, "training.epochs=1"])
     (report,) = train(experiment, tuning_cases, new_state(experiment, CPU))

@@ -46,12 +46,13 @@ def history_chart(sweep: SweepRecord) -> go.Figure:
     better = max if sweep.mode == "max" else min
     ordered, drawn = in_order(sweep.trials), {one.trial for one in scored(sweep)}
     with_score = [one for one in ordered if one.trial in drawn]
-    so_far = list(accumulate((float(one.score or 0.0) for one in with_score), better))
+    able = [one for one in with_score if not one.infeasible]
+    so_far = list(accumulate((float(one.score or 0.0) for one in able), better))
     figure = blank_figure(label(sweep.metric), 360)
     line = {"color": INK, "width": 1.6, "shape": "hv"}
     add(
         figure,
-        [(*at, "") for at in zip((label(one.trial) for one in with_score), so_far, strict=True)],
+        [(*at, "") for at in zip((label(one.trial) for one in able), so_far, strict=True)],
         name="best so far",
         mode="lines",
         line=line,

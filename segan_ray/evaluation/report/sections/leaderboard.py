@@ -9,7 +9,7 @@ from segan_ray.errors import many
 from segan_ray.evaluation.report.content import SweepReport
 from segan_ray.evaluation.report.drawing import in_order
 from segan_ray.evaluation.report.page import Section, esc, missing, number, table
-from segan_ray.evaluation.report.words import SYMBOLS, WORDS, direction
+from segan_ray.evaluation.report.words import SYMBOLS, direction, words_of
 from segan_ray.search.results.ranking import Repeats, SweepRecord, TrialRecord
 
 SHOWN: Final = 20
@@ -86,7 +86,7 @@ def _row(
         f'<th scope="row">{esc(one.trial)}</th>',
         *(f"<td>{'–' if score is None else f'{score:.4f}'}</td>" for score in scores),
         f'<td class="{one.status}"><span class="symbol" aria-hidden="true">{SYMBOLS[one.status]}'
-        f"</span>{WORDS[one.status]}</td>",
+        f"</span>{words_of(one)}</td>",
         f"<td>{one.epochs}</td>",
         *([f"<td>{esc(one.repeat_of or '')}</td>"] * repeated),
         *(
@@ -125,7 +125,8 @@ def _repeats(groups: Sequence[Repeats], sweep: SweepRecord) -> str:
 
 def _failures(trials: Sequence[TrialRecord]) -> str:
     reasons: dict[str, list[TrialRecord]] = {}
-    for one in in_order([one for one in trials if one.status == "failed"]):
+    lost = [one for one in trials if one.status == "failed" or one.infeasible]
+    for one in in_order(lost):
         reasons.setdefault(one.reason or "No reason was recorded.", []).append(one)
     if not reasons:
         return ""
@@ -134,7 +135,7 @@ def _failures(trials: Sequence[TrialRecord]) -> str:
         f"<strong>{_who(failed)}</strong>: {esc(reason)}</li>"
         for reason, failed in reasons.items()
     )
-    return f'<h3>Why trials failed</h3>\n<ul class="reasons">\n{items}\n</ul>\n'
+    return f'<h3>Why trials failed or cannot win</h3>\n<ul class="reasons">\n{items}\n</ul>\n'
 
 
 def _who(failed: Sequence[TrialRecord]) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from segan_ray.errors import many
 from segan_ray.evaluation.report.content import SweepReport
 from segan_ray.evaluation.report.page import Section, esc, facts, missing, table
-from segan_ray.search.space.question import AskedParameter, SearchQuestion, question
+from segan_ray.search.results.question import AskedParameter, SearchQuestion, question
 
 TITLE = "The question"
 
@@ -50,6 +50,7 @@ def _ranges(parameters: Sequence[AskedParameter]) -> str:
 
 def _how(asked: SearchQuestion) -> str:
     said = {
+        **({"Constraints": "; ".join(asked.constraints)} if asked.constraints else {}),
         "Sampler": asked.sampler,
         "Scheduler": asked.scheduler,
         "Budget": asked.budget,

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from segan_ray.config import Experiment
 from segan_ray.errors import ConfigError
+from segan_ray.search.space.objectives import METRICS
 from segan_ray.search.space.scheduler_settings import CHANGEABLE
-from segan_ray.search.space.search_space import METRICS, SearchSpace
+from segan_ray.search.space.search_space import SearchSpace
 from segan_ray.search.space.space_file import load_space
 
 GOOD = {
@@ -236,6 +237,7 @@ LR = {"type": "float", "low": 1e-4, "high": 1e-2}
 INT = {"type": "int", "low": 1, "high": 3}
 PATIENT = {"no_gain_for": {"trials": 5}}
 TWO = [{"metric": "val/dice_mean"}, {"metric": "model/parameters", "mode": "min"}]
+BOUND = [{"metric": "memory/peak_gb", "max": 20}]
 SKIP = {"type": "choice", "values": ["add", "concat"]}
 
 
@@ -327,11 +329,12 @@ WHEN = {"segmentor.skip": SKIP, "critic.lr": {**LR, "when": {"segmentor.skip": "
          "sampler cmaes follows one objective, found 2. Use nsga2 or tpe"),
         *(
             (having({"critic.lr": LR}, objective=TWO, scheduler={"type": scheduler}),
-             f"scheduler {scheduler} stops or changes trials by one objective, found 2. Write "
-             "scheduler: {type: none}")
-            for scheduler in ("asha", "hyperband", "median", "pbt")
+             f"scheduler {scheduler} stops or changes trials by one objective, found 2. Use asha "
+             "or none")
+            for scheduler in ("hyperband", "median", "pbt")
         ),
-        (having({"critic.lr": LR}, objective=TWO), "scheduler asha stops"),
+        (having({"critic.lr": LR}, constraints=BOUND, sampler={"type": "cmaes"}),
+         "sampler cmaes learns nothing of constraints"),
         (having({"critic.lr": LR}, sampler={"type": "grid"}),
          "sampler grid cannot try every value of critic.lr. Give it points, as in points: 5"),
         (having({"seed": {"type": "int", "low": 0, "high": 10**6}}, sampler={"type": "grid"}),

@@ -381,11 +381,13 @@ def test_asha_stops_the_same_trials_again(tmp_path: Path) -> None:
     assert halving.study.report(3, 9, 0.0) == "continue"
 
 
-def test_several_objectives_stop_nothing_and_are_all_told(tmp_path: Path) -> None:
-    objectives = [{"metric": "val/dice_mean"}, {"metric": "time/epoch_s", "mode": "min"}]
-    several = Sweep(
-        tmp_path, space(objective=objectives, sampler={"type": "nsga2", "seed": 1, "population": 4})
-    )
+OBJECTIVES = [{"metric": "val/dice_mean"}, {"metric": "time/epoch_s", "mode": "min"}]
+NSGA = {"type": "nsga2", "seed": 1, "population": 4}
+
+
+def test_several_objectives_are_all_told_of_stopped_trials_too(tmp_path: Path) -> None:
+    none = {"type": "none"}
+    several = Sweep(tmp_path, space(objective=OBJECTIVES, sampler=NSGA, scheduler=none))
     several.study.ask()
     several.study.report(0, 1, 0.6, 3.0)
     several.again().reopen()
@@ -394,8 +396,33 @@ def test_several_objectives_stop_nothing_and_are_all_told(tmp_path: Path) -> Non
     several.study.ask()
     several.study.report(1, 1, 0.2, 9.0)
     several.study.tell(1, "stopped")
-    assert several.states == ["COMPLETE", "PRUNED"]
-    assert several.trials[0].values == [0.6, 3.0]
+    several.study.ask()
+    several.study.tell(2, "failed", "crash")
+    assert several.states == ["COMPLETE", "COMPLETE", "FAIL"]
+    # What a stopped trial reached is told: Optuna's samplers pass pruned ones over.
+    assert [trial.values for trial in several.trials[:2]] == [[0.6, 3.0], [0.2, 9.0]]
+
+
+@pytest.mark.parametrize("promote", [False, True])
+def test_of_several_objectives_what_others_dominate_ends_early(
+    tmp_path: Path, promote: bool
+) -> None:
+    asha = {"type": "asha", "reduction_factor": 2, "promote": promote}
+    several = Sweep(tmp_path, space(objective=OBJECTIVES, sampler=NSGA, scheduler=asha))
+    reported = [(0.5, 5.0), (0.9, 9.0), (0.4, 9.0), (0.2, 1.0), (0.1, 9.5)]
+    verdicts = []
+    for values in reported:
+        number = several.study.ask().number
+        verdicts.append(several.study.report(number, 1, *values))
+        # The worker was lost and reports the epoch again.
+        if verdicts[-1] != "pause":
+            assert several.study.report(number, 1, *values) == verdicts[-1]
+    if promote:
+        # One is no half of one; of four, the best and the unlikest to it go on.
+        assert verdicts == ["pause", "continue", "pause", "continue", "pause"]
+        assert several.again().trials.paused() == {0: 1, 2: 1, 4: 1}
+    else:
+        assert verdicts == ["continue", "continue", "stop", "continue", "stop"]
 
 
 def test_what_a_population_decided_stays_decided(tmp_path: Path) -> None:

@@ -11,8 +11,8 @@ from optuna.storages import BaseStorage
 from segan_ray.errors import SweepError
 from segan_ray.home import Home
 from segan_ray.search.storage.study_storage import open_storage
+from segan_ray.search.storage.warm_start import EarlierTrials, earlier_trials
 from segan_ray.search.study.sweep_study import SweepStudy
-from segan_ray.search.study.warm_start import EarlierTrials, earlier_trials
 from tests.unit.search.study.test_study import LR, WEIGHTS, space
 
 ASHA = {"type": "asha", "grace_period": 1, "reduction_factor": 2}

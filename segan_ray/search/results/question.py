@@ -36,6 +36,7 @@ class SearchQuestion:
 
     parameters: tuple[AskedParameter, ...]
     objectives: tuple[str, ...]
+    constraints: tuple[str, ...]
     sampler: str
     scheduler: str
     budget: str
@@ -55,6 +56,7 @@ def question(text: str) -> SearchQuestion | None:
     return SearchQuestion(
         parameters=tuple(_asked(path, each) for path, each in space.parameters.items()),
         objectives=tuple(f"{toward[each.mode]} {each.metric}" for each in space.objectives),
+        constraints=tuple(each.said() for each in space.constraints),
         sampler=_component(space.sampler),
         scheduler=_component(space.scheduler),
         budget=_budget(space),

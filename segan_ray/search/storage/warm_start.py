@@ -44,6 +44,11 @@ def earlier_trials(space: SearchSpace, storage: BaseStorage, store: str) -> Earl
             f"warm_start: '{name}' was scored on another store or by another objective, so its "
             "scores cannot be compared. Leave warm_start out."
         )
+    if before.constraints != space.constraints:
+        raise SweepError(
+            f"warm_start: '{name}' had other constraints, so which of its trials keep these is not "
+            "known. Give both the same, or leave warm_start out."
+        )
     ended = [trial for trial in study.trials if trial.state in INFORMATIVE]
     taken = [inside for trial in ended if (inside := _within(space, trial)) is not None]
     left = len(ended) - len(taken)
@@ -71,4 +76,5 @@ def _within(space: SearchSpace, trial: FrozenTrial) -> FrozenTrial | None:
         params=trial.params,
         distributions=fixed.distributions,
         intermediate_values=trial.intermediate_values,
+        constraints=trial.constraints,
     )
