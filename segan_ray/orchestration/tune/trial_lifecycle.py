@@ -93,7 +93,8 @@ class TrialLifecycle:
         # An epoch that came to nothing has only the first objective.
         objectives = self._study.space.objectives
         values = [result.metrics.get(each.metric, math.nan) for each in objectives]
-        verdict = self._study.report(number, epoch, *values, metrics=result.metrics)
+        measured = {} if result.failure else result.metrics
+        verdict = self._study.report(number, epoch, *values, metrics=measured)
         if result.warning:
             self._on_state(replace(state, warning=result.warning))
         if epoch > state.epoch:

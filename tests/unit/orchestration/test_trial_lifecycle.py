@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -176,6 +176,35 @@ def test_why_trials_fail(run: Run) -> None:
     ]
     # A sampler learns from settings that diverge; a crash says nothing about settings.
     assert [trial.state.name for trial in run.study.study.trials] == ["FAIL", "FAIL", "PRUNED"]
+
+
+def test_why_trials_cannot_win(tmp_path: Path) -> None:
+    bounds = [{"metric": "val/dice_core", "min": 0.2}]
+    run = Run(tmp_path, space(base=BASE, constraints=bounds, budget={"trials": 4, "hours": 1}))
+    weak, full, waiting, well = (run.begin() for _ in range(4))
+    run.book.epoch(weak, result(EPOCHS, 0.3))
+    run.book.end(weak)
+    out = replace(result(1, 0.0, "out of memory: asked for 9 GiB more"), out_of_memory=True)
+    run.book.epoch(full, out)
+    run.book.end(full)
+    broken = "constraint broken: val/dice_core at least 0.2, found 0.15"
+    assert [call[:3] for call in run.records.of("end")] == [
+        (weak, "completed", broken),
+        (full, "failed", out.failure),
+    ]
+    assert run.records.infeasible == {weak, full}
+    assert [event.infeasible for event in run.events if event.reason] == [True, True]
+    # When the hours are used up, what waits may not win either.
+    run.now = 3601
+    run.book.epoch(waiting, result(1, 0.3))
+    run.book.epoch(well, result(1, 0.9))
+    run.book.pause_open()
+    assert run.records.infeasible == {weak, full, waiting}
+    # Another process notes what only the study knows.
+    again = run.again()
+    again.records.unfinished = [weak]
+    again.book.reconcile()
+    assert again.records.infeasible == {weak}
 
 
 def test_a_lost_trial_begins_again_as_the_same(run: Run) -> None:

@@ -62,6 +62,7 @@ def test_a_trial_that_runs_out_ends_in_words_and_its_worker_goes_on(monkeypatch,
     training(monkeypatch, channel, 0, 1).train()
     (result,) = channel.results
     assert result.last
+    assert result.out_of_memory
     assert result.epoch == 3
     assert result.failure is not None
     assert result.failure.startswith("out of memory: asked for 2.50 GiB more. Lower training.batch")

@@ -8,7 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from segan_ray.search.results.ranking import SweepRecord, TrialRecord, pareto_front, rank, winner
+from segan_ray.search.results.ranking import (
+    SweepRecord,
+    TrialRecord,
+    pareto_front,
+    rank,
+    said_status,
+    winner,
+)
 
 VALUES = st.sampled_from([0.0, 0.25, 0.5, 0.75, 1.0])
 MODES = st.sampled_from(["max", "min"])
@@ -35,6 +42,27 @@ def test_without_repeats_the_best_score_wins() -> None:
     assert record.best is not None
     assert record.best.trial == "001"
     assert record.document()["repeats"] == []
+
+
+def test_what_is_infeasible_comes_behind_and_does_not_win() -> None:
+    record = sweep(
+        trial("000", 0.9, infeasible=True), trial("001", 0.3), trial("002", None),
+        trial("003", 0.8, repeat_of="001", infeasible=True), trial("004", 0.5, repeat_of="001"),
+    )  # fmt: skip
+    assert [one.trial for one in record.trials] == ["004", "001", "000", "003", "002"]
+    assert record.best is not None
+    assert record.best.trial == "004"
+    assert record.repeats[0].scores == (0.5,)
+    assert sweep(trial("000", 0.9, infeasible=True)).best is None
+    assert [said_status(one) for one in record.trials[:3]] == [*["completed"] * 2, "infeasible"]
+    size = "model/parameters"
+    several = sweep(
+        trial("000", 0.9, infeasible=True, objectives={"val/dice_mean": 0.9, size: 1.0}),
+        trial("001", 0.5, objectives={"val/dice_mean": 0.5, size: 2.0}),
+        objectives=(("val/dice_mean", "max"), (size, "min")),
+    )
+    assert several.pareto == ("001",)
+    assert several.document()["trials"][-1]["infeasible"]
 
 
 def test_with_repeats_the_best_mean_over_fresh_seeds_wins() -> None:

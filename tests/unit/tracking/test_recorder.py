@@ -209,6 +209,40 @@ def test_trials_that_wait_for_hours_have_their_checkpoints_with_the_records(home
     }  # fmt: skip
 
 
+def test_what_is_infeasible_keeps_no_checkpoint_and_does_not_win(home: Home) -> None:
+    recorder = opened(home, keep=1)
+    for trial, score in {"000": 0.9, "001": 0.4, "002": 0.8}.items():
+        recorder.start_trial(trial, Experiment(), {})
+        recorder.log_epoch(trial, 1, {METRIC: score})
+    folders = {trial: str(checkpoint(home, trial)) for trial in ("000", "001", "002")}
+    recorder.end_trial("000", "stopped", "too large", folders["000"], infeasible=True)
+    recorder.end_trial("001", "completed", None, folders["001"])
+    recorder.hold({"002": folders["002"]}, ["002"])
+    recorder.close("finished", ended_by="hours")
+    record = read_sweep(home, "s")
+    assert [(each.trial, each.infeasible) for each in record.trials] == [
+        ("001", False), ("000", True), ("002", True)
+    ]  # fmt: skip
+    assert record.best is not None
+    assert record.best.trial == "001"
+    found = runs(home)
+    kept = [trial for trial in folders if "checkpoint" in artifacts(home, found[trial])]
+    assert kept == ["001"]
+    listed = segan("trials", "s", cwd=home.folder, home=home.folder).stdout
+    assert "infeasible" in listed
+    assert "Trial 000: too large" in listed
+
+    # What waits may win once it has gone on.
+    again = opened(home, resume=True, keep=1)
+    again.start_trial("002", Experiment(), {})
+    again.log_epoch("002", 2, {METRIC: 0.85})
+    again.end_trial("002", "completed", None, folders["002"])
+    again.close("finished")
+    record = read_sweep(home, "s")
+    assert record.best is not None
+    assert record.best.trial == "002"
+
+
 def test_several_objectives_are_kept_at_the_best_epoch(home: Home) -> None:
     objectives = ((METRIC, "max"), ("time/epoch_s", "min"))
     recorder = opened(home, objectives=objectives)
