@@ -73,6 +73,7 @@ def _new_study(sweep: Sweep, storage: Storage, earlier: EarlierTrials, say: Any)
         sweep.space,
         store=sweep.card.fingerprint,
         earlier=earlier.trials,
+        by_rank=earlier.by_rank,
     )
     for sentence in (*earlier.said, *study.skipped):
         say(sentence)

@@ -17,6 +17,7 @@ from segan_ray.search.space.parameters import (
 )
 from segan_ray.search.space.sampler_settings import (
     CmaesSampler,
+    GpSampler,
     GridSampler,
     RandomSampler,
     TpeSampler,
@@ -43,6 +44,7 @@ def refusals(space: SearchSpace) -> Iterator[Problem]:
         )
     yield from _sampler(space)
     yield from _scheduler(space)
+    yield from _priors(space)
     if space.budget.no_gain_for is not None:
         yield from _no_gain(space)
     yield from _enqueue(space)
@@ -156,6 +158,18 @@ def _pbt(space: SearchSpace, scheduler: PbtScheduler) -> Iterator[Problem]:
             f"scheduler.interval {scheduler.interval} is not below the {space.fewest_epochs()} "
             "epochs a trial runs: nothing would ever be taken over.",
         )
+
+
+def _priors(space: SearchSpace) -> Iterator[Problem]:
+    if isinstance(space.sampler, (TpeSampler, GpSampler, RandomSampler)):
+        return
+    for path, parameter in space.parameters.items():
+        if not isinstance(parameter, FixedParameter) and parameter.prior is not None:
+            yield Problem(
+                ("parameters", path, "prior"),
+                f"sampler {space.sampler.type} goes by points that it drew itself, and a prior "
+                f"draws others. Use tpe, gp or random, or leave the prior of {path} out.",
+            )
 
 
 def _no_gain(space: SearchSpace) -> Iterator[Problem]:

@@ -89,6 +89,21 @@ class Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+class Prior(Frozen):
+    """What is believed of a parameter: its best ``value``, and how far around it others may be.
+
+    ``spread`` is a standard deviation: in the parameter's own units, or where it is drawn by its
+    logarithm, a factor above 1. Of a choice, it is the share of draws that may be any of them.
+    """
+
+    value: Scalar
+    spread: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+    def names(self, value: Any) -> bool:
+        """Whether ``value`` is the one that is believed in."""
+        return same(self.value, value)
+
+
 class _Parameter(Frozen):
     """``when`` names settings and the values at which this parameter is drawn at all."""
 
@@ -125,6 +140,7 @@ class _Range(_Parameter):
     low: float
     high: float
     log: bool = False
+    prior: Prior | None = None
 
     @model_validator(mode="after")
     def _possible(self) -> _Range:
@@ -132,6 +148,13 @@ class _Range(_Parameter):
             raise ValueError(f"low {self.low:g} to high {self.high:g} is no range.")
         if self.log and self.low <= 0:
             raise ValueError(f"log needs low above 0, found {self.low:g}.")
+        if self.prior is not None and (misfit := self.misfit(self.prior.value)):
+            raise ValueError(f"prior.value {said_as(self.prior.value)} is not in {misfit}.")
+        if self.prior is not None and self.log and self.prior.spread <= 1:
+            raise ValueError(
+                f"prior.spread {self.prior.spread:g} is a factor where log is true. Give more "
+                "than 1, such as 3."
+            )
         return self
 
     def ends(self) -> tuple[Any, ...]:
@@ -194,6 +217,18 @@ class ChoiceParameter(_Parameter):
 
     type: Literal["choice"]
     values: Annotated[tuple[Scalar, ...], Field(min_length=1)]
+    prior: Prior | None = None
+
+    @model_validator(mode="after")
+    def _believed(self) -> ChoiceParameter:
+        if self.prior is not None and (misfit := self.misfit(self.prior.value)):
+            raise ValueError(f"prior.value {said_as(self.prior.value)} is not in {misfit}.")
+        if self.prior is not None and self.prior.spread > 1:
+            raise ValueError(
+                f"prior.spread {self.prior.spread:g} is the share of draws that may be any value. "
+                "Give at most 1."
+            )
+        return self
 
     @model_validator(mode="after")
     def _distinct(self) -> ChoiceParameter:

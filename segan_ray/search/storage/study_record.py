@@ -27,6 +27,8 @@ IN_FILE: Final = "budget_in_file"
 """The budget in the space file when it was last read; the sweep's own may differ."""
 RECORDS: Final = "records"
 WARM: Final = "warm"
+BY_RANK: Final = "warm_by_rank"
+"""Whether the earlier sweep's trials are of another store."""
 READY: Final = "ready"
 
 
@@ -57,7 +59,12 @@ def empty_study(sweep: str, space: SearchSpace, storage: BaseStorage) -> optuna.
 
 
 def fill_study(
-    study: optuna.Study, space: SearchSpace, store: str, earlier: Sequence[FrozenTrial]
+    study: optuna.Study,
+    space: SearchSpace,
+    store: str,
+    earlier: Sequence[FrozenTrial],
+    *,
+    by_rank: bool = False,
 ) -> None:
     """Write the attributes of an empty study, ``READY`` last."""
     study.set_user_attr(SPACE, space.model_dump_json())
@@ -65,6 +72,7 @@ def fill_study(
     study.set_user_attr(BUDGET, space.budget.trials)
     study.set_user_attr(IN_FILE, space.budget.trials)
     study.add_trials(earlier)
+    study.set_user_attr(BY_RANK, by_rank)
     study.set_user_attr(WARM, len(earlier))
     study.set_user_attr(READY, True)
 

@@ -12,17 +12,23 @@ from optuna.trial import FixedTrial, FrozenTrial, TrialState, create_trial
 
 from segan_ray.errors import SweepError, many, nearest
 from segan_ray.search.space.search_space import SearchSpace
-from segan_ray.search.storage.study_record import recorded
+from segan_ray.search.storage.study_record import BY_RANK, WARM, recorded
 
+REACHED: Final = "reached"
+"""The last epoch of a stopped trial on another store, and its score."""
 INFORMATIVE: Final = (TrialState.COMPLETE, TrialState.PRUNED)
 
 
 @dataclass(frozen=True)
 class EarlierTrials:
-    """Trials that lie in the new space, and sentences for the user about the others."""
+    """Trials that lie in the new space, and sentences for the user about them and the others.
+
+    They count ``by_rank`` where they were trained on another store.
+    """
 
     trials: tuple[FrozenTrial, ...] = ()
     said: tuple[str, ...] = ()
+    by_rank: bool = False
 
 
 def earlier_trials(space: SearchSpace, storage: BaseStorage, store: str) -> EarlierTrials:
@@ -39,23 +45,47 @@ def earlier_trials(space: SearchSpace, storage: BaseStorage, store: str) -> Earl
         raise SweepError(f"warm_start: no sweep is called '{name}'.{nearest(name, names)}")
     before, its_store = recorded(name, storage)
     study = optuna.load_study(study_name=name, storage=storage)
-    if its_store != store or before.objectives != space.objectives:
+    if before.objectives != space.objectives:
         raise SweepError(
-            f"warm_start: '{name}' was scored on another store or by another objective, so its "
-            "scores cannot be compared. Leave warm_start out."
+            f"warm_start: '{name}' was scored by another objective, so its scores cannot be "
+            "compared. Leave warm_start out."
         )
     if before.constraints != space.constraints:
         raise SweepError(
             f"warm_start: '{name}' had other constraints, so which of its trials keep these is not "
             "known. Give both the same, or leave warm_start out."
         )
-    ended = [trial for trial in study.trials if trial.state in INFORMATIVE]
+    # What it learnt itself by rank is of yet another store.
+    strange = study.user_attrs[WARM] if study.user_attrs.get(BY_RANK) else 0
+    ended = [trial for trial in study.trials[strange:] if trial.state in INFORMATIVE]
     taken = [inside for trial in ended if (inside := _within(space, trial)) is not None]
     left = len(ended) - len(taken)
-    said = f"Learning from {many(len(taken), 'trial')} of '{name}'" + (
-        f"; {left} others lie outside this space." if left else "."
-    )
-    return EarlierTrials(tuple(taken), (said,))
+    said = [
+        f"Learning from {many(len(taken), 'trial')} of '{name}'"
+        + (f"; {left} others lie outside this space." if left else ".")
+    ]
+    other_store = its_store != store
+    if other_store:
+        said.append(
+            f"'{name}' was trained on another store, so its trials count by their rank there, and "
+            "this sweep's by theirs."
+        )
+        taken = [_without_early_scores(trial) for trial in taken]
+    return EarlierTrials(tuple(taken), tuple(said), other_store)
+
+
+def _without_early_scores(trial: FrozenTrial) -> FrozenTrial:
+    """Return a trial whose scores are an attribute.
+
+    Pruners would compare this sweep's trials with them, epoch by epoch; samplers ask for the last.
+    """
+    if trial.state == TrialState.PRUNED:
+        last = sorted(trial.intermediate_values)[-1:]
+        trial.set_user_attr(
+            REACHED, {str(epoch): trial.intermediate_values[epoch] for epoch in last}
+        )
+    trial.intermediate_values = {}
+    return trial
 
 
 def _within(space: SearchSpace, trial: FrozenTrial) -> FrozenTrial | None:

@@ -24,12 +24,14 @@ from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from segan_ray.search.optuna_adapters import make_sampler
+from segan_ray.search.priors import believed_point
 from segan_ray.search.results.needs import Needs
 from segan_ray.search.results.ranking import EndedBy
 from segan_ray.search.space.grid import grid_size
 from segan_ray.search.space.scheduler_settings import AshaScheduler, PbtScheduler
 from segan_ray.search.space.search_space import SearchSpace
 from segan_ray.search.storage.study_record import (
+    BY_RANK,
     WARM,
     delete_study,
     fill_study,
@@ -131,15 +133,18 @@ class SweepStudy:
         *,
         store: str = "",
         earlier: Sequence[FrozenTrial] = (),
+        by_rank: bool = False,
     ) -> SweepStudy:
         """Start the study of a new sweep over the store of that fingerprint.
 
-        ``earlier`` are ended trials of another study that its sampler learns from first.
+        ``earlier`` are ended trials of another study that its sampler learns from first,
+        ``by_rank`` if they are of another store.
 
         Raises:
             SweepError: if ``storage`` holds a study of that name already.
         """
-        return cls.begin(reserve_study(sweep, space, storage), space, store=store, earlier=earlier)
+        study = reserve_study(sweep, space, storage)
+        return cls.begin(study, space, store=store, earlier=earlier, by_rank=by_rank)
 
     @classmethod
     def begin(
@@ -149,9 +154,10 @@ class SweepStudy:
         *,
         store: str,
         earlier: Sequence[FrozenTrial],
+        by_rank: bool = False,
     ) -> SweepStudy:
         """Start in a study that is there and still empty; see ``create``."""
-        fill_study(study, space, store, earlier)
+        fill_study(study, space, store, earlier, by_rank=by_rank)
         first = first_points(space)
         return cls(space, StudyTrials(study, len(earlier)), first.points, first.skipped)
 
@@ -307,6 +313,8 @@ class SweepStudy:
         elif (asked_for := self._point_asked_for()) is not None:
             name, drawn = asked_for
             self.study.enqueue_trial(drawn, user_attrs={REQUESTED: name})
+        elif (believed := self._believed(searched)) is not None:
+            self.study.enqueue_trial(believed)
         # Each trial has a sampler of its own, seeded by the trial's number: the draw depends on
         # the study alone, not on how often the sweep's process was started anew.
         self.study.sampler = make_sampler(self.space, self._asked)
@@ -314,6 +322,10 @@ class SweepStudy:
             point = self._draw(self._as_sampled().ask())
         self._asked += 1
         return point
+
+    def _believed(self, searched: int) -> dict[str, Any] | None:
+        random = Random(f"{self.study.study_name}/{self.space.sampler.seed}/{searched}")
+        return believed_point(self.space, searched - len(self.first), random)
 
     def _point_asked_for(self) -> tuple[str, dict[str, Any]] | None:
         """Return the first point that was asked for and has not been tried, with its request."""
@@ -475,7 +487,10 @@ class SweepStudy:
         return "pause" if self.broken(number) is None else "stop"
 
     def _as_sampled(self) -> optuna.Study:
-        return self.study if self._rungs is None else sampler_view(self.study)
+        ranked = self.trials.warm if self.study.user_attrs.get(BY_RANK) else 0
+        if self._rungs is None and not ranked:
+            return self.study
+        return sampler_view(self.study, ranked)
 
     def _reached(self) -> dict[int, Values]:
         """Return the objectives by epoch of each searched trial that may yet win."""
@@ -617,6 +632,8 @@ class SweepStudy:
         else:
             params = self.space.suggest(trial)
             trial.set_user_attr(DRAWN, params)
+        # A pruner compares with what trials really scored, not with what samplers see of them.
+        trial.study = self.study
         repeat_of = attributes.get(REPEAT_OF)
         epochs = params.get("training.epochs") or self.space.base_experiment().training.epochs
         self._open[number] = _Open(trial, int(epochs), repeat_of is not None)

@@ -246,7 +246,10 @@ def test_noise_is_that_of_the_best_settings() -> None:
     assert goal.noise == pytest.approx(0.02**0.5)
 
 
-@pytest.mark.parametrize("name", KINDS[1:])
+@pytest.mark.parametrize(
+    "name",
+    [name for name, kind in KINDS.items() if name != "grid, in order" and kind.belief != "bad"],
+)
 def test_every_search_finds_what_stands_out(name: str) -> None:
     scores: dict[Setting, Any] = {}
     for setting in RECORDED.settings():

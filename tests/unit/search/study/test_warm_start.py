@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import math
+from itertools import product
 from pathlib import Path
 
 import optuna
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from optuna.storages import BaseStorage
+from optuna.trial import TrialState, create_trial
 
 from segan_ray.errors import SweepError
 from segan_ray.home import Home
 from segan_ray.search.storage.study_storage import open_storage
 from segan_ray.search.storage.warm_start import EarlierTrials, earlier_trials
+from segan_ray.search.study.sampler_view import by_rank, sampler_view
 from segan_ray.search.study.sweep_study import SweepStudy
 from tests.unit.search.study.test_study import LR, WEIGHTS, space
 
@@ -112,15 +118,58 @@ def test_a_sampler_learns_from_earlier_trials(storage: BaseStorage) -> None:
     assert warm.ask().params != cold.ask().params
 
 
+def test_of_another_store_the_ranks_count(storage: BaseStorage) -> None:
+    sampler = {"type": "tpe", "seed": 1, "startup_trials": 4}
+    scheduler = {"type": "median", "startup_trials": 2}
+    before = run(storage, trials=7, sampler=sampler)
+    new = space(warm_start="earlier", sampler=sampler, scheduler=scheduler)
+    earlier = earlier_trials(new, storage, "g")
+    assert earlier.by_rank
+    assert earlier.said[1].startswith("'earlier' was trained on another store")
+    # Their levels would stop this sweep's trials.
+    assert [trial.intermediate_values for trial in earlier.trials] == [{}] * 5
+    begun = {"store": "g", "earlier": earlier.trials, "by_rank": True}
+    SweepStudy.create("later", new, storage, **begun)
+    study = SweepStudy.open("later", new, storage, store="g")
+    for score in (0.001, 0.003, 0.002):
+        number = study.ask().number
+        assert study.report(number, 1, score) == "continue"
+        study.tell(number, "completed")
+    seen = sampler_view(study.study, len(earlier.trials)).get_trials(deepcopy=False)
+    assert [trial.values for trial in seen if trial.state == TrialState.COMPLETE] == [
+        [pytest.approx(value)] for value in (1 / 6, 3 / 6, 5 / 6, 1 / 6, 5 / 6, 3 / 6)
+    ]
+    assert [trial.params for trial in seen[:3]] == [
+        before.study.trials[number].params for number in (0, 1, 3)
+    ]
+    assert [trial.intermediate_values for trial in seen[:5]] == [
+        {}, {1: pytest.approx(1 / 4)}, {}, {1: pytest.approx(3 / 4)}, {}
+    ]  # fmt: skip
+    # In the study the scores are as they were.
+    assert study.study.trials[-1].values == [0.002]
+    # A sweep that learns from this one leaves out what that learnt by rank.
+    assert len(earlier_trials(space(warm_start="later"), storage, "g").trials) == 3
+
+
+@given(st.lists(st.floats(allow_infinity=False), min_size=1, max_size=12))
+def test_ranks_keep_the_order(values: list[float]) -> None:
+    trials = [create_trial(value=0.0, intermediate_values={1: value}) for value in values]
+    ranked = [each.intermediate_values[1] for each in by_rank(trials)]
+    for (a, rank_a), (b, rank_b) in product(zip(values, ranked, strict=True), repeat=2):
+        assert (a < b) == (rank_a < rank_b)
+        assert math.isnan(a) == math.isnan(rank_a)
+    assert all(math.isnan(rank) or 0 < rank < 1 for rank in ranked)
+    assert [each.intermediate_values[1] for each in trials] == pytest.approx(values, nan_ok=True)
+
+
 @pytest.mark.parametrize(
     ("changes", "store", "words"),
     [
         ({"warm_start": "earlie"}, "f", r"no sweep is called 'earlie'. Did you mean 'earlier'\?"),
-        ({"warm_start": "earlier"}, "g", "scored on another store or by another objective"),
         (
             {"warm_start": "earlier", "objective": {"metric": "val/dice_core"}},
             "f",
-            "scored on another store or by another objective",
+            "scored by another objective",
         ),
         ({"warm_start": "others"}, "f", "none that this segan-ray began"),
     ],
