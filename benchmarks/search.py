@@ -56,7 +56,7 @@ class Kind:
     """A kind of search: its sampler, what ASHA does, and how many epochs a trial has at most."""
 
     sampler: str
-    asha: Literal["stops", "promotes"] | None = None
+    asha: Literal["stops", "promotes", "grows"] | None = None
     epochs: int | None = None
     belief: Literal["good", "bad"] | None = None
 
@@ -73,6 +73,7 @@ KINDS: Final = {
     "TPE, 3 epochs": Kind("TPE", epochs=3),
     OURS: Kind("TPE", "stops"),
     "TPE + promoting": Kind("TPE", "promotes"),
+    "TPE + growing": Kind("TPE", "grows"),
     f"{OURS}, good prior": Kind("TPE", "stops", belief="good"),
     f"{OURS}, bad prior": Kind("TPE", "stops", belief="bad"),
 }
@@ -104,7 +105,9 @@ def begin(name: str, space: SearchSpace, curves: Curves, seed: int) -> Search:
         sampler = space.sampler.model_copy(update={"seed": seed})
     scheduler = NoScheduler(type="none")
     if kind.asha is not None:
-        scheduler = space.scheduler.model_copy(update={"promote": kind.asha == "promotes"})
+        promote, grow = kind.asha != "stops", "grow" if kind.asha == "grows" else None
+        update = {"promote": promote, "max_epochs": grow}
+        scheduler = space.scheduler.model_copy(update=update)
     # A promoting search is over when nothing is left to draw, so there always is.
     budget = space.budget.model_copy(update={"trials": MOST_TRIALS})
     update = {"sampler": sampler, "scheduler": scheduler, "budget": budget}

@@ -113,6 +113,12 @@ def _scheduler(space: SearchSpace) -> Iterator[Problem]:
             f"scheduler {scheduler.type} stops or changes trials by one objective, found "
             f"{len(space.objectives)}. Use asha or none, with sampler nsga2 or tpe.",
         )
+    if isinstance(scheduler, AshaScheduler) and scheduler.max_epochs and len(space.objectives) > 1:
+        yield Problem(
+            ("scheduler", "max_epochs"),
+            f"scheduler.max_epochs grows by one objective, found {len(space.objectives)}. Leave "
+            "it out.",
+        )
     if isinstance(scheduler, (AshaScheduler, HyperbandScheduler, MedianScheduler)):
         fewest = space.fewest_epochs()
         if scheduler.grace_period > fewest:

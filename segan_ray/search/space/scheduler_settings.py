@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated, Final, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from segan_ray.search.space.parameters import Frozen
 from segan_ray.sizes import MOST_EPOCHS, MOST_TRIALS
@@ -49,13 +49,25 @@ class AshaScheduler(Frozen):
 
     The first rung is after ``grace_period`` epochs, each later one after ``reduction_factor``
     times as many. With ``promote`` a trial is not stopped but paused, and goes on from its
-    checkpoint once later trials have put it among the best.
+    checkpoint once later trials have put it among the best. If ``max_epochs`` is to grow, trials
+    go as far as the second rung, and each time that the order of the best changes from one rung to
+    the next, a rung further (PASHA, Bohdal et al. 2023).
     """
 
     type: Literal["asha"] = "asha"
     grace_period: Epochs = 1
     reduction_factor: Factor = 3
     promote: bool = False
+    max_epochs: Literal["grow"] | None = None
+
+    @model_validator(mode="after")
+    def _grows_with_pauses(self) -> AshaScheduler:
+        if self.max_epochs is not None and not self.promote:
+            raise ValueError(
+                "max_epochs grow lets trials wait for others to show how far they are to go. Write "
+                "promote: true beside it."
+            )
+        return self
 
 
 def rung_epochs(first: int, factor: int, most: int) -> tuple[int, ...]:

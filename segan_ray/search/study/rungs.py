@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -30,17 +31,20 @@ class Rungs:
     epochs: tuple[int, ...]
     factor: int
     modes: tuple[Mode, ...]
+    grow: bool = False
 
     @classmethod
     def of(cls, scheduler: AshaScheduler, most_epochs: int, modes: Sequence[Mode]) -> Rungs:
         """Return the rungs of trials that run at most ``most_epochs``; the last epoch is none."""
         factor = scheduler.reduction_factor
         rungs = rung_epochs(scheduler.grace_period, factor, most_epochs)
-        return cls(rungs, factor, tuple(modes))
+        return cls(rungs, factor, tuple(modes), scheduler.max_epochs == "grow")
 
     def has_to_wait(self, reached: Reached, trial: int, epoch: int) -> bool:
         """Tell whether ``trial``, which has just ended ``epoch``, waits there."""
-        return epoch in self.epochs and trial not in self._best(reached, epoch)
+        if epoch not in self.epochs:
+            return False
+        return epoch >= self._farthest(reached) or trial not in self._best(reached, epoch)
 
     def has_to_stop(self, reached: Reached, trial: int, epoch: int) -> bool:
         """Tell whether ``trial``, which has just ended ``epoch``, is stopped there.
@@ -55,7 +59,8 @@ class Rungs:
 
         ``paused`` holds the rung at which each paused trial waits.
         """
-        for rung in reversed(self.epochs):
+        farthest = self._farthest(reached)
+        for rung in (rung for rung in reversed(self.epochs) if rung < farthest):
             for trial in self._best(reached, rung):
                 if paused.get(trial) == rung:
                     return trial
@@ -86,6 +91,35 @@ class Rungs:
         most = max(1, trials // self.factor)
         within = {rung: self._ranked(reached, rung)[:most] for rung in self.epochs}
         return sorted(trial for trial, rung in paused.items() if trial not in within[rung])
+
+    def _farthest(self, reached: Reached) -> float:
+        """Return the rung at which every trial waits, infinity if there is none.
+
+        It is no rung that a trial has gone past.
+        """
+        if not self.grow:
+            return math.inf
+        gone = max((max(of_trial) for of_trial in reached.values() if of_trial), default=0)
+        for below, rung in pairwise(self.epochs):
+            if rung >= gone and self._same_order(reached, below, rung):
+                return rung
+        return math.inf
+
+    def _same_order(self, reached: Reached, below: int, rung: int) -> bool:
+        """Tell whether the trials at ``rung`` are in the order in which they left the one below.
+
+        Scores that are no farther apart than those of trials that overtake each other again and
+        again are taken for equal.
+        """
+        there = self._ranked(reached, rung)
+        curves = np.array([[values[0] for _, values in sorted(reached[trial].items())][:rung]
+                           for trial in there])  # fmt: skip
+        if len(there) < 2:
+            return True
+        better = np.fmax if self.modes[0] == "max" else np.fmin
+        now, before = better.reduce(curves, 1), better.reduce(curves[:, :below], 1)
+        apart, was = np.subtract.outer(now, now), np.subtract.outer(before, before)
+        return not np.any((np.abs(apart) > _noise(curves, apart)) & (apart * was < 0))
 
     def _best(self, reached: Reached, rung: int) -> list[int]:
         """Return the best 1/``factor`` of the trials that have reached a rung."""
@@ -134,3 +168,14 @@ def _spread(front: Points, mode: Mode) -> list[int]:
         order.append(int(np.argmax(nearest)))
         nearest = np.minimum(nearest, np.linalg.norm(values - values[order[-1]], axis=1))
     return [trials[at] for at in order]
+
+
+def _noise(curves: np.ndarray, apart: np.ndarray) -> float:
+    """Return how far apart, at most, nearly all trials are that overtake each other twice.
+
+    That is the 90th percentile of their differences, as in PASHA; 0 if there are no such trials.
+    """
+    ahead = np.sign(curves[:, None] - curves[None])
+    crossings = np.count_nonzero(ahead[..., 1:] * ahead[..., :-1] < 0, axis=-1)
+    overtaking = np.abs(apart[crossings >= 2])
+    return float(np.percentile(overtaking, 90)) if overtaking.size else 0.0

@@ -333,6 +333,11 @@ WHEN = {"segmentor.skip": SKIP, "critic.lr": {**LR, "when": {"segmentor.skip": "
              "or none")
             for scheduler in ("hyperband", "median", "pbt")
         ),
+        (having({"critic.lr": LR}, objective=TWO,
+                scheduler={"type": "asha", "promote": True, "max_epochs": "grow"}),
+         "scheduler.max_epochs grows by one objective"),
+        (having({"critic.lr": {**LR, "prior": {"value": 1e-3, "spread": 1e-3}}},
+                sampler={"type": "nsga2"}), "sampler nsga2 goes by points that it drew itself"),
         (having({"critic.lr": LR}, constraints=BOUND, sampler={"type": "cmaes"}),
          "sampler cmaes learns nothing of constraints"),
         (having({"critic.lr": LR}, sampler={"type": "grid"}),

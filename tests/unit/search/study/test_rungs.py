@@ -102,6 +102,39 @@ def test_however_they_arrive_the_best_share_has_gone_on(values, factor, mode) ->
     assert not hopeless & went_on
 
 
+GROWING = Rungs((1, 2, 4), 2, ("max",), grow=True)
+
+
+def test_trials_go_farther_only_where_the_order_changes() -> None:
+    scores = {n: {1: 0.1 * n, 2: 0.1 * n + 0.05} for n in range(4)}
+    # The two best are as they were a rung before, so all wait at the second rung.
+    assert all(GROWING.has_to_wait(reached(scores), n, 2) for n in scores)
+    assert GROWING.next_to_go_on(reached(scores), dict.fromkeys(scores, 2)) is None
+    assert GROWING.last_to_go_on(reached(scores), dict.fromkeys(scores, 2)) == 3
+    assert not GROWING.has_to_wait(reached(scores), 3, 1)
+    # One falls behind another.
+    scores[0][2] = 0.5
+    assert GROWING.next_to_go_on(reached(scores), dict.fromkeys(scores, 2)) == 0
+    assert not GROWING.has_to_wait(reached(scores), 0, 2)
+    # Once a trial has gone past a rung, others may.
+    scores[0] |= {3: 0.6}
+    scores[4] = {1: 0.9, 2: 0.9}
+    assert GROWING.next_to_go_on(reached(scores), {4: 2}) == 4
+    assert Rungs((1, 2, 4), 2, ("max",)).next_to_go_on(reached(scores), {4: 2}) == 4
+
+
+def test_trials_that_overtake_each_other_again_and_again_are_equal() -> None:
+    rungs = Rungs((1, 4), 2, ("max",), grow=True)
+    scores = {
+        0: {1: 0.50, 2: 0.51, 3: 0.54, 4: 0.55},
+        1: {1: 0.49, 2: 0.53, 3: 0.52, 4: 0.56},
+        2: {1: 0.1, 2: 0.1, 3: 0.1, 4: 0.1},
+    }
+    assert all(rungs.has_to_wait(reached(scores), n, 4) for n in scores), "changes by 0.01 only"
+    scores[2] |= {4: 0.9}
+    assert not rungs.has_to_wait(reached(scores), 2, 4)
+
+
 def test_of_trials_that_cannot_go_on_later_the_first_is_not_stopped() -> None:
     scores = {0: {1: 0.5}}
     assert not RUNGS.has_to_stop(reached(scores), 0, 1)
