@@ -2,15 +2,19 @@
 
 The cores of the machine are divided between the workers; the batch of one update is the same,
 shared out. All three train the same network on the same phantoms through the same epoch; they
-alternate, and each round's ratio is taken within the round.
+alternate, and each round's ratio is taken within the round. Of two workers, the share of the time
+that goes into averaging gradients is what overlapping that with the backward could save at most.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import platform
 import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 from time import perf_counter
@@ -25,6 +29,7 @@ import ray.train  # isort: skip
 import torch
 from ray.train import RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
+from torch import Tensor
 
 from segan_ray.config import Experiment, build, load_experiment
 from segan_ray.data.sampling.slices import epoch_batches, slice_source
@@ -40,15 +45,30 @@ CROP = 96
 TARGET = 0.95
 
 
+@dataclass
+class Averaging:
+    """Averages gradients and adds up how long that takes, waiting for others included."""
+
+    seconds: float = 0.0
+
+    def __call__(self, tensors: Sequence[Tensor]) -> None:
+        started = perf_counter()
+        average(tensors)
+        self.seconds += perf_counter() - started
+
+
 def slices_per_s(
     experiment: Experiment, store: Path, threads: int, context: DistributedContext, steps: int
-) -> float:
-    """Return how fast an epoch goes, after one that warms up."""
+) -> tuple[float, float]:
+    """Return how fast an epoch goes, after one that warms up, and its share of averaging."""
     torch.set_num_threads(threads)
     source = slice_source(open_for_tuning(store).train)
-    state, step = new_state(experiment, CPU), make_step(experiment, CPU)
-    taken = 0.0
+    state = new_state(experiment, CPU, synchronised=context.workers > 1)
+    step = make_step(experiment, CPU)
+    taken, averaging = 0.0, Averaging()
+    context = replace(context, average=averaging)
     for epoch, count in ((1, 5), (2, steps)):
+        averaging.seconds = 0.0
         batches = epoch_batches(
             source,
             steps=count,
@@ -64,23 +84,23 @@ def slices_per_s(
         started = perf_counter()
         train_epoch(state, experiment, batches, context, step)
         taken = perf_counter() - started
-    return steps * experiment.training.batch_size / taken
+    return steps * experiment.training.batch_size / taken, averaging.seconds / taken
 
 
 def worker(config: dict[str, Any]) -> None:
     here = ray.train.get_context()
     context = DistributedContext(CPU, here.get_world_rank(), here.get_world_size(), average)
     experiment = build(config["experiment"], "benchmark")
-    speed = slices_per_s(
+    told = slices_per_s(
         experiment, Path(config["store"]), config["threads"], context, config["steps"]
     )
     if context.rank == 0:
-        Path(config["answer"]).write_text(str(speed), encoding="utf-8")
+        Path(config["answer"]).write_text(json.dumps(told), encoding="utf-8")
 
 
 def with_ray_train(
     experiment: Experiment, store: Path, workers: int, folder: Path, steps: int
-) -> float:
+) -> tuple[float, float]:
     threads, answer = CORES // workers, folder / "slices_per_s"
     TorchTrainer(
         worker,
@@ -96,7 +116,8 @@ def with_ray_train(
         ),
         run_config=RunConfig(storage_path=str(folder)),
     ).fit()
-    return float(answer.read_text(encoding="utf-8"))
+    speed, share = json.loads(answer.read_text(encoding="utf-8"))
+    return speed, share
 
 
 def main() -> None:
@@ -135,7 +156,7 @@ def main() -> None:
         ]
     ratios = {}
     for name in options.workers:
-        value = median(each[name] / each["single process"] for each in rounds)
+        value = median(each[name][0] / each["single process"][0] for each in rounds)
         ratios[name] = {"value": value, "target": TARGET, "ok": value >= TARGET}
     device = f"CPU {platform.machine()}, {CORES} cores"
     detail = {"rounds": rounds, "width": options.width, "batch": experiment.training.batch_size}
@@ -150,10 +171,10 @@ def show(document: dict[str, Any]) -> None:
         f"medians of {len(rounds)} rounds"
     )
     for name in ("single process", *ratios):
-        speed = median(each[name] for each in rounds)
+        speed, share = (median(each[name][part] for each in rounds) for part in (0, 1))
         ratio = ratios.get(name)
         verdict = "" if ratio is None else f"{ratio['value']:8.2f}  target {TARGET:.2f}"
-        print(f"{name:16}{speed:10.1f}{verdict}")
+        print(f"{name:16}{speed:10.1f}{verdict}  averaging {share:.1%}")
 
 
 if __name__ == "__main__":

@@ -2,7 +2,8 @@
 
     python benchmarks/segan_study/curves.py HOME RESULTS_FOLDER
 
-`curves.csv.gz` has a row for each sweep, trial and epoch: validation Dice, losses, seconds.
+`curves.csv.gz` has a row for each sweep, trial and epoch: validation Dice, losses, seconds. Rows of
+sweeps that this home does not have stay.
 """
 
 from __future__ import annotations
@@ -32,7 +33,12 @@ def main() -> None:
     home = Home.at(options.home)
     table = pd.concat([curves_of(home, sweep) for sweep in list_sweeps(home)], ignore_index=True)
     options.results.mkdir(exist_ok=True)
-    table.to_csv(options.results / "curves.csv.gz", index=False)
+    file = options.results / "curves.csv.gz"
+    if file.exists():
+        before = pd.read_csv(file, dtype={"trial": str, "repeat_of": str})
+        others = before[~before["sweep"].isin(table["sweep"])]
+        table = pd.concat([others, table], ignore_index=True).sort_values("sweep", kind="stable")
+    table.to_csv(file, index=False)
     print(f"{len(table)} epochs of {table['sweep'].nunique()} sweeps")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import optuna
@@ -20,6 +21,7 @@ from segan_ray.data.store.prepare import prepare
 from segan_ray.data.store.splits import SplitSettings
 from segan_ray.errors import SweepError
 from segan_ray.home import Home
+from segan_ray.orchestration.train.messages import EpochResult
 from segan_ray.orchestration.train.reaper import new_group_tag, reaping, remove_groups
 from segan_ray.orchestration.train.trial_channel import TrialChannelClient, open_channel
 from segan_ray.orchestration.tune import run_trials
@@ -283,6 +285,51 @@ def test_a_trial_whose_trainable_is_lost_before_it_began_is_trained_all_the_same
     assert {trial.status for trial in trials} <= {"completed", "stopped"}
     # The lost trial came next, as if it had not been lost.
     assert_same_search(home, "lost", tree)
+
+
+@pytest.mark.endurance
+def test_what_breaks_a_constraint_does_not_win_and_what_has_no_memory_goes_on_in_parts(
+    cluster: None, store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Tight(ReusableTrainable):
+        """Whole batches do not fit."""
+
+        def _next_result(self) -> EpochResult | None:
+            result = super()._next_result()
+            whole = self._task["experiment"].training.accumulate == 1
+            if result is None or not whole:
+                return result
+            return replace(result, failure="out of memory: told", out_of_memory=True)
+
+    monkeypatch.setattr(run_trials, "ReusableTrainable", Tight)
+    tree, home = SPACE.model_dump(), Home.at(tmp_path / "home")
+    tree["base"]["resources"] |= {"on_out_of_memory": "accumulate"}
+    tree["parameters"] = {"segmentor.base_width": {"type": "choice", "values": [4, 8]}}
+    tree["enqueue"] = [{"segmentor.base_width": 8}, {"segmentor.base_width": 4}]
+    tree["scheduler"] = {"type": "none"}
+    tree["constraints"] = [{"metric": "model/parameters", "max": 4000}]
+    tree["budget"] |= {"trials": 2, "max_concurrent": 1}
+    said: list[str] = []
+    events: list[TrialState] = []
+    space = SearchSpace.model_validate(tree)
+    assert search(space, "tight", store, home, events.append, said.append) == "finished"
+    record = read_sweep(home, "tight")
+    small, large = record.trials
+    assert record.best == small
+    assert (large.trial, large.status, large.epochs, large.infeasible) == (
+        "000",
+        "stopped",
+        1,
+        True,
+    )
+    assert large.reason is not None
+    assert large.reason.startswith("constraint broken: model/parameters at most 4000, found ")
+    assert (small.status, small.epochs, small.infeasible) == ("completed", EPOCHS, False)
+    warnings = [event.warning for event in events if event.warning]
+    again = "begins again with its batches in 2 parts, since it ran out of memory: told"
+    assert warnings == [again] * 2
+    run = MlflowClient(home.tracking_uri).get_run(small.mlflow_run)
+    assert run.data.metrics["param/training.accumulate"] == 2
 
 
 @pytest.mark.endurance

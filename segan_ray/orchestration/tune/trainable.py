@@ -56,7 +56,7 @@ class ReusableTrainable(tune.Trainable):
         """
         while True:
             assert self._group is not None
-            result = self._channel.result(self._group.id, CHECK_S)
+            result = self._next_result()
             killed = self._group.ran_out_of_memory if result is None else None
             if killed is not None:
                 result = self._came_to_nothing(killed)
@@ -66,6 +66,11 @@ class ReusableTrainable(tune.Trainable):
                 continue
             else:
                 return self._told(result)
+
+    def _next_result(self) -> EpochResult | None:
+        """Return the next result of the group, or None if it has none yet."""
+        assert self._group is not None
+        return self._channel.result(self._group.id, CHECK_S)
 
     def _told(self, result: EpochResult) -> dict[str, Any]:
         assert self._group is not None

@@ -61,6 +61,7 @@ class TrialLifecycle:
         self.check = check
         self._open: dict[str, TrialState] = {}
         self._paused: dict[str, TrialState] = {}
+        self._said: set[tuple[str, str]] = set()
         self.ended: dict[str, TrialState] = {}
 
     def begin(
@@ -95,7 +96,9 @@ class TrialLifecycle:
         values = [result.metrics.get(each.metric, math.nan) for each in objectives]
         measured = {} if result.failure else result.metrics
         verdict = self._study.report(number, epoch, *values, metrics=measured)
-        if result.warning:
+        # Tune passes the epoch that it stops a trial with twice.
+        if result.warning and (trial, result.warning) not in self._said:
+            self._said.add((trial, result.warning))
             self._on_state(replace(state, warning=result.warning))
         if epoch > state.epoch:
             state = self._open[trial] = self._after(state, result)
