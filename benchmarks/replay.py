@@ -16,7 +16,7 @@ from typing import Any, Final, Literal, Protocol
 
 from recorded import Curves, Setting
 
-from segan_ray.search.study.points import Verdict
+from segan_ray.search.points.points import Verdict
 
 SLOTS: Final = 4
 TOP: Final = 0.1

@@ -15,12 +15,12 @@ from pydantic import ValidationError
 from segan_ray.errors import SweepError, many, nearest
 from segan_ray.home import Home, check_name
 from segan_ray.orchestration.tune.sweep_lock import is_held
+from segan_ray.search.points.first_points import point_of
 from segan_ray.search.space.parameters import FixedParameter
 from segan_ray.search.space.sampler_settings import GridSampler
 from segan_ray.search.space.search_space import Budget
 from segan_ray.search.storage.lease import lease_of
 from segan_ray.search.storage.study_storage import open_storage
-from segan_ray.search.study.first_points import point_of
 from segan_ray.search.study.requests import Kind, Requests, ask
 from segan_ray.search.study.study_budget import KEYS
 from segan_ray.search.study.sweep_study import SweepStudy

@@ -31,12 +31,12 @@ from segan_ray.orchestration.tune.sweep_lock import (
 )
 from segan_ray.orchestration.tune.sweep_plan import Sweep
 from segan_ray.orchestration.tune.trial_lifecycle import TrialLifecycle
+from segan_ray.search.points.same_points import count_points
 from segan_ray.search.results.ranking import SweepStatus
 from segan_ray.search.results.trial_state import MoreTrials, OnState
 from segan_ray.search.space import estimate
 from segan_ray.search.storage.lease import HeldLease
 from segan_ray.search.storage.study_storage import open_storage
-from segan_ray.search.study.same_points import count_points
 from segan_ray.search.study.sweep_study import Point, SweepStudy
 from segan_ray.tracking.client.connection import connect
 from segan_ray.tracking.recording.recorder import Recorder

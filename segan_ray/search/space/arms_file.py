@@ -1,8 +1,9 @@
 """Reading an arms file: methods to compare, each a search space, under one budget.
 
-What stands at the top of the file is every arm's: objective, sampler, scheduler, budget, and the
-settings and parameters that all share. An arm adds a ``preset``, ``base`` and ``parameters``, and
-may begin with those of a space file (``space``). Without parameters it is a single experiment.
+What stands at the top of the file is every arm's: objective, constraints, sampler, scheduler,
+budget, and the settings and parameters that all share. An arm adds a ``preset``, ``base`` and
+``parameters``, and may begin with those of a space file (``space``). Without parameters it is a
+single experiment.
 """
 
 from __future__ import annotations

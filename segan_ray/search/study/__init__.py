@@ -1,1 +1,1 @@
-"""One sweep as an Optuna study: what is drawn, judged, repeated and learned from before."""
+"""One sweep as an Optuna study: what is drawn, judged and told."""

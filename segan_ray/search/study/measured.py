@@ -1,4 +1,7 @@
-"""What trials measured of the metrics that are bounded, and which constraints they break."""
+"""What trials measured of the metrics that are bounded: which constraints they break.
+
+A trial that breaks one is infeasible.
+"""
 
 from __future__ import annotations
 
@@ -74,6 +77,15 @@ class Measured:
             if violations.get(each.metric, 0.0) > 0
         ]
         return f"constraint broken: {'; '.join(told)}" if told else None
+
+    def broken_by(self, metrics: Metrics) -> str | None:
+        """Return in words which constraints an epoch of these ``metrics`` breaks, if any."""
+        told = [
+            each.said()
+            for each in self.constraints
+            if each.metric in metrics and each.violation(metrics[each.metric]) > 0
+        ]
+        return "; ".join(told) or None
 
     def breaks_for_good(self, number: int) -> bool:
         """Tell whether a trial breaks a constraint whatever it learns yet."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from segan_ray.search.study.points import (
+from segan_ray.search.points.points import (
     ENDED,
     EPOCHS,
     REPEAT_OF,
@@ -18,7 +18,7 @@ from segan_ray.search.study.points import (
     AtRung,
     Ended,
 )
-from segan_ray.search.study.repeats import Repeat
+from segan_ray.search.points.repeats import Repeat
 
 Values = dict[int, tuple[float, ...]]
 """The objectives of a trial by epoch."""

@@ -24,11 +24,30 @@ from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from segan_ray.search.optuna_adapters import make_sampler
-from segan_ray.search.priors import believed_point
+from segan_ray.search.points.first_points import first_points
+from segan_ray.search.points.points import (
+    DRAWN,
+    ENDED,
+    REPEAT_OF,
+    REQUESTED,
+    SEED,
+    TAKEN_OVER,
+    TOP,
+    Ended,
+    Exploit,
+    Outcome,
+    Point,
+    Verdict,
+    numbers,
+    settings_now,
+)
+from segan_ray.search.points.priors import believed_point
+from segan_ray.search.points.repeats import Repeat, best_trials, plan_repeats
+from segan_ray.search.points.same_points import have_tried_all, tell_again, twin_of
 from segan_ray.search.results.needs import Needs
 from segan_ray.search.results.ranking import EndedBy
 from segan_ray.search.space.grid import grid_size
-from segan_ray.search.space.scheduler_settings import AshaScheduler, PbtScheduler
+from segan_ray.search.space.scheduler_settings import PbtScheduler
 from segan_ray.search.space.search_space import SearchSpace
 from segan_ray.search.storage.study_record import (
     BY_RANK,
@@ -40,39 +59,15 @@ from segan_ray.search.storage.study_record import (
     reserve_study,
     study_exists,
 )
-from segan_ray.search.study.first_points import first_points
+from segan_ray.search.study.early_stopping import EarlyStopping
 from segan_ray.search.study.gains import Gains
-from segan_ray.search.study.measured import MEMORY, Measured, Metrics
-from segan_ray.search.study.points import (
-    DRAWN,
-    ENDED,
-    EPOCHS,
-    REPEAT_OF,
-    REQUESTED,
-    REUSED,
-    RUNG,
-    SEED,
-    STOP,
-    TAKEN_OVER,
-    TOP,
-    AtRung,
-    Ended,
-    Exploit,
-    Outcome,
-    Point,
-    Verdict,
-    numbers,
-    settings_now,
-)
+from segan_ray.search.study.measured import MEMORY, Metrics
 from segan_ray.search.study.population import perturb, scores_by, source_trial
-from segan_ray.search.study.repeats import Repeat, best_trials, plan_repeats
 from segan_ray.search.study.requests import Requests
-from segan_ray.search.study.rungs import Rungs
-from segan_ray.search.study.same_points import have_tried_all, tell_again, twin_of
 from segan_ray.search.study.sampler_view import sampler_view
+from segan_ray.search.study.scores import Scores
 from segan_ray.search.study.study_budget import Limits, StudyBudget
-from segan_ray.search.study.study_trials import StudyTrials, Values
-from segan_ray.training.epoch_record import best_epoch
+from segan_ray.search.study.study_trials import StudyTrials
 
 __all__ = [
     "Ended",
@@ -110,18 +105,12 @@ class SweepStudy:
     _asked: int = 0
     _repeats: list[Repeat] = field(default_factory=list)
     _open: dict[int, _Open] = field(default_factory=dict)
-    _values: dict[int, Values] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.budget = StudyBudget(self.study)
-        self._measured = Measured.of(self.space.constraints, self.trials.all())
-        scores = [
-            values[0]
-            for number, of_trial in self._reached().items()
-            for epoch, values in of_trial.items()
-            if not self._broken_at(number, epoch)
-        ]
-        self._gains = Gains.of(self.study, self.space.objective.mode, scores)
+        self._scores = Scores.of(self.space, self.trials)
+        self._stopping = EarlyStopping(self.space, self.trials, self._scores)
+        self._gains = Gains.of(self.study, self.space.objective.mode, self._scores.that_count())
         self._requests = Requests()
 
     @classmethod
@@ -175,8 +164,7 @@ class SweepStudy:
         unchanged = before.model_copy(update={"budget": space.budget})
         points = first_points(unchanged).points
         trials = StudyTrials(study, study.user_attrs[WARM])
-        values = trials.values()
-        return cls(unchanged, trials, points, _asked=len(values), _values=values)
+        return cls(unchanged, trials, points, _asked=len(trials.all()))
 
     @classmethod
     def reopened(cls, sweep: str, storage: BaseStorage) -> SweepStudy:
@@ -240,7 +228,7 @@ class SweepStudy:
 
         ``price`` is that of a GPU hour.
         """
-        epochs = {number: len(values) for number, values in self._values.items()}
+        epochs = {number: len(values) for number, values in self._scores.values.items()}
         ended, spent = self.trials.ended(), self.budget.spent
         if not ended or not any(epochs.values()):
             return None
@@ -384,22 +372,22 @@ class SweepStudy:
         before is not reported again. It gets the same answer, as long as no later epoch was
         reported.
         """
-        trial, known = self._open[number], self._values[number]
+        trial, known = self._open[number], self._scores.values[number]
         if epoch not in known:
-            self._measured.note(trial.trial, number, epoch, metrics)
             counts = len(values) == 1 and not trial.repeated
-            if counts and self._gains.is_one(values[0]) and not self._broken_at(number, epoch):
+            gain = counts and self._gains.is_one(values[0])
+            if gain and self._scores.measured.broken_by(metrics) is None:
                 self._gains.note(values[0], self.trials.searched)
-            known[epoch] = values
-            if len(values) > 1:
-                trial.trial.set_user_attr(EPOCHS, {str(e): list(v) for e, v in known.items()})
-            else:
-                trial.trial.report(values[0], epoch)
+            self._scores.note(trial.trial, number, epoch, values, metrics)
         if epoch >= trial.last_epoch or epoch < max(known):
             return "continue"
-        if self.is_to_stop(number) or self._measured.breaks_for_good(number):
+        if self.is_to_stop(number) or self._scores.measured.breaks_for_good(number):
             return "stop"
-        verdict = self._verdict(number, epoch)
+        verdict = (
+            "continue" if trial.repeated else self._stopping.verdict(trial.trial, number, epoch)
+        )
+        if verdict == "pause":
+            self._open.pop(number)
         if verdict == "continue" and self.budget.used_up:
             self.hold(number)
             return "pause"
@@ -409,97 +397,30 @@ class SweepStudy:
         """Let a trial wait at its last epoch; ``reopen`` returns it as one that was cut off."""
         self._open.pop(number)
 
-    def _verdict(self, number: int, epoch: int) -> Verdict:
-        """Return what a trial does by its rank among the others; one that is repeated has none."""
-        trial = self._open[number]
-        if trial.repeated:
-            return "continue"
-        if self._rungs is not None:
-            return self._at_rung(number, epoch, self._rungs)
-        if len(self.space.objectives) > 1:
-            return "continue"
-        # Optuna's halving judges a rung once: asked again, it lets every trial go on.
-        if trial.trial.user_attrs.get(STOP) == epoch:
-            return "stop"
-        stop = trial.trial.should_prune()
-        if stop:
-            trial.trial.set_user_attr(STOP, epoch)
-        return "stop" if stop else "continue"
-
     def promote(self) -> Point | None:
         """Return the paused trial that goes on now, or None; a later report may change that."""
-        if self._rungs is None:
-            return None
-        reached, paused = self._reached(), self.trials.paused()
-        number = self._rungs.next_to_go_on(reached, paused)
-        if number is None and not self._open and self.ended_by:
-            number = self._rungs.last_to_go_on(reached, paused)
+        idle = not self._open and self.ended_by is not None
+        number = self._stopping.next_to_go_on(last=idle)
         if number is None:
             return None
         trial = self._again(self.trials.all()[number], number)
-        trial.set_user_attr(RUNG, asdict(AtRung(paused[number], paused=False)))
+        self._stopping.go_on(trial, number)
         return self._draw(trial)
 
     def out_of_reach(self) -> list[int]:
         """Return the paused trials that cannot go on, however the trials to come do."""
-        if self._rungs is None:
-            return []
-        return self._rungs.out_of_reach(self._reached(), self.trials.paused(), self._most)
+        return self._stopping.out_of_reach(self._most)
 
     def stop_waiting(self, number: int, reason: str | None = None) -> Ended:
         """End a trial that waits as stopped, and return how it ended."""
         self._draw(self._again(self.trials.all()[number], number))
         return self.tell(number, "stopped", reason)
 
-    @property
-    def _rungs(self) -> Rungs | None:
-        """The rungs of trials that pause, or have several objectives; Optuna knows neither."""
-        scheduler, objectives = self.space.scheduler, self.space.objectives
-        if not isinstance(scheduler, AshaScheduler):
-            return None
-        if not scheduler.promote and len(objectives) == 1:
-            return None
-        modes = [objective.mode for objective in objectives]
-        return Rungs.of(scheduler, self.space.most_epochs(), modes)
-
-    def _at_rung(self, number: int, epoch: int, rungs: Rungs) -> Verdict:
-        if epoch not in rungs.epochs:
-            return "continue"
-        trial = self._open[number].trial
-        # A trial that was lost after a rung reports it again, when others may have come.
-        if trial.user_attrs.get(RUNG, {}).get("epoch") == epoch:
-            return "stop" if trial.user_attrs.get(STOP) == epoch else "continue"
-        verdict = self._rank_at(number, epoch, rungs)
-        if verdict == "stop":
-            trial.set_user_attr(STOP, epoch)
-        trial.set_user_attr(RUNG, asdict(AtRung(epoch, paused=verdict == "pause")))
-        if verdict == "pause":
-            self._open.pop(number)
-        return verdict
-
-    def _rank_at(self, number: int, epoch: int, rungs: Rungs) -> Verdict:
-        reached, scheduler = self._reached(), self.space.scheduler
-        if isinstance(scheduler, AshaScheduler) and not scheduler.promote:
-            return "stop" if rungs.has_to_stop(reached, number, epoch) else "continue"
-        if not rungs.has_to_wait(reached, number, epoch):
-            return "continue"
-        # To go on it would have to win, which it cannot.
-        return "pause" if self.broken(number) is None else "stop"
-
     def _as_sampled(self) -> optuna.Study:
         ranked = self.trials.warm if self.study.user_attrs.get(BY_RANK) else 0
-        if self._rungs is None and not ranked:
+        if not self._stopping.pauses and not ranked:
             return self.study
         return sampler_view(self.study, ranked)
-
-    def _reached(self) -> dict[int, Values]:
-        """Return the objectives by epoch of each searched trial that may yet win."""
-        return {
-            number: self._values[number]
-            for number, frozen in enumerate(self.trials.all())
-            if {REPEAT_OF, REUSED}.isdisjoint(frozen.user_attrs)
-            and not self._measured.breaks_for_good(number)
-        }
 
     def exploit(self, number: int, epoch: int) -> Exploit | None:
         """Return the trial to exploit after ``epoch`` and the new settings, or None.
@@ -523,7 +444,7 @@ class SweepStudy:
         the whole population would have to run at once; so the first to arrive are judged leniently.
         """
         random = Random(f"{self.study.study_name}/{number}/{epoch}")
-        scores = scores_by(self._reached(), epoch)
+        scores = scores_by(self._scores.reached(), epoch)
         mode = self.space.objective.mode
         chosen = source_trial(scores, number, mode, scheduler.quantile, random)
         if chosen is None:
@@ -567,18 +488,11 @@ class SweepStudy:
 
     def broken(self, number: int) -> str | None:
         """Return in words which constraints a trial breaks at its best epoch so far, if any."""
-        return self._measured.broken(number, self._best_epoch(number))
-
-    def _broken_at(self, number: int, epoch: int) -> bool:
-        return self._measured.broken(number, epoch) is not None
-
-    def _best_epoch(self, number: int) -> int | None:
-        first = {epoch: of_epoch[0] for epoch, of_epoch in self._values.get(number, {}).items()}
-        return best_epoch(first, self.space.objective.mode)
+        return self._scores.broken(number)
 
     def _close(self, trial: optuna.Trial, number: int, ended: Ended) -> None:
-        values, best = self._values[number], self._best_epoch(number)
-        violations = self._measured.violations(number, best)
+        values, best = self._scores.values[number], self._scores.best_epoch(number)
+        violations = self._scores.measured.violations(number, best)
         if ended.infeasible and not any(each > 0 for each in violations.values()):
             violations[MEMORY] = 1.0
         for name, violation in violations.items():
@@ -600,7 +514,7 @@ class SweepStudy:
         Returns how many trials that adds to those asked for already.
         """
         decided = self.study.user_attrs.get(TOP, [])
-        scores = self.trials.scores(self._values)
+        scores = self.trials.scores(self._scores.values)
         ranked = best_trials(scores, self.space.objective.mode, decided)
         best = ranked[: max(top, len(decided))]
         self.study.set_user_attr(TOP, best)
@@ -619,7 +533,7 @@ class SweepStudy:
     def end(self, reason: str) -> dict[int, Ended]:
         """End every trial that did not, as stopped if it has scores; return how each ended."""
         for point in self.reopen():
-            outcome: Outcome = "stopped" if self._values[point.number] else "failed"
+            outcome: Outcome = "stopped" if self._scores.values[point.number] else "failed"
             self.tell(point.number, outcome, reason)
         for number in self.trials.paused():
             self.stop_waiting(number, reason)
@@ -637,7 +551,7 @@ class SweepStudy:
         repeat_of = attributes.get(REPEAT_OF)
         epochs = params.get("training.epochs") or self.space.base_experiment().training.epochs
         self._open[number] = _Open(trial, int(epochs), repeat_of is not None)
-        self._values.setdefault(number, {})
+        self._scores.values.setdefault(number, {})
         return Point(number, params, repeat_of, attributes.get(SEED))
 
     def _set_state(self, frozen: FrozenTrial, state: TrialState) -> None:

@@ -32,8 +32,8 @@ from recorded import (
 from replay import SLOTS, Drawn, GridSearch, Measure, Replay, measure, replay
 from search import KINDS, play
 
+from segan_ray.search.points.points import Verdict
 from segan_ray.search.space.space_file import load_space
-from segan_ray.search.study.points import Verdict
 
 GRID = Grid((1, 2), (1e-3, 1e-2), (1e-4,), ("equal", "falling"), seeds=(0, 1), epochs=3)
 RECORDED = read_grid()

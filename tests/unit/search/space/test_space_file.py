@@ -15,13 +15,13 @@ from hypothesis import strategies as st
 import segan_ray
 from segan_ray.errors import ConfigError
 from segan_ray.search.optuna_adapters import make_pruner, make_sampler
+from segan_ray.search.points.first_points import first_points
 from segan_ray.search.space.arms_file import load_arms
 from segan_ray.search.space.grid import grid_size
 from segan_ray.search.space.objectives import METRICS
 from segan_ray.search.space.search_space import SearchSpace
 from segan_ray.search.space.space_file import GROUPS, load_space, resolve_space, shipped_spaces
 from segan_ray.search.space.yaml_lines import YamlLines
-from segan_ray.search.study.first_points import first_points
 from tests.unit.shipped import FILES, SPACES
 
 ROOT = Path(__file__).parents[4]

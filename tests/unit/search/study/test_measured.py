@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from segan_ray.errors import SweepError
+from segan_ray.search.points.points import REUSED
 from segan_ray.search.space.objectives import Constraint
 from segan_ray.search.storage.warm_start import earlier_trials
-from segan_ray.search.study.points import REUSED
 from segan_ray.search.study.sweep_study import SweepStudy
 from tests.unit.search.study.test_study import Sweep, space
 

@@ -11,11 +11,11 @@ from optuna.trial import TrialState
 
 from segan_ray.errors import SweepError
 from segan_ray.home import Home
+from segan_ray.search.points.points import REUSED
+from segan_ray.search.points.same_points import count_points
 from segan_ray.search.space.search_space import SearchSpace
 from segan_ray.search.storage.study_record import READY, SPACE, is_half_made
 from segan_ray.search.storage.study_storage import open_storage
-from segan_ray.search.study.points import REUSED
-from segan_ray.search.study.same_points import count_points
 from segan_ray.search.study.study_budget import Limits
 from segan_ray.search.study.sweep_study import (
     Ended,

@@ -86,7 +86,7 @@ def train(study: SweepStudy) -> Iterator[None]:
         while point := next_of(study, cut_off, last):
             yield
             # A checkpoint is as far as the last epoch that was reported, at least.
-            for epoch in range(max(study._values[point.number], default=1), EPOCHS + 1):
+            for epoch in range(max(study._scores.values[point.number], default=1), EPOCHS + 1):
                 value = score(point.params, point.seed, epoch)
                 verdict = study.report(point.number, epoch, value)
                 yield

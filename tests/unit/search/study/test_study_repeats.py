@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from segan_ray.search.study.repeats import Repeat, best_trials, plan_repeats
+from segan_ray.search.points.repeats import Repeat, best_trials, plan_repeats
 from tests.unit.search.study.test_study import Sweep, space
 
 pytestmark = pytest.mark.usefixtures("studies")

@@ -5,8 +5,8 @@ from typing import Any
 import optuna
 import pytest
 
+from segan_ray.search.points.first_points import first_points
 from segan_ray.search.space.search_space import SearchSpace
-from segan_ray.search.study.first_points import first_points
 
 RATES = {
     name: {"type": "float", "low": 1e-5, "high": 1e-1, "log": True}

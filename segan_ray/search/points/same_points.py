@@ -9,9 +9,9 @@ from typing import Any, Final
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
+from segan_ray.search.points.points import DRAWN, REPEAT_OF, REUSED, SEED
 from segan_ray.search.space.parameters import FloatParameter, FloatsParameter, Parameter
 from segan_ray.search.space.search_space import SearchSpace
-from segan_ray.search.study.points import DRAWN, REPEAT_OF, REUSED, SEED
 
 MOST: Final = 1000
 """A sweep does not run out of more points than this."""

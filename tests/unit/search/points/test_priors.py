@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from segan_ray.search.priors import HALVED_AFTER, believed_point
+from segan_ray.search.points.priors import HALVED_AFTER, believed_point
 from segan_ray.search.space.search_space import SearchSpace
 from segan_ray.search.study.sweep_study import SweepStudy
 from tests.unit.search.study.test_study import space
