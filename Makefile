@@ -41,7 +41,7 @@ test-full: test ## And clusters, jobs, servers, browsers, the image: all tests b
 
 # Needs no Ray and no MLflow, so the rest of the tests' fixtures stay out.
 gpu-check: $(VENV)/.installed ## What only a GPU can settle, in minutes: a table, and gpu-check.json
-	$(BIN)/python -m pytest -q --confcutdir=tests/gpu -p no:xdist tests/gpu
+	$(BIN)/python -m pytest -q -o addopts= --confcutdir=tests/gpu -p no:xdist tests/gpu
 
 test-endurance: $(VENV)/.installed ## Repeated kills, long soaks, Slurm, an autoscaler
 	$(BIN)/pytest -m endurance
