@@ -173,6 +173,8 @@ def tune(
 
 def _say_best(record: SweepRecord) -> None:
     best = record.best
+    if best is None and any(trial.infeasible for trial in record.trials):
+        show.say(f"No trial of {record.sweep} can win: those with a score are infeasible.")
     if best is not None:
         show.say(f"Best of {record.sweep}: trial {best.trial}, {record.metric} {best.score:.3f}")
     show.say(f"Leaderboard: segan-ray trials {record.sweep}")

@@ -167,7 +167,11 @@ def _best_ended(record: SweepRecord) -> TrialRecord:
     with_checkpoint = {"completed", "stopped", *(["paused"] if record.status == "finished" else [])}
     best = winner([each for each in record.trials if each.status in with_checkpoint], record.mode)
     if best is None:
-        raise SweepError(f"The sweep '{record.sweep}' has no ended trial with a score to promote.")
+        infeasible = sum(each.infeasible for each in record.trials)
+        why = f" {infeasible} are infeasible: segan-ray trials says why." if infeasible else ""
+        raise SweepError(
+            f"The sweep '{record.sweep}' has no ended trial with a score to promote.{why}"
+        )
     return best
 
 

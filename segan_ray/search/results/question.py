@@ -95,7 +95,11 @@ def _component(component: BaseModel) -> str:
     """Describe a sampler or scheduler by its type and its settings."""
     settings = component.model_dump()
     kind = settings.pop("type")
-    said = ", ".join(f"{key.replace('_', ' ')} {said_as(value)}" for key, value in settings.items())
+    said = ", ".join(
+        f"{key.replace('_', ' ')} {said_as(value)}"
+        for key, value in settings.items()
+        if value is not None
+    )
     return f"{kind} ({said})" if said else kind
 
 

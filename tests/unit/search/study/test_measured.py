@@ -169,3 +169,36 @@ def test_an_earlier_sweep_is_learnt_from_only_under_the_same_constraints(tmp_pat
     assert taken.constraints[TIME] == 1.0
     with pytest.raises(SweepError, match="had other constraints"):
         earlier_trials(space(warm_start="sweep"), sweep.storage, "f")
+
+
+@pytest.mark.parametrize(
+    "sampler",
+    [
+        {"type": "tpe", "startup_trials": 5},
+        {"type": "nsga2", "population": 5},
+        pytest.param({"type": "gp", "startup_trials": 5}, marks=pytest.mark.slow),
+    ],
+    ids=lambda sampler: sampler["type"],
+)
+def test_samplers_learn_to_keep_a_constraint(sampler: dict[str, Any]) -> None:
+    """The score rises with the width and so does the size, whose bound is at half of it."""
+    searched = space(
+        parameters={
+            "segmentor.base_width": {"type": "int", "low": 1, "high": 100},
+            "segmentor.lr": {"type": "float", "low": 1e-5, "high": 1e-2, "log": True},
+        },
+        sampler={"seed": 1, **sampler},
+        constraints=[{"metric": TIME, "max": 50.0}],
+        budget={"trials": 40},
+    )
+    study = SweepStudy.create("sweep", searched, None)
+    broken = []
+    for _ in range(30):
+        point = study.ask()
+        width = point.params["segmentor.base_width"]
+        study.report(point.number, 9, width / 100, metrics=metrics(seconds=width))
+        broken.append(study.tell(point.number, "completed").infeasible)
+        assert broken[-1] == (width > 50)
+    assert sum(broken[-15:]) < 10, "without the constraint nearly all would be"
+    scores = study.trials.scores(study.trials.values())
+    assert 0.4 < max(score for of_trial in scores.values() for score in of_trial) <= 0.5
