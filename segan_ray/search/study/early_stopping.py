@@ -33,18 +33,19 @@ class EarlyStopping:
 
     def verdict(self, trial: optuna.Trial, number: int, epoch: int) -> Verdict:
         """Return what a trial does after an epoch, by its rank among the others."""
-        rungs = self._rungs
-        if rungs is not None:
-            return self._at_rung(trial, number, epoch, rungs)
-        if len(self.space.objectives) > 1:
-            return "continue"
-        # Optuna's halving judges a rung once: asked again, it lets every trial go on.
+        # What was decided stays so. Optuna's halving, too, judges a rung once.
         if trial.user_attrs.get(STOP) == epoch:
             return "stop"
-        stop = trial.should_prune()
-        if stop:
+        rungs = self._rungs
+        if rungs is not None:
+            verdict = self._at_rung(trial, number, epoch, rungs)
+        elif len(self.space.objectives) > 1:
+            verdict = "continue"
+        else:
+            verdict = "stop" if trial.should_prune() else "continue"
+        if verdict == "stop":
             trial.set_user_attr(STOP, epoch)
-        return "stop" if stop else "continue"
+        return verdict
 
     def next_to_go_on(self, *, last: bool) -> int | None:
         """Return the paused trial that may go on, or None.
@@ -84,11 +85,10 @@ class EarlyStopping:
             return "continue"
         # A trial that was lost after a rung reports it again, when others may have come.
         if trial.user_attrs.get(RUNG, {}).get("epoch") == epoch:
-            return "stop" if trial.user_attrs.get(STOP) == epoch else "continue"
+            return "continue"
         verdict = self._rank_at(number, epoch, rungs)
-        if verdict == "stop":
-            trial.set_user_attr(STOP, epoch)
-        trial.set_user_attr(RUNG, asdict(AtRung(epoch, paused=verdict == "pause")))
+        if verdict != "stop":
+            trial.set_user_attr(RUNG, asdict(AtRung(epoch, paused=verdict == "pause")))
         return verdict
 
     def _rank_at(self, number: int, epoch: int, rungs: Rungs) -> Verdict:
