@@ -6,11 +6,12 @@ earlier sweep's. ``READY`` is written last, so a study without it is half made.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import Final
 
 import optuna
-from optuna.exceptions import DuplicatedStudyError
+from optuna.exceptions import DuplicatedStudyError, ExperimentalWarning
 from optuna.storages import BaseStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial
@@ -67,6 +68,10 @@ def fill_study(
     by_rank: bool = False,
 ) -> None:
     """Write the attributes of an empty study, ``READY`` last."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        # Optuna itself needs no names; its dashboard shows them.
+        study.set_metric_names([objective.metric for objective in space.objectives])
     study.set_user_attr(SPACE, space.model_dump_json())
     study.set_user_attr(STORE, store)
     study.set_user_attr(BUDGET, space.budget.trials)
