@@ -1,7 +1,8 @@
 """Batch norm over the batch of a whole worker group.
 
 PyTorch's own SyncBatchNorm needs CUDA, breaks a compiled graph at each layer and makes the CPU
-wait for the GPU there. This one is two all-reduces of sums, which are traced like other operations.
+wait for the GPU there. This one is two all-reduces of sums, each an operation that does not break
+a graph.
 """
 
 from __future__ import annotations
@@ -114,8 +115,19 @@ def _moments(image: Tensor) -> tuple[Tensor, Tensor]:
     return mean, variance
 
 
+@torch.library.custom_op("segan_ray::all_sum", mutates_args=())
 def _all_sum(tensor: Tensor, group: str) -> Tensor:
-    operations = torch.ops._c10d_functional  # noqa: SLF001 - what PyTorch's compiler traces
-    waiting = operations.all_reduce(tensor, "sum", group)
-    summed: Tensor = operations.wait_tensor(waiting)
+    """Return the sum over a process group.
+
+    Opaque to PyTorch's compiler, which gives wrong sums where it plans the memory of its own
+    collectives beside that of features that are joined later (2.13, U-Net's skip connections).
+    """
+    summed = tensor.clone()
+    resolve = torch._C._distributed_c10d._resolve_process_group  # noqa: SLF001
+    dist.all_reduce(summed, group=resolve(cast("Any", group)))
     return summed
+
+
+@_all_sum.register_fake
+def _(tensor: Tensor, group: str) -> Tensor:  # noqa: ARG001
+    return torch.empty_like(tensor)

@@ -19,11 +19,19 @@ from segan_ray.models.synchronised_norm import SynchronisedBatchNorm, synchronis
 SHARES = (4, 3)
 
 
+class Skip(nn.Sequential):
+    """Joins what goes in and what comes out, as U-Net does."""
+
+    def forward(self, image: Tensor) -> Tensor:
+        return torch.cat([image, super().forward(image)], 1)
+
+
 def network() -> nn.Sequential:
     torch.manual_seed(0)
+    skip = Skip(nn.Conv2d(8, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8), nn.ReLU())
     return nn.Sequential(
-        nn.Conv2d(4, 8, 3, bias=False), nn.BatchNorm2d(8), nn.ReLU(),
-        nn.Conv2d(8, 8, 3, stride=2, bias=False), nn.BatchNorm2d(8), nn.LeakyReLU(0.2),
+        nn.Conv2d(4, 8, 3, bias=False), nn.BatchNorm2d(8), nn.ReLU(), skip,
+        nn.Conv2d(16, 8, 3, stride=2, bias=False), nn.BatchNorm2d(8), nn.LeakyReLU(0.2),
         nn.Conv2d(8, 1, 1),
     )  # fmt: skip
 
@@ -46,13 +54,13 @@ def learn(net: nn.Module, image: Tensor, share: float) -> dict[str, Any]:
     }
 
 
-def worker(rank: int, folder: str, compiled: bool) -> None:
+def worker(rank: int, folder: str, compiler: str | None) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
     net = network()
     synchronise_norms(net)
-    if compiled:
-        net.compile(backend="aot_eager")
+    if compiler is not None:
+        net.compile(backend=compiler)
     mine = images().split(SHARES)[rank]
     learned = learn(net, mine, 2 / sum(SHARES))
     for gradient in learned["weights"].values():
@@ -68,12 +76,16 @@ def worker(rank: int, folder: str, compiled: bool) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("compiled", [False, True])
-def test_two_processes_normalise_as_one_does_on_all_slices(tmp_path: Path, compiled: bool) -> None:
+@pytest.mark.parametrize(
+    "compiler", [None, "aot_eager", pytest.param("inductor", marks=pytest.mark.full)]
+)
+def test_two_processes_normalise_as_one_does_on_all_slices(
+    tmp_path: Path, compiler: str | None
+) -> None:
     plain = network()
     alone = learn(plain, images(), 1 / sum(SHARES))
     alone["evaluated"] = plain.eval()(images()).detach()
-    spawn(worker, args=(str(tmp_path), compiled), nprocs=2)
+    spawn(worker, args=(str(tmp_path), compiler), nprocs=2)
     both = [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)]
     for name in ("out", "image", "evaluated"):
         joined = torch.cat([each[name] for each in both])
