@@ -105,7 +105,7 @@ def worker(
         # Each part of a batch is normalised by itself, and parts hold other slices then.
         ("training.batch_size=7 training.accumulate=2 variant=s1-1c", True),
         # Its convolutions have a bias before each norm, whose gradient is but rounding.
-        ("training.batch_size=5 variant=unet", True),
+        ("training.batch_size=5 segmentor.network=unet critic.kind=none", True),
     ],
 )
 def test_two_workers_on_shares_learn_what_one_learns_on_the_whole(
@@ -115,8 +115,9 @@ def test_two_workers_on_shares_learn_what_one_learns_on_the_whole(
     experiment = load_experiment(
         None,
         [
-            "segmentor.base_width=4", "segmentor.depth=2", "critic.base_width=4", "critic.depth=2",
-            "training.epochs=2", "training.steps_per_epoch=4", "training.precision=float32",
+            "segmentor.network=segan", "segmentor.base_width=4", "segmentor.depth=2",
+            "critic.base_width=4", "critic.depth=2", "training.epochs=2",
+            "training.steps_per_epoch=4", "training.precision=float32",
             *settings.split(),
         ],
     )  # fmt: skip
