@@ -99,8 +99,8 @@ class _Normalise(torch.autograd.Function):
         count = image.numel() // image.shape[1]
         along, plain = weight * inverse * (ours / count - _all_sum(ours, ctx.group) / total)
         # What it lacks of the batch of all workers is linear in the image.
-        ones = torch.ones_like(mean)
-        missing = functional.batch_norm(image, mean, ones, along * inverse, plain, eps=0.0)
+        one = torch.full_like(mean, 1.0 - ctx.eps)
+        missing = functional.batch_norm(image, mean, one, along * inverse, plain, eps=ctx.eps)
         return local + missing, of_weight, of_bias, None, None
 
 

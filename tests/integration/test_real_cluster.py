@@ -141,7 +141,7 @@ def test_a_node_that_comes_is_used_and_one_that_goes_costs_little(
     epochs = 6
     space = space_of(trials=3, epochs=epochs)
     # Long enough for a node to come meanwhile.
-    space["base"]["training"]["steps_per_epoch"] = 150
+    space["base"]["training"]["steps_per_epoch"] = 600
     space["budget"]["max_concurrent"] = "auto"
     space["scheduler"] = {"type": "none"}
     with (
@@ -153,6 +153,7 @@ def test_a_node_that_comes_is_used_and_one_that_goes_costs_little(
         second = cluster.add(1)
 
         def both_are_under_way() -> bool:
+            assert process.poll() is None, sweep.log
             noted = sweep.epochs()
             ended = {trial for trial, epoch in noted if epoch == epochs}
             open_trials = {trial for trial, _ in noted} - ended
