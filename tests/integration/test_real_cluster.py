@@ -141,7 +141,7 @@ def test_a_node_that_comes_is_used_and_one_that_goes_costs_little(
     epochs = 6
     space = space_of(trials=3, epochs=epochs)
     # Long enough for a node to come meanwhile.
-    space["base"]["training"]["steps_per_epoch"] = 600
+    space["base"]["training"]["steps_per_epoch"] = 400
     space["budget"]["max_concurrent"] = "auto"
     space["scheduler"] = {"type": "none"}
     with (
