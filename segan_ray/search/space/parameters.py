@@ -127,6 +127,10 @@ class _Parameter(Frozen):
         """Return the range that ``value`` lies outside of, in words, or None if it can be drawn."""
         raise NotImplementedError
 
+    def _check_prior(self, prior: Prior | None) -> None:
+        if prior is not None and (misfit := self.misfit(prior.value)):
+            raise ValueError(f"prior.value {said_as(prior.value)} is not in {misfit}.")
+
     def ends(self) -> tuple[Any, ...]:
         """Return the values at which the range is checked; a list's are its items'."""
         raise NotImplementedError
@@ -148,8 +152,7 @@ class _Range(_Parameter):
             raise ValueError(f"low {self.low:g} to high {self.high:g} is no range.")
         if self.log and self.low <= 0:
             raise ValueError(f"log needs low above 0, found {self.low:g}.")
-        if self.prior is not None and (misfit := self.misfit(self.prior.value)):
-            raise ValueError(f"prior.value {said_as(self.prior.value)} is not in {misfit}.")
+        self._check_prior(self.prior)
         if self.prior is not None and self.log and self.prior.spread <= 1:
             raise ValueError(
                 f"prior.spread {self.prior.spread:g} is a factor where log is true. Give more "
@@ -221,8 +224,7 @@ class ChoiceParameter(_Parameter):
 
     @model_validator(mode="after")
     def _believed(self) -> ChoiceParameter:
-        if self.prior is not None and (misfit := self.misfit(self.prior.value)):
-            raise ValueError(f"prior.value {said_as(self.prior.value)} is not in {misfit}.")
+        self._check_prior(self.prior)
         if self.prior is not None and self.prior.spread > 1:
             raise ValueError(
                 f"prior.spread {self.prior.spread:g} is the share of draws that may be any value. "

@@ -78,14 +78,10 @@ class Measured:
         ]
         return f"constraint broken: {'; '.join(told)}" if told else None
 
-    def broken_by(self, metrics: Metrics) -> str | None:
-        """Return in words which constraints an epoch of these ``metrics`` breaks, if any."""
-        told = [
-            each.said()
-            for each in self.constraints
-            if each.metric in metrics and each.violation(metrics[each.metric]) > 0
-        ]
-        return "; ".join(told) or None
+    def are_kept_by(self, metrics: Metrics) -> bool:
+        """Tell whether an epoch of these ``metrics`` keeps every constraint that it tells of."""
+        bounded = (each for each in self.constraints if each.metric in metrics)
+        return all(each.violation(metrics[each.metric]) <= 0 for each in bounded)
 
     def breaks_for_good(self, number: int) -> bool:
         """Tell whether a trial breaks a constraint whatever it learns yet."""

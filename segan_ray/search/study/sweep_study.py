@@ -376,7 +376,7 @@ class SweepStudy:
         if epoch not in known:
             counts = len(values) == 1 and not trial.repeated
             gain = counts and self._gains.is_one(values[0])
-            if gain and self._scores.measured.broken_by(metrics) is None:
+            if gain and self._scores.measured.are_kept_by(metrics):
                 self._gains.note(values[0], self.trials.searched)
             self._scores.note(trial.trial, number, epoch, values, metrics)
         if epoch >= trial.last_epoch or epoch < max(known):
