@@ -50,7 +50,7 @@ from segan_ray.data.phantom.dataset import write_phantoms
 from segan_ray.data.store.manifest import PrepareSettings
 from segan_ray.data.store.origin import Origin
 from segan_ray.evaluation.inference.inference_settings import Postprocessing
-from segan_ray.evaluation.inference.packaged_model import Model
+from segan_ray.evaluation.inference.packaged_model import Model, TrainedSegmentor
 from segan_ray.evaluation.inference.segment_volume import probabilities_of_volume
 from segan_ray.evaluation.inference.stream_cases import segment_stream
 from segan_ray.models.build import build_segmentor, downsampling_levels
@@ -83,7 +83,7 @@ def make_model(data: Path, device: torch.device) -> Model:
     segmentor = build_segmentor(experiment).eval()
     move_to_device([segmentor], device)
     origin = Origin(store="0" * 16, layout="brats2021", preparation=PrepareSettings(), seen={})
-    model = Model(segmentor, experiment, origin)
+    model = Model((TrainedSegmentor(segmentor, experiment),), origin)
     found = discover(data)
     maps = probabilities_of_volume(model, read_volume(found.cases[0], found.layout.code), device)
     thresholds = {
@@ -120,7 +120,7 @@ class Monai:
         )
 
         self.model, self.device = model, device
-        self.unit = 2 ** downsampling_levels(model.experiment)
+        self.unit = 2 ** downsampling_levels(model.experiments[0])
         self.files = [
             {name: str(folder / f"{folder.name}_{name}.nii.gz") for name in MODALITIES}
             for folder in sorted(data.glob("BraTS2021_*"))
@@ -263,7 +263,7 @@ def compare(
     """Return volumes/s of each side in each round, and how MONAI did it."""
     model = make_model(data, device)
     monai = Monai(model, data, device)
-    precision = choose_precision(model.experiment.training, device)
+    precision = choose_precision(model.experiments[0].training, device)
     ways, tried = best_ways(monai, folder, batches, precision == torch.bfloat16)
     sides = {
         "ours": lambda: ours(model, data, fresh(folder / "ours"), device),

@@ -76,7 +76,9 @@ def compare(
     compared = check_name(named(name, resume) or f"{checked.name}-{now()}")
     for arm in checked.spaces:
         check_name(f"{compared}-{arm}{TIMING}")  # the longest name of a sweep of it
-    folds = dict.fromkeys(fold for space in checked.spaces.values() for fold in space.folds())
+    folds = dict.fromkeys(
+        fold for space in checked.spaces.values() for fold in space.single_folds()
+    )
     card = store_card(store, [*folds])
     where = Home.at(home)
     files = {"--page": page, "--output": output}

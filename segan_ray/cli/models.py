@@ -62,6 +62,10 @@ def register(app: typer.Typer) -> None:
 def promote(
     sweep: SweepName,
     alias: Annotated[str, typer.Option(help="The registry alias to move.")] = "champion",
+    ensemble: Annotated[
+        int,
+        typer.Option(min=1, metavar="N", help="Average the probabilities of the N best trials."),
+    ] = 1,
     non_inferior: Annotated[
         float | None,
         typer.Option(
@@ -94,6 +98,7 @@ def promote(
             Home.at(home),
             sweep,
             alias=alias,
+            ensemble=ensemble,
             non_inferior=non_inferior,
             flips=flips,
             dry_run=dry_run,
@@ -275,8 +280,11 @@ def _show_promotion(result: Promotion, sweep: str, alias: str) -> None:
     trial, verdict = result.candidate, result.verdict
     optimistic = " (optimistic: judged on the patients that chose it)" if result.optimistic else ""
     would = "would be " if result.dry_run else ""
+    others = [each.trial for each in result.trials[1:]]
+    averaged = f" averaged with {', '.join(others)}" if others else ""
     show.say(
-        f"Trial {trial.trial} of {sweep}: {would}{verdict.verdict}. {verdict.reason}{optimistic}"
+        f"Trial {trial.trial} of {sweep}{averaged}: {would}{verdict.verdict}. "
+        f"{verdict.reason}{optimistic}"
     )
     if result.version is not None:
         show.say(f"Registered as segan version {result.version}, alias {alias}")

@@ -21,6 +21,8 @@ SAID_END: Final = {
     "no_gain_for": ", no gain",
 }  # fmt: skip
 
+PAGES: Final = (".html", ".htm")
+
 
 def register(app: typer.Typer) -> None:
     """Add these commands to the command line."""
@@ -193,18 +195,41 @@ def _confirm(what: str, yes: bool) -> None:
 
 
 def report(
-    sweep: SweepName,
-    out: Annotated[Path, typer.Argument(help="The page to write.", metavar="OUT.html")],
+    names: Annotated[
+        list[str],
+        typer.Argument(
+            help="The sweep, or several to set side by side; then the page to write.",
+            metavar="SWEEP... [OUT.html]",
+        ),
+    ],
     home: HomeFolder = None,
 ) -> None:
-    """Write the sweep as one self-contained page."""
+    """Write a sweep as one self-contained page, or several sweeps side by side.
+
+    Without OUT.html the page is named after the sweeps and lies in the current folder.
+    """
     from segan_ray.evaluation.report import write_report
     from segan_ray.home import Home
+    from segan_ray.workflows.side_by_side import write_side_by_side
     from segan_ray.workflows.write_report import collect_report
 
+    sweeps, out = _sweeps_and_page(names)
     with show.noting() as note:
-        write_report(collect_report(Home.at(home), sweep, note), out)
+        if len(sweeps) == 1:
+            write_report(collect_report(Home.at(home), sweeps[0], note), out)
+        else:
+            write_side_by_side(Home.at(home), sweeps, out, note)
     show.say(f"Report: {out}")
+
+
+def _sweeps_and_page(names: Sequence[str]) -> tuple[list[str], Path]:
+    """Return the sweeps and the page that the arguments of ``report`` name."""
+    *before, last = names
+    is_page = Path(last).suffix.lower() in PAGES
+    sweeps = list(dict.fromkeys(before if is_page else names))
+    if not sweeps:
+        raise SweepError(f"Of which sweep? Give its name: segan-ray report SWEEP {last}")
+    return sweeps, Path(last) if is_page else Path(f"{'-and-'.join(sweeps)}.html")
 
 
 def ui(

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from segan_ray.config import Experiment
     from segan_ray.home import Home
     from segan_ray.search.results.ranking import SweepRecord
+    from segan_ray.search.space.search_space import SearchSpace
     from segan_ray.tracking.description.card import StoreCard
 
 Resume = Annotated[
@@ -139,7 +140,7 @@ def tune(
     file = resolve_space(space)
     checked = load_space(file)
     sweep_name = check_name(named(name, resume) or f"{checked.name}-{now()}")
-    card = store_card(store, checked.folds())
+    card, checked = card_for(store, checked)
 
     where = Home.at(home)
     repeats = ("--repeat-top", str(repeat_top), "--seeds", str(seeds)) if repeat_top else ()
@@ -241,4 +242,17 @@ def store_card(store: str, folds: Sequence[int | None]) -> StoreCard:
     for fold in folds:
         check_tunable(manifest, store, fold)
     patients: dict[str, int] = {split: len(members) for split, members in manifest.splits.items()}
-    return StoreCard(absolute(store), manifest.fingerprint, patients)
+    return StoreCard(absolute(store), manifest.fingerprint, patients, len(manifest.folds))
+
+
+def card_for(store: str, space: SearchSpace) -> tuple[StoreCard, SearchSpace]:
+    """Return the card of the store, and the space with as many folds as the store has.
+
+    Raises:
+        StoreError: if the space asks for folds that the store does not have.
+    """
+    card = store_card(store, ())
+    if space.folds is not None:
+        # One fold is asked for, so that a store without any says so.
+        space = space.on_folds(card.folds or 1)
+    return store_card(store, space.single_folds()), space

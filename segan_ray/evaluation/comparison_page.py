@@ -39,7 +39,7 @@ def render_comparison(document: Document) -> str:
     """Return the page of a ``compare`` document, which loads nothing from anywhere."""
     sections = [_scores(document), _seeds(document), _settings(document)]
     if document["differences"]:
-        sections.insert(1, _differences(document))
+        sections.insert(1, differences_section(document["differences"]))
     return page(f"{document['comparison']}: comparison", _header(document), sections)
 
 
@@ -113,8 +113,8 @@ def _costs(arms: Sequence[Document]) -> str:
     return table(f"<tr>{head}</tr>", lines, kind="ends", caption="What each arm costs")
 
 
-def _differences(document: Document) -> Section:
-    pairs = document["differences"]
+def differences_section(pairs: Sequence[Document], of: str = "arm") -> Section:
+    """Return the section of ``differences`` as a ``compare`` document has them, ``of`` what."""
     heads = "".join(
         f'<th scope="col">{chip(name) if name in REGIONS else ""}{NAMES[name].capitalize()}</th>'
         for name in COLUMNS
@@ -132,17 +132,17 @@ def _differences(document: Document) -> Section:
         + chart(
             "differences",
             _differences_chart(pairs),
-            spoken="Difference in mean Dice of each pair of arms with its interval",
+            spoken=f"Difference in mean Dice of each pair of {of}s with its interval",
             caption="Difference in mean Dice over regions. Right of 0 the first is better.",
         )
         + table(
-            f'<tr><th scope="col">Arms</th>{heads}</tr>',
+            f'<tr><th scope="col">{of.capitalize()}s</th>{heads}</tr>',
             lines,
             kind="tests",
-            caption="Differences in Dice between arms",
+            caption=f"Differences in Dice between {of}s",
         )
     )
-    return Section("differences", "Arm against arm", body, "Differences")
+    return Section("differences", f"{of.capitalize()} against {of}", body, "Differences")
 
 
 def _differences_chart(pairs: Sequence[Document]) -> go.Figure:
@@ -187,7 +187,7 @@ def _settings(document: Document) -> Section:
     rows = []
     for arm in document["arms"]:
         drawn = ", ".join(
-            f"<code>{esc(name)}</code> {esc(_said(value))}"
+            f"<code>{esc(name)}</code> {esc(said_setting(value))}"
             for name, value in arm["settings"].items()
         )
         rows.append(
@@ -201,9 +201,10 @@ def _settings(document: Document) -> Section:
     return Section("settings", "Settings that won", body, "Settings")
 
 
-def _said(value: Any) -> str:
+def said_setting(value: Any) -> str:
+    """Return a setting as a page says it."""
     if isinstance(value, float):
         return number(value)
     if isinstance(value, list):
-        return f"[{', '.join(map(_said, value))}]"
+        return f"[{', '.join(map(said_setting, value))}]"
     return str(value)

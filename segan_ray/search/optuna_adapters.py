@@ -38,6 +38,7 @@ from segan_ray.search.space.scheduler_settings import (
     MedianScheduler,
     NoScheduler,
     PbtScheduler,
+    WilcoxonScheduler,
 )
 from segan_ray.search.space.search_space import SearchSpace
 
@@ -141,5 +142,5 @@ def make_pruner(space: SearchSpace) -> BasePruner:
             return MedianPruner(
                 n_startup_trials=median.startup_trials, n_warmup_steps=median.grace_period
             )
-        case PbtScheduler() | NoScheduler():
+        case PbtScheduler() | WilcoxonScheduler() | NoScheduler():
             return NopPruner()

@@ -51,8 +51,18 @@ class BestEpoch:
 
 @dataclass(frozen=True)
 class EpochRecord:
-    """A finished epoch with its metrics, and the best epoch so far; kept with its checkpoint."""
+    """A finished epoch with its metrics, and the best epoch so far; kept with its checkpoint.
+
+    Of a trial that trains on several folds, one after another, ``best`` is that of the fold of this
+    epoch, and ``folds`` holds the best epoch of each fold so far, this one included.
+    """
 
     epoch: Epoch
     metrics: Mapping[str, float]
     best: BestEpoch
+    folds: tuple[BestEpoch, ...] = ()
+
+    @property
+    def to_keep(self) -> set[int]:
+        """The epochs whose checkpoints are needed: this one, to go on, and the best."""
+        return {self.epoch, self.best.epoch, *(best.epoch for best in self.folds)}

@@ -287,9 +287,9 @@ class _ArmScoring:
 
     def _seed(self, trial: TrialRecord, on_case: OnCase) -> ScoredSeed:
         store = local_store(self.plan.store)
-        model = candidate_model(self.plan.home, trial, store, on_case=on_case)
+        model = candidate_model(self.plan.home, [trial], store, on_case=on_case)
         scores = score_cases(model_predictor(model, fastest_device()), self.test, on_case)
-        return ScoredSeed(trial.trial, model.experiment.seed, float(trial.score or 0.0), scores)
+        return ScoredSeed(trial.trial, model.experiments[0].seed, float(trial.score or 0.0), scores)
 
     def _values(self, record: SweepRecord, trials: list[TrialRecord], metric: str) -> list[float]:
         found = histories(self.plan.home, record, metric)

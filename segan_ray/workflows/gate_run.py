@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -24,6 +25,7 @@ from segan_ray.tracking import tag_names
 from segan_ray.tracking.reading.run_tags import NUMBER
 from segan_ray.tracking.registry.model_versions import MODEL, fetched
 from segan_ray.tracking.registry.tries import count_try
+from segan_ray.workflows.candidate import folds_of
 
 POSTPROCESSING: Final = "segan.postprocessing"
 """The tag of a version that holds its postprocessing: thresholds, smallest pieces, mirroring."""
@@ -31,18 +33,33 @@ POSTPROCESSING: Final = "segan.postprocessing"
 
 @dataclass(frozen=True)
 class GateRun:
-    """The candidate of a sweep, and how it is judged; no model is scored twice."""
+    """The candidate of a sweep, and how it is judged; no model is scored twice.
+
+    Of several ``trials``, the best first, the candidate is their mean. It is registered with the
+    run of the best.
+    """
 
     home: Home
     client: MlflowClient
     record: SweepRecord
-    candidate: TrialRecord
+    trials: tuple[TrialRecord, ...]
     model: Model
     store: Path
     gate: tuple[PreparedCase, ...]
     margin: float | None
     on_case: OnCase
     scored: dict[str, list[CaseScores]] = field(default_factory=dict)
+
+    @property
+    def candidate(self) -> TrialRecord:
+        """The best of the candidate's trials."""
+        return self.trials[0]
+
+    @property
+    def ensemble(self) -> dict[str, str]:
+        """The tag that lists the candidate's trials; nothing of a single one."""
+        names = [trial.trial for trial in self.trials]
+        return {tag_names.ENSEMBLE: json.dumps(names)} if len(names) > 1 else {}
 
     def judge(self, champion: ModelVersion | None) -> Verdict:
         """Return the verdict on the candidate against ``champion``."""
@@ -78,12 +95,17 @@ class GateRun:
             "candidate": self.candidate.mlflow_run,
             "postprocessing": self.model.postprocessing.model_dump(),
             "champion": str(champion.version),
+            **self.ensemble,
         }
         return count_try(self.home, self.client, cases, question)
 
     def same_use(self, version: ModelVersion) -> bool:
-        """Whether ``version``, of the candidate's run, has the candidate's postprocessing."""
-        return version.tags.get(POSTPROCESSING) == self.model.postprocessing.model_dump_json()
+        """Whether ``version``, of the candidate's run, is the candidate with its postprocessing."""
+        return version.tags.get(
+            POSTPROCESSING
+        ) == self.model.postprocessing.model_dump_json() and version.tags.get(
+            tag_names.ENSEMBLE
+        ) == self.ensemble.get(tag_names.ENSEMBLE)
 
     def _apart(self, champion: ModelVersion) -> str | None:
         """Return why ``champion`` cannot be compared with the candidate, or None."""
@@ -98,7 +120,8 @@ class GateRun:
                 f"The champion was trained on store {store}, this sweep on {self.record.store}: "
                 "their patients or their splits differ, so they cannot be compared."
             )
-        fold = fold_of(self.client, self.candidate.mlflow_run)
+        (fold, *others) = folds_of(self.model)
+        assert self.gate or not others, "folds that are averaged are judged by a gate"
         if self.gate or _fold_if_known(self.client, champion.run_id) == (fold,):
             return None
         ours = "the single split" if fold is None else f"fold {fold}"
@@ -125,7 +148,7 @@ class GateRun:
         """Return the cases of the gate, or of validation where the store has no gate."""
         if self.gate:
             return self.gate
-        fold = fold_of(self.client, self.candidate.mlflow_run)
+        (fold,) = folds_of(self.model)
         return open_for_tuning(self.store, fold).val
 
 

@@ -17,12 +17,13 @@ from mlflow.entities import RunTag
 from mlflow.entities.model_registry import ModelVersion
 
 from segan_ray.data.store.cache import local_store
-from segan_ray.data.store.opened_store import open_gate, read_manifest
+from segan_ray.data.store.opened_store import PreparedCase, open_gate, read_manifest
 from segan_ray.data.store.prepare import OnCase, ignore_case
-from segan_ray.errors import RegistryError, StoreError, SweepError
+from segan_ray.errors import RegistryError, StoreError
+from segan_ray.evaluation.inference.packaged_model import Model
 from segan_ray.evaluation.scoring.gate import Verdict
 from segan_ray.home import Home
-from segan_ray.search.results.ranking import SweepRecord, TrialRecord, winner
+from segan_ray.search.results.ranking import SweepRecord, TrialRecord
 from segan_ray.tracking import tag_names
 from segan_ray.tracking.client.connection import connect
 from segan_ray.tracking.client.retries import said_in_words
@@ -36,7 +37,7 @@ from segan_ray.tracking.registry.model_versions import (
     versions_of,
 )
 from segan_ray.tracking.registry.package import package_model
-from segan_ray.workflows.candidate import candidate_model
+from segan_ray.workflows.candidate import best_trials, candidate_model, folds_of
 from segan_ray.workflows.gate_run import POSTPROCESSING, GateRun
 
 GATE: Final = "segan.gate"
@@ -45,9 +46,12 @@ GATE: Final = "segan.gate"
 
 @dataclass(frozen=True)
 class Promotion:
-    """The outcome; ``version`` is the candidate's, or None if it was not registered."""
+    """The outcome; ``version`` is the candidate's, or None if it was not registered.
 
-    candidate: TrialRecord
+    The candidate is the best of ``trials``, or their mean if there are several.
+    """
+
+    trials: tuple[TrialRecord, ...]
     champion: dict[str, Any] | None
     verdict: Verdict
     optimistic: bool
@@ -55,6 +59,11 @@ class Promotion:
     dry_run: bool
     version: str | None
     margin: float | None = None
+
+    @property
+    def candidate(self) -> TrialRecord:
+        """The best of the candidate's trials."""
+        return self.trials[0]
 
     def document(self) -> dict[str, Any]:
         """Return the ``promote`` document.
@@ -67,6 +76,7 @@ class Promotion:
         verdict = self.verdict
         return {
             "candidate": self.candidate.document(),
+            "ensemble": [trial.trial for trial in self.trials],
             "champion": self.champion,
             "difference": _difference(verdict),
             "verdict": verdict.verdict,
@@ -88,6 +98,7 @@ def promote(
     sweep: str,
     *,
     alias: str,
+    ensemble: int = 1,
     non_inferior: float | None = None,
     flips: bool = False,
     dry_run: bool = False,
@@ -97,27 +108,29 @@ def promote(
 ) -> Promotion:
     """Judge the best checkpoint of ``sweep`` against ``alias`` and move it there if better.
 
-    With ``non_inferior``, a margin in Dice, it is enough not to be worse by more than that. With
-    ``flips`` the model averages over mirrored slices, at the gate and in every later use. The
-    verdict is written to the trial's run, and to the version that is promoted. A ``dry_run``
-    records the try on these patients and nothing else. ``on_note`` is told of trials that are
-    left out, since their runs are not as the recorder writes them.
+    With ``ensemble`` above 1 the mean of so many trials is judged; of a trial that was trained on
+    all folds it is always their mean. With ``non_inferior``, a margin in Dice, it is enough not to
+    be worse by more than that. With ``flips`` the model averages over mirrored slices, at the gate
+    and in every later use. The verdict is written to the trial's run, and to the version that is
+    promoted. A ``dry_run`` records the try on these patients and nothing else. ``on_note`` is told
+    of trials that are left out, since their runs are not as the recorder writes them.
 
     Raises:
-        SweepError: if the sweep is unknown or has no scored trial.
-        StoreError: if the sweep's store is gone or is another now.
+        SweepError: if the sweep is unknown or has too few scored trials.
+        StoreError: if the sweep's store is gone or is another now, or has no patient to judge on.
         RegistryError: if the alias or the margin is not allowed.
         TrackingError: if the registry does not answer.
     """
     check_movable(alias)
     check_margin(non_inferior)
     record = read_sweep(home, sweep, on_note)
-    candidate = _best_ended(record)
+    trials = best_trials(record, ensemble)
     store = sweep_store(home, record)
     client = connect(home)
     gate = open_gate(store)
-    model = candidate_model(home, candidate, store, flips=flips, on_case=on_case)
-    gate_run = GateRun(home, client, record, candidate, model, store, gate, non_inferior, on_case)
+    model = candidate_model(home, trials, store, flips=flips, on_case=on_case)
+    _check_judgeable(model, gate, store)
+    gate_run = GateRun(home, client, record, trials, model, store, gate, non_inferior, on_case)
     while True:
         held = find_alias(client, alias)
         decided = _decide(gate_run, held, force=force, dry_run=dry_run)
@@ -159,20 +172,13 @@ def sweep_store(home: Home, record: SweepRecord) -> Path:
     return store
 
 
-def _best_ended(record: SweepRecord) -> TrialRecord:
-    """Return the winner of the trials whose checkpoints are with the records.
-
-    They are those that ended, and once the sweep itself has, also those that wait for more hours.
-    """
-    with_checkpoint = {"completed", "stopped", *(["paused"] if record.status == "finished" else [])}
-    best = winner([each for each in record.trials if each.status in with_checkpoint], record.mode)
-    if best is None:
-        infeasible = sum(each.infeasible for each in record.trials)
-        why = f" {infeasible} are infeasible: segan-ray trials says why." if infeasible else ""
-        raise SweepError(
-            f"The sweep '{record.sweep}' has no ended trial with a score to promote.{why}"
+def _check_judgeable(model: Model, gate: tuple[PreparedCase, ...], store: Path) -> None:
+    """Make sure that there are patients to judge on which no member was trained."""
+    if not gate and len(folds_of(model)) > 1:
+        raise StoreError(
+            f"The store {store} has no gate, and the folds of this model trained on all of its "
+            "other patients: nobody is left to judge it on. Prepare a store with a gate."
         )
-    return best
 
 
 def _decide(
@@ -185,7 +191,7 @@ def _decide(
         verdict = replace(verdict, verdict="promoted", reason=f"Forced. {verdict.reason}")
     champion = None if held is None else _champion_facts(held)
     return Promotion(
-        gate_run.candidate,
+        gate_run.trials,
         champion,
         verdict,
         not gate_run.gate,
@@ -274,6 +280,7 @@ def _version_tags(gate_run: GateRun, decided: Promotion, gate: Mapping[str, str]
         tag_names.TRIAL: trial.trial,
         tag_names.STORE: record.store,
         f"segan.{record.metric}": repr(trial.score),
+        **gate_run.ensemble,
         "segan.flips": json.dumps(gate_run.model.postprocessing.flips),
         POSTPROCESSING: gate_run.model.postprocessing.model_dump_json(),
         "segan.verdict": gate["reason"],

@@ -49,7 +49,7 @@ def collect_report(home: Home, sweep: str, on_note: Note = ignore_note) -> Sweep
     showcase = {} if evaluation is None else _showcase(client, evaluation["run"])
     return SweepReport(
         sweep=record,
-        space=_space(home, sweep),
+        space=recorded_space(home, sweep),
         histories=histories(home, record, record.metric),
         overlay_png=None if showcase else _overlay(client, record),
         evaluation=evaluation,
@@ -59,7 +59,7 @@ def collect_report(home: Home, sweep: str, on_note: Note = ignore_note) -> Sweep
     )
 
 
-def _space(home: Home, sweep: str) -> str:
+def recorded_space(home: Home, sweep: str) -> str:
     """Return the text of the space file, empty while or where it is not recorded."""
     with contextlib.suppress(MlflowException, OSError, UnicodeDecodeError):
         return read_space(home, sweep)

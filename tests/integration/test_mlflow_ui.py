@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 import signal
@@ -84,7 +85,10 @@ def train(recorder: Recorder, home: Home, trial: str, scores: tuple[float, ...])
     recorder.start_trial(trial, Experiment(), {"segmentor.lr": 0.001, "critic.depth": depth})
     for epoch, score in enumerate(scores, start=1):
         dice = {f"val/dice_{region}": score for region in ("whole", "core", "enhancing")}
-        recorder.log_epoch(trial, epoch, {METRIC: score, **dice})
+        picture = io.BytesIO()
+        Image.new("RGB", (WIDTH + epoch, HEIGHT), (0, 60 * epoch, 0)).save(picture, "PNG")
+        scores_now = {METRIC: score, **dice}
+        recorder.log_epoch(trial, epoch, scores_now, picture=picture.getvalue())
     folder = home.sweeps / "depths" / "checkpoints" / trial / "checkpoint"
     folder.mkdir(parents=True)
     (folder / "state.json").write_text(json.dumps({"epoch": len(scores)}))
@@ -219,6 +223,18 @@ def test_an_overlay_is_shown_as_a_picture(page: playwright.Page, ui: str, home: 
         "([w, h]) => [...document.images].some(i => i.naturalWidth == w && i.naturalHeight == h)",
         arg=[WIDTH, HEIGHT],
     )
+
+
+def test_pictures_of_epochs_have_a_slider(page: playwright.Page, ui: str, home: Home) -> None:
+    page.goto(f"{ui}#/experiments/1/runs/{best_run(home)}/model-metrics")
+    see(page, "validation")
+    slider = page.get_by_role("slider").first
+    slider.wait_for()
+    shown = "w => [...document.images].some(i => i.naturalWidth == w)"
+    page.wait_for_function(shown, arg=WIDTH + 3)
+    slider.focus()
+    page.keyboard.press("Home")
+    page.wait_for_function(shown, arg=WIDTH + 1)
 
 
 def test_the_registry_shows_versions_and_aliases(page: playwright.Page, ui: str) -> None:

@@ -14,7 +14,8 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 
-from segan_ray.errors import RegistryError
+from segan_ray.data.store.opened_store import open_gate
+from segan_ray.errors import RegistryError, StoreError
 from segan_ray.evaluation.inference.inference_settings import Postprocessing
 from segan_ray.evaluation.inference.packaged_model import load_model
 from segan_ray.evaluation.report import render_report
@@ -26,6 +27,7 @@ from segan_ray.tracking.registry.model_versions import MODEL, SHA256, fetched, f
 from segan_ray.tracking.registry.tries import TRIES
 from segan_ray.workflows import gate_run
 from segan_ray.workflows import promote as module
+from segan_ray.workflows.candidate import candidate_model
 from segan_ray.workflows.promote import Promotion, promote
 from segan_ray.workflows.write_report import collect_report
 from tests.unit.promotable import (
@@ -451,6 +453,44 @@ def test_without_a_gate_only_models_of_one_fold_are_compared(home: Home, tmp_pat
     same = run(home, "g0")
     assert (same.verdict.verdict, same.optimistic) == ("promoted", True)
     assert versions(home)[1].tags["segan.optimistic"] == "true"
+
+
+def test_an_ensemble_goes_through_the_gate_as_one_model(made: Path, home: Home) -> None:
+    record_sweep(home, "pair", made / "store", WHOLE, WHOLE_AND_CORE)
+    assert run(home, "good").version == "1"
+    alone = run(home, "pair")
+    assert alone.verdict.verdict == "kept"
+    both = run(home, "pair", ensemble=2)
+    assert (both.verdict.verdict, both.version) == ("promoted", "2")
+    assert both.document()["ensemble"] == ["000", "001"]
+    tags = versions(home)[1].tags
+    assert tags["segan.ensemble"] == '["000", "001"]'
+    assert tags.keys() == TAGS | {"segan.ensemble"}
+    assert "Averaged with others: trials" in str(versions(home)[1].description)
+    with fetched(home, "champion") as found:
+        assert len(load_model(found.folder).members) == 2
+    # It is the champion already; its best trial alone is another candidate.
+    assert "as version 2" in run(home, "pair", ensemble=2).verdict.reason
+    assert run(home, "pair").verdict.difference is not None
+    assert [entry.get("segan.ensemble") for entry in tries(home).values()].count(None) == 2
+
+
+def test_folds_are_averaged_where_a_gate_can_judge_them(home: Home, tmp_path: Path) -> None:
+    for name, gate in (("gated", 8), ("gateless", 0)):
+        store = tmp_path / name
+        write_store(store, {"train": 6, "val": 6, "gate": gate, "test": 2}, folds=True)
+        record_sweep(home, name, store, WHOLE, settings=("data.fold=0",))
+        record_sweep(home, f"{name}-1", store, WHOLE, settings=("data.fold=1",))
+        folds = [read_sweep(home, sweep).trials[0] for sweep in (name, f"{name}-1")]
+        model = candidate_model(home, folds, store)
+        assert [each.data.fold for each in model.experiments] == [0, 1]
+        assert model.postprocessing == Postprocessing()
+        gate_cases = open_gate(store)
+        if gate:
+            module._check_judgeable(model, gate_cases, store)
+        else:
+            with pytest.raises(StoreError, match="nobody is left to judge it on"):
+                module._check_judgeable(model, gate_cases, store)
 
 
 @pytest.mark.parametrize("force", ["force", "fairly"])

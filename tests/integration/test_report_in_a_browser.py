@@ -10,8 +10,11 @@ from pathlib import Path
 import pytest
 
 from segan_ray.evaluation.report import SweepReport, write_report
+from segan_ray.evaluation.sweeps_page import render_sweeps
+from segan_ray.filesystem.atomic_files import write_text
 from segan_ray.search.results.ranking import rank
 from tests.unit.evaluation.test_report import evaluation, picture, report, trial, usual
+from tests.unit.evaluation.test_sweeps_page import OTHER, compared
 
 pytestmark = pytest.mark.full
 
@@ -54,9 +57,14 @@ def whole() -> SweepReport:
 
 
 def shown(browser, folder: Path, given: SweepReport, viewport: dict):
-    """Open the report offline; fail on anything on the console, and on any request."""
+    """Open the report offline."""
     out = folder / "report.html"
     write_report(given, out)
+    return opened(browser, out, viewport)
+
+
+def opened(browser, out: Path, viewport: dict):
+    """Open a page offline; fail on anything on the console, and on any request."""
     context = browser.new_context(viewport=viewport, offline=True)
     page = context.new_page()
     said: list[str] = []
@@ -77,6 +85,19 @@ def test_every_chart_is_drawn_and_nothing_sticks_out(browser, tmp_path, viewport
     for chart in charts.all():
         assert chart.locator(".main-svg").count() > 0
         assert chart.locator(".trace, .point, path.js-line").count() > 0
+    width = page.evaluate("document.documentElement.scrollWidth")
+    assert width <= viewport["width"]
+
+
+@pytest.mark.parametrize("viewport", [PHONE, {"width": 1280, "height": 900}], ids=["phone", "desk"])
+def test_sweeps_side_by_side_are_drawn_and_nothing_sticks_out(browser, tmp_path, viewport) -> None:
+    out = tmp_path / "sweeps.html"
+    write_text(out, render_sweeps([compared("a" * 60), compared("b", OTHER)]))
+    page = opened(browser, out, viewport)
+    charts = page.locator("figure.chart > div")
+    assert charts.count() == 4
+    for chart in charts.all():
+        assert chart.locator(".trace").count() > 0
     width = page.evaluate("document.documentElement.scrollWidth")
     assert width <= viewport["width"]
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Final
 
 from segan_ray.documents import LIST_BYTES, open_regular, parse_json, read_bytes
@@ -21,9 +21,11 @@ ADDED: Final = frozenset({"registered_model_meta"})
 
 
 def write_checksums(folder: Path) -> None:
-    """Write the SHA-256 of every file of ``folder`` into its ``checksums.json``."""
+    """Write the SHA-256 of every file below ``folder`` into its ``checksums.json``."""
     checksums = {
-        path.name: _sha256(path) for path in sorted(folder.iterdir()) if path.name != CHECKSUMS
+        path.relative_to(folder).as_posix(): _sha256(path)
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path != folder / CHECKSUMS
     }
     (folder / CHECKSUMS).write_text(json.dumps(checksums, indent=1), encoding="utf-8")
 
@@ -90,12 +92,19 @@ def _noted(path: Path) -> dict[str, str]:
     if not isinstance(checksums, dict) or not checksums:
         raise CheckpointError(f"{path}: expected checksums by file name.")
     for name in checksums:
-        if name != Path(name).name or "\0" in name:
+        if not _is_below(name):
             raise CheckpointError(
-                f"{path}: names '{visible(cut(name))}', which is no file beside it. It is not as "
+                f"{path}: names '{visible(cut(name))}', which is no file below its folder. It is "
+                "not as "
                 "it was made: fetch the model again."
             )
     return checksums
+
+
+def _is_below(name: str) -> bool:
+    path = PurePosixPath(name)
+    plain = str(path) == name and ".." not in path.parts and not path.is_absolute()
+    return plain and name != "." and "\0" not in name
 
 
 def _sha256(path: Path) -> str:

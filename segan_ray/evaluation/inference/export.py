@@ -26,7 +26,6 @@ from segan_ray.brats import MODALITIES, REGIONS
 from segan_ray.data.layouts.cases import layout_named
 from segan_ray.errors import ExportError
 from segan_ray.evaluation.inference.packaged_model import Model
-from segan_ray.models.build import downsampling_levels
 
 Format = Literal["onnx", "torch"]
 FORMATS: Final[tuple[Format, ...]] = get_args(Format)
@@ -78,7 +77,7 @@ def check_format(kind: str) -> None:
 
 def trace(model: Model) -> ExportedProgram:
     """Return the network as a program for every batch, height and width it can take."""
-    unit = 2 ** downsampling_levels(model.experiment)
+    unit = _unit(model)
     image = torch.zeros(2, len(channels(model)), 2 * unit, 3 * unit)
     # Features of one row or column at the deepest level would broadcast: another program.
     rows, columns = Dim("rows", min=FEWEST), Dim("columns", min=FEWEST)
@@ -89,20 +88,21 @@ def trace(model: Model) -> ExportedProgram:
 
 def describe(model: Model, kind: str) -> dict[str, Any]:
     """Return the content of ``model.json``: input, output, preparation, postprocessing, labels."""
-    experiment, origin = model.experiment, model.origin
-    code = layout_named(origin.layout).code
+    origin, settings = model.origin, model.inference_settings()
+    code, unit = layout_named(origin.layout).code, _unit(model)
     return {
         "file": FILES[kind],
         "format": kind,
-        "variant": experiment.variant,
+        "variant": model.variant,
+        "members": len(model.members),
         "store": origin.store,
         "input": {
             "name": "image",
             "type": "float32",
             "shape": ["batch", len(channels(model)), "height", "width"],
             "channels": channels(model),
-            "multiple_of": 2 ** downsampling_levels(experiment),
-            "at_least": FEWEST * 2 ** downsampling_levels(experiment),
+            "multiple_of": unit,
+            "at_least": FEWEST * unit,
             "plane": "axial; height runs to the left, width to the back",
         },
         "output": {
@@ -110,7 +110,7 @@ def describe(model: Model, kind: str) -> dict[str, Any]:
             "type": "float32",
             "shape": ["batch", len(REGIONS), "height", "width"],
             "channels": list(REGIONS),
-            "zero_outside_brain": experiment.training.brain_mask,
+            "zero_outside_brain": settings.brain_mask,
         },
         "preparation": origin.preparation.model_dump(mode="json"),
         "postprocessing": model.postprocessing.model_dump(mode="json"),
@@ -128,12 +128,16 @@ def channels(model: Model) -> list[str]:
 
     ``t1-1`` is the T1 of the slice below, ``t1+1`` that of the slice above.
     """
-    reach = model.experiment.data.neighbours
+    reach = model.inference_settings().context_slices
     return [
         f"{modality}{step:+d}" if step else modality
         for step in range(-reach, reach + 1)
         for modality in MODALITIES
     ]
+
+
+def _unit(model: Model) -> int:
+    return 1 << model.inference_settings().downsampling_levels
 
 
 def _write_torch(program: ExportedProgram, path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final, Self
 
@@ -68,23 +69,25 @@ class InferenceSettings:
     @classmethod
     def of(
         cls,
-        experiment: Experiment,
+        experiments: Sequence[Experiment],
         device: torch.device,
         *,
         postprocessing: Postprocessing | None = None,
         batch_size: int | None = None,
     ) -> Self:
-        """Return the settings that a segmentor of ``experiment`` needs on ``device``.
+        """Return the settings that segmentors of ``experiments``, used as one, need on ``device``.
 
-        Without ``postprocessing`` every threshold is 0.5 and no piece is dropped. Without
-        ``batch_size`` as many slices are predicted at once as suits the device.
+        Of several precisions single precision is taken. Without ``postprocessing`` every threshold
+        is 0.5 and no piece is dropped. Without ``batch_size`` as many slices are predicted at once
+        as suits the device.
         """
+        precisions = {choose_precision(each.training, device) for each in experiments}
         return cls(
             device=device,
-            precision=choose_precision(experiment.training, device),
+            precision=precisions.pop() if len(precisions) == 1 else torch.float32,
             batch_size=batch_size or BATCH.get(device.type, BATCH_ELSEWHERE),
-            downsampling_levels=downsampling_levels(experiment),
-            context_slices=experiment.data.neighbours,
-            brain_mask=experiment.training.brain_mask,
+            downsampling_levels=max(map(downsampling_levels, experiments)),
+            context_slices=max(each.data.neighbours for each in experiments),
+            brain_mask=experiments[0].training.brain_mask,
             postprocessing=postprocessing or Postprocessing(),
         )

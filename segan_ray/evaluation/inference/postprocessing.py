@@ -7,6 +7,7 @@ that every setting treats alike need only be counted: a case has some hundreds o
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from typing import Final
@@ -16,7 +17,7 @@ import torch
 from jaxtyping import Bool, Float, Float32, Int64
 
 from segan_ray.brats import REGIONS
-from segan_ray.data.store.opened_store import PreparedCase, TuningCases
+from segan_ray.data.store.opened_store import PreparedCase
 from segan_ray.data.store.prepare import OnCase, ignore_case
 from segan_ray.evaluation.inference.components import pieces
 from segan_ray.evaluation.inference.inference_settings import Postprocessing
@@ -35,8 +36,7 @@ _LEVEL_BITS: Final = 3
 
 
 def fit_postprocessing(
-    model: Model,
-    cases: TuningCases,
+    validated: Sequence[tuple[Model, Sequence[PreparedCase]]],
     *,
     flips: bool = False,
     device: torch.device | None = None,
@@ -44,15 +44,18 @@ def fit_postprocessing(
 ) -> Postprocessing:
     """Return the thresholds and smallest pieces with the best Dice over regions and cases.
 
-    The mean is over the validation cases of ``cases``, of which one is in memory at a time.
-    ``flips`` says whether maps are averaged over mirrored slices, here and later.
+    ``validated`` holds a model with its validation cases, or several that will be used as one:
+    each predicts the cases that it was not trained on. One case is in memory at a time. ``flips``
+    says whether maps are averaged over mirrored slices, here and later.
     """
-    plain = replace(model, postprocessing=Postprocessing(flips=flips))
     total = np.zeros((len(SETTINGS),) * len(REGIONS))
-    for case in cases.val:
-        total += _dice(plain, case, device)
-        on_case(case.record.case)
-    chosen = [SETTINGS[index] for index in _plainest_best(total / len(cases.val))]
+    for model, cases in validated:
+        plain = replace(model, postprocessing=Postprocessing(flips=flips))
+        for case in cases:
+            total += _dice(plain, case, device)
+            on_case(case.record.case)
+    count = sum(len(cases) for _, cases in validated)
+    chosen = [SETTINGS[index] for index in _plainest_best(total / count)]
     return Postprocessing(
         thresholds={region: at for region, (_, at) in zip(REGIONS, chosen, strict=True)},
         smallest_mm3={region: small for region, (small, _) in zip(REGIONS, chosen, strict=True)},

@@ -43,7 +43,7 @@ def validation_settings(experiment: Experiment, device: torch.device) -> Inferen
 
     Thresholds are 0.5 and no piece is dropped: both are fitted after training.
     """
-    return InferenceSettings.of(experiment, device, batch_size=BATCH)
+    return InferenceSettings.of((experiment,), device, batch_size=BATCH)
 
 
 def validate(

@@ -26,7 +26,7 @@ class EpochResult:
     """A finished epoch of at most ``epochs``, and the best one so far, if any is worth it.
 
     ``failure`` says why training cannot go on, which with ``out_of_memory`` is that; ``warning``
-    is news for the user.
+    is news for the user. ``picture`` is a PNG of validation slices, of some epochs.
     """
 
     epoch: int
@@ -36,6 +36,7 @@ class EpochResult:
     failure: str | None = None
     warning: str | None = None
     out_of_memory: bool = False
+    picture: bytes | None = None
 
     @property
     def last(self) -> bool:

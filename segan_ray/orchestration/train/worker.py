@@ -8,14 +8,16 @@ reaches the next: weights, generators and counts begin from the trial's own seed
 from __future__ import annotations
 
 import gc
+import io
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Final
+from typing import Final
 
 import ray.train
 import torch
+from PIL.Image import Image
 from ray.train.torch import get_device
 from torch import nn
 
@@ -28,7 +30,15 @@ from segan_ray.evaluation.figures.overlays import draw_overlay
 from segan_ray.evaluation.inference.validation import validate, validation_settings
 from segan_ray.models.build import downsampling_levels
 from segan_ray.orchestration.cluster.shared_folder import check_shared
-from segan_ray.orchestration.train.messages import GO_ON, Decision, EpochResult, Task, worst
+from segan_ray.orchestration.train.folds import Folds
+from segan_ray.orchestration.train.messages import (
+    GO_ON,
+    STOP,
+    Decision,
+    EpochResult,
+    Task,
+    worst,
+)
 from segan_ray.orchestration.train.trial_channel import TrialChannelClient
 from segan_ray.orchestration.train.usage import Usage
 from segan_ray.orchestration.train.worker_group_spec import WorkerGroupSpec
@@ -51,6 +61,8 @@ NO_GPU: Final = (
     f"trains on the CPU: Ray gave it a GPU, but torch {torch.__version__} sees none. Install a "
     "torch that is built for CUDA, or set resources.gpus_per_worker=0"
 )
+PICTURES: Final = 20
+"""Of how many epochs of a run, at most, MLflow shows a picture; one more if it is the last."""
 
 
 def train_worker(config: dict[str, str]) -> None:
@@ -70,7 +82,10 @@ def train_worker(config: dict[str, str]) -> None:
 
 @dataclass
 class TrialTraining:
-    """The training of one trial on this worker."""
+    """The training of one trial on this worker.
+
+    ``ended`` holds the best epochs of the folds before the present ``fold``.
+    """
 
     task: Task
     channel: TrialChannelClient
@@ -83,6 +98,9 @@ class TrialTraining:
     near: Path
     said: set[str]
     usage: Usage
+    folds: Folds
+    fold: int = 0
+    ended: tuple[BestEpoch, ...] = ()
     best: BestEpoch | None = None
     decision: Decision = GO_ON
     warning: str | None = None
@@ -96,7 +114,9 @@ class TrialTraining:
         ``said`` holds what the user was warned of, so that what holds of the process for all of
         its trials is said in one.
         """
-        experiment: Experiment = task.config["experiment"]
+        asked: Experiment = task.config["experiment"]
+        folds = Folds(task.config["runs"], asked.training.epochs)
+        experiment = folds.experiment(asked, 0)
         check_shared(task.config["checkpoints"].rpartition("/")[0], ray.util.get_node_ip_address())
         group_context = ray.train.get_context()
         workers = group_context.get_world_size()
@@ -120,6 +140,7 @@ class TrialTraining:
             near,
             said,
             Usage.begin(device),
+            folds,
         )
         if spec.gpus_per_worker and device.type != "cuda" and NO_GPU not in said:
             training._warn(NO_GPU)
@@ -157,7 +178,8 @@ class TrialTraining:
             OutOfMemoryError: if other workers wait for this one, so that their group ends.
         """
         metrics = dict.fromkeys(VALIDATION, 0.0)
-        epoch, failure = self.state.epoch + 1, f"{error} (epoch {self.state.epoch + 1})"
+        epoch = self._of_trial(self.state.epoch + 1)
+        failure = f"{error} (epoch {epoch})"
         measured = {**metrics, **self.usage.of_epoch()}
         self._fail(epoch, measured, failure, out_of_memory=True)
         if self.context.workers > 1:
@@ -176,28 +198,56 @@ class TrialTraining:
         """
         last, damaged = go_back(self.checkpoints.newest_first(), self.state)
         self._warn(damaged)
-        self._check_together()
-        if last is None:
+        saved = None if last is None else read_report(last)
+        self._check_together(0 if saved is None else saved.epoch)
+        if saved is None:
             return False
-        saved = read_report(last)
-        self.best = saved.best
-        return self._deliver(self._result(saved.epoch, saved.metrics)) and self._obey()
+        self.best, self.ended = saved.best, saved.folds[:-1]
+        if self.folds.of(saved.epoch) != self.fold:
+            self._open_fold(self.folds.of(saved.epoch))
+        ends = self._deliver(self._result(saved.epoch, saved.metrics))
+        return (ends or self.state.epoch >= self.folds.epochs) and self._obey()
 
     def _obey(self) -> bool:
-        """Exploit another trial if the last decision says so; return whether training is over."""
+        """Do as the last decision says; return whether training is over.
+
+        It is not where the trial exploits another, or has another fold to train on.
+        """
         decision, self.decision = self.decision, GO_ON
-        if decision.experiment is None:
+        if decision.experiment is not None:
+            self._exploit(decision.experiment, decision)
+            return False
+        if decision.stop or self.fold + 1 == self.folds.count:
             return True
-        self._exploit(decision.experiment, decision)
+        self._begin_next_fold()
         return False
 
-    def _check_together(self) -> None:
+    def _begin_next_fold(self) -> None:
+        """Begin anew, with other networks, on the next fold."""
+        assert self.best is not None, "a fold that ended has a best epoch"
+        self.ended, self.best = (*self.ended, self.best), None
+        self.state = new_state(
+            self.experiment, self.context.device, synchronised=self.context.workers > 1
+        )
+        self._open_fold(self.fold + 1)
+
+    def _open_fold(self, fold: int) -> None:
+        self.fold, self.experiment = fold, self.folds.experiment(self.experiment, fold)
+        self.cases = open_for_tuning(
+            local_store(self.task.config["store"]), self.experiment.data.fold
+        )
+
+    def _of_trial(self, epoch: int) -> int:
+        """Return the epoch of the trial that is that ``epoch`` of the present fold."""
+        return self.fold * self.folds.epochs + epoch
+
+    def _check_together(self, epoch: int) -> None:
         """Make sure that all workers go on from one epoch.
 
         Raises:
             TrialError: if not: they would average networks of different ages, without a word.
         """
-        epochs = gather(self.state.epoch)
+        epochs = gather(epoch)
         if len(set(epochs)) > 1:
             raise TrialError(
                 f"workers found checkpoints of different epochs ({epochs}, by rank) at "
@@ -207,21 +257,41 @@ class TrialTraining:
 
     def _report(self, epoch: EpochReport) -> bool:
         """Save and report an epoch; return whether the loop is to end there."""
-        metrics = {**epoch.metrics, **self.usage.of_epoch()}
+        number, measured = self._of_trial(epoch.epoch), {**epoch.metrics, **self.usage.of_epoch()}
         if epoch.warning not in self.said:
             self._warn(epoch.warning)
         objective, mode = self.task.config["metric"], self.task.config["mode"]
         if epoch.failure is not None:
             if self.context.rank == 0:
-                self._fail(epoch.epoch, metrics, epoch.failure)
+                self._fail(number, measured, epoch.failure)
+            self.decision = STOP
             return True
-        now = BestEpoch(epoch.epoch, metrics)
+        now = BestEpoch(number, measured)
         self.best = self.best.or_better(now, objective, mode) if self.best else now
+        metrics = self.folds.metrics(number, measured, self._bests, objective)
+        picture = None
         if self.context.rank == 0:
-            record = EpochRecord(epoch.epoch, metrics, self.best)
-            overlay = self._overlay() if self.best.epoch == epoch.epoch else None
+            of_folds = self._bests if self.folds.count > 1 else ()
+            record = EpochRecord(number, metrics, self.best, of_folds)
+            overlay, picture = self._pictures(epoch.epoch, best=self.best.epoch == number)
             self.checkpoints.save(self.state, self.experiment, self.cases.origin, record, overlay)
-        return self._deliver(self._result(epoch.epoch, metrics))
+        return self._deliver(replace(self._result(number, metrics), picture=picture))
+
+    def _pictures(self, epoch: int, *, best: bool) -> tuple[Image | None, bytes | None]:
+        """Return the picture of an epoch for its checkpoint, if it is the best, and for MLflow."""
+        shown = is_pictured(epoch, self.folds.epochs)
+        if not shown and not best:
+            return None, None
+        settings = validation_settings(self.experiment, self.context.device)
+        overlay = draw_overlay(self.state.in_use, self.cases.val, settings)
+        png = io.BytesIO()
+        overlay.save(png, "PNG", optimize=True)
+        return overlay if best else None, png.getvalue() if shown else None
+
+    @property
+    def _bests(self) -> tuple[BestEpoch, ...]:
+        """The best epoch of each fold so far."""
+        return self.ended if self.best is None else (*self.ended, self.best)
 
     def _fail(
         self, epoch: int, metrics: dict[str, float], failure: str, *, out_of_memory: bool = False
@@ -244,8 +314,8 @@ class TrialTraining:
     def _result(
         self, epoch: int, metrics: Mapping[str, float], failure: str | None = None
     ) -> EpochResult:
-        epochs = self.experiment.training.epochs
-        return EpochResult(epoch, epochs, metrics, self.best, failure, self.warning)
+        best = self.folds.best(self._bests)
+        return EpochResult(epoch, self.folds.in_all, metrics, best, failure, self.warning)
 
     def _exploit(self, experiment: Experiment, decision: Decision) -> None:
         """Go on with new settings, from another trial's weights and optimizers.
@@ -277,6 +347,8 @@ class TrialTraining:
             gather=gather,
         )
 
-    def _overlay(self) -> Any:
-        settings = validation_settings(self.experiment, self.context.device)
-        return draw_overlay(self.state.in_use, self.cases.val, settings)
+
+def is_pictured(epoch: int, epochs: int) -> bool:
+    """Tell whether an epoch, of so many, is one of at most ``PICTURES`` that are pictured."""
+    every = -(-epochs // PICTURES)
+    return epoch == epochs or epoch % every == 1 % every

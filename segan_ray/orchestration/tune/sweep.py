@@ -265,6 +265,7 @@ def task_of(sweep: Sweep, point: Point, workers: WorkerGroupSpec) -> dict[str, A
         "repeat_of": None if point.repeat_of is None else f"{point.repeat_of:03d}",
         "store": absolute(sweep.store),
         "checkpoints": f"{sweep.home.checkpoints(sweep.name)}/{trial}",
+        "runs": sweep.space.runs,
         "metric": objective.metric,
         "mode": objective.mode,
     }

@@ -94,7 +94,7 @@ class ReusableTrainable(tune.Trainable):
         epoch = 1 if last is None else last.epoch + 1
         return EpochResult(
             epoch,
-            task["experiment"].training.epochs,
+            task["experiment"].training.epochs * task["runs"],
             {task["metric"]: worst(task["mode"])},
             None if last is None else last.best,
             f"{cause.rstrip('.')} (epoch {epoch})",

@@ -73,7 +73,7 @@ class TrialLifecycle:
     ) -> None:
         """Record that a trial trains, for the first time or again."""
         self._count_hours()
-        epochs = experiment.training.epochs
+        epochs = experiment.training.epochs * self._study.space.runs
         new = TrialState(trial, "running", epochs=epochs, repeat_of=repeat_of, gpus=self._gpus)
         if trial in self._paused:
             new = replace(self._paused.pop(trial), status="running")
@@ -107,7 +107,14 @@ class TrialLifecycle:
                 f"param/{path}": value for path, value in self._study.changing(number).items()
             }
             failed = result.failure is not None
-            self._recorder.log_epoch(trial, epoch, {**result.metrics, **settings}, failed=failed)
+            self._recorder.log_epoch(
+                trial,
+                epoch,
+                {**result.metrics, **settings},
+                failed=failed,
+                fold=self._fold(epoch, result.epochs),
+                picture=result.picture,
+            )
             self._on_state(state)
         if verdict == "continue" and not result.last and not self._has_room:
             self._study.hold(number)
@@ -205,6 +212,14 @@ class TrialLifecycle:
             known = ended.get(int(trial))
             if known is not None:
                 self._record_end(trial, known)
+
+    def _fold(self, epoch: int, epochs: int) -> tuple[int, int] | None:
+        """Return the fold of an epoch and which of its epochs it is, where trials have folds."""
+        runs = self._study.space.runs
+        if runs == 1:
+            return None
+        fold, before = divmod(epoch - 1, epochs // runs)
+        return fold, before + 1
 
     def _count_hours(self) -> None:
         """Count the hours since the last event, at which as many trials trained as do until now."""

@@ -106,7 +106,8 @@ def _component(component: BaseModel) -> str:
 def _budget(space: SearchSpace) -> str:
     at_once = space.budget.max_concurrent
     limit = "as many at once as there is room for" if at_once == "auto" else f"{at_once} at once"
-    trials = f"{space.budget.trials} trials of at most {space.most_epochs()} epochs, {limit}"
+    each = " on each fold" if space.folds else ""
+    trials = f"{space.budget.trials} trials of at most {space.most_epochs()} epochs{each}, {limit}"
     budget, ends = space.budget, []
     if budget.hours is not None:
         ends.append(f"for {budget.hours:g} hours at most")

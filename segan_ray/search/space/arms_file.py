@@ -94,6 +94,9 @@ def _shape_problems(tree: Tree) -> Iterator[Problem]:
         return
     yield from _no_settings(tree, ())
     yield from _early_ends(tree.get("budget"))
+    if tree.get("folds") is not None:
+        text = "arms are compared on the single split, each with several seeds. Leave folds out."
+        yield Problem(("folds",), text)
     if "enqueue" in tree:
         yield Problem(("enqueue",), "enqueue: say of each arm what it tries first, below arms.")
     for arm, settings in arms.items():

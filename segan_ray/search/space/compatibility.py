@@ -30,6 +30,7 @@ from segan_ray.search.space.scheduler_settings import (
     MedianScheduler,
     NoScheduler,
     PbtScheduler,
+    WilcoxonScheduler,
 )
 from segan_ray.search.space.search_space import SearchSpace
 
@@ -44,6 +45,7 @@ def refusals(space: SearchSpace) -> Iterator[Problem]:
         )
     yield from _sampler(space)
     yield from _scheduler(space)
+    yield from _folds(space)
     yield from _priors(space)
     if space.budget.no_gain_for is not None:
         yield from _no_gain(space)
@@ -129,6 +131,33 @@ def _scheduler(space: SearchSpace) -> Iterator[Problem]:
             )
     if isinstance(scheduler, PbtScheduler):
         yield from _pbt(space, scheduler)
+
+
+def _folds(space: SearchSpace) -> Iterator[Problem]:
+    kind = space.scheduler.type
+    if space.folds is None:
+        if isinstance(space.scheduler, WilcoxonScheduler):
+            yield Problem(
+                ("scheduler", "type"),
+                "scheduler wilcoxon compares trials fold by fold. Write folds: all beside it, or "
+                "use asha.",
+            )
+        return
+    if not isinstance(space.scheduler, (WilcoxonScheduler, NoScheduler)):
+        yield Problem(
+            ("scheduler", "type"),
+            f"scheduler {kind} compares epochs, and with folds a trial has a score once all are "
+            "done. Use wilcoxon or none.",
+        )
+    if len(space.objectives) > 1 or not space.objective.metric.startswith("val/"):
+        yield Problem(
+            ("objective",),
+            "with folds the objective is the mean of one validation score over them, such as "
+            "val/dice_mean.",
+        )
+    if "data.fold" in space.parameters or space.settings()["data.fold"] is not None:
+        where = ("parameters", "data.fold") if "data.fold" in space.parameters else ("base",)
+        yield Problem(where, "with folds a trial trains on each, so leave data.fold out.")
 
 
 def _pbt(space: SearchSpace, scheduler: PbtScheduler) -> Iterator[Problem]:

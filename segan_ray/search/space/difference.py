@@ -17,7 +17,11 @@ def difference(a: SearchSpace, b: SearchSpace) -> list[str]:
     was, now = a.model_dump(mode="json"), b.model_dump(mode="json")
     return [
         *_changes(
-            "", *({key: d[key] for key in ("name", "enqueue", "warm_start")} for d in (was, now))
+            "",
+            *(
+                {key: d[key] for key in ("name", "folds", "enqueue", "warm_start")}
+                for d in (was, now)
+            ),
         ),
         *_objectives(a, b),
         *_constraints(a, b),

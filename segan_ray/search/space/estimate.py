@@ -92,9 +92,11 @@ def estimate(space: SearchSpace, trials: int, concurrent: int, keep_checkpoints:
     and in MLflow.
     """
     concurrent, kept = min(concurrent, trials), min(keep_checkpoints, trials)
-    most = space.most_epochs()
+    most = space.most_epochs() * space.runs
     size = checkpoint_bytes(space)
-    held = concurrent * WHILE_RUNNING + kept * KEPT_LOCALLY + kept
+    # Of each fold that is done, its best checkpoint stays.
+    more = space.runs - 1
+    held = concurrent * (WHILE_RUNNING + more) + kept * (KEPT_LOCALLY + more) + kept * (1 + more)
     scheduler = space.scheduler
     if isinstance(scheduler, AshaScheduler) and scheduler.promote:
         # The trials that wait at a rung and may still go on.

@@ -11,7 +11,7 @@ from typing import Annotated, Final, Literal
 from pydantic import Field, model_validator
 
 from segan_ray.search.space.parameters import Frozen
-from segan_ray.sizes import MOST_EPOCHS, MOST_TRIALS
+from segan_ray.sizes import MOST_EPOCHS, MOST_FOLDS, MOST_TRIALS
 
 Epochs = Annotated[int, Field(ge=1, le=MOST_EPOCHS)]
 Factor = Annotated[int, Field(ge=2, le=MOST_EPOCHS)]
@@ -112,6 +112,19 @@ class PbtScheduler(Frozen):
     resample: Annotated[float, Field(ge=0, le=1)] = 0.25
 
 
+class WilcoxonScheduler(Frozen):
+    """Stops a trial after a fold if its folds are worse than those of the best trial so far.
+
+    They are worse if the signed-rank test says so, one-sided and paired by fold, with a p below
+    ``p_threshold``; not before ``startup_folds`` folds. If all are worse, p is 0.25, 0.125 and
+    0.0625 after two, three and four folds. For a space with ``folds`` alone.
+    """
+
+    type: Literal["wilcoxon"] = "wilcoxon"
+    p_threshold: Annotated[float, Field(gt=0, lt=1)] = 0.15
+    startup_folds: Annotated[int, Field(ge=1, le=MOST_FOLDS)] = 2
+
+
 class NoScheduler(Frozen):
     """Every trial runs to its last epoch."""
 
@@ -119,6 +132,11 @@ class NoScheduler(Frozen):
 
 
 Scheduler = Annotated[
-    AshaScheduler | HyperbandScheduler | MedianScheduler | PbtScheduler | NoScheduler,
+    AshaScheduler
+    | HyperbandScheduler
+    | MedianScheduler
+    | PbtScheduler
+    | WilcoxonScheduler
+    | NoScheduler,
     Field(discriminator="type"),
 ]

@@ -18,6 +18,7 @@ from pydantic import (
     SerializerFunctionWrapHandler,
     field_validator,
     model_serializer,
+    model_validator,
 )
 
 from segan_ray.config import Experiment, build, flatten, load_preset, merge, nest
@@ -35,8 +36,13 @@ from segan_ray.search.space.parameters import (
     same,
 )
 from segan_ray.search.space.sampler_settings import RandomSampler, Sampler, TpeSampler
-from segan_ray.search.space.scheduler_settings import AshaScheduler, NoScheduler, Scheduler
-from segan_ray.sizes import MOST_HOURS, MOST_TRIALS
+from segan_ray.search.space.scheduler_settings import (
+    AshaScheduler,
+    NoScheduler,
+    Scheduler,
+    WilcoxonScheduler,
+)
+from segan_ray.sizes import MOST_FOLDS, MOST_HOURS, MOST_TRIALS
 
 __all__ = [
     "AshaScheduler",
@@ -89,6 +95,12 @@ class Budget(Frozen):
     keep_checkpoints: Annotated[int, Field(ge=1, le=MOST_TRIALS)] = 10
 
 
+def _folds(value: Any) -> Any:
+    if value is None or value == "all" or (isinstance(value, int) and 2 <= value <= MOST_FOLDS):
+        return value
+    raise ValueError(f"found {value!r}, expected all, or a number of folds from 2 on")
+
+
 def _one_or_more(objective: Any) -> Any:
     return [objective] if isinstance(objective, (Mapping, Objective)) else objective
 
@@ -115,7 +127,9 @@ Entry = Annotated[str | dict[str, Any], PlainValidator(_entry)]
 class SearchSpace(Frozen):
     """A whole space file. ``base`` is put over ``preset``, and a drawn point over both.
 
-    A trial that breaks one of the ``constraints`` cannot win, whatever its score: those on
+    With ``folds`` a trial trains on each fold of the store, or on the first so many, one after
+    another, and its objective is the mean over the folds of the best epoch of each. A trial that
+    breaks one of the ``constraints`` cannot win, whatever its score: those on
     ``model/parameters`` and ``memory/peak_gb`` end it, the others are judged at its best epoch.
     ``enqueue`` holds the points tried first, ``warm_start`` names an earlier sweep to learn
     from. ``model_dump_json`` and ``model_validate_json`` keep every part of it.
@@ -131,6 +145,7 @@ class SearchSpace(Frozen):
     preset: str | None = None
     base: dict[str, Any] = Field(default_factory=dict)
     parameters: Annotated[dict[str, Parameter], Field(min_length=1)]
+    folds: Annotated[Literal["all"] | int | None, PlainValidator(_folds)] = None
     sampler: Sampler = TpeSampler()
     scheduler: Scheduler = AshaScheduler()
     budget: Budget = Budget()
@@ -151,6 +166,13 @@ class SearchSpace(Frozen):
                 "enqueue": [],
             }
         )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _scheduler_of_folds(cls, tree: Any) -> Any:
+        if isinstance(tree, Mapping) and tree.get("folds") is not None:
+            return {"scheduler": WilcoxonScheduler(), **tree}
+        return tree
 
     @field_validator("objectives", "constraints")
     @classmethod
@@ -224,11 +246,23 @@ class SearchSpace(Frozen):
         """Return how many epochs the shortest trial may run."""
         return int(min(self._ends("training.epochs")))
 
-    def folds(self) -> tuple[int | None, ...]:
+    @property
+    def runs(self) -> int:
+        """How many runs of ``training.epochs`` epochs a trial is: one, or one a fold."""
+        assert self.folds != "all", "how many folds there are is the store's to say"
+        return self.folds or 1
+
+    def on_folds(self, count: int) -> SearchSpace:
+        """Return the space with all ``folds`` of a store that has ``count``."""
+        return self.model_copy(update={"folds": count}) if self.folds == "all" else self
+
+    def single_folds(self) -> tuple[int | None, ...]:
         """Return every fold of the store that a trial may ask for; None is its single split.
 
         Of a drawn range, both ends are returned.
         """
+        if self.folds is not None:
+            return tuple(range(self.runs))
         return tuple(dict.fromkeys(self._ends("data.fold")))
 
     def possible(self, path: str) -> tuple[Any, ...] | None:

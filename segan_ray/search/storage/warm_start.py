@@ -64,14 +64,14 @@ def earlier_trials(space: SearchSpace, storage: BaseStorage, store: str) -> Earl
         f"Learning from {many(len(taken), 'trial')} of '{name}'"
         + (f"; {left} others lie outside this space." if left else ".")
     ]
-    other_store = its_store != store
-    if other_store:
+    other = "store" if its_store != store else "folds" if before.folds != space.folds else None
+    if other is not None:
         said.append(
-            f"'{name}' was trained on another store, so its trials count by their rank there, and "
-            "this sweep's by theirs."
+            f"'{name}' was trained on {'another store' if other == 'store' else 'other folds'}, so "
+            "its trials count by their rank there, and this sweep's by theirs."
         )
         taken = [_without_early_scores(trial) for trial in taken]
-    return EarlierTrials(tuple(taken), tuple(said), other_store)
+    return EarlierTrials(tuple(taken), tuple(said), other is not None)
 
 
 def _without_early_scores(trial: FrozenTrial) -> FrozenTrial:

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 import optuna
 
 from segan_ray.search.points.points import RUNG, STOP, AtRung, Verdict
-from segan_ray.search.space.scheduler_settings import AshaScheduler
+from segan_ray.search.space.scheduler_settings import AshaScheduler, WilcoxonScheduler
 from segan_ray.search.space.search_space import SearchSpace
 from segan_ray.search.study.rungs import Rungs
 from segan_ray.search.study.scores import Scores
@@ -32,12 +32,19 @@ class EarlyStopping:
         return isinstance(scheduler, AshaScheduler) and scheduler.promote
 
     def verdict(self, trial: optuna.Trial, number: int, epoch: int) -> Verdict:
-        """Return what a trial does after an epoch, by its rank among the others."""
+        """Return what a trial does after an epoch, by its rank among the others.
+
+        A trial that trains on folds is asked for where one of them ends.
+        """
         # What was decided stays so. Optuna's halving, too, judges a rung once.
         if trial.user_attrs.get(STOP) == epoch:
             return "stop"
-        rungs = self._rungs
-        if rungs is not None:
+        rungs, scheduler = self._rungs, self.space.scheduler
+        verdict: Verdict
+        if isinstance(scheduler, WilcoxonScheduler):
+            worse = self.scores.is_worse_by_folds(number, scheduler)
+            verdict = "stop" if worse else "continue"
+        elif rungs is not None:
             verdict = self._at_rung(trial, number, epoch, rungs)
         elif len(self.space.objectives) > 1:
             verdict = "continue"

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import optuna
 
 from segan_ray.search.points.points import EPOCHS, REPEAT_OF, REUSED
+from segan_ray.search.space.scheduler_settings import WilcoxonScheduler
 from segan_ray.search.space.search_space import SearchSpace
+from segan_ray.search.study.fold_by_fold import ended_folds, is_worse
 from segan_ray.search.study.measured import Measured, Metrics
 from segan_ray.search.study.study_trials import StudyTrials, Values
 from segan_ray.training.epoch_record import best_epoch
@@ -40,10 +43,24 @@ class Scores:
         self.measured.note(trial, number, epoch, metrics)
         known = self.values[number]
         known[epoch] = values
-        if len(values) > 1:
-            trial.set_user_attr(EPOCHS, {str(each): list(of) for each, of in known.items()})
-        else:
+        if self.space.folds is None and len(values) == 1:
             trial.report(values[0], epoch)
+            return
+        trial.set_user_attr(EPOCHS, {str(each): _known(of) for each, of in known.items()})
+        # To Optuna a step is a fold.
+        for fold, best in ended_folds(metrics, self.space.runs).items():
+            trial.report(best, fold)
+
+    def is_worse_by_folds(self, number: int, scheduler: WilcoxonScheduler) -> bool:
+        """Tell whether a trial's folds are worse than those of the best trial that has ended."""
+        every = self.trials.all()
+        others = [
+            every[other].intermediate_values
+            for other in self.trials.scores(self.values)
+            if len(every[other].intermediate_values) == self.space.runs
+        ]
+        mode = self.space.objective.mode
+        return is_worse(every[number].intermediate_values, others, mode, scheduler)
 
     def reached(self) -> dict[int, Values]:
         """Return the objectives by epoch of each searched trial that may yet win."""
@@ -69,3 +86,8 @@ class Scores:
     def broken(self, number: int) -> str | None:
         """Return in words which constraints a trial breaks at its best epoch so far, if any."""
         return self.measured.broken(number, self.best_epoch(number))
+
+
+def _known(values: tuple[float, ...]) -> list[float | None]:
+    """Return the objectives of an epoch for JSON, which has no NaN."""
+    return [None if math.isnan(value) else value for value in values]

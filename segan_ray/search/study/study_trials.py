@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -104,7 +105,7 @@ class StudyTrials:
     def scores(self, values: Mapping[int, Values]) -> dict[int, list[float]]:
         """Return the scores of each searched trial that may win, epoch by epoch."""
         return {
-            number: [of_epoch[0] for of_epoch in values[number].values()]
+            number: [each[0] for each in values[number].values() if not math.isnan(each[0])]
             for number, frozen in enumerate(self.all())
             if frozen.state in (TrialState.COMPLETE, TrialState.PRUNED)
             and {REPEAT_OF, REUSED}.isdisjoint(frozen.user_attrs)
@@ -122,8 +123,11 @@ def rung_of(frozen: FrozenTrial) -> AtRung | None:
 
 def _values(frozen: FrozenTrial) -> Values:
     # Optuna's intermediate values are of one objective, so several are in an attribute.
-    several = frozen.user_attrs.get(EPOCHS, {})
+    # Of a trial that trains on folds they are by fold.
+    kept = frozen.user_attrs.get(EPOCHS)
+    if kept is None:
+        return {epoch: (value,) for epoch, value in frozen.intermediate_values.items()}
     return {
-        **{epoch: (value,) for epoch, value in frozen.intermediate_values.items()},
-        **{int(epoch): tuple(values) for epoch, values in several.items()},
+        int(epoch): tuple(math.nan if value is None else float(value) for value in values)
+        for epoch, values in kept.items()
     }

@@ -383,9 +383,10 @@ class SweepStudy:
             return "continue"
         if self.is_to_stop(number) or self._scores.measured.breaks_for_good(number):
             return "stop"
-        verdict = (
-            "continue" if trial.repeated else self._stopping.verdict(trial.trial, number, epoch)
-        )
+        within_fold = self.space.folds is not None and epoch % (trial.last_epoch // self.space.runs)
+        verdict: Verdict = "continue"
+        if not trial.repeated and not within_fold:
+            verdict = self._stopping.verdict(trial.trial, number, epoch)
         if verdict == "pause":
             self._open.pop(number)
         if verdict == "continue" and self.budget.used_up:
@@ -550,7 +551,7 @@ class SweepStudy:
         trial.study = self.study
         repeat_of = attributes.get(REPEAT_OF)
         epochs = params.get("training.epochs") or self.space.base_experiment().training.epochs
-        self._open[number] = _Open(trial, int(epochs), repeat_of is not None)
+        self._open[number] = _Open(trial, int(epochs) * self.space.runs, repeat_of is not None)
         self._scores.values.setdefault(number, {})
         return Point(number, params, repeat_of, attributes.get(SEED))
 

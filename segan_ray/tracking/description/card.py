@@ -9,8 +9,12 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class StoreCard:
-    """Where the store is, a folder or URL; its fingerprint; how many patients each split has."""
+    """Where the store is, a folder or URL; its fingerprint; how many patients each split has.
+
+    ``folds`` is how many ways there are to divide its train and val patients, 0 without folds.
+    """
 
     path: str | Path
     fingerprint: str
     patients: Mapping[str, int]
+    folds: int = 0

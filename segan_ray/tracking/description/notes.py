@@ -157,6 +157,8 @@ def version_note(tags: Mapping[str, str]) -> str:
             parts.append(f"{metric} {_rounded(value)}.")
     if tag_names.SWEEP in tags and tag_names.TRIAL in tags:
         parts.append(f"Trial {tags[tag_names.TRIAL]} of sweep {tags[tag_names.SWEEP]}.")
+    if tag_names.ENSEMBLE in tags:
+        parts.append(f"Averaged with others: trials {tags[tag_names.ENSEMBLE]}.")
     if "segan.verdict" in tags:
         parts.append(f"Gate: {tags['segan.verdict']}")
     return " ".join(parts)

@@ -11,7 +11,7 @@ from mlflow import MlflowClient
 
 from segan_ray.tracking.client.connection import search
 from segan_ray.tracking.client.retries import said_in_words
-from segan_ray.tracking.reading.run_tags import TaggedRun, tagged
+from segan_ray.tracking.reading.run_tags import LoggedPoint, TaggedRun, tagged
 
 AT_ONCE: Final = 500
 """Runs of one query; databases take a limited number of values."""
@@ -36,16 +36,16 @@ class ClientReader:
             query = "" if tag is None else f"tags.`{tag}` = '{value}'"
             return [tagged(run) for run in search(self.client, query)]
 
-    def histories(self, runs: Sequence[str], metric: str) -> dict[str, list[tuple[int, float]]]:
-        """Return ``{run: [(step, value), …]}`` of one metric, in the order it was logged.
+    def histories(self, runs: Sequence[str], metric: str) -> dict[str, list[LoggedPoint]]:
+        """Return the points of one metric of each of ``runs``, in the order they were logged.
 
         Raises:
             TrackingError: if MLflow cannot be read.
         """
-        histories: dict[str, list[tuple[int, float]]] = {run: [] for run in runs}
+        histories: dict[str, list[LoggedPoint]] = {run: [] for run in runs}
         with said_in_words(self.client):
             for run, point in self._points(runs, metric):
-                histories[run].append((point.step, point.value))
+                histories[run].append(LoggedPoint(point.step, point.value, point.timestamp))
         return histories
 
     def registered(self) -> set[str]:

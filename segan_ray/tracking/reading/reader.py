@@ -6,10 +6,8 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from segan_ray.home import Home
-from segan_ray.tracking.reading.run_tags import TaggedRun
+from segan_ray.tracking.reading.run_tags import LoggedPoint, TaggedRun
 from segan_ray.tracking.reading.sqlite_reader import sqlite_reader
-
-Histories = dict[str, list[tuple[int, float]]]
 
 
 class Reader(Protocol):
@@ -18,8 +16,8 @@ class Reader(Protocol):
     def runs(self, tag: str | None = None, value: str = "") -> list[TaggedRun]:
         """Return the runs, or those whose ``tag`` has that value, the latest first."""
 
-    def histories(self, runs: Sequence[str], metric: str) -> Histories:
-        """Return ``{run: [(step, value), …]}`` of one metric, in the order it was logged."""
+    def histories(self, runs: Sequence[str], metric: str) -> dict[str, list[LoggedPoint]]:
+        """Return the points of one metric of each of ``runs``, in the order they were logged."""
 
     def registered(self) -> set[str]:
         """Return the runs of registered versions."""

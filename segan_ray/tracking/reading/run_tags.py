@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final, cast, get_args
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast, get_args
 
 from segan_ray.documents import DocumentError, parse_json
 from segan_ray.errors import RunError, cut
@@ -41,6 +41,14 @@ READ: Final[tuple[str, ...]] = (
     tag_names.OUTBOX, tag_names.ENDED_BY, tag_names.INFEASIBLE,
 )  # fmt: skip
 """The tags that are read."""
+
+
+class LoggedPoint(NamedTuple):
+    """A value of a metric at a step, an epoch, logged at ``at_ms`` since 1970."""
+
+    step: int
+    value: float
+    at_ms: int
 
 
 @dataclass(frozen=True)

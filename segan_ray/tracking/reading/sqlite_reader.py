@@ -19,7 +19,7 @@ from segan_ray.home import Home, mend_database
 from segan_ray.tracking import tag_names
 from segan_ray.tracking.client.database import is_writable, read_only
 from segan_ray.tracking.client.moved import WAIT_S, is_anothers
-from segan_ray.tracking.reading.run_tags import READ, TaggedRun
+from segan_ray.tracking.reading.run_tags import READ, LoggedPoint, TaggedRun
 
 SCHEMAS: Final = frozenset({"dc11669786a5"})
 """The revisions of MLflow's schema, by Alembic's names, that the queries below fit."""
@@ -33,7 +33,8 @@ RUNS: Final = """
 """
 WITH_TAG: Final = "AND runs.run_uuid IN (SELECT run_uuid FROM tags WHERE key = ? AND value = ?)"
 POINTS: Final = """
-    SELECT run_uuid, step, value, is_nan FROM metrics WHERE key = ? AND run_uuid IN {runs}
+    SELECT run_uuid, step, value, is_nan, timestamp FROM metrics
+    WHERE key = ? AND run_uuid IN {runs}
     ORDER BY run_uuid, timestamp, step, value
 """
 REGISTERED: Final = """
@@ -66,18 +67,18 @@ class SqliteReader:
                 tags[run][key] = str(text)
         return list(runs.values())
 
-    def histories(self, runs: Sequence[str], metric: str) -> dict[str, list[tuple[int, float]]]:
-        """Return ``{run: [(step, value), …]}`` of one metric, in the order it was logged.
+    def histories(self, runs: Sequence[str], metric: str) -> dict[str, list[LoggedPoint]]:
+        """Return the points of one metric of each of ``runs``, in the order they were logged.
 
         Raises:
             TrackingError: if the database cannot be read.
         """
-        histories: dict[str, list[tuple[int, float]]] = {run: [] for run in runs}
+        histories: dict[str, list[LoggedPoint]] = {run: [] for run in runs}
         for start in range(0, len(runs), AT_ONCE):
             some = runs[start : start + AT_ONCE]
             query = POINTS.format(runs=_places(some))
-            for run, step, value, is_nan in self._rows(query, (metric, *some)):
-                histories[run].append((step, math.nan if is_nan else value))
+            for run, step, value, is_nan, at_ms in self._rows(query, (metric, *some)):
+                histories[run].append(LoggedPoint(step, math.nan if is_nan else value, at_ms))
         return histories
 
     def registered(self) -> set[str]:

@@ -17,7 +17,12 @@ from segan_ray.search.results.ranking import SweepRecord, TrialRecord, rank
 from segan_ray.tracking import tag_names
 from segan_ray.tracking.outbox import OUTBOX, is_stale, lock_of
 from segan_ray.tracking.reading.reader import Reader, open_reader
-from segan_ray.tracking.reading.run_tags import TaggedRun, read_sweep_tags, read_trial_tags
+from segan_ray.tracking.reading.run_tags import (
+    LoggedPoint,
+    TaggedRun,
+    read_sweep_tags,
+    read_trial_tags,
+)
 
 if TYPE_CHECKING:  # MLflow takes seconds to be imported, and a home is read without it
     from mlflow import MlflowClient
@@ -84,6 +89,18 @@ def sweep_record(client: MlflowClient, parent: Run) -> SweepRecord:
 
 def histories(home: Home, sweep: SweepRecord, metric: str) -> dict[str, list[tuple[int, float]]]:
     """Return ``{trial: [(epoch, value), …]}`` of one metric for every trial of ``sweep``.
+
+    Raises:
+        TrackingError: if the store cannot be reached.
+    """
+    return {
+        trial: [(point.step, point.value) for point in points]
+        for trial, points in timed_histories(home, sweep, metric).items()
+    }
+
+
+def timed_histories(home: Home, sweep: SweepRecord, metric: str) -> dict[str, list[LoggedPoint]]:
+    """Return the points of one metric of every trial of ``sweep``, with their times.
 
     Raises:
         TrackingError: if the store cannot be reached.

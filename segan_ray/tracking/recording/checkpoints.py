@@ -9,7 +9,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Final
 
+from segan_ray.evaluation.inference.packaged_model import MEMBER
 from segan_ray.filesystem.locations import is_url, location_name
 from segan_ray.tracking.recording.ledger import Ledger
 from segan_ray.training.checkpoints.remote_folder import (
@@ -18,7 +20,11 @@ from segan_ray.training.checkpoints.remote_folder import (
     remove_all,
     trial_checkpoints,
 )
+from segan_ray.training.checkpoints.trial_folder import REPORT, epoch_name, read_report
 from segan_ray.training.epoch_record import EpochRecord
+
+CHECKPOINT: Final = "checkpoint"
+"""The folder of a checkpoint among the artifacts of a trial's run."""
 
 
 @dataclass(frozen=True)
@@ -78,3 +84,23 @@ def near_copy(checkpoint: str) -> Iterator[Path]:
     """
     with TemporaryDirectory(prefix="segan-ray-") as near:
         yield copied_near(checkpoint, Path(near))
+
+
+def parts_of(checkpoint: str) -> list[tuple[str, str]]:
+    """Return the checkpoints that make the model of a trial, each with its folder in MLflow.
+
+    They are the best of each of its folds, or ``checkpoint`` alone, its best.
+
+    Raises:
+        FileNotFoundError: if it no longer exists.
+        CheckpointError: if it is damaged.
+    """
+    with near_copy(checkpoint) as folder:
+        folds = read_report(folder).folds if (folder / REPORT).is_file() else ()
+    if not folds:
+        return [(CHECKPOINT, checkpoint)]
+    trial = checkpoint.rpartition("/")[0]
+    return [
+        (f"{CHECKPOINT}/{MEMBER}{fold}", f"{trial}/{epoch_name(best.epoch)}")
+        for fold, best in enumerate(folds)
+    ]

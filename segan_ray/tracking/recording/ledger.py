@@ -99,8 +99,9 @@ class Ledger:
         repeats may yet win.
         """
         states = self.trials.values()
-        ended = [each for each in states if each.status in ENDS and each.score is not None]
-        able = [each for each in ended if not each.infeasible]
+        # Also those that were stopped before a score: they have trained on some of their folds.
+        ended = [each for each in states if each.status in ENDS and each.epoch]
+        able = [each for each in ended if each.score is not None and not each.infeasible]
         kept = {each.trial for each in rank(able, self.mode)[:keep]}
         for original in {each.repeat_of for each in states} - {None}:
             repeats = [each for each in able if original in (each.trial, each.repeat_of)]

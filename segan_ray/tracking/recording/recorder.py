@@ -50,6 +50,8 @@ from segan_ray.tracking.reading.run_tags import (
 )
 from segan_ray.tracking.recording.checkpoints import CheckpointFolders
 from segan_ray.tracking.recording.ledger import ENDS, Ledger
+from segan_ray.tracking.recording.pictures import FOLDER as PICTURES
+from segan_ray.tracking.recording.pictures import WaitingPictures
 from segan_ray.tracking.recording.run_writer import RunWriter
 from segan_ray.tracking.recording.runs import SweepRuns, reach
 from segan_ray.tracking.recording.uploader import Uploader
@@ -147,11 +149,19 @@ class Recorder:
         self._append("start", trial, params=dict(params), settings=settings, repeat_of=repeat_of)
 
     def log_epoch(
-        self, trial: str, epoch: int, metrics: Mapping[str, float], *, failed: bool = False
+        self,
+        trial: str,
+        epoch: int,
+        metrics: Mapping[str, float],
+        *,
+        failed: bool = False,
+        fold: tuple[int, int] | None = None,
+        picture: bytes | None = None,
     ) -> None:
         """Record the metrics of an epoch that ended now, unless it is recorded already.
 
-        After a ``failed`` epoch training cannot go on, and no checkpoint of it was saved.
+        After a ``failed`` epoch training cannot go on, and no checkpoint of it was saved. ``fold``
+        is the fold that the epoch belongs to and which of its epochs it is, ``picture`` a PNG.
         """
         with self.lock:
             if self.ledger.has(trial, epoch):
@@ -160,6 +170,10 @@ class Recorder:
             after = self.ledger.with_epoch(trial, epoch, values, failed=failed)
             tags = _epoch_tags(after, self.facts.objectives)
             facts: dict[str, Any] = {"failed": True} if failed else {}
+            if fold is not None:
+                facts["fold"] = fold
+            if picture is not None:
+                facts["picture"] = self.writer.pictures.put(trial, epoch, picture)
             self._append("epoch", trial, epoch=epoch, metrics=values, tags=tags, **facts)
 
     def pause_trial(self, trial: str) -> None:
@@ -242,7 +256,9 @@ class Recorder:
         finally:
             # Also when the disk is full: the records it took before still go to MLflow.
             left = self.uploader.finish(patience_s)
-        if left:
+        if not left:
+            self.writer.pictures.clear()
+        else:
             self.check()
             log.warning(
                 "%d records of '%s' wait in %s: MLflow did not answer. The next --resume of it "
@@ -326,7 +342,8 @@ def open_recorder(
     token = min(tokens_of(records), default=secrets.token_hex(8))
     ledger = Ledger(facts.metric, facts.mode).note_all(records)
     lock = threading.RLock()
-    writer = RunWriter(runs, CheckpointFolders(checkpoints, ledger, lock), check)
+    pictures = WaitingPictures(folder / PICTURES)
+    writer = RunWriter(runs, CheckpointFolders(checkpoints, ledger, lock), pictures, check)
     uploader = Uploader(outbox, writer.apply)
     recorder = Recorder(folder, facts, keep, ledger, writer, uploader, lock, check, token)
     recorder.begin()

@@ -10,11 +10,13 @@ import contextlib
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, RunTag
 
+from segan_ray.data.store.origin import ORIGIN
 from segan_ray.errors import RunError
 from segan_ray.tracking import tag_names
 from segan_ray.tracking.client.artifacts import delete_artifacts
@@ -22,7 +24,13 @@ from segan_ray.tracking.client.connection import Check, always
 from segan_ray.tracking.description.notes import NOTE, sweep_result, with_result
 from segan_ray.tracking.outbox import Record
 from segan_ray.tracking.reading.sweeps import sweep_record
-from segan_ray.tracking.recording.checkpoints import CheckpointFolders, near_copy
+from segan_ray.tracking.recording.checkpoints import (
+    CHECKPOINT,
+    CheckpointFolders,
+    near_copy,
+    parts_of,
+)
+from segan_ray.tracking.recording.pictures import WaitingPictures
 from segan_ray.tracking.recording.runs import SweepRuns
 from segan_ray.tracking.registry.model_versions import versions_of
 
@@ -41,6 +49,7 @@ class RunWriter:
 
     runs: SweepRuns
     checkpoints: CheckpointFolders
+    pictures: WaitingPictures
     check: Check = always
 
     def apply(self, records: Sequence[Record]) -> None:
@@ -105,6 +114,11 @@ class RunWriter:
             metrics = [metric for epoch in epochs for metric in _metrics(epoch)]
             for some in _parts(metrics, MOST_METRICS):
                 self._client.log_batch(run, metrics=some)
+            for epoch in epochs:
+                if "picture" in epoch.facts:
+                    fold, step = _fold(epoch)
+                    name = str(epoch.facts["picture"])
+                    self.pictures.log(self._client, run, name, step, epoch.at, fold)
             # After the metrics, so that no reader sees an epoch in the tags without its metrics.
             self._client.log_batch(run, tags=_tags(epochs[-1].facts["tags"]))
 
@@ -130,20 +144,33 @@ class RunWriter:
     def _upload(self, run: str, checkpoint: str, *, whole: bool) -> None:
         """Log the files of a checkpoint, or its pictures alone, if it still exists.
 
+        Of a trial that trained on folds they are the best checkpoints of its folds, laid out as the
+        members of an ensemble, with what they have in common beside them.
+        """
+        with contextlib.suppress(FileNotFoundError):
+            for inside, part in parts_of(checkpoint):
+                with near_copy(part) as folder_of:
+                    self._log_files(run, folder_of, inside, whole=whole)
+                    if inside != CHECKPOINT and whole:
+                        self._client.log_artifact(run, str(folder_of / ORIGIN), CHECKPOINT)
+
+    def _log_files(self, run: str, folder_of: Path, inside: str, *, whole: bool) -> None:
+        """Log the files of a folder.
+
         Links are left out: checkpoints hold none, and a link could publish any file in MLflow.
         """
-        with contextlib.suppress(FileNotFoundError), near_copy(checkpoint) as folder_of:
-            for path in sorted(path for path in folder_of.iterdir() if not path.is_symlink()):
-                folder = "overlays" if path.suffix == ".png" else "checkpoint"
-                if whole or folder == "overlays":
-                    self._client.log_artifact(run, str(path), folder)
+        for path in sorted(path for path in folder_of.iterdir() if not path.is_symlink()):
+            if path.suffix == ".png":
+                self._client.log_artifact(run, str(path), "overlays")
+            elif whole:
+                self._client.log_artifact(run, str(path), inside)
 
     def _drop(self, trial: str) -> None:
         """Delete a trial's checkpoint, in MLflow only if no registered version needs it."""
         self.checkpoints.delete(trial)
         run = self.runs.of(trial)
         if not versions_of(self._client, run):
-            delete_artifacts(self._client, run, "checkpoint")
+            delete_artifacts(self._client, run, CHECKPOINT)
 
     def _suspend(self, record: Record) -> None:
         run = self.runs.of(str(record.trial))
@@ -196,9 +223,18 @@ def _parts(items: Sequence[Item], most: int) -> Iterator[Sequence[Item]]:
 
 def _metrics(record: Record) -> list[Metric]:
     epoch = record.facts["epoch"]
+    # Folds are drawn above one another rather than one after another.
+    _, of_fold = _fold(record)
     return [
-        Metric(name, value, record.at, epoch) for name, value in record.facts["metrics"].items()
+        Metric(name, value, record.at, of_fold if name.startswith("fold/") else epoch)
+        for name, value in record.facts["metrics"].items()
     ]
+
+
+def _fold(record: Record) -> tuple[int | None, int]:
+    """Return the fold that an epoch belongs to, if to one, and which of its epochs it is."""
+    fold, epoch = record.facts.get("fold") or (None, record.facts["epoch"])
+    return fold, epoch
 
 
 def _tags(tags: Mapping[str, Any]) -> list[RunTag]:

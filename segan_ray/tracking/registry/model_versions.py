@@ -185,13 +185,14 @@ def _version_uri(client: MlflowClient, version: ModelVersion) -> str:
 def _whole(folder: Path) -> Path:
     """Return the folder of the model's files in ``folder``, after a check of the files."""
     # Imported here, since reading the registry does not need PyTorch.
-    from segan_ray.evaluation.inference.packaged_model import model_folder
+    from segan_ray.evaluation.inference.packaged_model import member_folders, model_folder
     from segan_ray.training.checkpoints.checkpoint import read_state
 
     inner = model_folder(folder)
     if has_checksums(inner):
         compare_checksums(inner)
-    read_state(inner)
+    for folder_of_member in member_folders(inner):
+        read_state(folder_of_member)
     return inner
 
 

@@ -31,7 +31,7 @@ from mlflow.types import ParamSchema, ParamSpec, Schema, TensorSpec
 
 import segan_ray
 from segan_ray.brats import MODALITIES
-from segan_ray.config import OF_MONAI, Network
+from segan_ray.config import OF_MONAI
 from segan_ray.evaluation.inference.checksums import digest
 from segan_ray.evaluation.inference.packaged_model import PACKAGED, Model, save_model
 from segan_ray.evaluation.inference.raw_cases import SPACING_MM
@@ -69,7 +69,7 @@ def package_model(client: MlflowClient, run: str, model: Model) -> Package:
         source_run_id=run,
         tags={key: value for key, value in record.data.tags.items() if key.startswith("segan.")},
         params=record.data.params,
-        model_type=model.experiment.variant,
+        model_type=model.variant,
     )
     try:
         with tempfile.TemporaryDirectory() as temporary:
@@ -81,7 +81,8 @@ def package_model(client: MlflowClient, run: str, model: Model) -> Package:
         client.finalize_logged_model(logged.model_id, "FAILED")
         raise
     client.log_outputs(run, [LoggedModelOutput(logged.model_id, step=0)])
-    _repeat_scores(client, run, logged.model_id)
+    if len(model.members) == 1:
+        _repeat_scores(client, run, logged.model_id)
     client.finalize_logged_model(logged.model_id, "READY")
     return Package(logged.model_id, f"models:/{logged.model_id}", sha256)
 
@@ -109,7 +110,7 @@ def write_package(folder: Path, model: Model, logged: LoggedModel | None = None)
             python_model=str(Path(__file__).with_name("pyfunc_model.py")),
             artifacts={files.name: str(files)},
             code_paths=[str(Path(segan_ray.__file__).parent)],
-            pip_requirements=requirements(model.experiment.segmentor.network),
+            pip_requirements=requirements(model),
             signature=signature(),
             input_example=input_example(),
             mlflow_model=record or MlflowModel(),
@@ -117,13 +118,14 @@ def write_package(folder: Path, model: Model, logged: LoggedModel | None = None)
     follow_umask(folder)
 
 
-def requirements(network: Network) -> list[str]:
-    """Return the packages that a model with that network needs, in the versions running here.
+def requirements(model: Model) -> list[str]:
+    """Return the packages that a model needs, in the versions running here.
 
     A build such as ``2.13.0+cpu`` is named by its release alone: the machine that loads the model
     may need another build.
     """
-    needed = (*REQUIREMENTS, "monai") if network in OF_MONAI else REQUIREMENTS
+    of_monai = any(each.segmentor.network in OF_MONAI for each in model.experiments)
+    needed = (*REQUIREMENTS, "monai") if of_monai else REQUIREMENTS
     return [f"{name}=={version(name).partition('+')[0]}" for name in needed]
 
 

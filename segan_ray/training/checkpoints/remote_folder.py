@@ -200,7 +200,7 @@ class RemoteFolder:
             self._upload(local, name)
         finally:
             shutil.rmtree(local, ignore_errors=True)
-        self._keep(report.epoch, report.best.epoch)
+        self._keep(report.epoch, report.to_keep)
 
     def take(self, source: RemoteFolder, epoch: int) -> str | None:
         """Copy the last sound checkpoint of a source trial, to go on from after ``epoch``.
@@ -263,12 +263,13 @@ class RemoteFolder:
         for file in sorted(files, key=lambda file: file == REPORT):
             system.cp_file(f"{origin}/{file}", f"{target}/{file}")
 
-    def _keep(self, last: int, best: int) -> None:
-        """Remove earlier epochs but the best, and checkpoints taken before the last epoch."""
+    def _keep(self, last: int, needed: set[int]) -> None:
+        """Remove earlier epochs but those needed, and checkpoints taken before the last epoch."""
         system, path = open_location(self.url)
+        kept = {epoch_name(epoch) for epoch in needed}
         for name in self._names():
             epoch = EPOCH.fullmatch(name) or TAKEN.fullmatch(name)
-            if epoch and int(epoch[1]) < last and name != epoch_name(best):
+            if epoch and int(epoch[1]) < last and name not in kept:
                 # A checkpoint that stays for now is removed after the next epoch.
                 with suppress(Exception):
                     _remove(system, f"{path}/{name}")

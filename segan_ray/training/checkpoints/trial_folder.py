@@ -88,7 +88,7 @@ class TrialFolder:
             shutil.rmtree(partial, ignore_errors=True)
             raise
         sync_path(self.path)
-        self._keep({report.epoch, report.best.epoch})
+        self._keep(report.to_keep)
 
     def last_report(self) -> EpochRecord | None:
         """Return the record of the last epoch whose checkpoint can be read, or None."""

@@ -75,6 +75,7 @@ def begin(
         "experiment": load_experiment(None, [*TINY, "training.batch_size=8", *settings]),
         "workers": "one",
         "checkpoints": str(folder / "000"),
+        "runs": 1,
         "metric": METRIC,
         "mode": "max",
     }

@@ -48,7 +48,9 @@ class Records:
         if trial not in self.unfinished:
             self.unfinished.append(trial)
 
-    def log_epoch(self, trial: str, epoch: int, metrics: Any, *, failed: bool = False) -> None:
+    def log_epoch(
+        self, trial: str, epoch: int, metrics: Any, *, failed: bool, fold: Any, picture: Any
+    ) -> None:
         self.calls.append(("epoch", trial, epoch, dict(metrics)))
 
     def end_trial(

@@ -10,6 +10,7 @@ import torch
 
 from segan_ray.config import load_experiment
 from segan_ray.orchestration.train import worker
+from segan_ray.orchestration.train.folds import Folds
 from segan_ray.orchestration.train.messages import EpochResult, Task
 from segan_ray.orchestration.train.usage import PEAK, Usage
 from segan_ray.orchestration.train.worker import TrialTraining
@@ -51,7 +52,7 @@ def training(
     task = Task(7, {"metric": "val/dice_mean", "mode": "max"})
     begun = TrialTraining(
         task, channel, "group", experiment, DistributedContext(CPU, rank, workers), nothing, state,
-        nothing, Path(), set(), Usage.begin(CPU),
+        nothing, Path(), set(), Usage.begin(CPU), Folds(1, experiment.training.epochs),
     )  # type: ignore[arg-type]  # fmt: skip
     monkeypatch.setattr(worker.TrialTraining, "_fit", fit)
     monkeypatch.setattr(worker.TrialTraining, "_restore", lambda self: False)

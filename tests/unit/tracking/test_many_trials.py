@@ -112,7 +112,7 @@ def test_a_metric_that_is_no_number_is_read_as_such(home: Home) -> None:
     run = fast.runs("segan.kind", "trial")[0].run
     connect(home).log_metric(run, "val/odd", math.nan, step=1)
     for each in (fast, slow):
-        ((step, value),) = each.histories([run], "val/odd")[run]
+        ((step, value, _),) = each.histories([run], "val/odd")[run]
         assert step == 1
         assert math.isnan(value)
 

@@ -10,7 +10,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
-from importlib.metadata import packages_distributions
+from importlib.metadata import packages_distributions, version
 from pathlib import Path
 
 import mlflow
@@ -19,7 +19,7 @@ import pytest
 import torch
 from mlflow import MlflowClient
 
-from segan_ray.config import Experiment
+from segan_ray.config import Experiment, load_experiment
 from segan_ray.data.io.volumes import Volume, read_volume
 from segan_ray.data.layouts.cases import discover, layout_named
 from segan_ray.data.store.opened_store import read_manifest
@@ -29,7 +29,9 @@ from segan_ray.evaluation.inference.inference_settings import Postprocessing
 from segan_ray.evaluation.inference.packaged_model import (
     PACKAGED,
     Model,
+    TrainedSegmentor,
     load_model,
+    member_folders,
 )
 from segan_ray.evaluation.inference.segment_volume import probabilities_of_volume, segment_volume
 from segan_ray.home import Home
@@ -56,7 +58,9 @@ CODE = layout_named("brats2021").code
 def model(store: Path) -> Model:
     torch.manual_seed(0)
     segmentor = build_segmentor(EXPERIMENT).eval()
-    return Model(segmentor, EXPERIMENT, origin_of(read_manifest(store)), THRESHOLDS)
+    return Model(
+        (TrainedSegmentor(segmentor, EXPERIMENT),), origin_of(read_manifest(store)), THRESHOLDS
+    )
 
 
 @pytest.fixture(scope="module")
@@ -172,7 +176,7 @@ def test_another_process_needs_nothing_but_mlflow(
 
 
 @pytest.mark.slow
-def test_the_requirements_are_what_the_carried_code_imports(written: Path) -> None:
+def test_the_requirements_are_what_the_carried_code_imports(model: Model, written: Path) -> None:
     """The modules that are loaded to predict, those they import, and what installs these."""
     code = (
         "import sys, segan_ray.evaluation.inference.raw_cases, segan_ray.models.build;"
@@ -189,12 +193,13 @@ def test_the_requirements_are_what_the_carried_code_imports(written: Path) -> No
     imported -= sys.stdlib_module_names | {"segan_ray"}
     installs = packages_distributions()
     needed = {installs[name][0].lower() for name in imported} | {"mlflow"}
-    named = {line.partition("==")[0].lower() for line in requirements("unet")}
-    assert needed <= named
+    monai = TrainedSegmentor(model.segmentor, load_experiment(None, ["segmentor.network=unet"]))
+    of_both = requirements(Model((*model.members, monai), model.origin))
+    assert needed <= {line.partition("==")[0].lower() for line in of_both}
     lines = (written / "requirements.txt").read_text().split()
-    assert lines == requirements("s1-3c")
+    assert lines == requirements(model)
     assert not any("+" in line or "index" in line or "://" in line for line in lines)
-    assert [line for line in requirements("unet") if line.startswith("monai==")]
+    assert [line for line in of_both if line not in lines] == [f"monai=={version('monai')}"]
 
 
 def test_nothing_in_a_package_is_pickled(written: Path) -> None:
@@ -236,7 +241,7 @@ def test_a_package_is_fetched_by_any_of_its_names(
     with fetched(home, f"runs:/{run}/model" if name == "run" else name) as found:
         loaded = load_model(found.folder)
         assert not (found.folder / "MLmodel").exists()
-    assert (loaded.experiment, loaded.origin) == (EXPERIMENT, model.origin)
+    assert (loaded.experiments, loaded.origin) == ((EXPERIMENT,), model.origin)
     assert loaded.postprocessing == THRESHOLDS
     with fetched(home, str(registered)) as found:
         assert load_model(registered).origin == load_model(found.folder).origin
@@ -289,11 +294,11 @@ def test_a_version_that_was_changed_is_refused(
 
 
 @pytest.mark.parametrize("name", ["../../MLmodel", "/etc/hostname"])
-def test_a_seal_names_files_beside_it_alone(written: Path, tmp_path: Path, name: str) -> None:
+def test_a_seal_names_files_below_it_alone(written: Path, tmp_path: Path, name: str) -> None:
     copy = shutil.copytree(written, tmp_path / "model")
     sealed = copy / PACKAGED / "checksums.json"
     sealed.write_text(json.dumps({**json.loads(sealed.read_text()), name: "0" * 64}))
-    with pytest.raises(CheckpointError, match=f"names '{name}', which is no file beside it"):
+    with pytest.raises(CheckpointError, match=f"names '{name}', which is no file below its folder"):
         load_model(copy)
 
 
@@ -387,6 +392,40 @@ def test_a_package_cut_short_is_marked_so(
     assert logged.status == "FAILED"
 
 
+def test_an_ensemble_is_packaged_as_one_model(model: Model, volume: Volume, tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    other = EXPERIMENT.model_copy(
+        update={"data": EXPERIMENT.data.model_copy(update={"neighbours": 1})}
+    )
+    members = (*model.members, TrainedSegmentor(build_segmentor(other).eval(), other))
+    write_package(tmp_path / "package", Model(members, model.origin, THRESHOLDS))
+    case = np.stack([volume.image[index] for index in range(4)])[None].astype(np.float32)
+    loaded = mlflow.pyfunc.load_model(str(tmp_path / "package"))
+    found = loaded.predict(case, params={"output": "probabilities", "spacing_mm": [4.0] * 3})
+    each = [probabilities_of_volume(Model((one,), model.origin), volume) for one in members]
+    np.testing.assert_allclose(found[0], np.mean(each, axis=0), atol=1e-6)
+    assert np.abs(each[0] - each[1]).max() > 0.01
+
+    inside = tmp_path / "package" / PACKAGED
+    assert [path.name for path in member_folders(inside)] == ["member-0", "member-1"]
+    weights = inside / "member-1" / "segmentor.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"member-1/segmentor\.safetensors: was changed"):
+        load_model(tmp_path / "package")
+    shutil.rmtree(inside / "member-1")
+    with pytest.raises(CheckpointError, match="is missing from the packaged model"):
+        load_model(tmp_path / "package")
+
+
+def test_members_agree_on_what_is_brain(model: Model) -> None:
+    training = EXPERIMENT.training.model_copy(update={"brain_mask": False})
+    other = EXPERIMENT.model_copy(update={"training": training})
+    with pytest.raises(CheckpointError, match=r"training\.brain_mask"):
+        Model((*model.members, TrainedSegmentor(model.segmentor, other)), model.origin)
+
+
 def test_a_trial_s_checkpoint_is_the_candidate(
     home: Home, model: Model, store: Path, tmp_path: Path
 ) -> None:
@@ -396,7 +435,7 @@ def test_a_trial_s_checkpoint_is_the_candidate(
     write_origin(tmp_path / "c", model.origin)
     client.log_artifacts(run, str(tmp_path / "c"), "checkpoint")
     trial = TrialRecord("000", "completed", 2, 0.5, mlflow_run=run, params={})
-    found = candidate_model(home, trial, store)
-    assert (found.experiment, found.origin) == (EXPERIMENT, model.origin)
+    found = candidate_model(home, [trial], store)
+    assert (found.experiments[0], found.origin) == (EXPERIMENT, model.origin)
     for name, weight in model.segmentor.state_dict().items():
         assert torch.equal(found.segmentor.state_dict()[name], weight)

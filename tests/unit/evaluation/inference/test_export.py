@@ -19,7 +19,7 @@ from segan_ray.errors import ExportError
 from segan_ray.evaluation.inference import export
 from segan_ray.evaluation.inference.export import export_model
 from segan_ray.evaluation.inference.inference_settings import Postprocessing
-from segan_ray.evaluation.inference.packaged_model import Model
+from segan_ray.evaluation.inference.packaged_model import Model, TrainedSegmentor
 from segan_ray.models.build import build_segmentor, downsampling_levels
 
 # In units: the smallest grid, others, and one slice.
@@ -46,7 +46,9 @@ def make(variant: str, neighbours: int = 0, network: str | None = None) -> Model
     with torch.no_grad():
         segmentor(torch.randn(4, 4 * (2 * neighbours + 1), 64, 64))
     origin = Origin(store="f", layout="brats2021", preparation=PrepareSettings(), seen={})
-    return Model(segmentor.eval(), experiment, origin, Postprocessing(flips=True))
+    return Model(
+        (TrainedSegmentor(segmentor.eval(), experiment),), origin, Postprocessing(flips=True)
+    )
 
 
 @pytest.mark.slow
@@ -66,7 +68,7 @@ def test_exports_equal_the_segmentor(
     variant: str, neighbours: int, network: str | None, tmp_path: Path
 ) -> None:
     model = make(variant, neighbours, network)
-    unit = 2 ** downsampling_levels(model.experiment)
+    unit = 2 ** downsampling_levels(model.experiments[0])
     tolerance = DEEP_TOLERANCE if network == "authors" else TOLERANCE
     channels = 4 * (2 * neighbours + 1)
     document = export_model(model, tmp_path, "onnx")
@@ -88,6 +90,22 @@ def test_exports_equal_the_segmentor(
         np.testing.assert_allclose(exported, expected, atol=tolerance)
         np.testing.assert_allclose(through_onnx, expected, atol=tolerance)
         assert np.ptp(expected) > 0.02
+
+
+@pytest.mark.slow
+def test_an_ensemble_is_exported_as_one_network(tmp_path: Path) -> None:
+    near, far = make("s1-3c"), make("s1-3c", 1, "segan")
+    both = Model((*near.members, *far.members), near.origin)
+    document = export_model(both, tmp_path, "onnx")
+    assert (document["members"], len(document["input"]["channels"])) == (2, 12)
+    session = onnxruntime.InferenceSession(
+        tmp_path / "segmentor.onnx", providers=["CPUExecutionProvider"]
+    )
+    image = torch.randn(3, 12, 16, 24)
+    with torch.no_grad():
+        expected = (near.segmentor(image[:, 4:8]) + far.segmentor(image)) / 2
+    (found,) = session.run(["probability"], {"image": image.numpy()})
+    np.testing.assert_allclose(found, expected.numpy(), atol=TOLERANCE)
 
 
 @pytest.mark.slow

@@ -20,7 +20,7 @@ from segan_ray.data.store.opened_store import PreparedCase, TuningCases
 from segan_ray.data.store.prepare_case import sha256
 from segan_ray.evaluation.inference.components import pieces, without_small
 from segan_ray.evaluation.inference.inference_settings import Postprocessing
-from segan_ray.evaluation.inference.packaged_model import Model
+from segan_ray.evaluation.inference.packaged_model import Model, TrainedSegmentor
 from segan_ray.evaluation.inference.postprocessing import (
     SETTINGS,
     SMALLEST_MM3,
@@ -44,7 +44,7 @@ class Says(nn.Module):
 
 def saying(after: Postprocessing = Postprocessing()) -> Model:  # noqa: B008 - frozen
     experiment = load_experiment(None, ["training.precision=float32"])
-    return Model(Says().eval(), experiment, ORIGIN, after)
+    return Model((TrainedSegmentor(Says().eval(), experiment),), ORIGIN, after)
 
 
 def case_of(
@@ -129,7 +129,7 @@ def test_what_fits_validation_patients_is_found(tmp_path: Path) -> None:
     probability[0, 15, :] = 0.9  # 16 voxels that are none
     probability[5, :8, 14:] = 0.33  # below what fits
     val = tuple(case_of(tmp_path / name, probability, truth) for name in "ab")
-    found = fit_postprocessing(saying(), TuningCases(ORIGIN, (), val))
+    found = fit_postprocessing([(saying(), val)])
     # 0.3 would keep what is wrong unless it is small, 0.5 nothing: no setting has all right but
     # those that drop 16 voxels, and the plainest is the least that does. What is enhancing is core
     # and whole too, so they need no threshold of their own to hold it.
@@ -143,8 +143,8 @@ def test_where_nothing_helps_the_plain_setting_stays(tmp_path: Path) -> None:
     truth = np.zeros((4, 16, 16), dtype=bool)
     truth[1:3, 4:12, 4:12] = True
     cases = TuningCases(ORIGIN, (), (case_of(tmp_path, truth.astype(float), truth),))
-    assert fit_postprocessing(saying(), cases) == Postprocessing()
-    assert fit_postprocessing(saying(), cases, flips=True) == Postprocessing(flips=True)
+    assert fit_postprocessing([(saying(), cases.val)]) == Postprocessing()
+    assert fit_postprocessing([(saying(), cases.val)], flips=True) == Postprocessing(flips=True)
     assert (THRESHOLDS[0], SMALLEST_MM3[0]) == (0.5, 0.0)
 
 
@@ -157,8 +157,20 @@ def test_it_is_fitted_on_validation_patients_alone(
         PreparedCase, "image", lambda case: (read.add(case.record.case), opened(case))[1]
     )
     told: list[str] = []
-    fit_postprocessing(saying(), tuning_cases, on_case=told.append)
+    fit_postprocessing([(saying(), tuning_cases.val)], on_case=told.append)
     assert read == set(told) == {case.record.case for case in tuning_cases.val}
+
+
+def test_each_of_several_models_is_fitted_on_its_own_cases(tmp_path: Path) -> None:
+    truth = np.zeros((6, 16, 16), dtype=bool)
+    truth[1:4, 4:10, 4:10] = True
+    sure, unsure = (
+        case_of(tmp_path / name, np.where(truth, seen, 0.1), truth)
+        for name, seen in (("a", 0.9), ("b", 0.45))
+    )
+    assert fit_postprocessing([(saying(), [sure])]).thresholds["enhancing"] == 0.5
+    both = fit_postprocessing([(saying(), [sure]), (saying(), [unsure])])
+    assert both.thresholds["enhancing"] == 0.4
 
 
 def test_fitting_holds_one_case_however_many_there_are(tmp_path: Path) -> None:
@@ -169,7 +181,7 @@ def test_fitting_holds_one_case_however_many_there_are(tmp_path: Path) -> None:
 
     def peak(count: int) -> int:
         tracemalloc.start()
-        fit_postprocessing(saying(), TuningCases(ORIGIN, (), (case,) * count))
+        fit_postprocessing([(saying(), (case,) * count)])
         _, highest = tracemalloc.get_traced_memory()
         tracemalloc.stop()
         return highest

@@ -100,14 +100,14 @@ DIFFERENT = {
 
 def test_settings_follow_from_the_experiment() -> None:
     plain = load_experiment(None, ["training.precision=float32"])
-    usual = InferenceSettings.of(plain, CPU)
+    usual = InferenceSettings.of((plain,), CPU)
     assert usual.postprocessing == Postprocessing()
     assert usual.batch_size == 8
-    assert InferenceSettings.of(plain, torch.device("cuda")).batch_size == 32
-    assert InferenceSettings.of(plain, CPU, postprocessing=FITTED).postprocessing == FITTED
+    assert InferenceSettings.of((plain,), torch.device("cuda")).batch_size == 32
+    assert InferenceSettings.of((plain,), CPU, postprocessing=FITTED).postprocessing == FITTED
     for name, change in DIFFERENT.items():
         other = InferenceSettings.of(
-            load_experiment(None, ["training.precision=float32", change]), CPU
+            (load_experiment(None, ["training.precision=float32", change]),), CPU
         )
         changed = {
             field.name

@@ -13,7 +13,7 @@ from segan_ray.data.store.opened_store import PrepareSettings
 from segan_ray.data.store.origin import Origin
 from segan_ray.errors import DataError
 from segan_ray.evaluation.inference import raw_cases
-from segan_ray.evaluation.inference.packaged_model import Model
+from segan_ray.evaluation.inference.packaged_model import Model, TrainedSegmentor
 from segan_ray.evaluation.inference.raw_cases import predict_arrays
 from segan_ray.evaluation.inference.segment_volume import probabilities_of_volume, segment_volume
 from segan_ray.models.build import build_segmentor
@@ -25,7 +25,7 @@ AFFINE = np.diag([-1.0, -1.0, 1.0, 1.0])
 def make(layout: str = "brats2021") -> Model:
     torch.manual_seed(0)
     origin = Origin(store="f", layout=layout, preparation=PrepareSettings(), seen={})
-    return Model(build_segmentor(EXPERIMENT).eval(), EXPERIMENT, origin)
+    return Model((TrainedSegmentor(build_segmentor(EXPERIMENT).eval(), EXPERIMENT),), origin)
 
 
 def cases(count: int = 2, *, dtype: type = np.float32) -> np.ndarray:

@@ -36,6 +36,11 @@ from tests.unit.stored import stored_case
 CPU = torch.device("cpu")
 
 
+def with_segmentor(model: Model, segmentor: nn.Module) -> Model:
+    (member,) = model.members
+    return replace(model, members=(replace(member, segmentor=segmentor),))
+
+
 def model_of(folder: Path, cases: TuningCases, *changes: str) -> Model:
     """Return a model whose maps are neither empty nor full, through its checkpoint."""
     experiment = load_experiment(
@@ -120,7 +125,7 @@ def probability(model: Model, case: PreparedCase, *, flips: bool) -> np.ndarray:
 def test_mirroring_changes_nothing_for_a_network_it_cannot_fool(
     model: Model, tmp_path: Path, size, origin
 ) -> None:
-    model = replace(model, segmentor=Local())
+    model = with_segmentor(model, Local())
     case = stored_case(tmp_path / "case", size, origin)
     plain = probability(model, case, flips=False)
     np.testing.assert_array_equal(probability(model, case, flips=True), plain)
@@ -132,7 +137,7 @@ def test_mirroring_changes_nothing_for_a_network_it_cannot_fool(
 
 
 def test_mirroring_averages_left_and_right(model: Model, tmp_path: Path) -> None:
-    model = replace(model, segmentor=Sided())
+    model = with_segmentor(model, Sided())
     case = stored_case(tmp_path / "case", (32, 20, 3))
     assert np.ptp(probability(model, case, flips=False)) > 0.5
     np.testing.assert_allclose(probability(model, case, flips=True), 0.5, atol=1e-6)
@@ -143,8 +148,10 @@ def test_half_the_bits_say_nearly_the_same(
     tuning_cases: TuningCases, tmp_path: Path, variant: str
 ) -> None:
     single = model_of(tmp_path, tuning_cases, f"variant={variant}")
-    training = single.experiment.training.model_copy(update={"precision": "bfloat16"})
-    half = replace(single, experiment=single.experiment.model_copy(update={"training": training}))
+    (member,), (experiment,) = single.members, single.experiments
+    training = experiment.training.model_copy(update={"precision": "bfloat16"})
+    changed = experiment.model_copy(update={"training": training})
+    half = replace(single, members=(replace(member, experiment=changed),))
     for case in tuning_cases.val:
         expected, found = (probability(model, case, flips=False) for model in (single, half))
         assert found.dtype == np.float32
@@ -158,7 +165,7 @@ def test_regions_in_training_are_those_of_the_model(
     model: Model, tuning_cases: TuningCases
 ) -> None:
     case = tuning_cases.val[0]
-    settings = validation_settings(model.experiment, CPU)
+    settings = validation_settings(model.experiments[0], CPU)
     in_training = predict_box(model.segmentor, BoxArrays.of_case(case), settings).regions
     np.testing.assert_array_equal(segment_case(model, case), in_training)
 

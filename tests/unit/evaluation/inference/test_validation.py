@@ -62,5 +62,5 @@ def test_validation_shows_what_is_written(tuning_cases: TuningCases) -> None:
 def test_validation_differs_from_a_model_in_the_batch_alone(changes: tuple[str, ...]) -> None:
     """Scores of old checkpoints hold to the last digit, for which the batch must stay."""
     experiment = load_experiment(None, [*changes])
-    expected = InferenceSettings.of(experiment, CPU, batch_size=32)
+    expected = InferenceSettings.of((experiment,), CPU, batch_size=32)
     assert validation_settings(experiment, CPU) == expected

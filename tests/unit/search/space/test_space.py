@@ -257,6 +257,17 @@ def having(entry: dict, **changes: object) -> dict:
         (having({"critic.lr": {**LR, "when": {"critic.depth": [5, 6]}}, "critic.depth": INT}),
          "when asks for critic.depth 5 or 6, which here is 1, 2 or 3"),
         (having({"critic.lr": {**LR, "when": {"data.flip": 1}}}), "never drawn"),
+        (having({"critic.lr": LR}, folds="some"), "expected all, or a number of folds from 2 on"),
+        (having({"critic.lr": LR}, folds=1), "expected all, or a number of folds from 2 on"),
+        (having({"critic.lr": LR}, folds="all", scheduler={"type": "asha"}),
+         "with folds a trial has a score once all are done. Use wilcoxon or none."),
+        (having({"critic.lr": LR}, scheduler={"type": "wilcoxon"}), "Write folds: all beside it"),
+        (having({"critic.lr": LR}, folds="all", objective=TWO), "the mean of one validation score"),
+        (having({"critic.lr": LR}, folds="all", objective={"metric": "time/epoch_s"}),
+         "the mean of one validation score over them"),
+        (having({"critic.lr": LR}, folds="all", base={"data": {"fold": 1}}),
+         "a trial trains on each, so leave data.fold out"),
+        (having({"data.fold": {**INT, "low": 0}}, folds="all"), "so leave data.fold out"),
         (having({"critic.lr": {**LR, "when": {"segmentor.lr": 0.1}}, "segmentor.lr": LR}),
          "drawn from a continuum. Ask for a choice or an int"),
         (having({"critic.lr": {**LR, "when": {"critic.depth": []}}}), "at least 1 item"),
@@ -430,8 +441,8 @@ def test_epochs_and_folds_follow_what_may_be_drawn() -> None:
         )
     )
     assert (space.fewest_epochs(), space.most_epochs()) == (9, 20)
-    assert space.folds() == (0, 1, 2)
-    assert SearchSpace.model_validate(GOOD).folds() == (None,)
+    assert space.single_folds() == (0, 1, 2)
+    assert SearchSpace.model_validate(GOOD).single_folds() == (None,)
 
 
 @pytest.mark.parametrize("path", sorted(CHANGEABLE - {"loss.scale_weights"}))
