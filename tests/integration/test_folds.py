@@ -102,6 +102,7 @@ def test_a_trial_is_one_run_over_all_folds_and_promoted_as_their_mean(
     json.dumps(both.document())
 
 
+@pytest.mark.endurance
 def test_a_killed_trial_ends_as_one_that_was_not(
     cluster: None, store: Path, tmp_path: Path
 ) -> None:

@@ -17,7 +17,7 @@ from typing import Final
 
 import ray.train
 import torch
-from PIL.Image import Image
+from PIL.Image import Image, Resampling
 from ray.train.torch import get_device
 from torch import nn
 
@@ -284,9 +284,7 @@ class TrialTraining:
             return None, None
         settings = validation_settings(self.experiment, self.context.device)
         overlay = draw_overlay(self.state.in_use, self.cases.val, settings)
-        png = io.BytesIO()
-        overlay.save(png, "PNG", optimize=True)
-        return overlay if best else None, png.getvalue() if shown else None
+        return overlay if best else None, small_png(overlay) if shown else None
 
     @property
     def _bests(self) -> tuple[BestEpoch, ...]:
@@ -346,6 +344,14 @@ class TrialTraining:
             workers=self.context.workers,
             gather=gather,
         )
+
+
+def small_png(picture: Image) -> bytes:
+    """Return a picture at half its size, since there may be twenty of each trial, as a PNG."""
+    png = io.BytesIO()
+    small = (picture.width // 2, picture.height // 2)
+    picture.resize(small, Resampling.LANCZOS).save(png, "PNG")
+    return png.getvalue()
 
 
 def is_pictured(epoch: int, epochs: int) -> bool:
