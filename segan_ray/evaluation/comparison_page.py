@@ -125,10 +125,14 @@ def differences_section(pairs: Sequence[Document], of: str = "arm") -> Section:
         + "</tr>"
         for pair in pairs
     ]
+    about = (
+        " An interval on one side of 0 tells the two apart. Of many pairs some will be told apart "
+        "by chance: one in twenty."
+        if all(pair["mean"]["dice"]["ci95"] is not None for pair in pairs)
+        else ""
+    )
     body = (
-        "<p>Dice of the first less that of the second, patient by patient. An interval on one side "
-        "of 0 tells the two apart. Of many pairs some will be told apart by chance: one in twenty."
-        "</p>"
+        f"<p>Dice of the first less that of the second, patient by patient.{about}</p>"
         + chart(
             "differences",
             _differences_chart(pairs),

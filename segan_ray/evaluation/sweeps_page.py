@@ -22,6 +22,7 @@ from segan_ray.evaluation.report.sections.models import (
     models_table,
 )
 from segan_ray.evaluation.report.words import patient_means
+from segan_ray.search.results.needs import rough
 from segan_ray.search.results.progress import BestSoFar
 from segan_ray.search.results.question import SearchQuestion
 from segan_ray.search.results.ranking import SweepRecord
@@ -54,11 +55,11 @@ def render_sweeps(sweeps: Sequence[ComparedSweep]) -> str:
 def _header(sweeps: Sequence[ComparedSweep]) -> str:
     rows = [
         f'<tr><th scope="row">{esc(each.name)}</th><td>{esc(each.sweep.status)}</td>'
-        f"<td>{len(each.sweep.trials)}</td><td>{_epochs(each)}</td><td>{_hours(each)}</td>"
+        f"<td>{len(each.sweep.trials)}</td><td>{_epochs(each)}</td><td>{_trained(each)}</td>"
         f"<td>{_best(each.sweep)}</td><td>{esc(each.sweep.store)}</td></tr>"
         for each in sweeps
     ]
-    heads = ("Sweep", "Status", "Trials", "Epochs", "Hours", "Best score", "Store")
+    heads = ("Sweep", "Status", "Trials", "Epochs", "Trained for", "Best score", "Store")
     head = "".join(f'<th scope="col">{name}</th>' for name in heads)
     return (
         '<p class="eyebrow">segan-ray sweeps</p>\n'
@@ -72,8 +73,8 @@ def _epochs(each: ComparedSweep) -> str:
     return str(each.progress[-1].epochs) if each.progress else "0"
 
 
-def _hours(each: ComparedSweep) -> str:
-    return f"{each.progress[-1].hours:.2f}" if each.progress else "0"
+def _trained(each: ComparedSweep) -> str:
+    return rough(each.progress[-1].hours * 3600 if each.progress else 0.0)
 
 
 def _best(sweep: SweepRecord) -> str:
@@ -99,9 +100,11 @@ def _progress(sweeps: Sequence[ComparedSweep]) -> Section:
         return Section("progress", title, missing("No trial has a score yet."))
     body = (
         "<p>The best score of all trials, over the epochs that all of them trained together, and "
-        "over the hours in which any trained. Where a line is flat, nothing better was found.</p>"
+        "over the time in which any trained. Where a line is flat, nothing better was found.</p>"
     )
-    for key, unit in (("epochs", "epochs of all trials"), ("hours", "hours")):
+    short = all(each.progress[-1].hours < 1 for each in sweeps if each.progress)
+    time = "minutes" if short else "hours"
+    for key, unit in (("epochs", "epochs of all trials"), (time, time)):
         body += chart(
             f"best-by-{key}",
             progress_chart(sweeps, key, unit),

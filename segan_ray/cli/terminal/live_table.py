@@ -100,7 +100,7 @@ class RunView:
 def progress_parts(progress: SweepProgress) -> list[str]:
     """Return the sweep's name and how many of its trials are where."""
     counts = progress.counts
-    done = counts["completed"] + counts["stopped"] + counts["failed"]
+    done = progress.earlier + counts["completed"] + counts["stopped"] + counts["failed"]
     others = [f"{counts[kind]} {kind}" for kind in SHOWN if counts[kind]]
     return [plain(progress.name), f"{done} of {progress.total} done", *others]
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 
 from segan_ray.search.results.needs import Needs
 from segan_ray.search.results.ranking import TrialStatus
-from segan_ray.search.results.trial_state import MoreTrials, SweepEvent, TrialState
+from segan_ray.search.results.trial_state import EndedBefore, MoreTrials, SweepEvent, TrialState
 from segan_ray.training.epoch_record import Mode
 
 
@@ -60,7 +60,8 @@ class TrialProgress:
 class SweepProgress:
     """The progress of all trials of a sweep; ``after`` returns a new one for each event.
 
-    ``total`` is how many trials the sweep is to have, ``price`` that of a GPU hour.
+    ``total`` is how many trials the sweep is to have, of which ``earlier`` ended in a process
+    before; ``price`` is that of a GPU hour.
     """
 
     name: str
@@ -70,11 +71,14 @@ class SweepProgress:
     began_s: float
     trials: Mapping[str, TrialProgress] = field(default_factory=dict)
     price: float | None = None
+    earlier: int = 0
 
     def after(self, event: SweepEvent, now: float) -> SweepProgress:
         """Return the progress after ``event``."""
         if isinstance(event, MoreTrials):
             return replace(self, total=self.total + event.count)
+        if isinstance(event, EndedBefore):
+            return replace(self, earlier=event.count)
         trial = _after(self.trials.get(event.trial), event, now)
         return replace(self, trials={**self.trials, event.trial: trial})
 
@@ -82,7 +86,7 @@ class SweepProgress:
     def counts(self) -> Counter[TrialStatus]:
         """How many trials there are of each status; trials that have not begun are pending."""
         counted = Counter(trial.state.status for trial in self.trials.values())
-        counted["pending"] += max(0, self.total - len(self.trials))
+        counted["pending"] += max(0, self.total - self.earlier - len(self.trials))
         return counted
 
     @property

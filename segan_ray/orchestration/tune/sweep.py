@@ -33,7 +33,7 @@ from segan_ray.orchestration.tune.sweep_plan import Sweep
 from segan_ray.orchestration.tune.trial_lifecycle import TrialLifecycle
 from segan_ray.search.points.same_points import count_points
 from segan_ray.search.results.ranking import SweepStatus
-from segan_ray.search.results.trial_state import MoreTrials, OnState
+from segan_ray.search.results.trial_state import EndedBefore, MoreTrials, OnState
 from segan_ray.search.space import estimate
 from segan_ray.search.storage.lease import HeldLease
 from segan_ray.search.storage.study_storage import open_storage
@@ -88,6 +88,7 @@ def search(sweep: Sweep, on_state: OnState, say: Any) -> tuple[SweepStatus, Swee
         if more:
             # An earlier process was given them.
             on_state(MoreTrials(more))
+        on_state(EndedBefore(len(study.trials.ended())))
         _say_estimate(sweep, study, limit, say)
         with request.later():
             recorder = _recorder(sweep, holding)

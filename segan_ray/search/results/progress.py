@@ -32,6 +32,11 @@ class BestSoFar:
     hours: float
     best: float
 
+    @property
+    def minutes(self) -> float:
+        """The hours in minutes."""
+        return self.hours * 60
+
 
 def progress(epochs: Iterable[TimedEpoch], mode: Mode) -> tuple[BestSoFar, ...]:
     """Return each gain of the best score, and where the last epoch ended."""

@@ -42,6 +42,13 @@ class MoreTrials:
     count: int
 
 
-SweepEvent = TrialState | MoreTrials
+@dataclass(frozen=True)
+class EndedBefore:
+    """So many trials of a sweep ended in an earlier process."""
+
+    count: int
+
+
+SweepEvent = TrialState | MoreTrials | EndedBefore
 OnState = Callable[[SweepEvent], None]
 """Takes the state of a trial whenever it changes, and changes of how many there are to be."""

@@ -16,7 +16,7 @@ from segan_ray.cli.terminal.live import live_run, live_view
 from segan_ray.cli.terminal.live_table import RunView, SweepView, choose, watch
 from segan_ray.cli.terminal.sweep_progress import SweepProgress
 from segan_ray.search.results.needs import Needs, rough
-from segan_ray.search.results.trial_state import MoreTrials, TrialState
+from segan_ray.search.results.trial_state import EndedBefore, MoreTrials, TrialState
 
 REASON = "ValueError: the loss is not finite: every map was empty in three validations in a row"
 
@@ -137,6 +137,15 @@ def test_a_sweep_may_get_more_trials_while_it_runs(capsys) -> None:
     with live_view("critic", "val/dice_mean", "max", 4) as tell:
         tell(MoreTrials(3))
     assert capsys.readouterr().err == ""
+
+
+def test_trials_that_ended_before_a_resume_are_done() -> None:
+    progress = run(begun(9).after(EndedBefore(6), 0), "006", at=0, epochs=3, every=10)
+    assert progress.counts["pending"] == 2
+    assert "6 of 9 done" in "\n".join(drawn(SweepView(progress, 30), 120, 24))
+    # Of those that are left alone.
+    fresh = run(begun(3), "006", at=0, epochs=3, every=10)
+    assert progress.left_s(30) == fresh.left_s(30)
 
 
 def test_trials_are_counted_and_the_scheduler_is_given_its_due() -> None:

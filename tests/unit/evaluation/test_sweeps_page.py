@@ -59,7 +59,7 @@ def test_each_sweep_has_its_line_with_epochs_and_hours() -> None:
         "finished",
         "5",
         "7",
-        "2.25",
+        "2 h 15 min",
         "val/dice_mean 0.812 (trial 0002)",
     ]
     drawn = charts(page)
