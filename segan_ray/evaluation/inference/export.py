@@ -12,6 +12,7 @@ It takes any batch of slices whose height and width are multiples of ``multiple_
 
 from __future__ import annotations
 
+import copy
 import importlib.util
 import json
 import logging
@@ -82,8 +83,12 @@ def trace(model: Model) -> ExportedProgram:
     # Features of one row or column at the deepest level would broadcast: another program.
     rows, columns = Dim("rows", min=FEWEST), Dim("columns", min=FEWEST)
     shapes = ({0: Dim("batch", min=1), 2: unit * rows, 3: unit * columns},)
+    # PyTorch saves weights that lie channels last with a warning.
+    plain = copy.deepcopy(model.segmentor)
+    for weights in plain.parameters():
+        weights.data = weights.data.contiguous()
     with torch.no_grad():
-        return torch.export.export(model.segmentor.eval(), (image,), dynamic_shapes=shapes)
+        return torch.export.export(plain.eval(), (image,), dynamic_shapes=shapes)
 
 
 def describe(model: Model, kind: str) -> dict[str, Any]:

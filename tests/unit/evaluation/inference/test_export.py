@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import warnings
 import zipfile
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from segan_ray.evaluation.inference.export import export_model
 from segan_ray.evaluation.inference.inference_settings import Postprocessing
 from segan_ray.evaluation.inference.packaged_model import Model, TrainedSegmentor
 from segan_ray.models.build import build_segmentor, downsampling_levels
+from segan_ray.models.numerics import move_to_device
 
 # In units: the smallest grid, others, and one slice.
 SHAPES = [(2, 2, 2), (1, 3, 5), (5, 6, 2)]
@@ -112,7 +114,12 @@ def test_an_ensemble_is_exported_as_one_network(tmp_path: Path) -> None:
 def test_a_torch_program_is_no_torchscript_and_holds_no_pickle(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    export_model(make("s1-3c"), tmp_path, "torch")
+    model = make("s1-3c")
+    # As a trained one is loaded.
+    move_to_device([model.segmentor], torch.device("cpu"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        export_model(model, tmp_path, "torch")
     with zipfile.ZipFile(tmp_path / "segmentor.pt2") as archive:
         full = {item.filename for item in archive.infolist() if item.file_size}
     assert not [name for name in full if Path(name).suffix in {".pkl", ".pt", ".py"}]
