@@ -88,7 +88,8 @@ def search(sweep: Sweep, on_state: OnState, say: Any) -> tuple[SweepStatus, Swee
         if more:
             # An earlier process was given them.
             on_state(MoreTrials(more))
-        on_state(EndedBefore(len(study.trials.ended())))
+        if ended := study.trials.ended():
+            on_state(EndedBefore(len(ended)))
         _say_estimate(sweep, study, limit, say)
         with request.later():
             recorder = _recorder(sweep, holding)
