@@ -20,7 +20,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	touch $@
 
 demo: $(VENV)/.installed ## Data, sweep, promotion, evaluation and report, in front of you
-	@PATH="$(CURDIR)/$(BIN):$$PATH" scripts/demo.sh
+	@$(BIN)/segan-ray demo
 
 # Two processes share the tests out by file, a thread each; those of one Ray session stay together.
 # They come in the order of their folders, so that the longest begin first.

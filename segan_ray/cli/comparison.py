@@ -3,23 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from segan_ray.cli.options import HomeFolder, Json, Store
-from segan_ray.cli.terminal import show
-from segan_ray.cli.training import Resume, named, now, resumable, store_card
-from segan_ray.engine_settings import prepare_ray
+from segan_ray.cli.training import Resume
 from segan_ray.sizes import MOST_SEEDS
-
-if TYPE_CHECKING:
-    from segan_ray.search.results.trial_state import OnState
-    from segan_ray.search.space.search_space import SearchSpace
+from segan_ray.terminal import show
 
 
 class Equal(StrEnum):
@@ -64,40 +57,34 @@ def compare(
     Every arm gets as many trials of the same length, drawn by the same sampler. Differences are
     paired over patients; intervals are over patients and seeds.
     """
+    from segan_ray.api.sweeps import compare as compare_arms
+    from segan_ray.evaluation.comparison_page import render_comparison
     from segan_ray.filesystem.atomic_files import check_folder, write_text
-    from segan_ray.home import Home, check_name, resume_command
-    from segan_ray.orchestration.cluster.address import check_reachable
-    from segan_ray.search.space.arms_file import TIMING, load_arms
-    from segan_ray.search.space.space_file import resolve_space
+    from segan_ray.home import Home, resume_command
+    from segan_ray.terminal.score_tables import show_arms
 
     for out in filter(None, (page, output)):
         check_folder(out)
-    checked = load_arms(resolve_space(arms))
-    compared = check_name(named(name, resume) or f"{checked.name}-{now()}")
-    for arm in checked.spaces:
-        check_name(f"{compared}-{arm}{TIMING}")  # the longest name of a sweep of it
-    folds = dict.fromkeys(
-        fold for space in checked.spaces.values() for fold in space.single_folds()
-    )
-    card = store_card(store, [*folds])
-    where = Home.at(home)
     files = {"--page": page, "--output": output}
-    options = (
-        *("--arms", arms, "--name", compared, "--equal", equal.value, "--seeds", str(seeds)),
-        *(word for option, file in files.items() if file for word in (option, str(file))),
-    )
-    again = resume_command(where, "compare", store, *options)
-    check_reachable()
-    prepare_ray()
-    with resumable(compared, again):
-        from segan_ray.cli.terminal.score_tables import show_arms
-        from segan_ray.evaluation.comparison_page import render_comparison
-        from segan_ray.workflows.compare import ComparisonPlan, compare_arms
 
-        plan = ComparisonPlan(
-            compared, checked, store, card, where, equal.value, seeds, again, resume
+    def again(comparison: str) -> str:
+        options = (
+            *("--arms", arms, "--name", comparison, "--equal", equal.value, "--seeds", str(seeds)),
+            *(word for option, file in files.items() if file for word in (option, str(file))),
         )
-        document = compare_arms(plan, _watch, _scoring, show.note)
+        return resume_command(Home.at(home), "compare", store, *options)
+
+    document = compare_arms(
+        store,
+        arms,
+        name=name,
+        equal=equal.value,
+        seeds=seeds,
+        resume=resume,
+        home=home,
+        resume_with=again,
+        on_note=show.note,
+    )
     if page is not None:
         write_text(page, render_comparison(document))
     if output is not None:
@@ -106,16 +93,3 @@ def compare(
         show.document(document)
     else:
         show_arms(document)
-
-
-def _scoring(arm: str) -> AbstractContextManager[Callable[[str], None]]:
-    return show.progress(f"Scoring {arm}", None)
-
-
-@contextmanager
-def _watch(name: str, space: SearchSpace, trials: int) -> Iterator[OnState]:
-    from segan_ray.cli.terminal.live import live_view
-
-    objective = space.objective
-    with live_view(name, objective.metric, objective.mode, trials) as on_state:
-        yield on_state

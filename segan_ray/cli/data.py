@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from segan_ray.cli.options import Json, Layout, NewStore
-from segan_ray.cli.terminal import show
-from segan_ray.engine_settings import prepare_ray
 from segan_ray.errors import SplitError, many
 from segan_ray.sizes import MOST_CASES, MOST_FOLDS, MOST_SEED, MOST_WORKERS
+from segan_ray.terminal import show
 
 if TYPE_CHECKING:
+    from segan_ray.api.data import PreparedStore
     from segan_ray.data.inspection.folder_report import FolderReport
-    from segan_ray.data.layouts.cases import Discovery
-    from segan_ray.data.store.manifest import Manifest
-    from segan_ray.data.store.prepare import Outcomes
 
 Data = Annotated[Path, typer.Argument(help="A folder of BRATS cases.", metavar="DATA")]
 Workers = Annotated[int, typer.Option(min=1, max=MOST_WORKERS, help="Processes to work with.")]
@@ -69,18 +64,11 @@ def phantom(
     as_json: Json = False,
 ) -> None:
     """Write anatomical BRATS-like cases: synthetic gliomas in the ICBM-152 brain."""
-    from segan_ray.data.phantom.dataset import write_phantoms
+    from segan_ray.api.data import phantom as write_phantoms
 
-    with show.progress("Growing tumours", cases) as done:
-        names = write_phantoms(
-            out,
-            cases=cases,
-            layout=layout,
-            spacing_mm=spacing,
-            seed=seed,
-            workers=workers,
-            on_case=done,
-        )
+    names = write_phantoms(
+        out, cases=cases, layout=layout, spacing_mm=spacing, seed=seed, workers=workers
+    )
     if as_json:
         show.document({"out": str(out), "layout": layout, "cases": len(names)})
     else:
@@ -149,64 +137,26 @@ def prepare(
     With RAY_ADDRESS set, cases are prepared as tasks of that cluster, whose nodes must see DATA
     and STORE at the same paths.
     """
-    from segan_ray.data.store.opened_store import PrepareSettings
-    from segan_ray.data.store.prepare import prepare as make_store
-    from segan_ray.data.store.split_file import read_split_file
-    from segan_ray.data.store.splits import split_settings
+    from segan_ray.api.data import prepare as make_store
 
-    settings = split_settings(val=val, gate=gate, test=test, seed=seed, folds=folds)
     if split_file is not None:
         _refuse_shares(context)
-    own_split = read_split_file(split_file) if split_file else None
-    discovery = _discovered(data, layout)
-    notes = [*discovery.notes, *discovery.warnings, *discovery.untold]
-    show.notes(notes)
-    with (
-        _where_cases_are_prepared() as outcomes,
-        show.progress("Preparing cases", len(discovery.cases)) as done,
-    ):
-        manifest = make_store(
-            discovery,
-            store,
-            settings=PrepareSettings(n4=n4),
-            split_settings=settings,
-            split_file=own_split,
-            skip_bad=skip_bad,
-            workers=workers,
-            outcomes=outcomes,
-            on_case=done,
-        )
-    odd = _odd_regions(manifest)
-    show.notes(odd)
-    _show_store(store, manifest, [*notes, *odd], as_json=as_json)
-
-
-def _discovered(data: Path, layout: str | None) -> Discovery:
-    from segan_ray.data.layouts.cases import discover
-
-    # Tasks of a cluster run in folders of their own, where a relative path leads elsewhere.
-    return discover(data.resolve() if os.environ.get("RAY_ADDRESS") else data, layout)
-
-
-def _odd_regions(manifest: Manifest) -> Sequence[str]:
-    """Return the problems that regions of many cases show together, such as swapped labels."""
-    from segan_ray.data.inspection.folder_report import region_notes
-
-    return region_notes([case.region_voxels for case in manifest.cases if case.has_truth])
-
-
-@contextmanager
-def _where_cases_are_prepared() -> Iterator[Outcomes | None]:
-    """Yield the function that prepares cases on RAY_ADDRESS, or None to use processes here."""
-    if not os.environ.get("RAY_ADDRESS"):
-        yield None
-        return
-    prepare_ray()
-    from segan_ray.orchestration.cluster.preparation import outcomes_on_ray
-    from segan_ray.orchestration.cluster.session import ray_session
-
-    with ray_session():
-        yield outcomes_on_ray
+    made = make_store(
+        data,
+        store,
+        layout=layout,
+        val=val,
+        gate=gate,
+        test=test,
+        seed=seed,
+        folds=folds,
+        split_file=split_file,
+        n4=n4,
+        skip_bad=skip_bad,
+        workers=workers,
+        on_notes=show.notes,
+    )
+    _show_store(made, as_json=as_json)
 
 
 def _refuse_shares(context: typer.Context) -> None:
@@ -216,23 +166,23 @@ def _refuse_shares(context: typer.Context) -> None:
             raise SplitError(f"--{name} and --split-file: the file says who is where. Give one.")
 
 
-def _show_store(store: Path, manifest: Manifest, notes: Sequence[str], *, as_json: bool) -> None:
+def _show_store(made: PreparedStore, *, as_json: bool) -> None:
     if as_json:
         show.document(
             {
-                "store": str(store),
-                "fingerprint": manifest.fingerprint,
-                "cases": len(manifest.cases),
-                "skipped": [case.case for case in manifest.skipped],
-                "splits": manifest.splits,
-                "folds": len(manifest.folds),
-                "notes": list(notes),
+                "store": str(made.path),
+                "fingerprint": made.fingerprint,
+                "cases": made.cases,
+                "skipped": list(made.skipped),
+                "splits": made.splits,
+                "folds": made.folds,
+                "notes": list(made.notes),
             }
         )
         return
-    sides = ", ".join(f"{len(patients)} {name}" for name, patients in manifest.splits.items())
-    folds = f", {len(manifest.folds)} folds" if manifest.folds else ""
-    what = f"patients: {sides}{folds}; {manifest.fingerprint}"
-    show.say(f"{many(len(manifest.cases), 'case')} in {store} ({what})")
-    for case in manifest.skipped:
-        show.say(show.plain(f"Skipped {case.case}: {case.problem}"))
+    sides = ", ".join(f"{len(patients)} {name}" for name, patients in made.splits.items())
+    folds = f", {made.folds} folds" if made.folds else ""
+    what = f"patients: {sides}{folds}; {made.fingerprint}"
+    show.say(f"{many(made.cases, 'case')} in {made.path} ({what})")
+    for case, problem in made.skipped.items():
+        show.say(show.plain(f"Skipped {case}: {problem}"))

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from segan_ray.cli.options import HomeFolder, Json
-from segan_ray.cli.terminal import show
 from segan_ray.engine_settings import prepare_ray
 from segan_ray.errors import ClusterError
+from segan_ray.terminal import show
 
 if TYPE_CHECKING:
     from segan_ray.home import Home

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from segan_ray.cli.options import Json
-from segan_ray.cli.terminal import show
 from segan_ray.errors import ClusterError, Interrupted
 from segan_ray.redaction import mask
+from segan_ray.terminal import show
 
 if TYPE_CHECKING:
     from segan_ray.orchestration.jobs.ray_jobs import Cluster, Job

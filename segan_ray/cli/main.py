@@ -15,22 +15,21 @@ from typing import Annotated, Final
 import typer
 
 from segan_ray import __version__
-from segan_ray.cli import comparison, data, doctor, jobs, models, steering, sweeps, training
-from segan_ray.cli.terminal import show
-from segan_ray.cli.terminal.encoding import show_anything
+from segan_ray.cli import comparison, data, demo, doctor, jobs, models, steering, sweeps, training
 from segan_ray.engine_settings import prepare_mlflow
 from segan_ray.errors import Interrupted, SeganRayError, named
+from segan_ray.terminal import show
+from segan_ray.terminal.encoding import show_anything
 
 app = typer.Typer(
     name="segan-ray",
-    no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     help="Segment brain tumours with SegAN: search on Ray, compare in MLflow, promote, evaluate.",
-    epilog="Begin with: segan-ray phantom data && segan-ray prepare data store",
+    epilog="Begin with: segan-ray demo",
 )
-for group in (data, training, comparison, jobs, doctor, sweeps, steering, models):
+for group in (demo, data, training, comparison, jobs, doctor, sweeps, steering, models):
     group.register(app)
 
 
@@ -52,16 +51,29 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
+WAYS: Final = """\
+Three ways to begin:
+
+  segan-ray demo                         minutes: synthetic patients, a sweep, a champion, a report
+  segan-ray inspect /path/to/BRATS       your own data: then prepare it, and tune
+  segan-ray doctor                       your cluster (RAY_ADDRESS): then submit from anywhere
+
+Every command: segan-ray --help. From Python: from segan_ray import api"""
+
+
+@app.callback(invoke_without_command=True)
 def options(
-    version: Annotated[
+    context: typer.Context,
+    version: Annotated[  # noqa: ARG001 - it is eager
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
     ] = False,
-    debug: Annotated[
+    debug: Annotated[  # noqa: ARG001 - main reads it
         bool, typer.Option("--debug", help="Show the traceback of an error (anywhere on the line).")
     ] = False,
 ) -> None:
-    """Take the options that stand before a command."""
+    """Take the options that stand before a command; without one, say how to begin."""
+    if context.invoked_subcommand is None:
+        show.say(WAYS)
 
 
 def main() -> None:

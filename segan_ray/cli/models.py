@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from segan_ray.cli.options import HomeFolder, Json, Layout, Store, SweepName
-from segan_ray.cli.terminal import show
 from segan_ray.errors import many
+from segan_ray.terminal import show
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -90,12 +90,10 @@ def promote(
 
     Each try on the same gate patients has to be surer than the one before.
     """
-    from segan_ray.home import Home
-    from segan_ray.workflows.promote import promote as run_gate
+    from segan_ray.api.models import promote as run_gate
 
-    with show.noting() as note, show.progress("Judging cases", None) as done:
+    with show.noting() as note:
         result = run_gate(
-            Home.at(home),
             sweep,
             alias=alias,
             ensemble=ensemble,
@@ -103,7 +101,7 @@ def promote(
             flips=flips,
             dry_run=dry_run,
             force=force,
-            on_case=done,
+            home=home,
             on_note=note,
         )
     if as_json:
@@ -146,23 +144,20 @@ def evaluate(
     model was trained or chosen with are refused, whatever their names.
     With --against, models are compared patient by patient.
     """
-    from segan_ray.cli.terminal.score_tables import show_scores
-    from segan_ray.home import Home
-    from segan_ray.workflows.evaluate import evaluate as score_models
+    from segan_ray.api.models import evaluate as score_models
+    from segan_ray.terminal.score_tables import show_scores
 
     _check_files(output, cases)
-    with show.progress("Scoring cases", None) as done:
-        evaluation = score_models(
-            Home.at(home),
-            model,
-            store,
-            against=against or [],
-            references=named_rows(reference or []),
-            split_file=split_file,
-            lesion_wise=lesion_wise,
-            on_case=done,
-            on_note=show.note,
-        )
+    evaluation = score_models(
+        model,
+        store,
+        against=against or [],
+        references=named_rows(reference or []),
+        split_file=split_file,
+        lesion_wise=lesion_wise,
+        home=home,
+        on_note=show.note,
+    )
     _write_files(evaluation, output, cases)
     if as_json:
         show.document(evaluation.document)
@@ -193,22 +188,18 @@ def predict(
     They are in the label code of their layout and named as its challenge wants them. A bad case
     does not stop the rest; the exit code is then 1.
     """
-    from segan_ray.data.layouts.cases import discover_input
-    from segan_ray.home import Home
-    from segan_ray.workflows.predict import predict as segment
+    from segan_ray.api.models import predict as segment
 
-    discovery = discover_input(source, layout)
-    show.notes(discovery.notes)
-    with show.progress("Segmenting cases", len(discovery.cases)) as done:
-        predictions = segment(
-            Home.at(home),
-            model,
-            discovery,
-            out,
-            probabilities=probabilities,
-            overwrite=overwrite,
-            on_case=done,
-        )
+    predictions = segment(
+        model,
+        source,
+        out,
+        layout=layout,
+        probabilities=probabilities,
+        overwrite=overwrite,
+        home=home,
+        on_notes=show.notes,
+    )
     if as_json:
         show.document({"cases": [prediction.document() for prediction in predictions]})
     else:
@@ -227,14 +218,12 @@ def export(
     as_json: Json = False,
 ) -> None:
     """Write the network of a model as ONNX or torch.export program, with what surrounds it."""
+    from segan_ray.api.models import load_model
     from segan_ray.evaluation.inference.export import check_format, export_model
-    from segan_ray.evaluation.inference.packaged_model import load_model
-    from segan_ray.home import Home
-    from segan_ray.tracking.registry.model_versions import fetched
 
     check_format(kind)
-    with show.progress("Exporting", 1) as done, fetched(Home.at(home), model) as source:
-        document = export_model(load_model(source.folder), out, kind)
+    with show.progress("Exporting", 1) as done:
+        document = export_model(load_model(model, home=home), out, kind)
         done(document["file"])
     if as_json:
         show.document(document)

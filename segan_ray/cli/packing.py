@@ -125,19 +125,18 @@ def _settle(typed: Typed) -> tuple[str, list[tuple[str, str, bytes]]]:
     Raises:
         ConfigError: if a file is no space or settings.
     """
-    from segan_ray.home import check_name
+    from segan_ray.api.sweeps import new_name
     from segan_ray.orchestration.jobs.job_spec import carried
 
     values = typed.values
-    name = training.named(values["name"], values["resume"])
     if typed.command == "tune":
         from segan_ray.search.space.space_file import load_space, resolve_space
 
         file = resolve_space(values["space"])
         space = load_space(file)
-        name = check_name(name or f"{space.name}-{training.now()}")
+        name = new_name(values["name"], space.name, resume=values["resume"])
         return name, [("space", "space.yaml", carried(file))]
-    name = check_name(name or f"train-{training.now()}")
+    name = new_name(values["name"], "train", resume=values["resume"])
     config: Path | None = values["config"]
     if config is None:
         return name, []

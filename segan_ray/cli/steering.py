@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from segan_ray.cli.options import HomeFolder, Json, SweepName
-from segan_ray.cli.terminal import show
+from segan_ray.terminal import show
 
 if TYPE_CHECKING:
     from segan_ray.workflows.steer import Asked

@@ -12,8 +12,8 @@ import typer
 
 from segan_ray.cli.options import HomeFolder, Json, SweepName
 from segan_ray.cli.steering import tell
-from segan_ray.cli.terminal import show
 from segan_ray.errors import SweepError, many
+from segan_ray.terminal import show
 
 SAID_END: Final = {
     "hours": ", hours used up",

@@ -68,7 +68,7 @@ class GateRun:
         reason = self._apart(champion)
         if reason:
             return Verdict("kept", reason)
-        ours = self._ours()
+        ours = self.ours()
         if champion.run_id == self.candidate.mlflow_run and self.same_use(champion):
             there = f"It is the champion already, as version {champion.version}."
             return Verdict("kept", there, judge(ours, ours).difference)
@@ -130,7 +130,8 @@ class GateRun:
             f"champion was not trained on {ours}, so it may have trained on those patients."
         )
 
-    def _ours(self) -> list[CaseScores]:
+    def ours(self) -> list[CaseScores]:
+        """Return the candidate's scores on the patients that it is judged on."""
         return self._score("", self.model)
 
     def _theirs(self, champion: str) -> list[CaseScores]:

@@ -22,6 +22,7 @@ from segan_ray.data.store.prepare import OnCase, ignore_case
 from segan_ray.errors import RegistryError, StoreError
 from segan_ray.evaluation.inference.packaged_model import Model
 from segan_ray.evaluation.scoring.gate import Verdict
+from segan_ray.evaluation.scoring.model_card import Judged, model_card
 from segan_ray.home import Home
 from segan_ray.search.results.ranking import SweepRecord, TrialRecord
 from segan_ray.tracking import tag_names
@@ -30,6 +31,7 @@ from segan_ray.tracking.client.retries import said_in_words
 from segan_ray.tracking.reading.sweeps import Note, ignore_note, read_sweep, store_location
 from segan_ray.tracking.registry.aliases import check_movable, move_alias, registry_lock
 from segan_ray.tracking.registry.model_versions import (
+    MODEL,
     SHA256,
     find_alias,
     register,
@@ -215,18 +217,28 @@ def _carry_out(
     if decided.verdict.verdict == "kept":
         client.log_batch(run, tags=on_run)
         return decided
+    card = _card(gate_run, decided, alias)  # scores the candidate, which takes minutes
     with registry_lock(gate_run.home):
         now = find_alias(client, alias)
         if (now and now.version) != (held and held.version):
             return None
-        version = _version(gate_run, _version_tags(gate_run, decided, tags))
+        version = _version(gate_run, _version_tags(gate_run, decided, tags), card)
         move_alias(client, alias, version)
         client.log_batch(run, tags=on_run)
     return replace(decided, version=version)
 
 
-def _version(gate_run: GateRun, tags: Mapping[str, str]) -> str:
-    """Return the candidate's version with these tags, registered if need be.
+def _card(gate_run: GateRun, decided: Promotion, alias: str) -> str:
+    judged = Judged(
+        gate_run.ours(), decided.verdict.reason, decided.optimistic, decided.verdict.tries
+    )
+    names = ", ".join(trial.trial for trial in decided.trials)
+    trained = f"From the sweep {gate_run.record.sweep}, trial {names}."
+    return model_card(MODEL, gate_run.model, trained, judged, f"models:/{MODEL}@{alias}")
+
+
+def _version(gate_run: GateRun, tags: Mapping[str, str], card: str) -> str:
+    """Return the candidate's version with these tags, registered with its ``card`` if need be.
 
     An earlier promotion of the run, or one that was cut off, has registered it already.
     """
@@ -237,7 +249,8 @@ def _version(gate_run: GateRun, tags: Mapping[str, str]) -> str:
         if each.status == "READY" and SHA256 in each.tags and gate_run.same_use(each)
     ]
     if not registered:
-        return register(client, run, tags, package_model(client, run, gate_run.model))
+        package = package_model(client, run, gate_run.model, card)
+        return register(client, run, tags, package, card)
     version = str(max(int(each.version) for each in registered))
     retag(client, version, tags)
     return version

@@ -121,8 +121,12 @@ def test_two_sweeps_share_a_fresh_home_and_one_name_is_run_once(
 
 
 @pytest.mark.endurance
-def test_a_node_of_two_may_be_lost(sweep: Killable, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("scheduler", [{}, {"grace_period": 2, "promote": True}])
+def test_a_node_of_two_may_be_lost(
+    sweep: Killable, monkeypatch: pytest.MonkeyPatch, scheduler: dict
+) -> None:
     sweep.space = space_of(trials=4, concurrent=2)
+    sweep.space["scheduler"] |= scheduler
     monkeypatch.setenv("RAY_AUTH_MODE", "token")
     monkeypatch.setenv("RAY_AUTH_TOKEN", "of-this-test-alone")
     # Ray takes loopback addresses as they are, for every process of the test.

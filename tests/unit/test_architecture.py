@@ -15,13 +15,13 @@ import segan_ray
 
 ROOT = Path(segan_ray.__file__).parent
 LAYERS = (
-    "cli", "workflows", "orchestration", "tracking", "evaluation", "search", "training", "models",
-    "data",
+    "cli", "api", "terminal", "workflows", "orchestration", "tracking", "evaluation", "search",
+    "training", "models", "data",
 )  # fmt: skip
 """From the top to the bottom: a package may import those to its right."""
 OWNERS = {
     "typer": {"cli"},
-    "rich": {"cli"},
+    "rich": {"cli", "terminal"},
     "ray": {"orchestration"},
     "mlflow": {"tracking", "workflows"},
     "plotly": {"evaluation"},

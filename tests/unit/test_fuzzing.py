@@ -23,7 +23,6 @@ import nibabel as nib
 import pytest
 import torch
 
-from segan_ray.cli.terminal import show
 from segan_ray.config import load_experiment
 from segan_ray.data.io.headers import ImageError
 from segan_ray.data.io.images import carried_checksum, read_header, read_image
@@ -36,6 +35,7 @@ from segan_ray.evaluation.inference.inference_settings import Postprocessing
 from segan_ray.evaluation.inference.packaged_model import load_model
 from segan_ray.redaction import mask
 from segan_ray.search.space.space_file import load_space
+from segan_ray.terminal import show
 from segan_ray.training.checkpoints.checkpoint import load_segmentor, restore
 from segan_ray.training.checkpoints.saved_state import check_files
 from segan_ray.training.checkpoints.trial_folder import read_report, write_epoch

@@ -6,6 +6,7 @@
     state.json              the Experiment, which says what the network is
     origin.json             the store it was trained on: preparation, layout, patients
     postprocessing.json     thresholds, smallest pieces; absent from a trial's checkpoint
+    model_card.md           what it is for and how good it is; of promoted models alone
     checksums.json          of these files; absent from a trial's checkpoint
 
 An ensemble has the first two files of each member in ``member-0/``, ``member-1/`` and so on. A
@@ -39,6 +40,7 @@ from segan_ray.models.ensemble import MeanOfSegmentors
 from segan_ray.training.checkpoints.checkpoint import load_segmentor, save_segmentor
 
 POSTPROCESSING: Final = "postprocessing.json"
+CARD: Final = "model_card.md"
 MEMBER: Final = "member-"
 PACKAGED: Final = "artifacts/model"
 """Where the folder above lies in a model logged with MLflow."""
@@ -108,8 +110,8 @@ def load_model(folder: Path) -> Model:
     return Model(members, read_origin(folder), _read_postprocessing(folder))
 
 
-def save_model(folder: Path, model: Model) -> None:
-    """Write the files above into ``folder``, which is made if need be."""
+def save_model(folder: Path, model: Model, card: str | None = None) -> None:
+    """Write the files above into ``folder``, which is made if need be; ``card`` is the card."""
     folder.mkdir(parents=True, exist_ok=True)
     for index, member in enumerate(model.members):
         inside = folder / f"{MEMBER}{index}" if len(model.members) > 1 else folder
@@ -117,6 +119,8 @@ def save_model(folder: Path, model: Model) -> None:
     write_origin(folder, model.origin)
     text = model.postprocessing.model_dump_json(indent=1)
     (folder / POSTPROCESSING).write_text(text, encoding="utf-8")
+    if card is not None:
+        (folder / CARD).write_text(card, encoding="utf-8")
     write_checksums(folder)
 
 

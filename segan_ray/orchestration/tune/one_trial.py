@@ -29,6 +29,7 @@ TRIAL: Final = "000"
 class TrainResult:
     """The result of a run: its MLflow run, the epochs done, and the best epoch's checkpoint."""
 
+    name: str
     run: str
     epochs: int
     best_epoch: int
@@ -69,7 +70,7 @@ def train_one(
     if status == "failed" or last is None or kept is None:
         raise SweepError(f"The run '{name}' failed. {study.trials.first_reason}")
     (trial,) = read_sweep(home, name).trials
-    return TrainResult(trial.mlflow_run, last.epoch, last.best.epoch, last.best.metrics, kept)
+    return TrainResult(name, trial.mlflow_run, last.epoch, last.best.epoch, last.best.metrics, kept)
 
 
 def recorded_experiment(home: Home, name: str) -> Experiment | None:

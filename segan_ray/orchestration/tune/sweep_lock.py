@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -99,10 +100,14 @@ def interruptible(name: str, command: str) -> Iterator[EndRequest]:
 
     The request keeps the signal's number, since Ray turns exceptions into plain ones. The
     ``command`` that goes on with ``name`` is printed at the first signal: a second ends at once.
+    Signals reach the main thread alone, so on others there is nothing to answer.
 
     Raises:
         Interrupted: where nothing within answered the signal.
     """
+    if threading.current_thread() is not threading.main_thread():
+        yield EndRequest()
+        return
     numbers = (signal.SIGINT, signal.SIGTERM)
     before = {number: signal.getsignal(number) for number in numbers}
     request = EndRequest()

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, get_args
 
+import yaml
 from pydantic import BaseModel, ValidationError
 
 import segan_ray
@@ -82,6 +83,23 @@ def load_space(file: Path) -> SearchSpace:
     if listed or space is None:
         raise refusal(file, listed, unsaid)
     return space
+
+
+def check_space(space: SearchSpace) -> SearchSpace:
+    """Return a space that was built in code, checked as a file is.
+
+    Raises:
+        ConfigError: with every problem.
+    """
+    _, problems, _ = read_tree(space.model_dump(mode="json"))
+    if problems:
+        raise ConfigError(f"space {space.name}", [each.text for each in problems])
+    return space
+
+
+def written(space: SearchSpace) -> str:
+    """Return the file of a space that was built in code."""
+    return yaml.safe_dump(space.model_dump(mode="json"), sort_keys=False)
 
 
 def repetitions(lines: YamlLines) -> Iterator[tuple[int | None, str]]:

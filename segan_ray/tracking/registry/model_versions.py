@@ -74,8 +74,13 @@ def check_alias(alias: str) -> str:
     return alias
 
 
-def register(client: MlflowClient, run: str, tags: Mapping[str, str], package: Package) -> str:
-    """Register the model packaged from ``run`` as a new version and return its number."""
+def register(
+    client: MlflowClient, run: str, tags: Mapping[str, str], package: Package, card: str = ""
+) -> str:
+    """Register the model packaged from ``run`` as a new version and return its number.
+
+    Its ``card`` stands in its description, below where it comes from.
+    """
     with contextlib.suppress(MlflowException):
         client.create_registered_model(
             MODEL, description="SegAN segmentors, promoted from sweeps by segan-ray."
@@ -87,7 +92,7 @@ def register(client: MlflowClient, run: str, tags: Mapping[str, str], package: P
             package.uri,
             run_id=run,
             tags={**tags, SHA256: package.sha256},
-            description=version_note(tags),
+            description="\n\n".join(filter(None, (version_note(tags), card))),
             model_id=package.model_id,
         )
     versions = json.dumps([{"name": MODEL, "version": made.version}])
@@ -96,12 +101,14 @@ def register(client: MlflowClient, run: str, tags: Mapping[str, str], package: P
 
 
 def retag(client: MlflowClient, version: str, tags: Mapping[str, str]) -> None:
-    """Write ``tags`` to a version, and to its description unless a person changed that."""
+    """Write ``tags`` to a version, and to where its description begins unless that was changed."""
     before = client.get_model_version(MODEL, version)
     for name, value in tags.items():
         client.set_model_version_tag(MODEL, version, name, value)
-    if before.description == version_note(before.tags):
-        client.update_model_version(MODEL, version, version_note({**before.tags, **tags}))
+    note, description = version_note(before.tags), before.description or ""
+    if description.startswith(note):
+        now = version_note({**before.tags, **tags}) + description.removeprefix(note)
+        client.update_model_version(MODEL, version, now)
 
 
 def versions_of(client: MlflowClient, run: str) -> list[ModelVersion]:

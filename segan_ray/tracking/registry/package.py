@@ -57,8 +57,8 @@ class Package:
     sha256: str
 
 
-def package_model(client: MlflowClient, run: str, model: Model) -> Package:
-    """Log ``model`` with everything it needs as the model of ``run``.
+def package_model(client: MlflowClient, run: str, model: Model, card: str | None = None) -> Package:
+    """Log ``model`` with everything it needs, and its ``card``, as the model of ``run``.
 
     An interruption leaves a logged model that is not ready and that nothing refers to.
     """
@@ -74,7 +74,7 @@ def package_model(client: MlflowClient, run: str, model: Model) -> Package:
     try:
         with tempfile.TemporaryDirectory() as temporary:
             folder = Path(temporary) / LOGGED_AS
-            write_package(folder, model, logged)
+            write_package(folder, model, logged, card)
             sha256 = digest(folder)
             client.log_model_artifacts(logged.model_id, str(folder))
     except BaseException:
@@ -87,10 +87,12 @@ def package_model(client: MlflowClient, run: str, model: Model) -> Package:
     return Package(logged.model_id, f"models:/{logged.model_id}", sha256)
 
 
-def write_package(folder: Path, model: Model, logged: LoggedModel | None = None) -> None:
+def write_package(
+    folder: Path, model: Model, logged: LoggedModel | None = None, card: str | None = None
+) -> None:
     """Write ``model`` into ``folder`` as a model that ``mlflow.pyfunc.load_model`` loads.
 
-    ``logged`` is MLflow's record of the model, if it has one.
+    ``logged`` is MLflow's record of the model, ``card`` its card, if it has one.
     """
     # Keep MLflow from taking the requirements from a lock file in the current folder.
     os.environ.setdefault("MLFLOW_UV_AUTO_DETECT", "false")
@@ -104,7 +106,7 @@ def write_package(folder: Path, model: Model, logged: LoggedModel | None = None)
         )
     with tempfile.TemporaryDirectory() as temporary:
         files = Path(temporary) / Path(PACKAGED).name
-        save_model(files, model)
+        save_model(files, model, card)
         pyfunc.save_model(
             folder,
             python_model=str(Path(__file__).with_name("pyfunc_model.py")),

@@ -12,11 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console, RenderableType
 
-from segan_ray.cli.terminal.live import live_run, live_view
-from segan_ray.cli.terminal.live_table import RunView, SweepView, choose, watch
-from segan_ray.cli.terminal.sweep_progress import SweepProgress
 from segan_ray.search.results.needs import Needs, rough
 from segan_ray.search.results.trial_state import EndedBefore, MoreTrials, TrialState
+from segan_ray.terminal.live import live_run, live_view
+from segan_ray.terminal.live_table import RunView, SweepView, choose, watch
+from segan_ray.terminal.sweep_progress import SweepProgress
 
 REASON = "ValueError: the loss is not finite: every map was empty in three validations in a row"
 

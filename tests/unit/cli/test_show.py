@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from segan_ray import errors
-from segan_ray.cli.terminal import show
-from segan_ray.cli.terminal.encoding import show_anything
+from segan_ray.terminal import show
+from segan_ray.terminal.encoding import show_anything
 
 PATHS = [
     "segmentor.lr", "critic.lr", "critic.depth", "loss.scale_weights", "loss.dice_weight",

@@ -17,7 +17,6 @@ from PIL import Image
 
 from segan_ray.brats import REGIONS
 from segan_ray.cli.models import named_rows
-from segan_ray.cli.terminal.score_tables import show_scores
 from segan_ray.data.layouts.cases import discover
 from segan_ray.data.phantom.dataset import write_phantoms
 from segan_ray.data.store.manifest import PrepareSettings, read_manifest
@@ -40,6 +39,7 @@ from segan_ray.evaluation.scoring.case_files import check_table, write_table
 from segan_ray.evaluation.scoring.comparison import compare
 from segan_ray.evaluation.scoring.leakage import refuse_seen
 from segan_ray.home import Home
+from segan_ray.terminal.score_tables import show_scores
 from segan_ray.tracking import tag_names
 from segan_ray.tracking.client.connection import connect, experiment_id, pointing_at, search
 from segan_ray.tracking.description.card import StoreCard

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from segan_ray.cli.terminal import show
 from segan_ray.errors import many
 from segan_ray.evaluation.comparison_page import why_no_intervals
 from segan_ray.evaluation.metrics.intervals import MINIMUM_PATIENTS, no_interval
+from segan_ray.terminal import show
 
 
 def show_scores(document: Mapping[str, Any]) -> None:

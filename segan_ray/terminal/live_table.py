@@ -12,11 +12,11 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from segan_ray.cli.terminal.show import figure, plain
-from segan_ray.cli.terminal.sweep_progress import SweepProgress, TrialProgress
 from segan_ray.search.results.needs import rough
 from segan_ray.search.results.ranking import TrialStatus, said_status
 from segan_ray.search.results.trial_state import TrialState
+from segan_ray.terminal.show import figure, plain
+from segan_ray.terminal.sweep_progress import SweepProgress, TrialProgress
 
 STYLES: Final = {
     "running": "cyan", "stopped": "dim", "failed": "red", "paused": "dim", "pending": "dim",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import re
 import sys
@@ -213,8 +214,15 @@ def short_names(paths: Sequence[str]) -> list[str]:
     return [shortest(path) for path in paths]
 
 
+def in_notebook() -> bool:
+    """Tell whether what is drawn appears below a notebook's cell and can be drawn over there."""
+    return Console().is_jupyter and importlib.util.find_spec("ipywidgets") is not None
+
+
 @contextmanager
-def progress(what: str, total: int | None) -> Iterator[Callable[[str], None]]:
+def progress(
+    what: str, total: int | None, *, drawn: bool = True
+) -> Iterator[Callable[[str], None]]:
     """Show a bar on stderr while work goes on; the yielded function counts one item done.
 
     ``total`` is None if the number of items is not known yet.
@@ -226,7 +234,7 @@ def progress(what: str, total: int | None) -> Iterator[Callable[[str], None]]:
         TimeRemainingColumn(),
         TextColumn("{task.fields[item]}", markup=False),
         console=Console(stderr=True),
-        disable=not sys.stderr.isatty(),
+        disable=not (drawn and (sys.stderr.isatty() or in_notebook())),
         transient=True,
     )
     with bar:

@@ -16,19 +16,19 @@ from typing import Final
 from rich.console import Console, RenderableType
 from rich.live import Live
 
-from segan_ray.cli.terminal import show
-from segan_ray.cli.terminal.live_table import (
+from segan_ray.search.results.needs import rough
+from segan_ray.search.results.ranking import said_status
+from segan_ray.search.results.trial_state import OnState, SweepEvent, TrialState
+from segan_ray.terminal import show
+from segan_ray.terminal.live_table import (
     RunView,
     SweepView,
     first_estimate,
     gain_parts,
     progress_parts,
 )
-from segan_ray.cli.terminal.show import figure
-from segan_ray.cli.terminal.sweep_progress import SweepProgress
-from segan_ray.search.results.needs import rough
-from segan_ray.search.results.ranking import said_status
-from segan_ray.search.results.trial_state import OnState, SweepEvent, TrialState
+from segan_ray.terminal.show import figure
+from segan_ray.terminal.sweep_progress import SweepProgress
 from segan_ray.training.epoch_record import Mode
 
 Clock = Callable[[], float]
@@ -156,7 +156,8 @@ def _follow(
     clock: Clock,
 ) -> Iterator[Follower]:
     console = Console(stderr=True, highlight=False)
-    if not (sys.stderr.isatty() and console.is_terminal) or console.is_dumb_terminal:
+    on_terminal = sys.stderr.isatty() and console.is_terminal and not console.is_dumb_terminal
+    if not (on_terminal or show.in_notebook()):
         yield LineReporter(begin, clock, ended, how_far)
         return
     follower = TerminalView(begin, clock, ended)
