@@ -140,7 +140,7 @@ def view(
     prediction: Annotated[
         Path | None,
         typer.Argument(
-            help="A label map of the case, such as predict writes.", metavar="[PREDICTION]"
+            help="A label map of the case, such as predict writes.", metavar="PREDICTION"
         ),
     ] = None,
     layout: Layout = None,

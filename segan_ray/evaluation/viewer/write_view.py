@@ -19,7 +19,7 @@ PAGES: Final = (".html", ".htm")
 
 
 @dataclass(frozen=True)
-class View:
+class CasePage:
     """The page that was written of a case, and the maps that it outlines."""
 
     case: str
@@ -39,7 +39,7 @@ class View:
         }
 
 
-def write_view(discovery: Discovery, prediction: Path | None, out: Path) -> View:
+def write_view(discovery: Discovery, prediction: Path | None, out: Path) -> CasePage:
     """Write the page of the one case of ``discovery`` to ``out``.
 
     ``prediction`` is a label map on the case's grid, in the label code of its layout.
@@ -53,7 +53,7 @@ def write_view(discovery: Discovery, prediction: Path | None, out: Path) -> View
     shown = _read(case, discovery, prediction)
     page = render_case(case.case, discovery.layout.name, shown)
     write_text(out, page)
-    return View(
+    return CasePage(
         case=case.case,
         page=out,
         bytes=len(page.encode()),
@@ -83,8 +83,8 @@ def _only_case(discovery: Discovery) -> Case:
 
 def _read(case: Case, discovery: Discovery, prediction: Path | None) -> ShownCase:
     code = discovery.layout.code
-    label = None if prediction is None else read_label(prediction, case, code)
     volume = read_volume(case, code)
+    label = None if prediction is None else read_label(prediction, case, code)
     try:
         with blamed_on_file():
             return shown_case(volume, label, code)
