@@ -1,4 +1,4 @@
-"""``phantom``, ``inspect`` and ``prepare``: from a BRATS folder to a store."""
+"""``phantom``, ``inspect``, ``view`` and ``prepare``: from a BRATS folder to a store."""
 
 from __future__ import annotations
 
@@ -49,6 +49,10 @@ def register(app: typer.Typer) -> None:
     """Add these commands to the command line."""
     app.command(epilog="Example: segan-ray phantom data --cases 20 --spacing 2")(phantom)
     app.command(epilog="Example: segan-ray inspect data")(inspect)
+    app.command(
+        epilog="Example: segan-ray view data/BraTS2021_00000 labels/BraTS2021_00000.nii.gz "
+        "--out case.html"
+    )(view)
     app.command(epilog="Example: segan-ray prepare data store --skip-bad")(prepare)
 
 
@@ -114,6 +118,43 @@ def _show_report(title: str, report: FolderReport) -> None:
         show.say(show.plain(f"{case}: {problem}"))
     show.notes([*report.warnings(), *report.notes], show.say)
     show.say(report.verdict())
+
+
+def view(
+    source: Annotated[
+        Path, typer.Argument(help="A BRATS case: its folder or one of its files.", metavar="CASE")
+    ],
+    out: Annotated[Path, typer.Option(help="The .html file to write.", metavar="PAGE.html")],
+    prediction: Annotated[
+        Path | None,
+        typer.Argument(
+            help="A label map of the case, such as predict writes.", metavar="PREDICTION"
+        ),
+    ] = None,
+    layout: Layout = None,
+    as_json: Json = False,
+) -> None:
+    """Write a case as one self-contained page: its scans in slices and 3-D, with outlines.
+
+    Outlines are of the truth, where the case has one, and of PREDICTION. The page needs no
+    network. It holds the patient's images: treat it like the scans.
+    """
+    from segan_ray.data.layouts.cases import discover_input
+    from segan_ray.evaluation.viewer.write_view import write_view
+
+    discovery = discover_input(source, layout)
+    show.notes(discovery.notes)
+    written = write_view(discovery, prediction, out)
+    if as_json:
+        show.document(written.document())
+        return
+    for warning in written.warnings:
+        show.note(show.plain(f"Note: {written.case}: {warning}"))
+    outlined = f" with {' and '.join(written.maps)}" if written.maps else ""
+    show.say(
+        f"{written.case}{outlined} in {out}, {written.bytes / 1e6:.1f} MB. It holds the patient's "
+        "images: treat it like the scans."
+    )
 
 
 def prepare(

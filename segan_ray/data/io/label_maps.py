@@ -1,8 +1,9 @@
-"""Writing a model's label map of a case, on the case's grid, with the name its challenge requires.
+"""Label maps of a model: writing that of a case with the name its challenge requires, reading it.
 
 A label map has the grid, axes, affine and header of the scans it was made of, so that a viewer
 lays it over them. Volumes are turned to common axes when they are read, and turned back here.
-Files appear whole or not at all.
+Files appear whole or not at all. A label map that is read must lie on the case's grid: none is
+resampled.
 """
 
 from __future__ import annotations
@@ -16,11 +17,14 @@ from typing import Final
 import numpy as np
 from jaxtyping import Float32, UInt8
 
-from segan_ray.brats import REGIONS
+from segan_ray.brats import REGIONS, LabelCode
+from segan_ray.data.io.geometry import differences, placed, same_shape
+from segan_ray.data.io.headers import ImageError, ImageHeader, times
 from segan_ray.data.io.images import encode_label, encode_maps, read_header
-from segan_ray.data.io.volumes import as_stored
+from segan_ray.data.io.volumes import as_stored, read_array, truth_refusals
+from segan_ray.data.io.voxel_checks import as_labels
 from segan_ray.data.layouts.cases import Case, Discovery, Layout
-from segan_ray.errors import DataError
+from segan_ray.errors import CaseError, DataError
 from segan_ray.filesystem.atomic_files import write_bytes
 
 PROBABILITIES: Final = "_probabilities.nii.gz"
@@ -134,6 +138,41 @@ def write_probabilities(
     affine = read_header(template, channels=len(case.channels)).affine
     voxels = as_stored(np.moveaxis(probabilities, 0, -1), affine)
     write_bytes(path, encode_maps(template, voxels, f"segan-ray: {', '.join(REGIONS)}"))
+
+
+def read_label(path: Path, case: Case, code: LabelCode) -> UInt8[np.ndarray, "x y z"]:
+    """Return the label map ``path`` of ``case``, along ``BRATS_AXES``.
+
+    Raises:
+        CaseError: if the map or the case's first scan cannot be read, they do not share one grid,
+            or a value is not in ``code``.
+    """
+    header = _header(path, case, channels=0)
+    scan = _template(case)
+    reference = _header(scan, case, channels=len(case.channels))
+    if placed(header, reference) is None:
+        raise CaseError(case.case, _unlike(path, header, scan, reference))
+    voxels, _ = read_array(case, path)
+    problems = truth_refusals(path, voxels, code)
+    if problems:
+        raise CaseError(case.case, f"{path}: {problems[0]}")
+    return as_labels(voxels)
+
+
+def _header(path: Path, case: Case, *, channels: int) -> ImageHeader:
+    try:
+        return read_header(path, channels=channels)
+    except ImageError as error:
+        raise CaseError(case.case, f"{path}: {error}") from None
+
+
+def _unlike(path: Path, header: ImageHeader, scan: Path, reference: ImageHeader) -> str:
+    """Say how the grid of a label map differs from that of the scan."""
+    if not same_shape(header, reference):
+        found = f"{path}: has {times(header.grid)} voxels, {scan.name} {times(reference.grid)}"
+    else:
+        found = f"{path}: lies elsewhere than {scan.name} ({differences(reference, header)})"
+    return f"{found}. A label map must have the grid of its scans: give the one of this case."
 
 
 def _template(case: Case) -> Path:

@@ -131,7 +131,9 @@ def encode_like(
 
 
 def encode(
-    voxels: Float32[np.ndarray, "x y z map"], affine: Float[np.ndarray, "4 4"], description: str
+    voxels: UInt8[np.ndarray, "x y z"] | Float32[np.ndarray, "x y z map"],
+    affine: Float[np.ndarray, "4 4"],
+    description: str,
 ) -> bytes:
     """Return a ``.nii.gz`` file of ``voxels``, which ``affine`` maps to mm."""
     image = nib.Nifti1Image(voxels, affine)

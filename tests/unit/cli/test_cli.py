@@ -23,7 +23,7 @@ from tests.unit.orchestration.test_end_sweep import killed
 
 COMMANDS = (
     "doctor",
-    "phantom", "inspect", "prepare", "train", "tune", "compare", "sweeps", "trials", "stop",
+    "phantom", "inspect", "view", "prepare", "train", "tune", "compare", "sweeps", "trials", "stop",
     "enqueue", "set", "delete", "promote", "rollback", "evaluate", "predict", "export", "report",
     "ui", "submit",
 )  # fmt: skip
@@ -111,6 +111,24 @@ def test_prepare_takes_what_inspect_alone_finds_wrong(folder: Path, tmp_path: Pa
     assert segan("inspect", folder, cwd=tmp_path).returncode == 1
     stored = json.loads(segan("prepare", folder, "store", "--json", cwd=tmp_path).stdout)
     assert (stored["cases"], stored["skipped"]) == (8, [])
+
+
+def test_a_case_and_its_label_map_become_a_page(folder: Path, tmp_path: Path) -> None:
+    case = sorted(folder.iterdir())[0]
+    truth = case / f"{case.name}_seg.nii.gz"
+    shutil.copyfile(truth, tmp_path / "map.nii.gz")
+    result = segan("view", case, "map.nii.gz", "--out", "page.html", cwd=tmp_path)
+    assert result.stdout.startswith(f"{case.name} with truth and prediction in page.html, ")
+    assert "holds the patient's images" in result.stdout.replace("\n", " ")
+    truth.unlink()
+    scan = case / f"{case.name}_t1.nii.gz"
+    document = json.loads(segan("view", scan, "--out", "p.html", "--json", cwd=tmp_path).stdout)
+    assert document == {
+        "case": case.name, "page": "p.html", "bytes": (tmp_path / "p.html").stat().st_size,
+        "maps": [], "warnings": [],
+    }  # fmt: skip
+    refused(segan("view", folder, "--out", "page.html", cwd=tmp_path), "holds 8 cases")
+    refused(segan("view", case, "--out", "page.nii.gz", cwd=tmp_path), "ends in .html")
 
 
 def test_what_is_not_read_is_said(folder: Path, tmp_path: Path) -> None:

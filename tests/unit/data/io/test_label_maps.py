@@ -14,11 +14,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from nibabel.orientations import aff2axcodes, axcodes2ornt, inv_ornt_aff, ornt_transform
 
-from segan_ray.brats import MODALITIES
+from segan_ray.brats import CODE_2017_TO_2021, MODALITIES
 from segan_ray.data.io import metaimage
 from segan_ray.data.io.label_maps import (
     Output,
     outputs,
+    read_label,
     refuse_collisions,
     write_label,
     write_probabilities,
@@ -338,3 +339,14 @@ def test_a_file_is_the_case_it_is_part_of(everything: Path) -> None:
         discover_input(case / "BraTS2021_00001_seg.nii.gz")
     with pytest.raises(NoCasesError):
         discover_input(everything / "msd" / "dataset.json")
+
+
+@pytest.mark.parametrize("oblique", [False, True], ids=["straight", "oblique"])
+@pytest.mark.parametrize("axes", ORIENTATIONS)
+def test_a_label_map_is_read_as_it_was_written(tmp_path: Path, axes: str, oblique: bool) -> None:
+    case, _ = nifti_case(tmp_path, affine_of(axes, oblique=oblique))
+    turned, _ = read_array(case, case.images["t1"])
+    label = np.random.default_rng(0).choice([0, 1, 2, 4], turned.shape).astype(np.uint8)
+    write_label(tmp_path / "map.nii.gz", label, case)
+    read = read_label(tmp_path / "map.nii.gz", case, CODE_2017_TO_2021)
+    np.testing.assert_array_equal(read, label)
