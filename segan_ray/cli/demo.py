@@ -75,7 +75,7 @@ def register(app: typer.Typer) -> None:
 
 def demo(
     small: Annotated[
-        bool, typer.Option("--small", help="Only see that everything works, in two minutes.")
+        bool, typer.Option("--small", help="Only see that everything works, in a few minutes.")
     ] = False,
     home: HomeFolder = None,
 ) -> None:
