@@ -7,6 +7,7 @@ Commands parse, call one function and print. They import that function when they
 from __future__ import annotations
 
 import errno
+import inspect
 import signal
 import sys
 import traceback
@@ -31,6 +32,9 @@ app = typer.Typer(
 )
 for group in (demo, data, training, comparison, jobs, doctor, sweeps, steering, models):
     group.register(app)
+for command in app.registered_commands:
+    # Of a longer summary the list of commands would show the beginning alone.
+    command.short_help = (inspect.getdoc(command.callback) or "").partition("\n\n")[0]
 
 
 ON_CTRL_C: Final = 128 + signal.SIGINT

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -15,14 +16,17 @@ import pytest
 import yaml
 from PIL import Image
 
+from segan_ray.cli.demo import SMALL, UNET, USUAL, commands
 from segan_ray.cli.main import main
+from segan_ray.config import load_experiment
 from segan_ray.home import Home
+from segan_ray.search.space.space_file import load_space, resolve_space
 from segan_ray.tracking.reading import sweeps
 from tests.unit.command_line import refused, segan, segan_process
 from tests.unit.orchestration.test_end_sweep import killed
 
 COMMANDS = (
-    "doctor",
+    "demo", "doctor",
     "phantom", "inspect", "view", "prepare", "train", "tune", "compare", "sweeps", "trials", "stop",
     "enqueue", "set", "delete", "promote", "rollback", "evaluate", "predict", "export", "report",
     "ui", "submit",
@@ -36,8 +40,30 @@ SPACE = {
 def test_help_lists_every_command_and_no_stub(tmp_path: Path) -> None:
     result = segan_process("--help", cwd=tmp_path)
     assert result.returncode == 0
-    listed = [line.split()[0] for line in result.stdout.split("Commands:")[1].splitlines() if line]
-    assert set(COMMANDS) == {name for name in listed if name.isalpha() and name.islower()}
+    listed = re.findall(r"^  ([a-z]+) {2,}\S", result.stdout.split("Commands:")[1], re.MULTILINE)
+    assert set(COMMANDS) == set(listed)
+    assert "..." not in result.stdout.split("Commands:")[1]  # no summary is cut off
+
+
+def test_alone_it_says_how_to_begin(tmp_path: Path) -> None:
+    result = segan(cwd=tmp_path)
+    assert result.returncode == 0
+    named = re.findall(r"^  segan-ray (\w+)", result.stdout, re.MULTILINE)
+    assert named == ["demo", "inspect", "doctor"]
+
+
+def test_the_small_demo_is_what_a_user_would_type(tmp_path: Path) -> None:
+    listed = [*commands(tmp_path, "now", SMALL)]
+    assert [command[0] for command in listed] == [
+        "phantom", "inspect", "prepare", "train", "tune", "trials", "promote", "promote",
+        "evaluate", "report",
+    ]  # fmt: skip
+    # U-Net trains as long as a trial of the space, on as many slices.
+    for size in (USUAL, SMALL):
+        space = load_space(resolve_space(size.space)).base_experiment().training
+        unet = load_experiment(None, [*UNET, *size.unet]).training
+        for name in ("epochs", "steps_per_epoch", "batch_size", "crop"):
+            assert getattr(unet, name) == getattr(space, name)
 
 
 @pytest.mark.parametrize("command", COMMANDS)
