@@ -37,6 +37,7 @@ ClassWeights = tuple[PositiveFloat, PositiveFloat, PositiveFloat]
 ScaleWeights = Annotated[tuple[NonNegativeFloat, ...], Field(min_length=1)]
 Variant = Literal["s1-1c", "s1-3c", "s3-3c", "unet"]
 Optimizer = Literal["adam", "adamw", "rmsprop"]
+Gpus = Literal["auto"] | Annotated[float, Field(ge=0, le=sizes.MOST_GPUS)]
 Network = Literal["segan", "authors", "unet", "residual-unet", "segresnet"]
 OF_MONAI: Final = ("unet", "residual-unet", "segresnet")
 
@@ -219,7 +220,7 @@ class ResourceSettings(Settings):
     """How many Ray Train workers train one model together."""
     cpus_per_worker: Annotated[float, Field(gt=0, le=sizes.MOST_CPUS)] = 1
     """The CPUs of each worker."""
-    gpus_per_worker: Annotated[Literal["auto"] | float, PlainValidator(_gpus)] = "auto"
+    gpus_per_worker: Annotated[Gpus, PlainValidator(_gpus, json_schema_input_type=Gpus)] = "auto"
     """The GPUs of each worker. ``auto`` is one where the cluster has a GPU for each worker of a
     trial, and none elsewhere. A share such as 0.25 lets several trials train on one GPU."""
     retries: Annotated[int, Field(ge=0, le=sizes.MOST_RETRIES)] = 2
