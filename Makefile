@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 TOOLS := .venv-tools
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast test-full test-endurance check lint format types bench constraints audit sbom clean .venv
+.PHONY: help demo test test-fast test-full test-endurance check lint format types bench constraints audit sbom docs clean .venv
 
 help: ## Show this list
 	@grep -E '^[a-z.-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -83,6 +83,14 @@ $(TOOLS)/.installed: Makefile
 	$(TOOLS)/bin/pip install --quiet --disable-pip-version-check cyclonedx-bom==7.5.0 pip-audit==2.10.1 uv==0.13.9
 	touch $@
 
+docs: $(VENV)/.docs ## The documentation site, its links checked: site/index.html
+	$(BIN)/python docs/site/build_site.py site
+
+# Its generator is no part of the environment that others wait for.
+$(VENV)/.docs: $(VENV)/.installed
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[docs]'
+	touch $@
+
 clean: ## Remove the environment and every cache, never your records
-	rm -rf .venv .venv-* dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .venv-* dist site site.staging .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -37,6 +37,7 @@ ClassWeights = tuple[PositiveFloat, PositiveFloat, PositiveFloat]
 ScaleWeights = Annotated[tuple[NonNegativeFloat, ...], Field(min_length=1)]
 Variant = Literal["s1-1c", "s1-3c", "s3-3c", "unet"]
 Optimizer = Literal["adam", "adamw", "rmsprop"]
+Gpus = Literal["auto"] | Annotated[float, Field(ge=0, le=sizes.MOST_GPUS)]
 Network = Literal["segan", "authors", "unet", "residual-unet", "segresnet"]
 OF_MONAI: Final = ("unet", "residual-unet", "segresnet")
 
@@ -48,50 +49,60 @@ class Settings(BaseModel):
 
 
 class SegmentorSettings(Settings):
-    """The segmentor S and its optimizer.
-
-    ``network`` is MONAI's ``unet``, ``residual-unet`` or ``segresnet``, the paper's (``segan``), or
-    one of the authors' published networks (``authors``: the ``brain`` or the ``skin`` network, of
-    fixed depth). The width of ``segan`` doubles at each of ``depth`` downsampling levels, up to
-    eight times ``base_width``; ``full_resolution`` gives it one more convolution before the maps,
-    as the authors' networks have, and ``skip`` says how it joins mirrored levels.
-    """
+    """The segmentor S and its optimizer."""
 
     network: Network = "unet"
+    """MONAI's ``unet``, ``residual-unet`` or ``segresnet``; the paper's (``segan``); or one of the
+    authors' published networks (``authors``)."""
     authors: Published = "brain"
+    """Which of the authors' networks, each of fixed depth, ``network: authors`` is."""
     full_resolution: bool = True
+    """Give ``segan`` one more convolution before the maps, as the authors' networks have."""
     lr: PositiveFloat = 1e-3
+    """The learning rate at its highest; ``training.schedule`` says how it falls."""
     optimizer: Optimizer = "adam"
+    """The optimizer of the segmentor."""
     beta1: Fraction = 0.5
+    """The decay of the mean of gradients in ``adam`` and ``adamw``; ``rmsprop`` has none."""
     depth: Annotated[int, Field(ge=2, le=6)] = 4
+    """How many times height and width are halved (downsampling levels)."""
     base_width: Width = 16
+    """The channels of the first level. In ``segan`` each level doubles them, up to eight times."""
     skip: Literal["add", "concat"] = "concat"
+    """How ``segan`` joins mirrored levels: by their sum or side by side."""
 
 
 class CriticSettings(Settings):
-    """The critic C and its optimizer.
-
-    ``kind`` is one critic for each region, one ``joint`` critic for all, or ``none``. A critic's
-    ``input`` is the image multiplied by the maps (the paper) or joined with them
-    (``concat``, SegAN-CAT). ``depth`` blocks give ``depth + 1`` feature scales, the input being
-    the first; a ``single-scale`` critic is judged by its deepest features alone. ``steps`` is how
-    often it is updated for each update of the segmentor. ``clamp`` and ``spectral_norm`` constrain
-    it; ``clamp_norm`` clamps the weights of its norms too, as the authors' code does.
-    """
+    """The critic C and its optimizer."""
 
     kind: Literal["per-region", "joint", "none"] = "per-region"
+    """One critic for each region, one for all regions together, or no critic."""
     input: Literal["product", "concat"] = "product"
+    """What a critic sees: the image multiplied by the maps (the paper) or joined with them
+    (SegAN-CAT)."""
     norm: Literal["batch", "instance", "none"] = "batch"
+    """The norm behind each convolution of a critic but the first."""
     lr: PositiveFloat = 3e-4
+    """The learning rate at its highest; ``training.schedule`` says how it falls."""
     optimizer: Optimizer = "adam"
+    """The optimizer of the critics."""
     beta1: Fraction = 0.5
+    """The decay of the mean of gradients in ``adam`` and ``adamw``; ``rmsprop`` has none."""
     depth: Annotated[int, Field(ge=1, le=6)] = 3
+    """How many blocks a critic has. They give ``depth + 1`` feature scales, the input being the
+    first."""
     base_width: Width = 16
+    """The channels of a critic's first block."""
     scales: Literal["multi-scale", "single-scale"] = "multi-scale"
+    """Whether the loss compares the features of all scales or the deepest alone."""
     steps: Annotated[int, Field(ge=1, le=sizes.MOST_UPDATES)] = 1
+    """How often the critic is updated for each update of the segmentor."""
     clamp: PositiveFloat | None = 0.05
+    """The largest absolute value of a critic's weights after each update; null is no bound."""
     clamp_norm: bool = True
+    """Clamp the weights of the critic's norms too, as the authors' code does."""
     spectral_norm: bool = False
+    """Divide each weight of a critic by its spectral norm."""
 
     @property
     def scale_count(self) -> int:
@@ -100,85 +111,93 @@ class CriticSettings(Settings):
 
 
 class LossSettings(Settings):
-    """The multi-scale L1 loss of the critic, and Dice and cross-entropy of the maps beside it.
-
-    The segmentor lowers ``adversarial_weight`` times the multi-scale loss, plus the others with
-    their weights. The critic comes in at the epoch ``adversarial_from``, and its weight rises in
-    equal steps over ``adversarial_ramp`` epochs. ``class_weights`` weigh the regions (whole, core,
-    enhancing) in Dice and cross-entropy. ``scale_weights`` is one weight a scale, equal if absent.
-    ``reduction`` averages each scale and then over scales (the paper), or all features at once, so
-    that large maps count most (the authors' published code). ``dice_power`` is the exponent of
-    Dice's denominator. ``dice_smoothing`` is in voxels: at 1, slices without a region push its map
-    to empty so hard that the enhancing map dies for good in some runs; at 50 it does not.
-    """
+    """The multi-scale L1 loss of the critic, and Dice and cross-entropy of the maps beside it."""
 
     scale_weights: ScaleWeights | None = None
+    """One weight for each scale of the critic; null weighs all alike."""
     reduction: Literal["per-scale", "concatenated"] = "per-scale"
+    """The mean of each scale, then over scales (the paper); or the mean of all features at once,
+    so that large maps count most (the authors' published code)."""
     adversarial_weight: NonNegativeFloat = 1.0
+    """The weight of the multi-scale loss in what the segmentor lowers."""
     adversarial_from: Epochs = 1
+    """The epoch in which the critic comes in."""
     adversarial_ramp: Annotated[int, Field(ge=0, le=sizes.MOST_EPOCHS)] = 0
+    """Over how many epochs the critic's weight rises, in equal steps."""
     class_weights: ClassWeights | None = None
+    """Weights of the regions (whole, core, enhancing) in Dice and cross-entropy; null weighs all
+    alike."""
     ce_weight: NonNegativeFloat = 1.0
+    """The weight of cross-entropy."""
     dice_weight: NonNegativeFloat = 1.0
+    """The weight of the Dice loss."""
     dice_smoothing: PositiveFloat = 50.0
+    """Voxels added to both parts of the Dice fraction. At 1, slices without a region push its map
+    to empty so hard that the enhancing map dies for good in some runs; at 50 it does not."""
     dice_power: Literal[1, 2] = 1
+    """The exponent in the denominator of Dice."""
 
 
 class TrainingSettings(Settings):
-    """The loop.
-
-    ``batch_size`` counts the slices of one update. The workers share them, and ``accumulate``
-    cuts them into parts to save memory. ``crop`` is in voxels and shrinks to what the store and
-    the depths allow. ``schedule`` is the course of learning rates from the first epoch to the
-    last: they stay, fall as (1 − share of epochs done)^0.9, as half a cosine, or by half every
-    ``halve_every`` epochs, the first time after ``halve_after`` (null: as many); never below
-    ``min_lr``. With ``ema`` a mean of the segmentor's weights over about the last 1 / (1 − ema)
-    updates is validated, kept and promoted in its place. ``patience`` is how many validations in a
-    row may find every map empty or full. At ``auto``, ``precision`` is bfloat16 where the device
-    multiplies it faster, and ``compile`` compiles steps on CUDA once that pays. In ``float32``,
-    convolutions on CUDA are in TF32, PyTorch's default. ``deterministic`` makes runs on a GPU
-    repeat exactly, compiled or not, as runs on a CPU always do.
-    """
+    """The loop: how long and how a run trains."""
 
     epochs: Epochs = 20
+    """How many epochs a run has; a scheduler may stop a trial before."""
     batch_size: Slices = 8
+    """The slices of one update; the workers of a trial share them."""
     accumulate: Slices = 1
+    """Into how many parts a worker cuts its share of a batch, to save memory."""
     steps_per_epoch: Annotated[int, Field(ge=1, le=sizes.MOST_STEPS)] | None = None
+    """The updates of an epoch; null is as many as all slices give."""
     crop: Annotated[int, Field(ge=16, le=sizes.LONGEST_SIDE)] = 160
+    """The sides of a slice in voxels; they shrink to what the store and the depths allow."""
     schedule: Literal["constant", "poly", "cosine", "halving"] = "poly"
+    """The course of the learning rates: they stay, fall as (1 − share of epochs done)^0.9, as half
+    a cosine, or by half every ``halve_every`` epochs."""
     halve_every: Epochs = 25
+    """After how many epochs ``halving`` halves the rates again."""
     halve_after: Epochs | None = None
+    """After how many epochs ``halving`` halves them first; null is ``halve_every``."""
     min_lr: NonNegativeFloat = 0.0
+    """The learning rate below which no schedule goes."""
     ema: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Validate, keep and promote a mean of the segmentor's weights over about the last
+    1 / (1 − ema) updates; null is the weights themselves."""
     brain_mask: bool = True
+    """Confine the segmentor's maps to the brain."""
     patience: Epochs = 3
+    """How many validations in a row may find every map empty or full before a trial ends."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """The type that networks compute in; ``auto`` is bfloat16 where the device multiplies it
+    faster. In ``float32``, convolutions on CUDA are in TF32, PyTorch's default."""
     compile: Literal["auto"] | bool = "auto"
+    """Whether steps are compiled; ``auto`` compiles them on CUDA once that pays."""
     deterministic: bool = True
+    """Make runs on a GPU repeat exactly, compiled or not, as runs on a CPU always do."""
 
 
 class DataSettings(Settings):
-    """How slices are drawn and augmented.
-
-    ``tumour_fraction`` is the share of slices with tumour (null: as in the store). ``neighbours``
-    is how many context slices above, and as many below, the segmentor sees. Half of the slices are
-    mirrored left to right with ``flip``, and half front to back with ``flip_front_back``. Slices
-    are turned by up to ``rotation_deg`` either way and made larger or smaller by up to the fraction
-    ``scaling``. ``intensity`` changes the gain of each modality by up to that fraction and shifts
-    it by up to as many standard deviations; ``bias`` multiplies it by a smooth field between
-    exp(-bias) and exp(bias). 0 is no change. ``fold`` counts from 0 and says which fold of the
-    store trains and validates; null is its single split.
-    """
+    """How slices are drawn and augmented; an augmentation of 0 is no change."""
 
     tumour_fraction: Fraction | None = 0.8
+    """The share of slices that bear tumour; null is as in the store."""
     neighbours: Annotated[int, Field(ge=0, le=8)] = 0
+    """How many context slices above, and as many below, the segmentor sees."""
     flip: bool = True
+    """Mirror half of the slices left to right."""
     flip_front_back: bool = False
+    """Mirror half of the slices front to back."""
     fold: Annotated[int, Field(ge=0, lt=sizes.MOST_FOLDS)] | None = None
+    """Which fold of the store trains and validates, counted from 0; null is its single split."""
     rotation_deg: Annotated[float, Field(ge=0, le=180)] = 0.0
+    """Turn slices by up to so many degrees either way."""
     scaling: Annotated[float, Field(ge=0, le=0.5)] = 0.0
+    """Make slices larger or smaller by up to this fraction."""
     intensity: Fraction = 0.0
+    """Change the gain of each modality by up to this fraction, and shift it by up to as many
+    standard deviations."""
     bias: Fraction = 0.0
+    """Multiply each modality by a smooth field between exp(-bias) and exp(bias)."""
 
 
 def _gpus(value: Any) -> Literal["auto"] | float:
@@ -195,21 +214,21 @@ def _gpus(value: Any) -> Literal["auto"] | float:
 
 
 class ResourceSettings(Settings):
-    """The resources of one trial: ``workers`` times (CPUs, GPUs).
-
-    ``gpus_per_worker`` at ``auto`` is one where the cluster has a GPU for each worker of a trial,
-    and none elsewhere. A share of a GPU, such as 0.25, lets several trials train on one.
-    ``retries`` is how often a trial whose processes raised or were lost begins again at its last
-    checkpoint. A trial that diverges does not begin again, since it would once more. One that runs
-    out of memory is infeasible, or with ``on_out_of_memory`` accumulate goes on with its batches
-    in twice as many parts (``training.accumulate``), as long as a part has a slice.
-    """
+    """The resources of one trial: ``workers`` times (CPUs, GPUs)."""
 
     workers: Annotated[int, Field(ge=1, le=sizes.MOST_WORKERS)] = 1
+    """How many Ray Train workers train one model together."""
     cpus_per_worker: Annotated[float, Field(gt=0, le=sizes.MOST_CPUS)] = 1
-    gpus_per_worker: Annotated[Literal["auto"] | float, PlainValidator(_gpus)] = "auto"
+    """The CPUs of each worker."""
+    gpus_per_worker: Annotated[Gpus, PlainValidator(_gpus, json_schema_input_type=Gpus)] = "auto"
+    """The GPUs of each worker. ``auto`` is one where the cluster has a GPU for each worker of a
+    trial, and none elsewhere. A share such as 0.25 lets several trials train on one GPU."""
     retries: Annotated[int, Field(ge=0, le=sizes.MOST_RETRIES)] = 2
+    """How often a trial whose processes raised or were lost begins again at its last checkpoint.
+    A trial that diverges does not, since it would once more."""
     on_out_of_memory: Literal["end", "accumulate"] = "end"
+    """What a trial does that runs out of memory: end as infeasible, or go on with its batches in
+    twice as many parts (``training.accumulate``), as long as a part has a slice."""
 
     @model_validator(mode="after")
     def _whole_gpus_between_workers(self) -> ResourceSettings:
@@ -235,17 +254,16 @@ UNET: Final[dict[str, dict[str, Any]]] = {
 
 
 class Experiment(Settings):
-    """All settings of one run.
-
-    ``variant`` says how many networks there are: ``s1-1c`` one segmentor and one critic for each
-    region, each pair trained by itself; ``s3-3c`` the same networks trained together on the mean
-    of their losses; ``s1-3c`` one segmentor with a map for each region, and the critics that
-    ``critic.kind`` names. ``unet`` is short for ``s1-3c`` with ``segmentor.network`` unet
-    and ``critic.kind`` none.
-    """
+    """All settings of one run."""
 
     variant: Variant = "s1-3c"
+    """How many networks there are. ``s1-1c`` is one segmentor and one critic for each region, each
+    pair trained by itself; ``s3-3c`` the same networks trained together on the mean of their
+    losses; ``s1-3c`` one segmentor with a map for each region, and the critics that
+    ``critic.kind`` names. ``unet`` is short for ``s1-3c`` with ``segmentor.network`` unet and
+    ``critic.kind`` none."""
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    """What every random draw of a run follows from: weights, slices, augmentations."""
     segmentor: SegmentorSettings = SegmentorSettings()
     critic: CriticSettings = CriticSettings()
     loss: LossSettings = LossSettings()
