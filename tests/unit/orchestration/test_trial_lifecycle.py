@@ -13,6 +13,7 @@ from segan_ray.config import Experiment, load_experiment
 from segan_ray.home import Home
 from segan_ray.orchestration.train.messages import Decision, EpochResult
 from segan_ray.orchestration.tune.trial_lifecycle import NO_EPOCH, TRIAL_STOPPED, TrialLifecycle
+from segan_ray.search.points.points import Point
 from segan_ray.search.results.trial_state import MoreTrials, TrialState
 from segan_ray.search.space.search_space import SearchSpace
 from segan_ray.search.storage.study_storage import open_storage
