@@ -12,6 +12,8 @@ import pytest
 
 from segan_ray import api
 
+pytestmark = pytest.mark.full
+
 ELSEWHERE = """
 import threading
 import ray
@@ -37,7 +39,6 @@ ray.shutdown()
 """
 
 
-@pytest.mark.slow
 def test_every_example_holds(
     cluster: None,
     tmp_path: Path,
@@ -65,7 +66,6 @@ def test_every_example_holds(
     assert capsys.readouterr().out == ""
 
 
-@pytest.mark.full
 def test_on_another_thread_beside_a_ray_of_the_caller(tmp_path: Path) -> None:
     # Not the settings that a cluster of these tests has put into the environment.
     own = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}

@@ -112,7 +112,10 @@ def test_mlflow_has_one_parent_and_one_run_a_trial(sweep: FinishedSweep) -> None
         (used,) = run.inputs.dataset_inputs
         assert used.dataset.digest == run.data.tags["segan.store"]
         kept = {item.path for item in client.list_artifacts(run.info.run_id)}
-        assert kept == {"checkpoint", "overlays"}
+        assert kept == {"checkpoint", "images", "overlays"}
+        pictures = client.list_artifacts(run.info.run_id, "images")
+        # Of every epoch, whole and small.
+        assert len(pictures) == 2 * int(run.data.tags["segan.epochs"])
 
 
 def test_the_best_checkpoint_of_a_trial_is_the_one_kept(sweep: FinishedSweep) -> None:
