@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from segan_ray.api.models import home_at
 from segan_ray.api.notes import Note, log_note
 from segan_ray.engine_settings import prepare_mlflow, prepare_ray
-from segan_ray.errors import Interrupted, SweepError
+from segan_ray.errors import Interrupted, StoreError, SweepError, many
 from segan_ray.home import Home, check_name
 from segan_ray.terminal.show import progress as bar
 
@@ -257,8 +257,14 @@ def card_for(store: str | Path, space: SearchSpace) -> tuple[StoreCard, SearchSp
     """
     card = store_card(store, ())
     if space.folds is not None:
-        # One fold is asked for, so that a store without any says so.
-        space = space.on_folds(card.folds or 1)
+        asked = max(2, card.folds) if space.folds == "all" else space.folds
+        if asked > card.folds:
+            raise StoreError(
+                f"The store {store} has {many(card.folds, 'fold')}, and the space asks for "
+                f"folds: {space.folds}. Prepare a store with --folds {max(5, asked)}, or leave "
+                "folds out."
+            )
+        space = space.on_folds(card.folds)
     return store_card(store, space.single_folds()), space
 
 

@@ -313,6 +313,10 @@ def test_a_fold_the_store_lacks_is_refused_before_ray_starts(store: Path, tmp_pa
     (tmp_path / "space.yaml").write_text(yaml.safe_dump(space))
     tuned = segan("tune", store, "--space", "space.yaml", cwd=tmp_path, home=home)
     refused(tuned, "has no folds, data.fold is 0")
+    for asked in ("all", 3):
+        (tmp_path / "space.yaml").write_text(yaml.safe_dump({**SPACE, "folds": asked}))
+        folded = segan("tune", store, "--space", "space.yaml", cwd=tmp_path, home=home)
+        refused(folded, f"has 0 folds, and the space asks for folds: {asked}. Prepare a store with")
     assert not home.exists()
 
 
