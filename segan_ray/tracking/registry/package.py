@@ -15,6 +15,7 @@ The package is logged as the model of its trial's run, among the experiment's mo
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -41,6 +42,8 @@ from segan_ray.tracking.client.artifacts import delete_below
 from segan_ray.tracking.reading.run_tags import NUMBER
 
 LOGGED_AS: Final = "model"
+LEFT_OUT: Final = shutil.ignore_patterns("__pycache__", "*.js")
+"""What of this package no model needs: the scripts of pages are megabytes."""
 REQUIREMENTS: Final = (
     "mlflow", "jaxtyping", "nibabel", "numpy", "pydantic", "PyYAML", "safetensors", "scipy",
     "SimpleITK", "torch",
@@ -107,11 +110,13 @@ def write_package(
     with tempfile.TemporaryDirectory() as temporary:
         files = Path(temporary) / Path(PACKAGED).name
         save_model(files, model, card)
+        code = Path(temporary) / "segan_ray"
+        shutil.copytree(Path(segan_ray.__file__).parent, code, ignore=LEFT_OUT)
         pyfunc.save_model(
             folder,
             python_model=str(Path(__file__).with_name("pyfunc_model.py")),
             artifacts={files.name: str(files)},
-            code_paths=[str(Path(segan_ray.__file__).parent)],
+            code_paths=[str(code)],
             pip_requirements=requirements(model),
             signature=signature(),
             input_example=input_example(),
