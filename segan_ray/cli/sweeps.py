@@ -13,6 +13,7 @@ import typer
 from segan_ray.cli.options import HomeFolder, Json, SweepName
 from segan_ray.cli.steering import tell
 from segan_ray.errors import SweepError, many
+from segan_ray.filesystem.locations import is_page
 from segan_ray.terminal import show
 
 SAID_END: Final = {
@@ -20,8 +21,6 @@ SAID_END: Final = {
     "gpu_hours": ", GPU hours used up",
     "no_gain_for": ", no gain",
 }  # fmt: skip
-
-PAGES: Final = (".html", ".htm")
 
 
 def register(app: typer.Typer) -> None:
@@ -225,11 +224,11 @@ def report(
 def _sweeps_and_page(names: Sequence[str]) -> tuple[list[str], Path]:
     """Return the sweeps and the page that the arguments of ``report`` name."""
     *before, last = names
-    is_page = Path(last).suffix.lower() in PAGES
-    sweeps = list(dict.fromkeys(before if is_page else names))
+    named = is_page(Path(last))
+    sweeps = list(dict.fromkeys(before if named else names))
     if not sweeps:
         raise SweepError(f"Of which sweep? Give its name: segan-ray report SWEEP {last}")
-    return sweeps, Path(last) if is_page else Path(f"{'-and-'.join(sweeps)}.html")
+    return sweeps, Path(last) if named else Path(f"{'-and-'.join(sweeps)}.html")
 
 
 def ui(

@@ -6,6 +6,14 @@ A location is passed on as a ``str``, since ``Path`` would fold the slashes of a
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Final
+
+PAGES: Final = (".html", ".htm")
+
+
+def is_page(path: Path) -> bool:
+    """Tell whether a file's name is that of a page."""
+    return path.suffix.lower() in PAGES
 
 
 def is_url(location: str | Path) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import shutil
 import signal
 import socket
 import subprocess
@@ -31,6 +30,7 @@ from segan_ray.tracking.recording.recorder import Recorder
 from segan_ray.tracking.registry.aliases import move_alias
 from segan_ray.tracking.registry.model_versions import register
 from segan_ray.tracking.registry.package import package_model
+from tests.integration import browsing
 from tests.integration.serving import PROGRAM, Served, served
 from tests.unit.trained import checkpoint
 
@@ -39,7 +39,6 @@ playwright = pytest.importorskip("playwright.sync_api")
 pytestmark = pytest.mark.full
 
 METRIC = "val/dice_mean"
-CHROMIUM = shutil.which("chromium")
 QUIET = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
 WIDTH, HEIGHT = 64, 48
 """Of the overlay picture, in pixels."""
@@ -111,12 +110,8 @@ def ui(server: Served) -> str:
 
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[playwright.Browser]:
-    if CHROMIUM is None:
-        pytest.skip("needs Debian's chromium")
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=QUIET)
+    with browsing.chromium(QUIET) as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -13,12 +12,12 @@ from segan_ray.evaluation.report import SweepReport, write_report
 from segan_ray.evaluation.sweeps_page import render_sweeps
 from segan_ray.filesystem.atomic_files import write_text
 from segan_ray.search.results.ranking import rank
+from tests.integration.browsing import chromium
 from tests.unit.evaluation.test_report import evaluation, picture, report, trial, usual
 from tests.unit.evaluation.test_sweeps_page import OTHER, compared
 
 pytestmark = pytest.mark.full
 
-CHROMIUM = shutil.which("chromium")
 QUIET = (
     "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
     "--disable-component-update",
@@ -28,14 +27,8 @@ PHONE = {"width": 390, "height": 844}
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[object]:
-    if CHROMIUM is None:
-        pytest.skip("needs Debian's chromium")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        launched = playwright.chromium.launch(executable_path=CHROMIUM, args=list(QUIET))
+    with chromium(QUIET) as launched:
         yield launched
-        launched.close()
 
 
 def whole() -> SweepReport:

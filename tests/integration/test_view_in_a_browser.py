@@ -18,11 +18,11 @@ from segan_ray.brats import REGIONS
 from segan_ray.data.layouts.cases import discover_input
 from segan_ray.evaluation.figures.palette import COLOURS
 from segan_ray.evaluation.viewer.write_view import write_view
+from tests.integration.browsing import chromium
 from tests.unit.evaluation.viewer.pages import facts, volumes
 
 pytestmark = pytest.mark.full
 
-CHROMIUM = shutil.which("chromium")
 # WebGL 2 is drawn in software: there need be no GPU.
 ARGUMENTS = (
     "--no-sandbox", "--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader",
@@ -35,14 +35,8 @@ SIDES = {"left": -1, "right": 1, "back": -1, "front": 1, "down": -1, "up": 1}
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    if CHROMIUM is None:
-        pytest.skip("needs Debian's chromium")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        launched = playwright.chromium.launch(executable_path=CHROMIUM, args=list(ARGUMENTS))
+    with chromium(ARGUMENTS) as launched:
         yield launched
-        launched.close()
 
 
 @pytest.fixture(scope="module")

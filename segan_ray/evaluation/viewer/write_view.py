@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from segan_ray.data.io.headers import ImageError, blamed_on_file
 from segan_ray.data.io.label_maps import read_label
@@ -14,8 +14,7 @@ from segan_ray.errors import CaseError, DataError
 from segan_ray.evaluation.viewer.case_page import render_case
 from segan_ray.evaluation.viewer.shown_case import ShownCase, shown_case
 from segan_ray.filesystem.atomic_files import check_folder, write_text
-
-PAGES: Final = (".html", ".htm")
+from segan_ray.filesystem.locations import is_page
 
 
 @dataclass(frozen=True)
@@ -64,7 +63,7 @@ def write_view(discovery: Discovery, prediction: Path | None, out: Path) -> Case
 
 def _check_page(out: Path) -> None:
     # A page that is there is written anew, so no other name may pass: it could be a scan's.
-    if out.suffix.lower() not in PAGES:
+    if not is_page(out):
         raise DataError(f"{out}: expected a name that ends in .html for the page.")
     check_folder(out)
 

@@ -39,6 +39,10 @@ class Folds:
         """Return the fold that an epoch of the trial belongs to."""
         return max(0, epoch - 1) // self.epochs
 
+    def epoch_of(self, epoch: int) -> int:
+        """Return which epoch of its fold an epoch of the trial is."""
+        return epoch - self.of(epoch) * self.epochs
+
     def experiment(self, experiment: Experiment, fold: int) -> Experiment:
         """Return the experiment that trains on ``fold``."""
         if self.count == 1:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from segan_ray.config import Experiment
+from segan_ray.orchestration.train.folds import Folds
 from segan_ray.orchestration.train.messages import Decision, EpochResult
 from segan_ray.search.results.trial_state import MoreTrials, OnState, TrialState
 from segan_ray.search.study.sweep_study import Ended, Exploit, Outcome, SweepStudy
@@ -218,8 +219,8 @@ class TrialLifecycle:
         runs = self._study.space.runs
         if runs == 1:
             return None
-        fold, before = divmod(epoch - 1, epochs // runs)
-        return fold, before + 1
+        folds = Folds(runs, epochs // runs)
+        return folds.of(epoch), folds.epoch_of(epoch)
 
     def _count_hours(self) -> None:
         """Count the hours since the last event, at which as many trials trained as do until now."""

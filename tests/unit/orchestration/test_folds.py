@@ -36,6 +36,8 @@ def test_epochs_count_on_from_fold_to_fold(count: int, epochs: int) -> None:
     folds = Folds(count, epochs)
     every = [folds.of(epoch) for epoch in range(1, folds.in_all + 1)]
     assert every == [fold for fold in range(count) for _ in range(epochs)]
+    within = [folds.epoch_of(epoch) for epoch in range(1, folds.in_all + 1)]
+    assert within == [*range(1, epochs + 1)] * count
 
 
 def test_a_single_split_is_reported_as_it_is() -> None:
