@@ -96,7 +96,8 @@ class ReusableTrainable(tune.Trainable):
             epoch,
             task["experiment"].training.epochs * task["runs"],
             {task["metric"]: worst(task["mode"])},
-            None if last is None else last.best,
+            # On folds that is the best of one of them, and no score of the trial.
+            None if last is None or last.folds else last.best,
             f"{cause.rstrip('.')} (epoch {epoch})",
             out_of_memory=True,
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -148,6 +149,10 @@ def test_what_the_memory_monitor_ended_begins_again_once(
     assert result.out_of_memory
     assert (result.epoch, result.best, result.metrics) == (4, best, {METRIC: 0.0})
     assert result.failure == f"{MEMORY.rstrip('.')} (epoch 4)"
+    # The best epoch of a fold is no score of a trial that trains on several.
+    TrialFolder(tmp_path / "000").save(state, tiny, ORIGIN, replace(report, folds=(best,)), None)
+    told = begin(monkeypatch, tmp_path, Cluster([MEMORY, MEMORY])).step()
+    assert told["result"].best is None
 
 
 def test_other_losses_are_raised(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
