@@ -32,6 +32,7 @@ from segan_ray.orchestration.tune.sweep_lock import (
 from segan_ray.orchestration.tune.sweep_plan import Sweep
 from segan_ray.orchestration.tune.trial_lifecycle import TrialLifecycle
 from segan_ray.search.points.same_points import count_points
+from segan_ray.search.results.needs import Needs
 from segan_ray.search.results.ranking import SweepStatus
 from segan_ray.search.results.trial_state import EndedBefore, MoreTrials, OnState
 from segan_ray.search.space import estimate
@@ -39,6 +40,7 @@ from segan_ray.search.storage.lease import HeldLease
 from segan_ray.search.storage.study_storage import open_storage
 from segan_ray.search.study.sweep_study import Point, SweepStudy
 from segan_ray.tracking.client.connection import connect
+from segan_ray.tracking.reading.sweeps import epoch_seconds
 from segan_ray.tracking.recording.recorder import Recorder
 
 log = logging.getLogger(__name__)
@@ -158,10 +160,28 @@ def _say_estimate(sweep: Sweep, study: SweepStudy, limit: ConcurrencyLimit, say:
         needs = estimate.estimate(sweep.space, left, limit.now(left), kept)
         say(estimate.sentence(needs, shutil.disk_usage(sweep.home.folder).free))
     more = study.needs(left, sweep.price)
+    if left and more is None:
+        _say_pace_of_another(sweep, needs, limit, say)
     if left and more is not None:
         say(f"At the pace of '{sweep.name}' so far that takes about {more.said()}.")
     if left and limit.spec.gpus_per_worker:
         say(estimate.memory_sentence(estimate.memory_bytes(sweep.space)))
+
+
+def _say_pace_of_another(
+    sweep: Sweep, plan: estimate.Estimate, limit: ConcurrencyLimit, say: Any
+) -> None:
+    """Say what a sweep without epochs would take at the pace of the last one on its store."""
+    known = epoch_seconds(sweep.home, sweep.card.fingerprint)
+    if known is None:
+        return
+    name, epoch_s = known
+    trained_s = epoch_s * (plan.epochs_expected or plan.epochs_at_most)
+    needs = Needs(trained_s / plan.concurrent, trained_s * limit.spec.gpus, sweep.price)
+    say(
+        f"If its epochs take as long as those of '{name}' on this store ({epoch_s:.2g} s), that is "
+        f"about {needs.said()}."
+    )
 
 
 def _say_early_end(sweep: Sweep, study: SweepStudy, say: Any) -> None:

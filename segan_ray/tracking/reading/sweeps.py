@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -107,6 +108,21 @@ def timed_histories(home: Home, sweep: SweepRecord, metric: str) -> dict[str, li
     """
     points = open_reader(home).histories([trial.mlflow_run for trial in sweep.trials], metric)
     return {trial.trial: points[trial.mlflow_run] for trial in sweep.trials}
+
+
+def epoch_seconds(home: Home, store: str) -> tuple[str, float] | None:
+    """Return the newest sweep on a store whose epochs were timed, and their median seconds.
+
+    Raises:
+        TrackingError: if the store of runs cannot be reached.
+    """
+    for record in reversed(list_sweeps(home)):
+        if record.store == store:
+            points = timed_histories(home, record, "time/epoch_s").values()
+            seconds = [point.value for of_trial in points for point in of_trial]
+            if seconds:
+                return record.sweep, statistics.median(seconds)
+    return None
 
 
 def name_is_taken(home: Home, name: str) -> bool:

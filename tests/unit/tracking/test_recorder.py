@@ -30,6 +30,7 @@ from segan_ray.tracking.client.database import make_database
 from segan_ray.tracking.description.card import StoreCard
 from segan_ray.tracking.outbox import OUTBOX, Outbox, lock_of, read_outbox
 from segan_ray.tracking.reading.sweeps import (
+    epoch_seconds,
     histories,
     list_sweeps,
     read_space,
@@ -132,6 +133,17 @@ def content(home: Home) -> object:
 def history(client: MlflowClient, run: Run, name: str):
     found = client.get_metric_history(run.info.run_id, name)
     return sorted(found, key=lambda point: (point.step, point.timestamp))
+
+
+def test_the_pace_of_the_newest_sweep_on_a_store_is_known(home: Home) -> None:
+    assert epoch_seconds(home, "fingerprint") is None
+    recorder = opened(home)
+    recorder.start_trial("000", Experiment(), {})
+    for epoch, seconds in enumerate((9.0, 2.0, 3.0), start=1):
+        recorder.log_epoch("000", epoch, {METRIC: 0.1, "time/epoch_s": seconds})
+    recorder.close("finished")
+    assert epoch_seconds(home, "fingerprint") == ("s", 3.0)
+    assert epoch_seconds(home, "another") is None
 
 
 def test_a_sweep_is_a_parent_and_a_run_a_trial(home: Home) -> None:
