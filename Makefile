@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 TOOLS := .venv-tools
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast test-full test-endurance check lint format types bench constraints audit sbom docs clean .venv
+.PHONY: help demo test test-fast test-full test-endurance check lint format types bench constraints audit sbom dist docs clean .venv
 
 help: ## Show this list
 	@grep -E '^[a-z.-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -64,7 +64,7 @@ BENCH ?=
 bench: $(VENV)/.installed ## Comparisons that fit in ten minutes on two quiet cores; BENCH=--loaded to run on busy ones
 	@for bench in train_step scaling data; do echo "== $$bench"; $(BIN)/python benchmarks/$$bench.py $(BENCH) || exit 1; done
 
-# What these three run is no part of the environment: it would count among what it looks at.
+# What the next four run is no part of the environment: it would count among what it looks at.
 constraints: $(TOOLS)/.installed ## Pin what pyproject.toml leads to; UPGRADE=--upgrade for the newest of everything
 	$(TOOLS)/bin/uv pip compile --quiet pyproject.toml --all-extras --python-version 3.11 \
 		--python-platform x86_64-manylinux_2_28 --no-annotate --no-emit-index-url \
@@ -80,8 +80,16 @@ sbom: $(TOOLS)/.installed $(VENV)/.installed ## A bill of materials (CycloneDX) 
 
 $(TOOLS)/.installed: Makefile
 	$(PYTHON) -m venv $(TOOLS)
-	$(TOOLS)/bin/pip install --quiet --disable-pip-version-check cyclonedx-bom==7.5.0 pip-audit==2.10.1 uv==0.13.9
+	$(TOOLS)/bin/pip install --quiet --disable-pip-version-check build==1.6.1 check-wheel-contents==0.6.3 \
+		cyclonedx-bom==7.5.0 pip-audit==2.10.1 twine==7.0.0 uv==0.13.9
 	touch $@
+
+DIST ?= dist
+dist: $(TOOLS)/.installed ## The source archive and the wheel made of it, checked as an index does: dist/
+	rm -f $(DIST)/segan_ray-*
+	$(TOOLS)/bin/python -m build --quiet --outdir $(DIST)
+	$(TOOLS)/bin/twine check --strict $(DIST)/segan_ray-*
+	$(TOOLS)/bin/check-wheel-contents $(DIST)/segan_ray-*.whl
 
 docs: $(VENV)/.docs ## The documentation site, its links checked: site/index.html
 	$(BIN)/python docs/site/build_site.py site

@@ -10,10 +10,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+from segan_ray.extras import not_installed
 from segan_ray.filesystem.atomic_files import sync_path
 
 CONNECT_S: Final = 5
 SERVERS: Final = ("postgresql", "mysql")
+LIBPQ: Final = ("psycopg", "psycopg2")
+"""The drivers of PostgreSQL that the extra ``postgres`` brings."""
 
 
 def sqlite_url(path: Path) -> str:
@@ -37,6 +40,7 @@ def tables_at(url: str) -> frozenset[str]:
     This shows within seconds that a server does not answer; MLflow would try for minutes.
 
     Raises:
+        NotInstalledError: if PostgreSQL's driver is missing.
         OSError, ImportError, sqlalchemy.exc.SQLAlchemyError: if the database cannot be used.
     """
     from sqlalchemy import create_engine, inspect, make_url
@@ -48,7 +52,12 @@ def tables_at(url: str) -> frozenset[str]:
         _check_can_be_made(file)
         return frozenset()
     options = {"connect_timeout": CONNECT_S} if server else {}
-    engine = create_engine(address, connect_args=options)
+    try:
+        engine = create_engine(address, connect_args=options)
+    except ModuleNotFoundError as error:
+        if error.name not in LIBPQ:
+            raise
+        raise not_installed("A PostgreSQL database", "postgres", error.name) from None
     try:
         return frozenset(inspect(engine).get_table_names())
     finally:

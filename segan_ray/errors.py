@@ -8,7 +8,8 @@ SeganRayError
 ├── SplitError           a split cannot be made, or puts a patient on two sides
 ├── ConfigError          settings or a search space that cannot be right; lists every problem
 ├── CheckpointError      a checkpoint is missing, unfinished, not ours or was changed
-├── ExportError          a model cannot be exported: unknown format, or not installed
+├── ExportError          a model cannot be exported as asked
+├── NotInstalledError    a package is missing that one of segan-ray's extras brings
 ├── SweepError           a sweep or trial is unknown, already there, or all of it failed
 │   ├── Interrupted      a sweep was asked to end by a signal; it can be resumed
 │   └── TakenOver        a sweep goes on in another process, since this one stood still
@@ -103,6 +104,10 @@ class CheckpointError(SeganRayError):
 
 class ExportError(SeganRayError):
     """A model cannot be exported as asked."""
+
+
+class NotInstalledError(SeganRayError):
+    """A package is missing that one of segan-ray's extras brings."""
 
 
 class SweepError(SeganRayError):

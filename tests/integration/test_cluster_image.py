@@ -14,20 +14,15 @@ import os
 import re
 import shlex
 import shutil
-import signal
-import subprocess
-import sys
-import sysconfig
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from importlib.metadata import Distribution, distribution
 from pathlib import Path
 
 import pytest
-from packaging.requirements import Requirement
 
 from segan_ray import __version__
+from tests.integration.environments import make_environment, plain, run
 from tests.unit.shipped import SPACES
 
 pytestmark = [pytest.mark.full, pytest.mark.timeout(2400)]
@@ -95,27 +90,6 @@ class Image:
         return run(command, self.workdir, {**moved, "PATH": path})
 
 
-def run(command: Sequence[str], folder: Path, environment: dict[str, str]) -> str:
-    """Return what a command prints; nothing that it started is left when it was interrupted."""
-    with subprocess.Popen(
-        command,
-        cwd=folder,
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    ) as process:
-        try:
-            output, errors = process.communicate()
-        except BaseException:
-            os.killpg(process.pid, signal.SIGKILL)
-            raise
-    assert process.returncode == 0, f"{command}\n{output[-4000:]}\n{errors[-4000:]}"
-    return output
-
-
 def instructions() -> Iterator[tuple[str, str]]:
     """Every instruction of the Dockerfile and what follows its name, on one line."""
     lines = [line for line in DOCKERFILE.read_text().splitlines() if not line.startswith("#")]
@@ -179,45 +153,6 @@ def passes(path: Path, rules: list[tuple[re.Pattern[str], bool]]) -> bool:
     return [lets for names, lets in rules if names.fullmatch(name)][-1]
 
 
-def wanted(requirement: Requirement, known: set[str]) -> Iterator[Distribution]:
-    """The packages that a requirement brings here, each of them once, but for this one itself."""
-    there = distribution(requirement.name)
-    for extra in ("", *requirement.extras):
-        if (asked := f"{plain(requirement.name)}[{extra}]") in known:
-            continue
-        known.add(asked)
-        if plain(requirement.name) != "segan-ray" and not extra:
-            yield there
-        for line in there.requires or ():
-            inner = Requirement(line)
-            if inner.marker is None or inner.marker.evaluate({"extra": extra}):
-                yield from wanted(inner, known)
-
-
-def at_hand(venv: Path) -> None:
-    """Put what the image wants there, from the environment of the tests."""
-    site = sysconfig.get_path("purelib", vars={"base": str(venv), "platbase": str(venv)})
-    for package in wanted(Requirement("segan-ray[cluster]"), set()):
-        for file in package.files or ():
-            copy = Path(os.path.normpath(Path(site, file)))
-            copy.parent.mkdir(parents=True, exist_ok=True)
-            if copy.parent.name == "bin":
-                script = package.locate_file(file).read_bytes()
-                copy.write_bytes(script.replace(sys.prefix.encode(), bytes(venv)))
-                copy.chmod(0o755)
-            elif package.locate_file(file).exists():
-                linked(package.locate_file(file), copy)
-
-
-def linked(file: Path, copy: Path) -> None:
-    """Link a file, since nothing writes to these gigabytes; copy it to another disk."""
-    copy.unlink(missing_ok=True)  # two packages may bring one file
-    try:
-        os.link(file, copy)
-    except OSError:
-        shutil.copy2(file, copy)
-
-
 @pytest.fixture(scope="module")
 def image() -> Iterator[Image]:
     # Gigabytes, which are removed even after a failure.
@@ -227,8 +162,8 @@ def image() -> Iterator[Image]:
             copy = context / file.relative_to(ROOT)
             copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(file, copy)
-        run([sys.executable, "-m", "venv", str(root / "venv")], ROOT, dict(os.environ))
-        at_hand(root / "venv")
+        root.mkdir()
+        make_environment(root / "venv", "segan-ray[cluster]")
         (root / "tmp").mkdir()
         built = Image(root, root)
         replay(context, built)
@@ -256,11 +191,6 @@ def test_versions_are_those_that_are_pinned(image: Image) -> None:
     assert {name: pinned.get(name) for name in there.keys() - unpinned} == {
         name: there[name] for name in there.keys() - unpinned
     }
-
-
-def plain(name: str) -> str:
-    """The one way to write a package's name."""
-    return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def test_no_package_lacks_another_or_refuses_it(image: Image) -> None:

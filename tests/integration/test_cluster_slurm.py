@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import stat
 import sys
 import time
@@ -43,6 +44,15 @@ SPACE = {
 }
 
 
+APPTAINER = """\
+#!/bin/sh
+# In the place of Apptainer: "exec IMAGE PROGRAM ARGUMENTS" runs the program of an environment.
+test "$1" = exec && test -e "$2" || exit 1
+program=$3
+shift 3
+exec {programs}/$program "$@"
+"""
+
 ANSWER = """
 import sys, urllib.error, urllib.request
 url, *tokens = sys.argv[1:]
@@ -62,9 +72,12 @@ def cluster(tmp_path: Path) -> Iterator[Slurm]:
         yield running
 
 
-def test_a_sweep_is_suspended_at_its_time_limit_and_goes_on(cluster: Slurm, store: Path) -> None:
+@pytest.mark.parametrize("programs", ["environment", "image"])
+def test_a_sweep_is_suspended_at_its_time_limit_and_goes_on(
+    cluster: Slurm, store: Path, programs: str
+) -> None:
     home = Home.at(cluster.folder / "home")
-    job = submit(cluster, store, home)
+    job = submit(cluster, store, home, **where(cluster.folder, programs))
 
     eventually(lambda: "on 2 nodes" in log(cluster), cluster, job)
     assert_guarded(cluster, home, job)
@@ -93,7 +106,23 @@ def test_a_sweep_is_suspended_at_its_time_limit_and_goes_on(cluster: Slurm, stor
     assert not ray_starts(job)
 
 
-def submit(cluster: Slurm, store: Path, home: Home) -> str:
+def where(folder: Path, programs: str) -> dict[str, str]:
+    """The variables that say where segan-ray is: an environment, or an image of Apptainer."""
+    environment = Path(sys.executable).parents[1]
+    if programs == "environment":
+        return {"SEGAN_RAY_VENV": str(environment)}
+    (folder / "segan ray.sif").touch()
+    apptainer = folder / "bin" / "apptainer"
+    apptainer.parent.mkdir()
+    apptainer.write_text(APPTAINER.format(programs=environment / "bin"))
+    apptainer.chmod(0o755)
+    return {
+        "SEGAN_RAY_SIF": str(folder / "segan ray.sif"),
+        "PATH": f"{apptainer.parent}{os.pathsep}{os.environ['PATH']}",
+    }
+
+
+def submit(cluster: Slurm, store: Path, home: Home, **programs: str) -> str:
     space = cluster.folder / "space.yaml"
     space.write_text(yaml.safe_dump(SPACE))
     return cluster(
@@ -101,7 +130,7 @@ def submit(cluster: Slurm, store: Path, home: Home) -> str:
         f"--output={cluster.folder}/job.out",
         *(str(SCRIPT), str(store), "--space", str(space), "--name", "slurm"),
         SEGAN_RAY_HOME=str(home.folder),
-        SEGAN_RAY_VENV=str(Path(sys.executable).parents[1]),
+        **programs,
         SEGAN_RAY_SECRETS=str(cluster.folder),
         SEGAN_RAY_CACHE=str(cluster.folder / "cache"),
     ).split(";")[0]

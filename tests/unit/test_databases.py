@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 from sqlalchemy.exc import SQLAlchemyError
 
 from segan_ray.databases import are_one, is_database, sqlite_url, tables_at
-from segan_ray.errors import SweepError, TrackingError
+from segan_ray.errors import NotInstalledError, SweepError, TrackingError
 from segan_ray.home import Home
 from segan_ray.search.storage.study_storage import open_storage
 from segan_ray.tracking.client.connection import connect
@@ -27,6 +28,15 @@ def dead() -> Iterator[str]:
 def test_a_server_that_does_not_answer_is_reported(dead: str) -> None:
     with pytest.raises(SQLAlchemyError, match="refused"):
         tables_at(dead)
+
+
+def test_a_missing_driver_is_said_if_ours_bring_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    # None in its place makes Python say that there is no such module.
+    monkeypatch.setitem(sys.modules, "psycopg2", None)
+    with pytest.raises(NotInstalledError, match=r"needs psycopg2, .*'segan-ray\[postgres\]'"):
+        tables_at("postgresql+psycopg2://me:planted@127.0.0.1:1/mlflow")
+    with pytest.raises(ModuleNotFoundError, match="pg8000"):
+        tables_at("postgresql+pg8000://me:planted@127.0.0.1:1/mlflow")
 
 
 def test_records_and_studies_on_a_dead_server_give_a_plain_line(

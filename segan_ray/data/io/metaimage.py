@@ -11,10 +11,10 @@ import tempfile
 import zlib
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 from typing import BinaryIO, Final
 
 import numpy as np
-import SimpleITK as sitk  # noqa: N813
 from jaxtyping import Float, Real, UInt8
 
 from segan_ray.data.io.contents import open_file, unreadable
@@ -30,6 +30,7 @@ from segan_ray.data.io.headers import (
     truncated,
 )
 from segan_ray.data.io.metaimage_header import HEADER_BYTES, MetaHeader, parse, wrong
+from segan_ray.extras import check_installed
 
 _LPS_TO_RAS: Final = np.diag([-1.0, -1.0, 1.0, 1.0])
 _PIECE_BYTES: Final = 1 << 22
@@ -83,7 +84,12 @@ def read_image(
 def write_image(
     path: Path, voxels: np.ndarray, affine: Float[np.ndarray, "4 4"], *, compress: bool = True
 ) -> None:
-    """Write a volume; ``affine`` maps its voxels to mm as NIfTI does. Equal input, equal bytes."""
+    """Write a volume; ``affine`` maps its voxels to mm as NIfTI does. Equal input, equal bytes.
+
+    Raises:
+        NotInstalledError: if SimpleITK is missing.
+    """
+    sitk = _itk()
     image = sitk.GetImageFromArray(np.ascontiguousarray(voxels.T))
     lps = _LPS_TO_RAS @ affine
     spacing_mm = np.linalg.norm(lps[:3, :3], axis=0)
@@ -94,7 +100,12 @@ def write_image(
 
 
 def encode_like(path: Path, voxels: UInt8[np.ndarray, "x y z"]) -> bytes:
-    """Return an ``.mha`` file of ``voxels``, on exactly the grid of ``path``."""
+    """Return an ``.mha`` file of ``voxels``, on exactly the grid of ``path``.
+
+    Raises:
+        NotInstalledError: if SimpleITK is missing.
+    """
+    sitk = _itk()
     source = _parse(path)
     image = sitk.GetImageFromArray(np.ascontiguousarray(voxels.T))
     image.SetSpacing(source.spacing_mm.tolist())
@@ -104,6 +115,13 @@ def encode_like(path: Path, voxels: UInt8[np.ndarray, "x y z"]) -> bytes:
         written = Path(folder) / "label.mha"
         sitk.WriteImage(image, str(written), useCompression=True)
         return written.read_bytes()
+
+
+def _itk() -> ModuleType:
+    check_installed("Writing MetaImage files (.mha)", "itk", "SimpleITK")
+    import SimpleITK
+
+    return SimpleITK
 
 
 def _parse(path: Path) -> MetaHeader:

@@ -34,6 +34,7 @@ from segan_ray.data.phantom.patient import (
 from segan_ray.data.phantom.write_layouts import IMAGES, PHANTOM_LAYOUTS, SEGMENTATION
 from segan_ray.documents import SETTINGS_BYTES, parse_json, read_bytes
 from segan_ray.errors import DataError, nearest, said
+from segan_ray.extras import check_installed
 from segan_ray.filesystem.atomic_files import write_text
 
 if TYPE_CHECKING:
@@ -81,6 +82,7 @@ def write_phantoms(
 
     Raises:
         DataError: if an argument cannot be right, or ``out`` holds something else.
+        NotInstalledError: if nilearn is missing, whose template brain all patients grow in.
     """
     settings = _Settings(layout=layout, spacing_mm=float(spacing_mm), seed=seed)
     _check(settings, cases=cases, workers=workers)
@@ -182,6 +184,7 @@ def _check(settings: _Settings, *, cases: int, workers: int) -> None:
         raise DataError(f"{workers} workers cannot make phantoms; give at least 1.")
     if settings.seed < 0:
         raise DataError(f"The phantoms' seed is {settings.seed}; it must be 0 or more.")
+    check_installed("The phantoms' template brain", "phantom", "nilearn")
 
 
 def _claim(out: Path, settings: _Settings) -> None:

@@ -21,6 +21,7 @@ from segan_ray.data.io.background import (
 from segan_ray.data.io.volumes import Volume
 from segan_ray.data.store.manifest import PrepareSettings
 from segan_ray.errors import DataError
+from segan_ray.extras import check_installed
 
 BRAIN_BIT: Final = 1 << len(REGIONS)
 N4_SPACING_MM: Final = 4.0
@@ -201,7 +202,11 @@ def correct_bias(
     Tustison et al. 2010: the log of the bias is a B-spline fitted within the brain. Each
     fit has one thread, so that the same voxels always give the same result; cases run side by
     side anyway.
+
+    Raises:
+        NotInstalledError: if SimpleITK is missing.
     """
+    check_installed("Bias correction (N4)", "itk", "SimpleITK")
     import SimpleITK as Sitk
 
     def as_image(voxels: np.ndarray) -> Sitk.Image:

@@ -38,8 +38,9 @@ def open_location(url: str) -> tuple[Any, str]:
     try:
         system, path = fsspec.core.url_to_fs(url.rstrip("/"))
     except ImportError as error:
-        extra = "pip install 'segan-ray[s3]'" if scheme == "s3" else str(error)
-        raise StoreError(f"{url}: nothing is installed that reads {scheme}://. {extra}") from None
+        brings = "Install what it needs: pip install 'segan-ray[s3]'"
+        mend = brings if scheme == "s3" else f"{said(error)}."
+        raise StoreError(f"{url}: nothing is installed that reads {scheme}://. {mend}") from None
     except ValueError as error:
         raise StoreError(f"{url}: cannot be opened ({said(error)}).") from None
     return system, str(path)

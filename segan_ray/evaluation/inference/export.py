@@ -13,7 +13,6 @@ It takes any batch of slices whose height and width are multiples of ``multiple_
 from __future__ import annotations
 
 import copy
-import importlib.util
 import json
 import logging
 import warnings
@@ -27,6 +26,7 @@ from segan_ray.brats import MODALITIES, REGIONS
 from segan_ray.data.layouts.cases import layout_named
 from segan_ray.errors import ExportError
 from segan_ray.evaluation.inference.packaged_model import Model
+from segan_ray.extras import check_installed
 
 Format = Literal["onnx", "torch"]
 FORMATS: Final[tuple[Format, ...]] = get_args(Format)
@@ -63,17 +63,13 @@ def check_format(kind: str) -> None:
     """Make sure that ``kind`` is a format and that the packages that write it are installed.
 
     Raises:
-        ExportError: naming the formats, or the packages to install.
+        ExportError: naming the formats.
+        NotInstalledError: naming the packages to install.
     """
     if kind not in FORMATS:
         raise ExportError(f"'{kind}' is no format to export to; expected {' or '.join(FORMATS)}.")
-    needed = NEEDED if kind == "onnx" else ()
-    missing = [name for name in needed if importlib.util.find_spec(name) is None]
-    if missing:
-        raise ExportError(
-            f"Exporting to ONNX needs {' and '.join(missing)}, which is not installed. "
-            "Install it: pip install 'segan-ray[export]'"
-        )
+    if kind == "onnx":
+        check_installed("Exporting to ONNX", "export", *NEEDED)
 
 
 def trace(model: Model) -> ExportedProgram:

@@ -18,7 +18,7 @@ from typing import Any, Final
 from sqlalchemy import Connection, Engine, NullPool, create_engine, make_url, text
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
-from segan_ray.databases import CONNECT_S
+from segan_ray.databases import CONNECT_S, LIBPQ
 from segan_ray.errors import SweepError, said
 
 log = logging.getLogger(__name__)
@@ -29,7 +29,6 @@ OURS: Final = "segan-ray "
 """The prefix of our connections' names; all connections of a storage share one name."""
 MOST_OF_A_NAME: Final = 63
 """PostgreSQL cuts longer names."""
-LIBPQ: Final = ("psycopg", "psycopg2")
 # Both sides give up a silent connection within about a minute.
 KEEPALIVES: Final = {"keepalives": 1, "keepalives_idle": 30, "keepalives_interval": 10}
 TRY: Final = text("SELECT pg_try_advisory_lock(:key)")

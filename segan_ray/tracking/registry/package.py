@@ -46,7 +46,7 @@ LEFT_OUT: Final = shutil.ignore_patterns("__pycache__", "*.js")
 """What of this package no model needs: the scripts of pages are megabytes."""
 REQUIREMENTS: Final = (
     "mlflow", "jaxtyping", "nibabel", "numpy", "pydantic", "PyYAML", "safetensors", "scipy",
-    "SimpleITK", "torch",
+    "torch",
 )  # fmt: skip
 """The packages that the packaged code imports to load and use a model."""
 
@@ -131,8 +131,11 @@ def requirements(model: Model) -> list[str]:
     A build such as ``2.13.0+cpu`` is named by its release alone: the machine that loads the model
     may need another build.
     """
-    of_monai = any(each.segmentor.network in OF_MONAI for each in model.experiments)
-    needed = (*REQUIREMENTS, "monai") if of_monai else REQUIREMENTS
+    needed = list(REQUIREMENTS)
+    if any(each.segmentor.network in OF_MONAI for each in model.experiments):
+        needed.append("monai")
+    if model.origin.preparation.n4:
+        needed.append("SimpleITK")
     return [f"{name}=={version(name).partition('+')[0]}" for name in needed]
 
 

@@ -22,6 +22,7 @@ from mlflow import MlflowClient
 from segan_ray.config import Experiment, load_experiment
 from segan_ray.data.io.volumes import Volume, read_volume
 from segan_ray.data.layouts.cases import discover, layout_named
+from segan_ray.data.store.manifest import PrepareSettings
 from segan_ray.data.store.opened_store import read_manifest
 from segan_ray.data.store.origin import origin_of, write_origin
 from segan_ray.errors import CheckpointError, RegistryError, TrackingError
@@ -194,12 +195,15 @@ def test_the_requirements_are_what_the_carried_code_imports(model: Model, writte
     installs = packages_distributions()
     needed = {installs[name][0].lower() for name in imported} | {"mlflow"}
     monai = TrainedSegmentor(model.segmentor, load_experiment(None, ["segmentor.network=unet"]))
-    of_both = requirements(Model((*model.members, monai), model.origin))
+    corrected = model.origin.model_copy(update={"preparation": PrepareSettings(n4=True)})
+    of_both = requirements(Model((*model.members, monai), corrected))
     assert needed <= {line.partition("==")[0].lower() for line in of_both}
     lines = (written / "requirements.txt").read_text().split()
     assert lines == requirements(model)
     assert not any("+" in line or "index" in line or "://" in line for line in lines)
-    assert [line for line in of_both if line not in lines] == [f"monai=={version('monai')}"]
+    assert [line for line in of_both if line not in lines] == [
+        f"{name}=={version(name)}" for name in ("monai", "SimpleITK")
+    ]
 
 
 def test_nothing_in_a_package_is_pickled(written: Path) -> None:

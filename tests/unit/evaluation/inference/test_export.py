@@ -16,7 +16,7 @@ import torch
 from segan_ray.config import Experiment
 from segan_ray.data.store.opened_store import PrepareSettings
 from segan_ray.data.store.origin import Origin
-from segan_ray.errors import ExportError
+from segan_ray.errors import ExportError, NotInstalledError
 from segan_ray.evaluation.inference import export
 from segan_ray.evaluation.inference.export import export_model
 from segan_ray.evaluation.inference.inference_settings import Postprocessing
@@ -160,5 +160,5 @@ def test_what_is_missing_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         export_model(make("s1-3c"), tmp_path / "file", "torch")
     monkeypatch.setattr(export, "NEEDED", ("onnx", "not_installed"))
     assert importlib.util.find_spec("not_installed") is None
-    with pytest.raises(ExportError, match=r"needs not_installed.*segan-ray\[export\]"):
+    with pytest.raises(NotInstalledError, match=r"needs not_installed.*segan-ray\[export\]"):
         export_model(make("s1-3c"), tmp_path, "onnx")
