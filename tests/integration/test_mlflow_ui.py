@@ -24,11 +24,18 @@ from segan_ray.evaluation.inference.packaged_model import load_model
 from segan_ray.home import Home
 from segan_ray.tracking.client.connection import connect
 from segan_ray.tracking.description.card import StoreCard
-from segan_ray.tracking.description.views import TRIALS, run_page, trials_page, view_page
+from segan_ray.tracking.description.views import (
+    EVALUATIONS,
+    TRIALS,
+    run_page,
+    trials_page,
+    view_page,
+)
 from segan_ray.tracking.reading.sweeps import read_sweep
+from segan_ray.tracking.recording.evaluation_run import Subject, evaluation_run
 from segan_ray.tracking.recording.recorder import Recorder
 from segan_ray.tracking.registry.aliases import move_alias
-from segan_ray.tracking.registry.model_versions import register
+from segan_ray.tracking.registry.model_versions import fetched, register
 from segan_ray.tracking.registry.package import package_model
 from tests.integration import browsing
 from tests.integration.serving import PROGRAM, Served, served
@@ -49,12 +56,13 @@ parameters:
   segmentor.lr: {type: float, low: 1.0e-4, high: 1.0e-2, log: true}
   critic.depth: {type: int, low: 1, high: 3}
 """
+TEST_DICE = 0.5175
 SCORES = {"000": (0.31, 0.42, 0.53), "001": (0.25, 0.61, 0.64), "002": (0.11, 0.12)}
 
 
 @pytest.fixture(scope="module")
 def home(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
-    """A home with a sweep of three trials, the best of which is the champion."""
+    """A home with a sweep of three trials, the best of which is the champion, and is evaluated."""
     folder = tmp_path_factory.mktemp("ui")
     home = Home.at(folder / "home")
     with pytest.MonkeyPatch.context() as patch:
@@ -76,6 +84,11 @@ def home(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home
         model = load_model(checkpoint(folder / "weights", origin_of(read_manifest(store))))
         package = package_model(client, best.mlflow_run, model)
         move_alias(client, "champion", register(client, best.mlflow_run, tags, package))
+        with (
+            fetched(home, "champion") as model,
+            evaluation_run(client, home, Subject(model, card, None, own=True)) as run,
+        ):
+            run.log_summary({"whole": {"dice": {"mean": TEST_DICE}, "hd95": {"mean": 7.25}}})
         yield home
 
 
@@ -160,6 +173,13 @@ def test_it_opens_on_the_sweeps_with_the_columns_that_matter(
     assert page.get_by_text("depths-001").count() == 0
     page.locator(".ag-row", has_text="depths").first.locator("button, [role=button]").first.click()
     see(page, "depths-000", "depths-001", "depths-002", "0.53")
+
+
+def test_evaluations_show_their_test_scores(page: playwright.Page, ui: str) -> None:
+    page.goto(ui)
+    see(page, "evaluation-champion", f"{TEST_DICE:.3f}")
+    page.goto(ui + view_page("1", EVALUATIONS))
+    see(page, "evaluation-champion", "Evaluations on test patients", f"{TEST_DICE:.3f}", "7.25")
 
 
 def test_trials_can_be_seen_best_first(page: playwright.Page, ui: str) -> None:

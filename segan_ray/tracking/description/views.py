@@ -26,6 +26,7 @@ TAG: Final = "mlflow.sharedViewState."
 MODEL_TRAINING: Final = {"workflowType": "machine_learning"}
 """Asks for the UI's pages of model training; MLflow shows its pages for chats by default."""
 SCORE: Final = "val/dice_mean"
+TEST_SCORE: Final = "test/dice_mean"
 WIDTH: Final = 125
 WIDTHS: Final = {"attributes.`Run Name`": 290, "runDateAndNestInfo": 120, "duration": 80}
 FIRST: Final = ("attributes.`Run Name`", "runDateAndNestInfo")
@@ -80,7 +81,8 @@ SWEEPS: Final = View(
     query="",
     # MLflow folds the runs of a sweep under it in this order only.
     order="attributes.start_time",
-    metrics=[SCORE, *_dice("val")],
+    # Evaluations are among the runs too.
+    metrics=[SCORE, *_dice("val"), TEST_SCORE],
     tags=[tag_names.STATUS, tag_names.EPOCHS],
 )
 TRIALS: Final = View(
@@ -96,7 +98,7 @@ EVALUATIONS: Final = View(
     name="Evaluations on test patients",
     query=f"tags.`{tag_names.KIND}` = 'evaluation'",
     order="attributes.start_time",
-    metrics=_dice("test"),
+    metrics=[TEST_SCORE, *_dice("test"), "test/hd95_whole"],
     tags=[tag_names.SWEEP, "segan.model_version"],
 )
 
