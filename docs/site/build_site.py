@@ -12,13 +12,24 @@ import sys
 from pathlib import Path
 from typing import Final
 
+from generated_api import api_text
 from generated_commands import commands_text
+from generated_errors import errors_text, messages_text
+from generated_results import results_text
 from generated_settings import settings_text
 from generated_sizes import sizes_text
 from stage_pages import SiteError, Staging
 
 ROOT: Final = Path(__file__).parents[2]
-GENERATED: Final = {"commands": commands_text, "settings": settings_text, "sizes": sizes_text}
+GENERATED: Final = {
+    "api": api_text,
+    "commands": commands_text,
+    "errors": errors_text,
+    "messages": messages_text,
+    "results": results_text,
+    "settings": settings_text,
+    "sizes": sizes_text,
+}
 
 
 def build(out: Path) -> None:

@@ -1,24 +1,20 @@
 """The reference of settings: path, type, range, default and meaning, from ``segan_ray/config.py``.
 
-The meaning of a setting is the docstring below it. Python keeps no docstrings of fields, so they
-are read from the source.
+The meaning of a setting is the docstring below it.
 """
 
 from __future__ import annotations
 
-import ast
 import inspect
 import json
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
-from itertools import pairwise
 from typing import Any, Final
 
+from docstrings import marked, of_fields
 from pydantic import BaseModel
 
-from segan_ray import config
 from segan_ray.config import Experiment
 
 NAMES: Final = {"integer": "a whole number", "number": "a number", "boolean": "true or false"}
@@ -76,7 +72,7 @@ def meaning_of_group(group: str) -> str:
 
 
 def _settings(model: type[BaseModel], prefix: str) -> Iterator[Setting]:
-    meanings = docstrings(model.__name__)
+    meanings = of_fields(model)
     properties = model.model_json_schema()["properties"]
     for name, schema in properties.items():
         if "$ref" not in schema:
@@ -86,27 +82,6 @@ def _settings(model: type[BaseModel], prefix: str) -> Iterator[Setting]:
                 json.dumps(schema.get("default")).strip('"'),
                 meanings.get(name, ""),
             )
-
-
-@cache
-def docstrings(model: str) -> Mapping[str, str]:
-    """Return the docstrings below the fields of a class of ``config``, by field."""
-    tree = ast.parse(inspect.getsource(config))
-    (body,) = (
-        node.body for node in tree.body if isinstance(node, ast.ClassDef) and node.name == model
-    )
-    found = {}
-    for field, below in pairwise(body):
-        is_text = isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant)
-        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name) and is_text:
-            found[field.target.id] = marked(inspect.cleandoc(below.value.value))
-    return found
-
-
-def marked(docstring: str) -> str:
-    """Return a docstring as Markdown, on one line a paragraph."""
-    lines = docstring.replace("``", "`")
-    return re.sub(r"(?<!\n)\n(?!\n)", " ", lines).strip()
 
 
 def said_kind(schema: Mapping[str, Any]) -> str:

@@ -24,18 +24,22 @@ CORES = os.cpu_count() or 1
 
 @dataclass(frozen=True)
 class PreparedStore:
-    """A store: its patients by split, and the cases that were left out with the reason of each.
-
-    ``notes`` are cautions to whoever trains on it. ``folds`` is how many folds it has.
-    """
+    """A store: its patients by split, and the cases that were left out with the reason of each."""
 
     path: Path
+    """Its folder."""
     fingerprint: str
+    """Of its content. Sweeps and models remember it."""
     cases: int
+    """How many cases it has."""
     skipped: Mapping[str, str]
+    """Cases that were left out, each with the reason."""
     splits: Mapping[str, Sequence[str]]
+    """The patients of ``train``, ``val``, ``gate`` and ``test``."""
     folds: int
+    """How many folds it has; 0 for none."""
     notes: Sequence[str]
+    """Cautions to whoever trains on it."""
 
 
 def phantom(

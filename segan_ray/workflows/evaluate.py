@@ -54,13 +54,17 @@ THRESHOLD: Final = "threshold"
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The ``evaluate`` document, and the scores of every case and row as a table.
-
-    The column ``model`` holds the name of each row: of a model, or of a reference.
-    """
+    """The ``evaluate`` document, and the scores of every case and row as a table."""
 
     document: dict[str, Any]
+    """Scores of each case and their means, with intervals over patients."""
     cases: pd.DataFrame
+    """A row for each model, case and region.
+
+    Columns: model (or the name of a reference), case, patient, region, dice, precision,
+    sensitivity, specificity, hd95; with ``lesion_wise`` also lesion_dice, lesion_hd95, lesions,
+    missed_lesions, false_lesions.
+    """
 
 
 @dataclass(frozen=True)

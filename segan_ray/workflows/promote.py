@@ -50,13 +50,16 @@ GATE: Final = "segan.gate"
 class Promotion:
     """The outcome; ``version`` is the candidate's, or None if it was not registered.
 
-    The candidate is the best of ``trials``, or their mean if there are several.
+    The candidate is the best of ``trials``, or their mean if there are several. ``forced``,
+    ``dry_run`` and ``margin`` are as they were asked for.
     """
 
     trials: tuple[TrialRecord, ...]
     champion: dict[str, Any] | None
+    """The version that it was compared with, or None."""
     verdict: Verdict
     optimistic: bool
+    """Whether it was judged on the patients that chose it, since the store has no gate."""
     forced: bool
     dry_run: bool
     version: str | None

@@ -37,8 +37,11 @@ class Origin(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     store: str
+    """The fingerprint of the store."""
     layout: str
+    """The BRATS layout of its cases, whose label code label maps are written in."""
     preparation: PrepareSettings
+    """The settings of ``prepare``."""
     seen: dict[str, tuple[str, ...]]
     spacing_mm: tuple[Spacing, Spacing] | None = None
 

@@ -29,6 +29,7 @@ class Postprocessing(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     thresholds: dict[Region, float] = Field(default_factory=lambda: dict.fromkeys(REGIONS, 0.5))
+    """The probability above which a voxel belongs to a region."""
     smallest_mm3: dict[Region, float] = Field(default_factory=lambda: dict.fromkeys(REGIONS, 0.0))
     flips: bool = False
 

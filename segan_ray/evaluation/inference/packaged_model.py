@@ -48,7 +48,7 @@ PACKAGED: Final = "artifacts/model"
 
 @dataclass(frozen=True)
 class TrainedSegmentor:
-    """A segmentor in evaluation mode and the experiment that it was trained by."""
+    """A ``segmentor`` in evaluation mode and the ``experiment`` that it was trained by."""
 
     segmentor: nn.Module
     experiment: Experiment
@@ -62,8 +62,11 @@ class Model:
     """
 
     members: tuple[TrainedSegmentor, ...]
+    """One, or those of an ensemble."""
     origin: Origin
+    """The store it learned from."""
     postprocessing: Postprocessing = field(default_factory=Postprocessing)
+    """How its probabilities become label maps."""
 
     def __post_init__(self) -> None:
         if len({experiment.training.brain_mask for experiment in self.experiments}) > 1:

@@ -31,10 +31,15 @@ class Prediction:
     """The files written for one case, or the problems that prevented them."""
 
     case: str
+    """Its name."""
     label: Path | None
+    """The label map."""
     probabilities: Path | None = None
+    """The file of probabilities, if they were asked for."""
     problems: tuple[str, ...] = ()
+    """Why nothing was written."""
     warnings: tuple[str, ...] = ()
+    """Cautions to a reader of the files."""
 
     @property
     def ok(self) -> bool:

@@ -71,13 +71,15 @@ class CaseScores:
 
 @dataclass(frozen=True)
 class PairedDifference:
-    """Candidate minus champion over the patients that both were scored on.
+    """Candidate minus champion over the ``patients`` that both were scored on.
 
-    ``ci95`` is None below ``MINIMUM_PATIENTS``.
+    ``ci95`` is None of fewer than six (``MINIMUM_PATIENTS``).
     """
 
     mean: float
+    """The mean over patients."""
     ci95: tuple[float, float] | None
+    """The 95% interval of the mean."""
     patients: tuple[str, ...]
 
     def at_level(self, level: float) -> tuple[float, float]:

@@ -38,7 +38,7 @@ NAMED: Final = 3
 
 @dataclass(frozen=True)
 class Verdict:
-    """The gate's decision in a word, its reason in a sentence, and the numbers behind it.
+    """The gate's decision in a word, its ``reason`` in a sentence, and the numbers behind it.
 
     ``tries`` is the number of this try on these patients. ``interval``, at ``level``, decided.
     ``failed`` counts the failed regions of candidate and champion. All are None where nothing was
@@ -46,8 +46,10 @@ class Verdict:
     """
 
     verdict: Literal["promoted", "kept"]
+    """``kept``: the champion stays."""
     reason: str
     difference: PairedDifference | None = None
+    """Of the patients' mean Dice, candidate less champion."""
     tries: int | None = None
     level: float | None = None
     interval: tuple[float, float] | None = None

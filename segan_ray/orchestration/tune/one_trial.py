@@ -30,11 +30,17 @@ class TrainResult:
     """The result of a run: its MLflow run, the epochs done, and the best epoch's checkpoint."""
 
     name: str
+    """Its name, by which ``evaluate`` and others know its model."""
     run: str
+    """The identifier of its MLflow run."""
     epochs: int
+    """How many epochs were done."""
     best_epoch: int
+    """The epoch with the best mean Dice in validation."""
     best_scores: Mapping[str, float]
+    """That epoch's scores in validation, such as ``val/dice_mean``."""
     checkpoint: str
+    """Where that epoch's checkpoint lies: a folder or a URL."""
 
 
 def train_one(

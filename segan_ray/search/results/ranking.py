@@ -44,12 +44,17 @@ class TrialRecord:
     """
 
     trial: str
+    """Its number, such as ``007``."""
     status: TrialStatus
+    """``stopped``: ended early, by the scheduler or for its ``reason``."""
     epochs: int
     score: float | None
     mlflow_run: str
+    """The identifier of its MLflow run."""
     params: Mapping[str, Any]
+    """The settings that were drawn for it, by their dotted paths."""
     reason: str | None = None
+    """Why it failed, was stopped or is infeasible."""
     repeat_of: str | None = None
     objectives: Mapping[str, float] = field(default_factory=dict)
     infeasible: bool = False
@@ -61,13 +66,14 @@ class TrialRecord:
 
 @dataclass(frozen=True)
 class Repeats:
-    """The scores that the settings of ``trial`` reached with fresh seeds."""
+    """The ``scores`` that the settings of ``trial`` reached with fresh seeds."""
 
     trial: str
     scores: tuple[float, ...]
 
     @property
     def mean(self) -> float:
+        """The mean of ``scores``."""
         return statistics.fmean(self.scores)
 
     @property
@@ -87,17 +93,23 @@ class Repeats:
 
 @dataclass(frozen=True)
 class SweepRecord:
-    """One sweep with its trials, best first; ``objectives`` is empty unless it has several.
+    """One sweep with its ``trials``, best first; ``objectives`` is empty unless it has several.
 
     ``ended_by`` is None unless it is finished, and where an earlier version recorded it.
     """
 
     sweep: str
+    """Its name."""
     status: SweepStatus
+    """How it stands, or how it ended."""
     metric: str
+    """What it optimises: its first objective, such as ``val/dice_mean``."""
     mode: Mode
+    """Whether the highest or the lowest value of that is best."""
     store: str
+    """The fingerprint of the store that it trained on."""
     created: str
+    """When it began: UTC, as ISO 8601."""
     trials: tuple[TrialRecord, ...]
     objectives: tuple[tuple[str, Mode], ...] = ()
     ended_by: EndedBy | None = None

@@ -16,13 +16,14 @@ import yaml
 sys.path.insert(0, str(Path(__file__).parents[3] / "docs" / "site"))
 
 from build_site import GENERATED, build
+from docstrings import of_fields
 from generated_commands import commands, commands_text
-from generated_settings import docstrings, every_setting, meaning_of_group, said_kind, settings_text
+from generated_settings import every_setting, meaning_of_group, said_kind, settings_text
 from generated_sizes import MEASURED, shipped
 from stage_pages import ELSEWHERE, MARKER, SiteError, Staging, indented, pages
 
 from segan_ray import engine_settings, home
-from segan_ray.config import Experiment, flatten, paths
+from segan_ray.config import Experiment, SegmentorSettings, flatten, paths
 from segan_ray.search.space.space_file import load_space
 
 ROOT = Path(__file__).parents[3]
@@ -47,8 +48,8 @@ def test_every_setting_has_a_meaning() -> None:
 
 
 def test_a_field_without_docstring_has_no_meaning() -> None:
-    assert "network" in docstrings("SegmentorSettings")
-    assert "segmentor" not in docstrings("Experiment")
+    assert "network" in of_fields(SegmentorSettings)
+    assert "segmentor" not in of_fields(Experiment)
 
 
 @pytest.mark.parametrize(
@@ -184,13 +185,15 @@ def test_the_page_of_the_environment_names_every_variable_that_is_read() -> None
     page = (DOCS / "environment.md").read_text()
     source = "\n".join(path.read_text() for path in (ROOT / "segan_ray").rglob("*.py"))
     literal = re.findall(r'environ(?:\.get\(|\[)"(\w+)"', source)
+    told = re.findall(r'setdefault\("([A-Z]\w+)"|"((?:RAY|MLFLOW)_\w+)":', source)
     options = re.findall(r'envvar=(?:\[([^\]]*)\]|"(\w+)")', source)
     of_options = re.findall(r"[A-Z][A-Z_]+", str(options))
     of_homes = (
         home.TRACKING_URI, home.STORAGE, home.OPTUNA_STORAGE, home.HOME, home.RESUME_WITH,
     )  # fmt: skip
     engines = (*engine_settings.RAY, *engine_settings.RAY_ALWAYS, *engine_settings.MLFLOW)
-    read = {*literal, *of_options, *of_homes, *engines}
+    read = {*literal, *of_options, *of_homes, *engines, *(name for pair in told for name in pair)}
+    read -= {""}
     assert len(read) > 20
     assert sorted(name for name in read if f"`{name}`" not in page) == []
 
@@ -244,6 +247,6 @@ def test_the_site_is_built_without_a_warning_and_its_links_lead_on(tmp_path: Pat
             if not there.exists() or (anchor and anchor not in known):
                 astray.append((page.relative_to(site), target))
     assert astray == []
-    for name in ("commands", "settings", "requirements"):
+    for name in ("api", "commands", "messages", "requirements", "settings"):
         assert "<!-- generated" not in (site / f"{name}.html").read_text()
     assert "critic.clamp_norm" in (site / "settings.html").read_text()
