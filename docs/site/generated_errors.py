@@ -48,6 +48,10 @@ AREAS: Final = {
         "A file that differs from how it was written is not used.",
     ),
     "ExportError": ("Exports", "See the command [`export`](commands.md#export)."),
+    "NotInstalledError": (
+        "Missing packages",
+        "[Extras](requirements.md#systems-and-versions) bring what only some work needs.",
+    ),
 }
 """What each kind of error is about, and where to look."""
 SENTENCES: Final = {

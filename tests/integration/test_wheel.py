@@ -87,7 +87,8 @@ def test_the_demo_runs(outside: Path) -> None:
     left = outside / "segan-ray-home" / "demo"
     assert (left / "report.html").stat().st_size > 10_000
     scored = json.loads((left / "evaluation.json").read_text())
-    assert scored["against"]["model"]
+    assert scored["model"] == "champion"
+    assert {"threshold", "unet"} <= scored["references"].keys()
 
 
 @pytest.mark.parametrize(
