@@ -120,9 +120,11 @@ def tune(
     from segan_ray.home import Home, resume_command
 
     repeats = ("--repeat-top", str(repeat_top), "--seeds", str(seeds)) if repeat_top else ()
+    price = price_per_gpu_hour
+    priced = () if price is None else ("--price-per-gpu-hour", f"{price:g}")
 
     def again(sweep: str) -> str:
-        options = ("--space", space, "--name", sweep, *repeats)
+        options = ("--space", space, "--name", sweep, *repeats, *priced)
         return resume_command(Home.at(home), "tune", store, *options)
 
     record = search(

@@ -7,7 +7,9 @@ import json
 import os
 import re
 import shutil
+import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import nibabel as nib
@@ -16,9 +18,11 @@ import pytest
 import yaml
 from PIL import Image
 
+from segan_ray.api import sweeps as sweeps_api
 from segan_ray.cli.demo import SMALL, UNET, USUAL, commands
 from segan_ray.cli.main import main
 from segan_ray.config import load_experiment
+from segan_ray.errors import Interrupted
 from segan_ray.home import Home
 from segan_ray.search.space.space_file import load_space, resolve_space
 from segan_ray.tracking.reading import sweeps
@@ -366,3 +370,19 @@ def test_ctrl_c_and_a_full_disk_are_no_faults_of_the_program(
     assert raised(full) == (1, said)
     code, said = raised(ZeroDivisionError("x"))
     assert (code, said.splitlines()[1]) == (1, "This should not happen; --debug shows where.")
+
+
+def test_what_a_sweep_is_gone_on_with_holds_what_it_was_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object, resume_with: Callable[[str], str], **__: object) -> None:
+        raise Interrupted.of("rates", resume_with("rates"), signal.SIGINT)
+
+    monkeypatch.setattr(sweeps_api, "tune", interrupted)
+    asked = ("--space", "critic", "--repeat-top", 2, "--price-per-gpu-hour", 1.5)
+    done = segan("tune", "store", *asked, cwd=tmp_path)
+    assert done.returncode == 128 + signal.SIGINT
+    assert (
+        "segan-ray tune store --space critic --name rates --repeat-top 2 --seeds 3 "
+        "--price-per-gpu-hour 1.5 --resume" in done.stderr
+    )
