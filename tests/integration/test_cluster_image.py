@@ -126,7 +126,7 @@ def replay(context: Path, image: Image) -> None:
             case "CMD":
                 image.command = tuple(json.loads(rest))
             case _:
-                assert name == "USER", f"not replayed here: {name} {rest}"
+                assert name in {"LABEL", "USER"}, f"not replayed here: {name} {rest}"
 
 
 def sent() -> Iterator[Path]:

@@ -86,6 +86,7 @@ def test_addresses_agree() -> None:
     assert yaml.safe_load((ROOT / "CITATION.cff").read_text())["repository-code"] == home
     assert recipe()["about"]["repository"].rstrip("/") == home
     assert project()["urls"]["Security"] in (ROOT / "SECURITY.md").read_text()
+    assert f'org.opencontainers.image.source="{home}"' in DOCKERFILE.read_text()
 
 
 def test_pythons_that_are_named_are_those_that_are_tested() -> None:
