@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import datetime
 from functools import partial
@@ -140,7 +140,7 @@ def tune(
 
 def compare(
     store: str | Path,
-    arms: str | Path,
+    arms: Mapping[str, Any] | str | Path,
     *,
     name: str | None = None,
     equal: Literal["epochs", "seconds"] = "epochs",
@@ -153,20 +153,19 @@ def compare(
 ) -> dict[str, Any]:
     """Compare methods: each tuned, trained with several seeds, scored on the test patients.
 
-    ``arms`` is an arms file or the name of a shipped one. Returns the ``compare`` document.
+    ``arms`` is an arms file, the name of a shipped one, or what such a file holds. Returns the
+    ``compare`` document.
 
-    >>> text = '''
-    ... name: depths
-    ... base:
-    ...   segmentor: {network: segan, base_width: 4, depth: 2}
-    ...   critic: {base_width: 4, depth: 1}
-    ...   training: {epochs: 2, steps_per_epoch: 3, batch_size: 4, crop: 32}
-    ... arms:
-    ...   one: {}
-    ...   two: {base: {critic: {depth: 2}}}
-    ... '''
-    >>> _ = Path("arms.yaml").write_text(text)
-    >>> document = api.compare("store", "arms.yaml", seeds=1, progress=False)
+    >>> arms = {
+    ...     "name": "depths",
+    ...     "base": {
+    ...         "segmentor": {"network": "segan", "base_width": 4, "depth": 2},
+    ...         "critic": {"base_width": 4, "depth": 1},
+    ...         "training": {"epochs": 2, "steps_per_epoch": 3, "batch_size": 4, "crop": 32},
+    ...     },
+    ...     "arms": {"one": {}, "two": {"base": {"critic": {"depth": 2}}}},
+    ... }
+    >>> document = api.compare("store", arms, seeds=1, progress=False)
     >>> [arm["arm"] for arm in document["arms"]], len(document["differences"])
     (['one', 'two'], 1)
 
@@ -174,10 +173,13 @@ def compare(
         ConfigError: if the arms cannot be compared, with every problem.
         SweepError, StoreError, TrackingError, Interrupted: as ``tune``.
     """
-    from segan_ray.search.space.arms_file import TIMING, load_arms
+    from segan_ray.search.space.arms_file import TIMING, build_arms, load_arms
     from segan_ray.search.space.space_file import resolve_space
 
-    checked = load_arms(resolve_space(str(arms)))
+    if isinstance(arms, Mapping):
+        checked = build_arms(arms)
+    else:
+        checked = load_arms(resolve_space(str(arms)))
     where, named = home_at(home), new_name(name, checked.name, resume=resume)
     for arm in checked.spaces:
         check_name(f"{named}-{arm}{TIMING}")  # the longest name of a sweep of it

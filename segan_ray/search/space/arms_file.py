@@ -13,8 +13,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
+import yaml
+
 from segan_ray.config import merge, parse_settings, read_settings
-from segan_ray.errors import cut, nearest
+from segan_ray.errors import ConfigError, cut, nearest, said
 from segan_ray.home import NAME, NAMES
 from segan_ray.search.space.checks import Problem
 from segan_ray.search.space.parameters import FixedParameter
@@ -35,6 +37,8 @@ EARLY_ENDS: Final = ("hours", "gpu_hours", "no_gain_for")
 """The parts of a budget that may end a sweep before all of its trials."""
 TIMING: Final = "-timing"
 """How the names of the runs end that time an arm."""
+IN_CODE: Final = Path("arms")
+"""Where problems of arms are that no file holds; files that they name are beside it."""
 LENGTHS: Final = ("training.epochs", "training.steps_per_epoch", "training.batch_size")
 """The settings that say how long an arm trains; all arms have the same."""
 
@@ -66,7 +70,26 @@ def load_arms(file: Path) -> Arms:
     Raises:
         ConfigError: with every problem, each with its line.
     """
-    text = read_settings(file)
+    return _checked(read_settings(file), file)
+
+
+def build_arms(tree: Mapping[str, Any]) -> Arms:
+    """Check arms that were built in code, as the content of an arms file.
+
+    Raises:
+        ConfigError: with every problem.
+    """
+    try:
+        text = yaml.safe_dump(dict(tree), sort_keys=False)
+    except yaml.YAMLError as error:
+        raise ConfigError(str(IN_CODE), [f"A value cannot be in a file: {said(error)}."]) from None
+    try:
+        return _checked(text, IN_CODE)
+    except ConfigError as error:
+        raise ConfigError(str(IN_CODE), error.problems) from None  # nobody sees its lines
+
+
+def _checked(text: str, file: Path) -> Arms:
     tree = parse_settings(text, file)
     lines = YamlLines.of(text)
     listed = [*repetitions(lines)]

@@ -9,8 +9,8 @@ import pytest
 import yaml
 
 from segan_ray.errors import ConfigError
-from segan_ray.search.space.arms_file import Arms, load_arms
-from segan_ray.search.space.space_file import load_space, shipped_spaces
+from segan_ray.search.space.arms_file import Arms, build_arms, load_arms
+from segan_ray.search.space.space_file import load_space, resolve_space, shipped_spaces
 
 LR = {"type": "float", "low": 1e-4, "high": 1e-2, "log": True}
 DEPTH = {"type": "int", "low": 1, "high": 3}
@@ -171,3 +171,14 @@ def test_the_shipped_arms_load_and_are_no_space() -> None:
     }
     with pytest.raises(ConfigError, match="segan-ray compare"):
         load_space(file)
+
+
+def test_arms_built_in_code_are_those_of_a_file(tmp_path: Path) -> None:
+    file = resolve_space("segan_vs_unet")
+    tree = yaml.safe_load(file.read_text())
+    assert build_arms(tree).spaces == load_arms(file).spaces
+    with pytest.raises(ConfigError, match=r"arms: .*unknown key 'bugdet'") as caught:
+        build_arms({**tree, "arms": {**tree["arms"], "third": {"bugdet": {}}}})
+    assert caught.value.lines == (None,)
+    with pytest.raises(ConfigError, match="cannot be in a file"):
+        build_arms({**tree, "base": {"seed": object()}})
