@@ -12,8 +12,6 @@ from segan_ray.terminal import live, notebook, show
 from segan_ray.terminal.live import live_view
 from segan_ray.terminal.notebook import drawn_below
 
-pytest.importorskip("IPython")
-
 
 class Output:
     """An output of a cell, as IPython's handle of it."""
