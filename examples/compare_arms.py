@@ -38,9 +38,16 @@ arms = {
     "base": {
         "segmentor": {"network": "unet", "base_width": WIDTH, "depth": 3},
         "critic": {"base_width": 4, "depth": 2},
-        "training": {"epochs": EPOCHS, "steps_per_epoch": STEPS, "batch_size": 8, "crop": CROP},
+        "training": {
+            "epochs": EPOCHS,
+            "steps_per_epoch": STEPS,
+            "batch_size": 8,
+            "crop": CROP,
+        },
     },
-    "parameters": {"segmentor.lr": {"type": "float", "low": 3e-3, "high": 2e-2, "log": True}},
+    "parameters": {
+        "segmentor.lr": {"type": "float", "low": 3e-3, "high": 2e-2, "log": True}
+    },
     "sampler": {"type": "random", "seed": 0},
     "scheduler": {"type": "none"},
     "budget": {"trials": TRIALS},
@@ -76,7 +83,10 @@ pd.DataFrame(
         "arm": arm["arm"],
         "weights": arm["params"],
         "seeds": arm["seeds"],
-        **{region: round(arm["summary"][region]["dice"]["mean"], 3) for region in REGIONS},
+        **{
+            region: round(arm["summary"][region]["dice"]["mean"], 3)
+            for region in REGIONS
+        },
     }
     for arm in comparison["arms"]
 ).set_index("arm")
@@ -86,17 +96,21 @@ import plotly.graph_objects as go
 
 
 def error_bars(dice):
-    """Return the intervals of several means as error bars; too few patients have none."""
+    """Return the intervals of several means as error bars, none for few patients."""
     ends = [each["ci95"] or [each["mean"]] * 2 for each in dice]
     means = [each["mean"] for each in dice]
     return {
         "symmetric": False,
         "array": [high - mean for (_, high), mean in zip(ends, means, strict=True)],
-        "arrayminus": [mean - low for (low, _), mean in zip(ends, means, strict=True)],
+        "arrayminus": [
+            mean - low for (low, _), mean in zip(ends, means, strict=True)
+        ],
     }
 
 
-figure = go.Figure(layout={"title": "Dice on test patients, 95% intervals", "yaxis_range": [0, 1]})
+figure = go.Figure(
+    layout={"title": "Dice on test patients, 95% intervals", "yaxis_range": [0, 1]}
+)
 for arm in comparison["arms"]:
     dice = [arm["summary"][region]["dice"] for region in REGIONS]
     figure.add_bar(
@@ -119,7 +133,10 @@ figure
 
 # %%
 figure = go.Figure(
-    layout={"title": "Paired difference, 95% intervals", "xaxis_title": "difference in Dice"}
+    layout={
+        "title": "Paired difference, 95% intervals",
+        "xaxis_title": "difference in Dice",
+    }
 )
 for each in comparison["differences"]:
     dice = [each[region]["dice"] for region in REGIONS]
@@ -159,7 +176,13 @@ runs = pd.DataFrame(
     for arm in comparison["arms"]
     for run in arm["runs"]
 )
-px.strip(runs, x="arm", y="mean Dice", hover_name="seed", title="Mean Dice of each seed's model")
+px.strip(
+    runs,
+    x="arm",
+    y="mean Dice",
+    hover_name="seed",
+    title="Mean Dice of each seed's model",
+)
 
 # %% [markdown]
 # The comparison is recorded in MLflow, with `comparison.html` as a page of it. `segan-ray compare

@@ -8,8 +8,8 @@
 # does. **Scores of so small a sweep say that the machinery works, and nothing of how good SegAN
 # is.** The [tutorial](../docs/tutorial.md) does the same on the command line.
 #
-# `pip install 'segan-ray[notebook]'` adds what a kernel of Jupyter needs. Without its ipywidgets all
-# works as well, but Ray and tqdm warn below some cells.
+# `pip install 'segan-ray[notebook]'` adds what a kernel of Jupyter needs. Without its ipywidgets
+# all works as well, but Ray and tqdm warn below some cells.
 
 # %% [markdown]
 # ## Settings
@@ -86,7 +86,7 @@ space = api.SearchSpace.model_validate(
         # Weaker trials end after two or four epochs.
         "scheduler": {"type": "asha", "grace_period": 2, "reduction_factor": 2},
         "budget": {"trials": TRIALS},
-        # Published settings are tried first unless this is empty; they are meant for GPUs.
+        # Unless this is empty, published settings come first. They are meant for GPUs.
         "enqueue": [],
     }
 )
@@ -102,7 +102,7 @@ space = api.SearchSpace.model_validate(
 sweep = api.tune("store", space, name="first")
 
 # %%
-print(sweep.status, "with", len(sweep.trials), "trials; the best is", sweep.best.trial)
+print(f"{sweep.status} with {len(sweep.trials)} trials; best: {sweep.best.trial}")
 
 # %% [markdown]
 # `read_sweep` returns any sweep's trials as a table, best first, later and in another process too.
@@ -120,18 +120,24 @@ table[["trial", "status", "epochs", "score", "segmentor.lr", "critic.lr"]].round
 
 # %%
 promoted = api.promote("first")
-print(f"trial {promoted.candidate.trial}: {promoted.verdict.verdict}, version {promoted.version}")
-print(promoted.verdict.reason)
+verdict = promoted.verdict
+print(
+    f"trial {promoted.candidate.trial} {verdict.verdict} as version {promoted.version}"
+)
+print(verdict.reason)
 
 # %% [markdown]
 # ## Evaluation
 #
 # On the test patients, whole volumes, in the original grid. The reference is a threshold on FLAIR,
-# tuned on the training patients: what a method without learning gets.
+# tuned on the training patients: what a method without learning gets. So short a training on so few
+# patients may well be behind it in some region.
 
 # %%
 scored = api.evaluate("champion", "store", references={"threshold": "threshold"})
-dice = scored.cases.pivot_table(index="model", columns="region", values="dice", sort=False)
+dice = scored.cases.pivot_table(
+    index="model", columns="region", values="dice", sort=False
+)
 dice.round(3)
 
 # %% [markdown]
@@ -139,8 +145,9 @@ dice.round(3)
 
 # %%
 for region, metrics in scored.document["summary"].items():
-    mean, interval = metrics["dice"]["mean"], metrics["dice"]["ci95"]
-    print(f"{region}: {mean:.3f}", [round(end, 3) for end in interval] if interval else "")
+    dice = metrics["dice"]
+    ends = [round(end, 3) for end in dice["ci95"] or ()]
+    print(f"{region}: {dice['mean']:.3f}", ends)
 
 # %% [markdown]
 # ## A picture
@@ -154,8 +161,8 @@ from pathlib import Path
 from segan_ray.data.store.opened_store import open_test
 from segan_ray.evaluation.figures.overlays import draw_overlay
 
-champion = api.load_model("champion")
-draw_overlay(champion.segmentor, open_test(Path("store"))[:2], champion.inference_settings())
+champion, two = api.load_model("champion"), open_test(Path("store"))[:2]
+draw_overlay(champion.segmentor, two, champion.inference_settings())
 
 # %% [markdown]
 # ## And then

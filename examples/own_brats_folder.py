@@ -58,7 +58,7 @@ for note in report.notes:
 
 # %%
 rows = pd.DataFrame([case.row() for case in report.cases], columns=[*COLUMNS])
-rows.drop(columns="grade").fillna("")
+rows.drop(columns=["grade", "mm", "intensity"]).fillna("")
 
 # %% [markdown]
 # Swapped modalities show in pictures and nowhere else, so look at them. Each case is drawn in the
@@ -80,7 +80,9 @@ next(draw_sheets(replace(report, cases=report.cases[:6])))
 # split of your own goes in with `split_file=` ([its format](../docs/data.md#the-store)).
 
 # %%
-store = api.prepare(data, "own-store", skip_bad=True, val=0.2, gate=0.2, test=0.2, folds=FOLDS)
+store = api.prepare(
+    data, "own-store", skip_bad=True, val=0.2, gate=0.2, test=0.2, folds=FOLDS
+)
 print(store.cases, "cases, fingerprint", store.fingerprint)
 for case, reason in store.skipped.items():
     print(f"left out: {case}: {reason}")
@@ -94,16 +96,20 @@ for note in store.notes:
 # scans.
 
 # %%
+import numpy as np
+
 from segan_ray.data.store.opened_store import read_manifest
 
 manifest = read_manifest(store.path)
-side_of = {patient: side for side, members in manifest.splits.items() for patient in members}
+side_of = {
+    patient: side for side, members in manifest.splits.items() for patient in members
+}
 cases = pd.DataFrame(
     {
         "case": case.case,
         "split": side_of[case.patient],
         **{
-            region: voxels * case.spacing_mm[0] * case.spacing_mm[1] * case.spacing_mm[2] / 1000
+            region: voxels * np.prod(case.spacing_mm) / 1000
             for region, voxels in case.region_voxels.items()
         },
     }
@@ -151,8 +157,9 @@ by_size = cases.sort_values("whole").round(1)
 odd = {
     by_size["case"].iloc[0]: "smallest tumour",
     by_size["case"].iloc[-1]: "largest tumour",
-    **dict.fromkeys(by_size.loc[by_size["enhancing"] == 0, "case"], "nothing enhances"),
 }
+for case in by_size.loc[by_size["enhancing"] == 0, "case"]:
+    odd[case] = "nothing enhances"
 shown = by_size[by_size["case"].isin(odd)]
 shown.assign(why=shown["case"].map(odd)).set_index("case")
 

@@ -9,7 +9,7 @@
 # minutes on a few phantoms; it shows how to call a model, and is of no other use.**
 
 # %% tags=["parameters"]
-MODEL = "champion"  # an alias, a version ("models:/segan/3"), a run of `train`, a checkpoint folder
+MODEL = "champion"  # an alias, "models:/segan/3", a run of `train`, a checkpoint
 CASE = None  # a case of `data`; None takes the test patient whose tumour is largest
 
 # %% [markdown]
@@ -33,7 +33,10 @@ manifest = read_manifest(Path("store"))
 tested = [case for case in manifest.cases if case.patient in manifest.splits["test"]]
 name = CASE or max(tested, key=lambda case: case.region_voxels["whole"]).case
 
-scans = {kind: nibabel.load(f"data/{name}/{name}_{kind}.nii.gz") for kind in (*MODALITIES, "seg")}
+scans = {
+    kind: nibabel.load(f"data/{name}/{name}_{kind}.nii.gz")
+    for kind in (*MODALITIES, "seg")
+}
 image = np.stack([scans[kind].get_fdata(dtype=np.float32) for kind in MODALITIES])
 truth = np.asarray(scans["seg"].dataobj).astype(np.uint8)
 spacing_mm = [float(size) for size in scans["flair"].header.get_zooms()[:3]]
@@ -60,7 +63,9 @@ from segan_ray.evaluation.inference.raw_cases import predict_arrays
 
 champion = api.load_model(MODEL)
 labels = predict_arrays(champion, image, spacing_mm=spacing_mm)
-probabilities = predict_arrays(champion, image, output="probabilities", spacing_mm=spacing_mm)
+probabilities = predict_arrays(
+    champion, image, output="probabilities", spacing_mm=spacing_mm
+)
 print("labels", labels.shape, labels.dtype, "values", np.unique(labels))
 print("probabilities", probabilities.shape, probabilities.dtype)
 
@@ -73,7 +78,7 @@ import pandas as pd
 
 
 def regions(label_map):
-    """Return the voxels of whole tumour, core and enhancing tumour in the code of BraTS 2021."""
+    """Return the voxels of each region in the code of BraTS 2021."""
     return {
         "whole": label_map > 0,
         "core": np.isin(label_map, (1, 4)),
@@ -82,7 +87,7 @@ def regions(label_map):
 
 
 def dice(one, other):
-    """Return the overlap of two regions: 1 if they are the same, also if both are empty."""
+    """Return the overlap of two regions, which is 1 if both are empty."""
     voxels = one.sum() + other.sum()
     return 2 * (one & other).sum() / voxels if voxels else 1.0
 
@@ -101,18 +106,23 @@ pd.DataFrame(
 # ## An overlay
 #
 # Drawn with Pillow: the slice with most tumour, the true regions on the left, the predicted on the
-# right. x runs to the right of the picture and y down, so the patient's left is on the right, as
-# radiologists look at it.
+# right: edema orange, core blue, enhancing tumour pink. x runs to the right of the picture and y
+# down, so the patient's left is on the right, as radiologists look at it.
 
 # %% picture="FLAIR of one slice, with the true regions on the left and the predicted on the right"
 from PIL import Image
 
-COLOURS = {"whole": (230, 159, 0), "core": (86, 180, 233), "enhancing": (204, 121, 167)}
+COLOURS = {
+    "whole": (230, 159, 0),
+    "core": (86, 180, 233),
+    "enhancing": (204, 121, 167),
+}
 SCALE = 7  # pixels a voxel; 2 for scans of 1 mm
 
 at = int(true["whole"].sum(axis=(0, 1)).argmax())
 flair = image[MODALITIES.index("flair"), :, :, at]
-grey = np.clip(flair / np.percentile(flair[flair > 0], 99), 0, 1)[..., None] * np.full(3, 255.0)
+brightest = np.percentile(flair[flair > 0], 99)
+grey = np.stack([255 * np.clip(flair / brightest, 0, 1)] * 3, axis=-1)
 
 
 def coloured(areas):
@@ -126,7 +136,9 @@ def coloured(areas):
 
 both = np.concatenate([coloured(true), coloured(found)], axis=1)
 height, width = both.shape[:2]
-Image.fromarray(both).resize((width * SCALE, height * SCALE), Image.Resampling.NEAREST)
+Image.fromarray(both).resize(
+    (width * SCALE, height * SCALE), Image.Resampling.NEAREST
+)
 
 # %% [markdown]
 # ## How sure it is

@@ -46,18 +46,23 @@ scored = table.dropna(subset=["score"])
 
 
 def axis(column):
-    """Return the axis of a setting, with the powers of ten where it spans more than one."""
+    """Return the axis of a setting: in powers of ten where it spans a wide range."""
     values = scored[column].astype(float)
     if values.min() <= 0 or values.max() < 5 * values.min():
         return {"label": column, "values": values}
     return {"label": f"log10 of {column}", "values": np.log10(values)}
 
 
-numbers = [column for column in drawn if np.issubdtype(scored[column].dtype, np.number)]
+numbers = [
+    column for column in drawn if np.issubdtype(scored[column].dtype, np.number)
+]
 go.Figure(
     go.Parcoords(
         line={"color": scored["score"], "colorscale": "Viridis", "showscale": True},
-        dimensions=[*map(axis, numbers), {"label": "score", "values": scored["score"]}],
+        dimensions=[
+            *map(axis, numbers),
+            {"label": "score", "values": scored["score"]},
+        ],
     ),
     {"title": "Settings and score of each trial", "margin": {"t": 110, "l": 90}},
 )
@@ -79,7 +84,14 @@ curves = pd.DataFrame(
     for trial in table.itertuples()
     for point in client.get_metric_history(trial.mlflow_run, METRIC)
 )
-px.line(curves, x="epoch", y=METRIC, color="trial", markers=True, title="Validation by epoch")
+px.line(
+    curves,
+    x="epoch",
+    y=METRIC,
+    color="trial",
+    markers=True,
+    title="Validation by epoch",
+)
 
 # %% [markdown]
 # Lines that end early were stopped. A curve that still rises at its last epoch says that trials are
@@ -101,7 +113,9 @@ ranks = compared[numbers].corrwith(compared["at common epoch"], method="spearman
 ranks.rename("rank correlation").to_frame().round(2)
 
 # %%
-points = compared.reset_index().melt(["trial", "at common epoch"], numbers, "setting", "value")
+points = compared.reset_index().melt(
+    ["trial", "at common epoch"], numbers, "setting", "value"
+)
 figure = px.scatter(
     points,
     x="value",

@@ -92,10 +92,10 @@ def examples(folder: Path) -> dict[str, Ran]:
 
 def test_a_first_sweep_ends_with_a_champion(examples: dict[str, Ran], folder: Path) -> None:
     first = examples["first_sweep"]
-    assert first.text("print(sweep.status").startswith("finished with 2 trials")
+    assert first.text("sweep.best.trial").startswith("finished with 2 trials")
     record = read_sweep(Home.at(folder / "segan-ray-home"), "first")
     assert (record.status, len(record.trials)) == ("finished", 2)
-    assert "promoted, version 1" in first.text('api.promote("first")')
+    assert "promoted as version 1" in first.text('api.promote("first")')
     _, cell = first.cell("draw_overlay(")
     assert "image/png" in cell.outputs[-1].data
 
