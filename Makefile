@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 TOOLS := .venv-tools
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast test-full test-endurance check lint format types bench constraints audit sbom dist docs clean .venv
+.PHONY: help demo test test-fast test-full test-endurance check lint format types bench constraints audit sbom dist docs notebooks clean .venv
 
 help: ## Show this list
 	@grep -E '^[a-z.-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -94,7 +94,10 @@ dist: $(TOOLS)/.installed ## The source archive and the wheel made of it, checke
 docs: $(VENV)/.docs ## The documentation site, its links checked: site/index.html
 	$(BIN)/python docs/site/build_site.py site
 
-# Its generator is no part of the environment that others wait for.
+notebooks: $(VENV)/.docs ## Run the notebooks of examples/, and render their pages: docs/examples
+	$(BIN)/python docs/site/render_notebooks.py
+
+# What makes the site and the figures is no part of the environment that others wait for.
 $(VENV)/.docs: $(VENV)/.installed
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[docs]'
 	touch $@

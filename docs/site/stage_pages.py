@@ -142,7 +142,9 @@ class Staging:
 
 def pages(root: Path) -> dict[str, str]:
     """Return ``{file of the repository: page of the site}``."""
-    inside = {f"docs/{path.name}": path.name for path in sorted((root / "docs").glob("*.md"))}
+    docs = root / "docs"
+    found = [*sorted(docs.glob("*.md")), *sorted(docs.glob("examples/*.md"))]
+    inside = {f"docs/{name}": name for name in (str(path.relative_to(docs)) for path in found)}
     return {**inside, **ELSEWHERE}
 
 

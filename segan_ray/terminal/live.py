@@ -1,7 +1,7 @@
 """Following a sweep or a run: on a terminal a view that stays in place, elsewhere quiet lines.
 
 Both are functions that take events; the sweep calls them. All of it goes to stderr; stdout is for
-documents.
+documents. In a notebook the view is below the cell.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from segan_ray.terminal.live_table import (
     gain_parts,
     progress_parts,
 )
+from segan_ray.terminal.notebook import drawn_below, in_notebook
 from segan_ray.terminal.show import figure
 from segan_ray.terminal.sweep_progress import SweepProgress
 from segan_ray.training.epoch_record import Mode
@@ -56,7 +57,8 @@ def live_view(
     """
     begin = SweepProgress(name, metric, mode, trials, clock(), price=price)
     with _follow(begin, SweepView, _ended_trial, _how_far, clock) as on_event:
-        estimated = False
+        # In a notebook stderr is for what went wrong, and the view has this too.
+        estimated = in_notebook()
 
         def take(event: SweepEvent) -> None:
             nonlocal estimated
@@ -105,7 +107,7 @@ class Follower:
 
 
 class TerminalView(Follower):
-    """Says above the view what stays on the screen, as the view may soon have no line for it."""
+    """Says beside the view what stays on the screen, as the view may soon have no line for it."""
 
     def __init__(
         self, progress: SweepProgress, clock: Clock, ended: Callable[[TrialState], str]
@@ -157,12 +159,20 @@ def _follow(
 ) -> Iterator[Follower]:
     console = Console(stderr=True, highlight=False)
     on_terminal = sys.stderr.isatty() and console.is_terminal and not console.is_dumb_terminal
-    if not (on_terminal or show.in_notebook()):
+    if not (on_terminal or in_notebook()):
         yield LineReporter(begin, clock, ended, how_far)
         return
     follower = TerminalView(begin, clock, ended)
+
+    def now() -> RenderableType:
+        return view(follower.progress, clock())
+
+    if not on_terminal:
+        with drawn_below(now, stays=True):
+            yield follower
+        return
     drawn = Live(
-        get_renderable=lambda: view(follower.progress, clock()),
+        get_renderable=now,
         console=console,
         refresh_per_second=REFRESHES_PER_SECOND,
         # Where stdout is a file, what is printed there belongs there.

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Final, TextIO
 
@@ -19,6 +18,7 @@ from rich.text import Text
 
 from segan_ray.errors import visible
 from segan_ray.redaction import mask
+from segan_ray.terminal.notebook import drawn_below, in_notebook
 
 MOST_ALIKE: Final = 5
 WIDE: Final = 12
@@ -214,18 +214,13 @@ def short_names(paths: Sequence[str]) -> list[str]:
     return [shortest(path) for path in paths]
 
 
-def in_notebook() -> bool:
-    """Tell whether what is drawn appears below a notebook's cell and can be drawn over there."""
-    return Console().is_jupyter and importlib.util.find_spec("ipywidgets") is not None
-
-
 @contextmanager
 def progress(
     what: str, total: int | None, *, drawn: bool = True
 ) -> Iterator[Callable[[str], None]]:
     """Show a bar on stderr while work goes on; the yielded function counts one item done.
 
-    ``total`` is None if the number of items is not known yet.
+    In a notebook it is below the cell. ``total`` is None if the number of items is not known yet.
     """
     bar = Progress(
         TextColumn("{task.description}"),
@@ -234,10 +229,11 @@ def progress(
         TimeRemainingColumn(),
         TextColumn("{task.fields[item]}", markup=False),
         console=Console(stderr=True),
-        disable=not (drawn and (sys.stderr.isatty() or in_notebook())),
+        disable=not (drawn and sys.stderr.isatty()),
         transient=True,
     )
-    with bar:
+    below = drawn and in_notebook()
+    with bar, drawn_below(bar.get_renderable, stays=False) if below else nullcontext():
         task = bar.add_task(what, total=total, item="")
         yield lambda item: bar.update(task, advance=1, item=plain(item))
 

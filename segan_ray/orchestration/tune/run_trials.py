@@ -18,7 +18,7 @@ from typing import Any, Final
 
 import ray
 from ray import tune
-from ray.tune import Callback, Stopper, TuneError
+from ray.tune import Callback, ProgressReporter, Stopper, TuneError
 from ray.tune.execution import class_cache
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler
@@ -91,6 +91,7 @@ def run_tasks(folder: Path, storage: str, tasks: Tasks, lifecycle: TrialLifecycl
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
             callbacks=[_TrialCallback(lifecycle, lost, tasks.retries)],
             verbose=0,
+            progress_reporter=_NoReporter(),
         ),
     )
     try:
@@ -253,6 +254,16 @@ class _TrialCallback(_NotPickled, Callback):
             # This error would fail every trial whatever its settings.
             raise SweepError(f"Trial {trial.config['task']['trial']}: {cause}. Free some space.")
         self._lifecycle.retry(trial.config["task"]["trial"])
+
+
+class _NoReporter(_NotPickled, ProgressReporter):
+    """Tune's reporter: nothing. Its own empties the output of a notebook's cell."""
+
+    def should_report(self, trials: list[Trial], done: bool = False) -> bool:
+        return False
+
+    def report(self, trials: list[Trial], done: bool, *sys_info: str) -> None:
+        """Report nothing."""
 
 
 class _SweepStopper(_NotPickled, Stopper):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -98,9 +99,11 @@ def stop_requested(folder: Path) -> bool:
 def interruptible(name: str, command: str) -> Iterator[EndRequest]:
     """Turn the first SIGINT or SIGTERM into Interrupted; a second one ends at once.
 
-    The request keeps the signal's number, since Ray turns exceptions into plain ones. The
-    ``command`` that goes on with ``name`` is printed at the first signal: a second ends at once.
-    Signals reach the main thread alone, so on others there is nothing to answer.
+    In a notebook or another interactive Python a second SIGINT is a KeyboardInterrupt, since what
+    the user has in memory would end with the process. The request keeps the signal's number, since
+    Ray turns exceptions into plain ones. The ``command`` that goes on with ``name`` is printed at
+    the first signal: a second ends at once. Signals reach the main thread alone, so on others there
+    is nothing to answer.
 
     Raises:
         Interrupted: where nothing within answered the signal.
@@ -116,6 +119,8 @@ def interruptible(name: str, command: str) -> Iterator[EndRequest]:
         request.signal = number
         for each in numbers:
             signal.signal(each, signal.SIG_DFL)
+        if hasattr(sys, "ps1"):
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         # Not by print: the signal may have interrupted a print.
         os.write(STDERR, mask(ENDING.format(name, command)).encode())
         request.now()

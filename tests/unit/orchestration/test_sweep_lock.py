@@ -120,3 +120,21 @@ def test_a_process_dies_of_the_second_signal() -> None:
     assert (
         ended.stderr == b"\nEnding 's'. A second Ctrl-C ends it at once. Either way go on: again\n"
     )
+
+
+def test_an_interactive_python_outlives_the_second_signal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "ps1", ">>> ", raising=False)
+    ended = []
+
+    def signalled() -> None:
+        try:
+            signal.raise_signal(signal.SIGINT)
+        finally:
+            try:
+                signal.raise_signal(signal.SIGINT)
+            except KeyboardInterrupt:
+                ended.append("at once")
+
+    with pytest.raises(Interrupted), interruptible("s", "again"):
+        signalled()
+    assert ended == ["at once"]
