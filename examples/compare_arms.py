@@ -21,16 +21,11 @@ WIDTH = 8  # channels of the first level. In earnest: 16 or more.
 # %% [markdown]
 # ## The arms
 #
-# What stands at the top is every arm's; an arm adds what is its own. The function reads a file, so
-# arms that are built in code are written to one. A [shipped
-# file](../docs/search.md#comparing-methods) is named instead: `api.compare("store",
-# "segan_vs_unet")`.
+# What stands at the top is every arm's; an arm adds what is its own. The same may stand in a file,
+# of which `"arms.yaml"` is given, or in a [shipped one](../docs/search.md#comparing-methods):
+# `api.compare("store", "segan_vs_unet")`.
 
 # %%
-from pathlib import Path
-
-import yaml
-
 from segan_ray import api
 
 arms = {
@@ -56,7 +51,6 @@ arms = {
         "with-critic": {},
     },
 }
-_ = Path("arms.yaml").write_text(yaml.safe_dump(arms, sort_keys=False))
 
 # %% [markdown]
 # ## The comparison
@@ -65,7 +59,7 @@ _ = Path("arms.yaml").write_text(yaml.safe_dump(arms, sort_keys=False))
 # with `resume=True`. `equal="seconds"` gives each arm the same time rather than the same epochs.
 
 # %%
-comparison = api.compare("store", "arms.yaml", name="critic-or-not", seeds=SEEDS)
+comparison = api.compare("store", arms, name="critic-or-not", seeds=SEEDS)
 
 # %% [markdown]
 # ## Arm by arm
@@ -185,5 +179,5 @@ px.strip(
 )
 
 # %% [markdown]
-# The comparison is recorded in MLflow, with `comparison.html` as a page of it. `segan-ray compare
-# store --arms arms.yaml --page arms.html` writes that page to a file.
+# The comparison is recorded in MLflow, with `comparison.html` as a page of it. From an arms file,
+# `segan-ray compare store --arms arms.yaml --page arms.html` writes that page too.
