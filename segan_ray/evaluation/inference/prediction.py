@@ -20,7 +20,7 @@ from segan_ray.data.io.volumes import geometry_warnings
 from segan_ray.data.layouts.cases import Discovery
 from segan_ray.data.store.origin import millimetres
 from segan_ray.data.store.prepare import OnCase, ignore_case
-from segan_ray.errors import DataError, SeganRayError, named
+from segan_ray.errors import DataError, NotInstalledError, SeganRayError, named
 from segan_ray.evaluation.inference.packaged_model import Model
 from segan_ray.evaluation.inference.stream_cases import Segmented, segment_stream
 from segan_ray.models.numerics import fastest_device
@@ -77,6 +77,7 @@ def predict_cases(
     Raises:
         DataError: if a file would be written over and ``overwrite`` is not set, or the folder of
             the targets cannot be made. Errors of one case are in its result.
+        NotInstalledError: if a package is missing that reading or writing the cases needs.
     """
     refuse_collisions(targets, probabilities=probabilities, overwrite=overwrite)
     for folder in {target.label.parent for target in targets}:
@@ -110,6 +111,8 @@ def _outcome(model: Model, segmented: Segmented, code: LabelCode, target: Output
             raise segmented.error
         warnings = _warnings(model, segmented)
         probabilities = _write(segmented, code, target)
+    except NotInstalledError:  # no case would fare better
+        raise
     except SeganRayError as error:
         return Prediction(name, None, problems=(str(error).removeprefix(f"Case {name}: "),))
     except Exception as error:  # one odd case must not cost a night's predictions

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,8 +18,9 @@ from segan_ray.data.io.label_maps import outputs
 from segan_ray.data.io.volumes import check_headers, read_volume
 from segan_ray.data.layouts.cases import Case, discover
 from segan_ray.data.phantom.dataset import write_phantoms
+from segan_ray.data.store.manifest import PrepareSettings
 from segan_ray.data.store.opened_store import TuningCases
-from segan_ray.errors import DataError, RegistryError
+from segan_ray.errors import DataError, NotInstalledError, RegistryError
 from segan_ray.evaluation.inference import prediction
 from segan_ray.evaluation.inference.packaged_model import Model, load_model
 from segan_ray.evaluation.inference.prediction import predict_cases
@@ -164,6 +166,23 @@ def test_a_case_that_cannot_be_written(
     first, *others = predict_cases(model, found, outputs(found, tmp_path / "out"))
     assert str(error) in first.problems[0]
     assert all(one.ok for one in others)
+
+
+@pytest.mark.parametrize("what", ["N4", "MetaImage"])
+def test_a_package_that_is_missing_is_said_once_for_all(
+    model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    layout = "brats2021" if what == "N4" else "brats2013"
+    write_phantoms(tmp_path / "data", cases=3, spacing_mm=8.0, layout=layout)
+    if what == "N4":
+        corrected = model.origin.model_copy(update={"preparation": PrepareSettings(n4=True)})
+        model = replace(model, origin=corrected)
+    # None in its place makes Python say that there is no such module.
+    monkeypatch.setitem(sys.modules, "SimpleITK", None)
+    found = discover(tmp_path / "data")
+    with pytest.raises(NotInstalledError, match=rf"{what}.* needs SimpleITK.*segan-ray\[itk\]"):
+        predict_cases(model, found, outputs(found, tmp_path / "out"))
+    assert [*(tmp_path / "out").rglob("*.*")] == []
 
 
 def test_a_network_that_fails_on_one_case(
