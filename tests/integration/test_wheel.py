@@ -17,11 +17,7 @@ import pytest
 from segan_ray import __version__
 from tests.integration.environments import make_environment, run
 
-pytestmark = [
-    pytest.mark.full,
-    pytest.mark.timeout(1200),
-    pytest.mark.xdist_group("wheel"),
-]
+pytestmark = [pytest.mark.full, pytest.mark.timeout(1200)]
 
 ROOT = Path(__file__).parents[2]
 POSTGRES = "postgresql://me:planted@127.0.0.1:1/studies"
