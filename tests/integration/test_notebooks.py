@@ -152,6 +152,7 @@ def test_mlflow_predicts_what_the_model_in_memory_does(examples: dict[str, Ran])
     assert "the same labels: True" in examples["raw_arrays"].text("mlflow.pyfunc.load_model")
 
 
+@pytest.mark.endurance
 def test_an_interrupt_ends_a_sweep_and_leaves_the_kernel_alive(store: Path, tmp_path: Path) -> None:
     sources = [
         "from segan_ray import api\nkept = 42",
