@@ -8,6 +8,7 @@ of this sweep at all.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -53,10 +54,13 @@ def render_report(report: SweepReport) -> str:
 
 
 def write_report(report: SweepReport, out: Path) -> None:
-    """Write the page to ``out``, whole or not at all.
+    """Write the page to ``out``, whole or not at all, with links to pages of cases beside it.
 
     Raises:
         DataError: if ``out`` cannot be written.
     """
     check_folder(out)
-    write_text(out, render_report(report))
+    cases = [] if report.evaluation is None else report.evaluation["cases"]
+    names = dict.fromkeys(str(case["case"]) for case in cases)
+    beside = [name for name in names if (out.parent / f"{name}.html").is_file()]
+    write_text(out, render_report(replace(report, case_pages=beside)))

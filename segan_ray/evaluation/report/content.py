@@ -33,7 +33,8 @@ class SweepReport:
     ``space`` is the text of its file; ``histories`` hold (epoch, objective) of each trial;
     ``overlay_png`` shows the best trial on validation slices; ``evaluation`` is the newest
     ``evaluate`` document of a model of the sweep and ``showcase`` its pictures, PNGs by place
-    (best, median, worst); ``provenance`` are facts by what they are called.
+    (best, median, worst); ``provenance`` are facts by what they are called. ``case_pages`` are the
+    evaluated cases that ``segan-ray view`` has made a page of, beside the report.
     """
 
     sweep: SweepRecord
@@ -44,3 +45,4 @@ class SweepReport:
     provenance: Mapping[str, str]
     showcase: Mapping[str, bytes] = field(default_factory=dict)
     promoted: Sequence[Promoted] = ()
+    case_pages: Sequence[str] = ()

@@ -504,6 +504,21 @@ def test_pictures_are_in_the_page_once_and_told_together_where_they_are_the_same
     assert base64.b64encode(PNG).decode() not in page
 
 
+def test_pages_of_cases_beside_the_report_are_linked(tmp_path: Path) -> None:
+    given = report(*usual(), showcase={"best": picture(8)}, evaluation=evaluation())
+    out, case = tmp_path / "report.html", evaluation()["cases"][0]["case"]
+    write_report(given, out)
+    page = markup(out.read_text())
+    assert "segan-ray view DATA/CASE LABELS/CASE.nii.gz --out CASE.html" in page
+    assert f'href="{case}.html"' not in page
+    (tmp_path / f"{case}.html").write_text("a page of the viewer")
+    (tmp_path / "other.html").write_text("no case of the evaluation")
+    write_report(given, out)
+    page = markup(out.read_text())
+    assert f'<a href="{case}.html">{case}</a>' in page
+    assert "other.html" not in page
+
+
 def picture(width: int) -> bytes:
     drawn = io.BytesIO()
     Image.new("RGB", (width, 4)).save(drawn, format="PNG")

@@ -6,6 +6,7 @@ import base64
 import struct
 from collections.abc import Mapping
 from typing import Any, Final
+from urllib.parse import quote
 
 from segan_ray.brats import REGIONS
 from segan_ray.evaluation.report.content import SweepReport
@@ -14,6 +15,7 @@ from segan_ray.evaluation.report.words import REGION_NAMES, chip
 
 TITLE: Final = "Truth and prediction"
 NAMES: Final = {"best": "Best patient", "median": "Median patient", "worst": "Worst patient"}
+VIEW: Final = "segan-ray view DATA/CASE LABELS/CASE.nii.gz --out CASE.html"
 PNG_HEAD: Final = struct.Struct(">8s4x4sII")
 PNG_SIGN: Final = b"\x89PNG\r\n\x1a\n"
 
@@ -23,7 +25,8 @@ def pictures(report: SweepReport) -> Section:
     why = "Best, median and worst test case are drawn by an evaluation:"
     todo = missing(why, "segan-ray evaluate champion STORE")
     if report.showcase:
-        return Section("pictures", TITLE, _showcase(report.showcase), "Pictures")
+        shown = _showcase(report.showcase) + _viewed(report)
+        return Section("pictures", TITLE, shown, "Pictures")
     if report.overlay_png is not None:
         return Section("pictures", TITLE, todo + _validation(report), "Pictures")
     return Section("pictures", TITLE, todo, "Pictures")
@@ -41,6 +44,18 @@ def _showcase(pngs: Mapping[str, bytes]) -> str:
         "<p>By mean Dice over the regions: T1, T1ce, T2 and FLAIR of the slice with most tumour, "
         "true or predicted. Solid lines are what experts drew, dashed lines what the model "
         f"predicts.</p><p>{_keys()}</p>{figures}"
+    )
+
+
+def _viewed(report: SweepReport) -> str:
+    """Return links to the pages of cases beside the report, and how to make more of them."""
+    links = ", ".join(
+        f'<a href="{esc(quote(f"{case}.html"))}">{esc(case)}</a>' for case in report.case_pages
+    )
+    there = f"In slices and 3-D, on pages with patients' images: {links}. " if links else ""
+    return (
+        f"<p>{there}To make a page of a case in slices and 3-D: <code>{esc(VIEW)}</code>. A report "
+        "that is written beside such pages links them.</p>"
     )
 
 
