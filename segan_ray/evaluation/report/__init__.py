@@ -60,7 +60,8 @@ def write_report(report: SweepReport, out: Path) -> None:
         DataError: if ``out`` cannot be written.
     """
     check_folder(out)
+    pages = {page.stem for page in out.parent.glob("*.html")}
     cases = [] if report.evaluation is None else report.evaluation["cases"]
-    names = dict.fromkeys(str(case["case"]) for case in cases)
-    beside = [name for name in names if (out.parent / f"{name}.html").is_file()]
+    # Recorded by whoever could write there: only what is the name of a page here is one.
+    beside = sorted(pages.intersection(str(case.get("case")) for case in cases))
     write_text(out, render_report(replace(report, case_pages=beside)))
