@@ -50,6 +50,12 @@ class Home:
     folder: Path
 
     @classmethod
+    def usual(cls) -> Home:
+        """Return the home at SEGAN_RAY_HOME, or in the current folder."""
+        named = os.environ.get(HOME)
+        return cls.at(Path(named) if named else None)
+
+    @classmethod
     def at(cls, folder: Path | None) -> Home:
         """Return the home at ``folder``, or at ``./segan-ray-home``."""
         return cls((folder or Path(DEFAULT_HOME)).resolve())
@@ -114,8 +120,7 @@ class Home:
 
 def resume_command(home: Home, *arguments: str) -> str:
     """Return the command that goes on with ``segan-ray arguments``; ``RESUME_WITH`` may set it."""
-    usual = Home.at(Path(os.environ[HOME]) if os.environ.get(HOME) else None)
-    at = () if home == usual else ("--home", str(home.folder))
+    at = () if home == Home.usual() else ("--home", str(home.folder))
     own = shlex.join(["segan-ray", *arguments, "--resume", *at])
     return os.environ.get(RESUME_WITH) or own
 

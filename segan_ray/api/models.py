@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from segan_ray.api.notes import Note, Notes, log_note, log_notes
 from segan_ray.engine_settings import prepare_mlflow
-from segan_ray.home import HOME, Home
+from segan_ray.home import Home
 from segan_ray.terminal.show import progress as bar
 
 if TYPE_CHECKING:
@@ -176,5 +175,4 @@ def load_model(model: str, *, home: str | Path | None = None) -> Model:
 
 def home_at(home: str | Path | None) -> Home:
     """Return the home at a folder, at SEGAN_RAY_HOME, or in the current folder."""
-    named = os.environ.get(HOME) if home is None else home
-    return Home.at(Path(named) if named else None)
+    return Home.at(Path(home)) if home else Home.usual()
